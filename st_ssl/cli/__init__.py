@@ -1,0 +1,50 @@
+"""The command line, one file per command. Nothing heavy is imported before the arguments are understood."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+COMMANDS = {
+    "pretrain": "pretrain an encoder, probe it and write the report",
+    "prepare": "make data ready: write the planted-factor videos",
+    "probe": "measure what pretrained encoders learned",
+    "report": "write the HTML page of a run",
+}
+
+
+def main() -> int:
+    """``st-ssl <command> …``: the same as ``python tools/<command>.py …``."""
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        width = max(map(len, COMMANDS))
+        print("usage: st-ssl <command> [arguments]\n", *(f"  {n:{width}}  {t}" for n, t in COMMANDS.items()), sep="\n")
+        if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+            return 0
+        from st_ssl.errors import nearest
+
+        print(f"\nno command {sys.argv[1]!r}{nearest(sys.argv[1], COMMANDS)}", file=sys.stderr)
+        return 2
+    command = sys.argv[1]
+    sys.argv = [f"st-ssl {command}", *sys.argv[2:]]
+    return guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
+
+
+def guarded(command: Callable[[], int | None]) -> int:
+    """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
+    configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop."""
+    from st_ssl.errors import ConfigError, UserError
+
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if type(error).__name__ == "Preempted":  # by name: its module is heavy, and only a run can raise it
+            print(f"{error}; the same command goes on from there", file=sys.stderr)
+            return 75
+        raise

@@ -1,0 +1,113 @@
+"""``pretrain``: from a configuration to an encoder, what it learned, and a page to look at."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from st_ssl.engine.run_config import NamedRun, RunConfig
+    from st_ssl.engine.runtime import Runtime
+
+EPILOG = """\
+Keys that are often set (all of them, with their values: --print-config):
+  output_dir            where the run is written; the same command goes on from there
+  seed                  everything random is a function of it
+  data.root             a folder of videos, or a list of "path label" lines; null writes and uses planted-factor videos
+  data.num_workers      processes that decode; results do not depend on it
+  encoder.name          r3d, video_vit, ...      (a new name takes that encoder's defaults)
+  method.name           cvrl, videomae, ...      (likewise)
+  engine.epochs         passes over the data
+  engine.batch_size     samples per update, over all processes
+  engine.precision      fp32, bf16, fp16
+  engine.compile        true: torch.compile
+  optim.lr              learning rate for a batch of optim.lr_batch
+
+examples:
+  python tools/pretrain.py configs/quickstart/video.yaml
+  python tools/pretrain.py configs/quickstart/video.yaml data.root=/my/videos output_dir=runs/mine
+  torchrun --nproc-per-node 8 tools/pretrain.py configs/pretrain/video/cvrl.yaml data.root=/data/kinetics400
+"""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Pretrain an encoder on unlabelled data, probe it and write a report. Resumes by itself.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", type=Path, help="a YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys that replace those of the file")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, run a step, tell the costs and stop")
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    from st_ssl.engine.run_config import load_runs
+
+    runs = load_runs(arguments.config, arguments.overrides)
+    if arguments.print_config:
+        _print_configs(runs)
+        return
+    from st_ssl.engine.runtime import start_runtime
+
+    with start_runtime(runs[0].config.engine.device) as runtime:
+        for run in runs:
+            if arguments.dry_run:
+                _dry_run(run, runtime)
+            else:
+                _pretrain(run, runtime)
+        if runtime.is_main and not arguments.dry_run and any(run.config.report.enabled for run in runs):
+            _report(runs)
+
+
+def _print_configs(runs: list[NamedRun]) -> None:
+    from st_ssl.config import to_yaml
+
+    for run in runs:
+        if run.name:
+            print(f"# runs.{run.name}")
+        print(to_yaml(run.config.model_dump(mode="json")))
+
+
+def _dry_run(run: NamedRun, runtime: Runtime) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from st_ssl.engine.trainer import Trainer
+
+    table = Table(show_header=False, title=run.name or None, title_justify="left")
+    for name, value in Trainer(run.config, runtime).dry_run().items():
+        table.add_row(name, value)
+    if runtime.is_main:
+        Console().print(table)
+
+
+def _pretrain(run: NamedRun, runtime: Runtime) -> None:
+    from st_ssl.engine.trainer import Trainer
+
+    Trainer(run.config, runtime, run.name or "pretrain").fit()
+    if runtime.is_main and run.config.probe is not None:
+        _probe(run.config, runtime)
+
+
+def _probe(config: RunConfig, runtime: Runtime) -> None:
+    from st_ssl.cli.probe import probe_and_print
+
+    assert config.probe is not None
+    done = Path(config.output_dir) / "probe.json"
+    encoder = Path(config.output_dir) / "encoder.safetensors"
+    if not done.is_file() or done.stat().st_mtime < encoder.stat().st_mtime:
+        probe_and_print([Path(config.output_dir)], config, config.probe, runtime.device, done)
+
+
+def _report(runs: list[NamedRun]) -> None:
+    from st_ssl.report.page import write_report
+
+    directories = [Path(run.config.output_dir) for run in runs if run.config.report.enabled]
+    home = directories[0].parent if runs[0].name else directories[0]
+    print(f"report: {write_report(directories, home / 'report.html')}")

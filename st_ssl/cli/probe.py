@@ -1,0 +1,102 @@
+"""``probe``: what pretrained encoders learned, beside the same network untrained and trivial baselines."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from st_ssl.engine.run_config import RunConfig
+    from st_ssl.transfer.probe import ProbeConfig
+
+EPILOG = """\
+The accuracies are those of kNN, linear and attentive probes on frozen features: for every planted factor or label, or
+where there are none for telling which video a clip is from. Several runs of one architecture count as seeds.
+
+examples:
+  python tools/probe.py runs/quickstart/video/cvrl
+  python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
+  python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
+"""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Measure what pretrained encoders learned.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
+    )
+    parser.add_argument("--output", type=Path, help="where the JSON goes (default: probe.json in the first run)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    from st_ssl.engine.run_files import find_runs, load_run_config
+    from st_ssl.engine.runtime import start_runtime
+    from st_ssl.errors import ConfigError
+    from st_ssl.transfer.probe import ProbeConfig
+
+    overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
+    given = [Path(a) for a in arguments.runs if a not in overrides]
+    if not given:
+        raise ConfigError("expected at least one folder of a run")
+    groups = [[run] for run in find_runs(given[0])] if len(given) == 1 else [given]
+    for group in groups:
+        config = load_run_config(group[0], overrides)
+        output = arguments.output or group[0] / "probe.json"
+        with start_runtime(config.engine.device) as runtime:
+            probe_and_print(group, config, config.probe or ProbeConfig(), runtime.device, output)
+
+
+def probe_and_print(
+    runs: list[Path], config: RunConfig, probe: ProbeConfig, device: torch.device, output: Path
+) -> None:
+    """Probe ``runs`` on the data of ``config``, write ``output`` and print the table."""
+    import json
+
+    from rich.console import Console
+
+    from st_ssl.data.base import DATA
+    from st_ssl.engine.console import console
+    from st_ssl.engine.quarantine import Quarantine
+    from st_ssl.transfer.probe import probe_runs
+
+    source = DATA.build(config.data)
+    with console.status("probe") as status:
+        result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
+    if result["bad"]:
+        from st_ssl.data.base import BadSample
+
+        quarantine = Quarantine(runs[0] / "bad_samples.jsonl", len(source.entries()), config.data.max_bad_share)
+        quarantine.add(BadSample(b["path"], b["reason"]) for b in result["bad"])
+    output.write_text(json.dumps(result, indent=2) + "\n")
+    for table in probe_tables(result):
+        Console().print(table)
+
+
+def probe_tables(result: dict[str, Any]) -> list[Any]:
+    """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds."""
+    from rich.table import Table
+
+    tables = []
+    kinds = next(iter(result["targets"].values()))["probes"]
+    for kind in kinds:
+        sizes = result["sizes"]
+        title = f"{kind} probe, % right ({sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
+        table = Table(title=title, title_justify="left")
+        contestants = list(next(iter(result["targets"].values()))["probes"][kind])
+        for column in ("target", *contestants, "chance"):
+            table.add_column(column, justify="left" if column == "target" else "right")
+        for name, target in result["targets"].items():
+            cells = [f"{v['mean']:.1f} ± {v['std']:.1f}" for v in target["probes"][kind].values()]
+            table.add_row(f"{name} ({target['classes']})", *cells, f"{target['chance']:.1f}")
+        tables.append(table)
+    return tables

@@ -1,0 +1,26 @@
+"""``report``: one self-contained HTML page of a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
+        epilog="example:\n  python tools/report.py runs/quickstart/video",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")
+    parser.add_argument("--output", type=Path, help="the file to write (default: report.html in the folder)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    from st_ssl.engine.run_files import find_runs
+    from st_ssl.report.page import write_report
+
+    print(write_report(find_runs(arguments.run), arguments.output or arguments.run / "report.html"))

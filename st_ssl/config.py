@@ -1,0 +1,168 @@
+"""Configuration: typed models over YAML. A mistake names its key, its place and the nearest valid key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from st_ssl.errors import ConfigError, nearest
+
+
+class Config(BaseModel):
+    """Base of all configuration models: extra keys are errors, values are checked, instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class Place:
+    """Where keys come from: lines of a YAML file, and overrides of the command line."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lines: dict[tuple[str, ...], int] = {}
+        self.overrides: dict[tuple[str, ...], str] = {}
+
+    def of(self, key: tuple[str, ...]) -> str:
+        """The place of the longest known beginning of ``key``, as ``file:line`` or the override itself."""
+        for end in range(len(key), 0, -1):
+            if key[:end] in self.overrides:
+                return f"command line, {self.overrides[key[:end]]!r}"
+            if key[:end] in self.lines:
+                return f"{self.file}:{self.lines[key[:end]]}"
+        return str(self.file)
+
+
+def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
+    """A YAML mapping and the line of each of its keys. Raises ``ConfigError`` for what is not one."""
+    place = Place(file)
+    if not file.is_file():
+        others = [str(p) for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
+        raise ConfigError(f"{file}: no such file{nearest(str(file), others)}")
+    try:
+        text = file.read_text()
+        data = yaml.safe_load(text)
+        if not isinstance(data, dict):
+            raise ConfigError(f"{file}: expected keys and values, found {type(data).__name__}")
+        for key, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
+            if key in place.lines:
+                raise ConfigError(f"{file}:{line}: {'.'.join(key)} stands twice (first in line {place.lines[key]})")
+            place.lines[key] = line
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not YAML: {error}") from error
+    return data, place
+
+
+def _lines(node: yaml.Node, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = (*prefix, str(key.value))
+            yield path, key.start_mark.line + 1
+            yield from _lines(value, path)
+
+
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """``a.b=value`` to (("a", "b"), value), the value read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip("."):
+        raise ConfigError(f"{text!r}: expected dotted.key=value, for example engine.epochs=10")
+    try:
+        return tuple(key.strip().split(".")), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{text!r}: the value is not YAML: {error}") from error
+
+
+def set_key(data: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+    """Set ``data[a][b][...]``, making the mappings on the way."""
+    for part in key[:-1]:
+        inner = data.get(part)
+        data[part] = inner = dict(inner) if isinstance(inner, dict) else {}
+        data = inner
+    data[key[-1]] = value
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``, mapping by mapping; a mapping with another ``name`` replaces instead."""
+    result = dict(base)
+    for key, value in over.items():
+        inner = result.get(key)
+        renamed = isinstance(inner, dict) and isinstance(value, dict) and value.get("name", inner.get("name"))
+        if isinstance(inner, dict) and isinstance(value, dict) and renamed == inner.get("name"):
+            result[key] = merge(inner, value)
+        else:
+            result[key] = value
+    return result
+
+
+def validate(model: type[Config], data: dict[str, Any], place: Place, inside: tuple[str, ...] = ()) -> Any:
+    """``data`` as an instance of ``model``; raises ``ConfigError`` that lists every mistake with its place.
+
+    ``inside`` is where in the file ``data`` stands, for the places alone.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, data, dict(e), place, inside) for e in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place, inside: tuple[str, ...]) -> str:
+    key, owner = _locate(model, data, error["loc"])
+    where = place.of((*inside, *key))
+    if len(inside) and where == str(place.file):
+        where = place.of(key)
+    name = ".".join(key)
+    if error["type"] == "extra_forbidden":
+        known = list(owner.model_fields)
+        return f"{where}: {name}: unknown key{nearest(key[-1], known)} (keys here: {', '.join(known)})"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        names = [n.strip(" '") for n in error["ctx"].get("expected_tags", "").split(",")] if "ctx" in error else []
+        given = error["ctx"].get("tag", "") if "ctx" in error else ""
+        said = f"no {name} named {given!r}{nearest(given, names)}" if given else f"{name}: needs a name"
+        return f"{where}: {name}.name: {said} (there are: {', '.join(names)})"
+    if error["type"] == "missing":
+        return f"{where}: {name}: is needed but not given"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    options = [o.strip(" '") for o in error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(",")]
+    hint = (
+        nearest(error["input"], options) if error["type"] == "literal_error" and isinstance(error["input"], str) else ""
+    )
+    given = "" if isinstance(error["input"], dict) else f", not {error['input']!r}"
+    return f"{where}: {name}: {message}{given}{hint}"
+
+
+def _locate(model: type[Config], data: Any, loc: Sequence[str | int]) -> tuple[tuple[str, ...], type[Config]]:
+    """The dotted key of a pydantic location (which also holds union tags), and the model that owns its last part."""
+    key: list[str] = []
+    owner: type[Config] = model
+    current: type[Config] | None = model
+    options: list[type[Config]] = []
+    for part in loc:
+        if options and current is None:  # the tag of a discriminated union, not a key
+            current = next((o for o in options if o.model_fields["name"].default == part), options[0])
+            continue
+        key.append(str(part))
+        if current is None:
+            continue
+        owner = current
+        field = current.model_fields.get(str(part))
+        options = [] if field is None else list(_models(field.annotation))
+        tagged = field is not None and (field.discriminator is not None or len(options) > 1)
+        current = options[0] if options and not tagged else None
+    return tuple(key), owner
+
+
+def _models(annotation: Any) -> Iterator[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        yield annotation
+    for inner in get_args(annotation) if get_origin(annotation) is not None or get_args(annotation) else ():
+        yield from _models(inner)
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """A configuration as YAML text that reads back to the same values."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,104 @@
+"""What the engine knows of data, whatever the modality: a source of samples, and the batches that leave its workers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from st_ssl.config import Config
+from st_ssl.random import Key
+from st_ssl.registry import Registry
+from st_ssl.types import RawView, VideoEntry, View
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that could not be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """``views`` one per view of the method; ``indices`` int64 [B] the samples used, ``wanted`` [B] those of the order
+    (they differ where a broken sample was replaced); ``bad`` what was found broken. No views: nothing was usable."""
+
+    views: list[RawView]
+    indices: Tensor
+    wanted: Tensor
+    bad: list[BadSample]
+
+    def to(self, device: torch.device) -> Batch:
+        """Everything a method needs on ``device``; parameters stay where they are when it is the CPU."""
+        return self if device.type == "cpu" else self._map(lambda t: t.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader, for copies that overlap with work."""
+        return self._map(lambda t: t.pin_memory())
+
+    def split(self, parts: int) -> list[Batch]:
+        """The batch as ``parts`` equal ones, in order."""
+        size = len(self.indices) // parts
+        assert size * parts == len(self.indices)
+        return [self._map(lambda t, i=i: t[i * size : (i + 1) * size]) for i in range(parts)]
+
+    def _map(self, fn: _TensorMap) -> Batch:
+        return Batch([_map_view(v, fn) for v in self.views], fn(self.indices), fn(self.wanted), self.bad)
+
+
+class _TensorMap(Protocol):
+    def __call__(self, tensor: Tensor, /) -> Tensor: ...
+
+
+def _map_view(view: RawView, fn: _TensorMap) -> RawView:
+    return replace(
+        view,
+        frames=fn(view.frames),
+        params={name: fn(value) for name, value in view.params.items()},
+        frame_index=fn(view.frame_index),
+        keep=None if view.keep is None else fn(view.keep),
+        masked=None if view.masked is None else fn(view.masked),
+    )
+
+
+class Views(Protocol):
+    """A method's declaration of what it wants to see, of whatever modality."""
+
+    @property
+    def num_views(self) -> int: ...
+
+    def prepare(self, views: list[RawView]) -> list[View]: ...
+
+
+class DataSource(ABC):
+    """A data set as its configuration describes it. ``num_workers``, ``epoch_size`` and ``max_bad_share`` are what
+    every source's configuration has for the engine."""
+
+    num_workers: int
+    epoch_size: int | None
+    max_bad_share: float
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @abstractmethod
+    def entries(self) -> list[VideoEntry]:
+        """All samples of all splits; raises ``DataError`` where there are none."""
+
+    @abstractmethod
+    def dataset(self, entries: Sequence[VideoEntry], views: Any, seed: Key = 0) -> Dataset[Any]:
+        """The samples behind (pass, index) keys, seen as ``views`` declares."""
+
+    @abstractmethod
+    def collate(self, samples: list[Any]) -> Batch:
+        """Samples of that data set to a batch."""
+
+
+DATA: Registry[DataSource] = Registry("kind of data", "st_ssl.data")

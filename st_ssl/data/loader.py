@@ -1,0 +1,38 @@
+"""Workers: the plain torch ``DataLoader`` over one long run of steps, without pauses between epochs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from st_ssl.data.base import Batch
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def build_loader(
+    dataset: Dataset[Any],
+    batches: Iterable[list[Any]],
+    collate: Callable[[list[Any]], Batch],
+    num_workers: int,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """A loader whose batches are those of ``batches``, in that order for any ``num_workers``."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        prefetch_factor=2 if num_workers else None,
+    )

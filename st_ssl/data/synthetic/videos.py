@@ -1,0 +1,321 @@
+"""Planted-factor videos: real H.264 files whose six factors are known, to see what a method has learned.
+
+A textured background under a moving camera, and one shape that moves in a quadrant of the frame. The factors are drawn
+independently and balanced; everything else (colours, sizes, phases, noise) is a nuisance, drawn from a fine grid of
+which training takes the even and test the odd points, so that no clip can be recognised by a nuisance seen before.
+The frames before encoding have the same bits on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from pydantic import Field
+
+from st_ssl.config import Config
+from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
+from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
+from st_ssl.errors import DataError, MissingDependencyError, nearest
+from st_ssl.random import keyed_rng
+
+FORMAT_VERSION = 1
+PERIOD = {"slow": 48, "medium": 24, "fast": 12}  # frames per cycle of the motion
+FACTORS: dict[str, tuple[str, ...]] = {
+    "scene": SCENES,
+    "shape": SHAPES,
+    "motion": MOTIONS,
+    "tempo": tuple(PERIOD),
+    "camera": ("static", "pan_left", "pan_right", "zoom_in", "zoom_out"),
+    "region": ("top_left", "top_right", "bottom_left", "bottom_right"),
+}
+GRID = 256  # points of a nuisance's grid
+# nuisance -> the values of the first point and of one past the last; turns and cycles where it goes from 0 to 1, pixels
+# of a frame of 128 for lengths
+NUISANCES: dict[str, tuple[float, float]] = {
+    "hue": (0.0, 1.0),
+    "chroma": (30.0, 110.0),
+    "brightness": (85.0, 170.0),
+    "contrast": (-1.0, 1.0),  # the sign says which tone is the brighter one
+    "angle": (0.0, 1.0),
+    "period": (15.0, 23.0),
+    "phase_x": (0.0, 1.0),
+    "phase_y": (0.0, 1.0),
+    "drift": (-0.15, 0.15),  # change of the background's lighting over the clip, either way from its middle
+    "speed": (0.8, 1.2),
+    "object_hue": (0.0, 1.0),
+    "radius": (15.5, 17.5),
+    "amplitude": (10.0, 11.0),
+    "centre_x": (-1.0, 1.0),  # fraction of the room that the motion leaves in its quadrant
+    "centre_y": (-1.0, 1.0),
+    "heading": (0.0, 1.0),
+    "start": (0.0, 1.0),
+    "noise": (0.0, 0.7),
+}
+_PAN = 48.0  # pixels of a frame of 128 travelled over the clip at speed 1
+_ZOOM = 0.5  # change of the scale over the clip at speed 1
+_RIM = 2.0  # width of the object's dark outline
+_OUTLINE, _MARKING = 16.0, 240.0
+
+
+class SyntheticVideoConfig(Config):
+    """How many clips, of how many frames, of how many pixels a side; ``fps`` in frames per second."""
+
+    num_train: int = Field(480, ge=0)
+    num_test: int = Field(240, ge=0)
+    num_frames: int = Field(64, ge=2)
+    size: int = Field(128, ge=32, multiple_of=2)
+    fps: int = Field(24, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def count(self, split: str) -> int:
+        """Number of clips of a split; ``DataError`` where there is no such split."""
+        counts = {"train": self.num_train, "test": self.num_test}
+        if split not in counts:
+            raise DataError(f"split {split!r} is not one of {', '.join(counts)}{nearest(split, counts)}")
+        return counts[split]
+
+
+@dataclass(frozen=True)
+class PlantedVideo:
+    """One clip's truth. ``nuisances`` are points of their grids (``noise_seed`` of the integers): even ones in
+    training, odd ones in test. ``box`` is the extent of the object over the whole clip, in pixels."""
+
+    split: str
+    index: int
+    factors: dict[str, str]
+    nuisances: dict[str, int | float]
+    box: tuple[int, int, int, int]
+
+    @property
+    def path(self) -> str:
+        """Where the clip lies, relative to the root of the data set."""
+        return f"{self.split}/{self.index:05d}.mp4"
+
+    def value(self, nuisance: str) -> float:
+        """A nuisance in its own unit."""
+        low, high = NUISANCES[nuisance]
+        return low + (high - low) * (self.nuisances[nuisance] / GRID)
+
+
+@lru_cache(maxsize=64)
+def _deal(seed: int, split: str, factor: str, count: int) -> tuple[str, ...]:
+    """One value of ``factor`` per clip, each as often as any other (give or take one), in random order."""
+    raw = keyed_rng(seed, "synthetic-video", split, factor).bit_generator.random_raw(count)
+    values = FACTORS[factor]
+    return tuple(values[rank % len(values)] for rank in np.argsort(np.argsort(raw, kind="stable")).tolist())
+
+
+def plan_video(config: SyntheticVideoConfig, split: str, index: int) -> PlantedVideo:
+    """Draw the factors and nuisances of clip ``index`` of ``split``; ``DataError`` where there is no such clip."""
+    count = config.count(split)
+    if not 0 <= index < count:
+        raise DataError(f"clip {index} of split {split!r}: there are clips 0 to {count - 1}")
+    factors = {factor: _deal(config.seed, split, factor, count)[index] for factor in FACTORS}
+    parity = ("train", "test").index(split)
+    rng = keyed_rng(config.seed, "synthetic-video", split, index)
+    raw = [int(r) for r in rng.bit_generator.random_raw(len(NUISANCES) + 1)]
+    nuisances: dict[str, int | float] = {
+        name: (r % (GRID // 2)) * 2 + parity for name, r in zip(NUISANCES, raw, strict=False)
+    }
+    nuisances["noise_seed"] = (raw[-1] >> 2) * 2 + parity
+    draft = PlantedVideo(split, index, factors, nuisances, (0, 0, 0, 0))
+    reach = []
+    for x, y, radius, heading in _poses(config, draft):
+        left, up, right, down = half_extent(factors["shape"], radius, heading)
+        reach.append((x - left, y - up, x + right, y + down))
+    # a pixel is touched where its centre lies within half a pixel of the shape
+    low = [int(np.floor(min(r[i] for r in reach))) for i in (0, 1)]
+    high = [int(np.ceil(max(r[i] for r in reach))) + 1 for i in (2, 3)]
+    return PlantedVideo(split, index, factors, nuisances, (low[0], low[1], high[0], high[1]))
+
+
+def _poses(config: SyntheticVideoConfig, video: PlantedVideo) -> Iterator[tuple[float, float, float, float]]:
+    """Centre x, y and radius in pixels and heading in turns of the object, frame by frame."""
+    unit, half = config.size / 128.0, config.size / 4.0
+    radius, amplitude = video.value("radius") * unit, video.value("amplitude") * unit
+    room = half - 0.5 * unit - radius * REACH - amplitude
+    vertical, horizontal = video.factors["region"].split("_")
+    x = (half if horizontal == "left" else 3.0 * half) - 0.5 + room * video.value("centre_x")
+    y = (half if vertical == "top" else 3.0 * half) - 0.5 + room * video.value("centre_y")
+    heading, period = video.value("heading"), PERIOD[video.factors["tempo"]]
+    for t in range(config.num_frames):
+        phase = video.value("start") + t / period
+        dx, dy, r, angle = pose(video.factors["motion"], phase, amplitude, radius, heading)
+        yield x + dx, y + dy, r, angle
+
+
+def _camera(config: SyntheticVideoConfig, video: PlantedVideo, extent: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of the canvas seen by the camera, frame by frame: the middle of the clip looks straight at it."""
+    camera, size = video.factors["camera"], config.size
+    grid, middle = np.arange(size) - 0.5 * (size - 1), 0.5 * (extent - 1)
+    pan = {"pan_left": -1.0, "pan_right": 1.0}.get(camera, 0.0) * _PAN * size / 128.0 * video.value("speed")
+    zoom = {"zoom_in": -1.0, "zoom_out": 1.0}.get(camera, 0.0) * _ZOOM * video.value("speed")
+    for t in range(config.num_frames):
+        tau = t / (config.num_frames - 1) - 0.5
+        rows = np.floor(middle + grid * (1.0 + zoom * tau) + 0.5)
+        yield rows.astype(np.intp), np.floor(rows + pan * tau + 0.5).astype(np.intp)
+
+
+def _paint(frame: np.ndarray, shape: str, at: tuple[float, float, float, float], body: np.ndarray, rim: float) -> None:
+    """Draw the object on one frame, in place, touching only the pixels around it."""
+    x, y, radius, heading = at
+    reach = radius * REACH + 2.0
+    x0, y0 = max(0, int(x - reach)), max(0, int(y - reach))
+    part = frame[y0 : int(y + reach) + 2, x0 : int(x + reach) + 2]
+    dx, dy = np.arange(x0, x0 + part.shape[1])[None, :] - x, np.arange(y0, y0 + part.shape[0])[:, None] - y
+    outer, inner, marking = (a[..., None] for a in coverage(shape, dx, dy, radius, heading, rim))
+    colour = part + outer * (_OUTLINE - part)
+    colour = colour + inner * (body - colour)
+    colour = colour + marking * (_MARKING - colour)
+    part[...] = np.floor(colour + 0.5).astype(np.uint8)
+
+
+def render(config: SyntheticVideoConfig, video: PlantedVideo) -> np.ndarray:
+    """The frames of a clip before encoding, uint8 [T, H, W, 3]: a function of ``video`` alone, to the bit."""
+    size, unit, value = config.size, config.size / 128.0, video.value
+    rng = keyed_rng("synthetic-video-pixels", int(video.nuisances["noise_seed"]))
+    contrast = value("contrast")
+    look = Look(
+        hue=value("hue"),
+        chroma=value("chroma"),
+        brightness=value("brightness"),
+        contrast=40.0 * contrast + (25.0 if contrast >= 0 else -25.0),
+        angle=value("angle"),
+        period=value("period") * unit,
+        phase=(value("phase_x"), value("phase_y")),
+    )
+    extent = size + size // 2
+    background = canvas(video.factors["scene"], look, extent, rng)
+    body = 60.0 + 170.0 * hue_rgb(value("object_hue"))
+    levels = np.arange(256)
+    bits = (levels & 3) + ((levels >> 2) & 3) + ((levels >> 4) & 3) + (levels >> 6)  # four fair dice of 0 to 3
+    noise = np.floor((bits - 6) * value("noise") + 0.5).astype(np.int16)[:, None]
+    frames = np.empty((config.num_frames, size, size, 3), np.uint8)
+    views = zip(_camera(config, video, extent), _poses(config, video), strict=True)
+    for t, ((rows, cols), at) in enumerate(views):
+        gain = 1.0 + value("drift") * (2.0 * t / (config.num_frames - 1) - 1.0)
+        light = np.minimum(np.floor(levels * gain + 0.5), 255.0).astype(np.uint8)
+        frame = light[background.take(rows, 0).take(cols, 1)]
+        _paint(frame, video.factors["shape"], at, body, _RIM * unit)
+        grains = rng.bit_generator.random_raw((size * size + 7) // 8).astype("<u8").view(np.uint8)[: size * size]
+        np.clip(frame + noise[grains].reshape(size, size, 1), 0, 255, out=frames[t], casting="unsafe")
+    return frames
+
+
+def encode(path: Path, frames: np.ndarray, fps: int) -> None:
+    """Write uint8 [T, H, W, 3] frames as H.264 in MP4, with a key frame every 12 frames so that seeking is cheap."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError("av", "video", "writing videos") from error
+    options = {"preset": "superfast", "crf": "18", "sc_threshold": "0", "threads": "1"}
+    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = frames.shape[2], frames.shape[1], "yuv420p", 12
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partial.write_text(text, encoding="utf-8", newline="")
+    os.replace(partial, path)
+
+
+def _write_video(root: Path, config: SyntheticVideoConfig, split: str, index: int) -> None:
+    """Render and encode one clip under a temporary name, then rename it: a file with its own name is complete."""
+    video = plan_video(config, split, index)
+    path = root / video.path
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        encode(partial, render(config, video), config.fps)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _claim(root: Path, config: SyntheticVideoConfig) -> None:
+    """Mark ``root`` as the home of this data set; ``DataError`` where it already holds something else."""
+    stamp = root / "synthetic.json"
+    mine = {"format": "st_ssl synthetic videos", "version": FORMAT_VERSION, "config": config.model_dump()}
+    if root.exists() and not root.is_dir():
+        raise DataError(f"{root} is a file: synthetic videos need a folder of their own")
+    if stamp.exists():
+        try:
+            found = json.loads(stamp.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(
+                f"{stamp} is not valid JSON ({error}): choose another folder, or remove this one"
+            ) from error
+        if found != mine:
+            raise DataError(
+                f"{root} holds other synthetic videos: {stamp.name} says {found}, asked for is {mine}; "
+                "nothing was changed, choose another folder or remove this one"
+            )
+        return
+    if root.exists() and (others := sorted(p.name for p in root.iterdir())):
+        raise DataError(
+            f"{root} is not empty and has no {stamp.name} (found {', '.join(others[:3])}"
+            f"{', …' if len(others) > 3 else ''}): nothing was changed, choose an empty or new folder"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    _write_atomically(stamp, json.dumps(mine, indent=2) + "\n")
+
+
+def _factors_csv(videos: list[PlantedVideo]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "split", *FACTORS, "x0", "y0", "x1", "y1"])
+    writer.writerows([v.path, v.split, *v.factors.values(), *v.box] for v in videos)
+    return text.getvalue()
+
+
+def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2, progress: bool = True) -> Path:
+    """Write the data set under ``root`` and return ``root``: ``train/`` and ``test/`` clips, ``factors.csv`` (last) with
+    the truth of each, ``synthetic.json`` (first) with the configuration.
+
+    A run that was stopped is taken up where it ended; finished clips are kept, and a finished data set returns at once.
+    A folder that holds anything else, or the clips of another configuration, is a ``DataError`` and is left as it is.
+    ``num_workers`` processes are spawned; 0 or 1 stays in this one.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    root = Path(root)
+    _claim(root, config)
+    for split in ("train", "test"):
+        (root / split).mkdir(exist_ok=True)
+    videos = [plan_video(config, s, i) for s in ("train", "test") for i in range(config.count(s))]
+    missing = [v for v in videos if not (root / v.path).exists()]
+    if not missing and (root / "factors.csv").exists():
+        return root
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("synthetic videos", total=len(videos), completed=len(videos) - len(missing))
+        if num_workers <= 1:
+            for video in missing:
+                _write_video(root, config, video.split, video.index)
+                bar.advance(task)
+        else:
+            with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+                jobs = [pool.submit(_write_video, root, config, v.split, v.index) for v in missing]
+                try:
+                    for job in as_completed(jobs):
+                        job.result()
+                        bar.advance(task)
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)  # do not render the rest before reporting
+                    raise
+    _write_atomically(root / "factors.csv", _factors_csv(videos))
+    return root

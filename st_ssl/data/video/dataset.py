@@ -1,0 +1,130 @@
+"""The video data set: from a (pass, index) key to the views of one video, with broken files replaced by a rule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch.utils.data import Dataset
+
+from st_ssl.config import Config
+from st_ssl.data.base import DATA, BadSample, Batch, DataSource
+from st_ssl.data.order import SampleKey
+from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
+from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.sources import read_source
+from st_ssl.data.video.views import CutView, VideoViews, stack_views
+from st_ssl.errors import DataError, SampleError
+from st_ssl.random import Key, keyed_rng, keyed_seed
+from st_ssl.types import VideoEntry
+
+MAX_REPLACEMENTS = 10
+
+
+class VideoDataConfig(Config):
+    """Videos: where the videos are and how they are read.
+
+    ``root``: a folder of videos, or a list of ``path label`` lines; nothing means the planted-factor videos, which are
+    written on first use. ``list``: a list file whose paths are relative to ``root``. ``epoch_size``: how many videos
+    make an epoch (default: all of them); a small folder is then gone through several times an epoch.
+    """
+
+    name: Literal["video"] = "video"
+    root: str | None = None
+    list: str | None = None
+    reader: Literal["auto", "pyav", "decord", "frames"] = "auto"
+    num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
+    epoch_size: int | None = Field(default=None, gt=0)
+    max_bad_share: float = Field(default=0.1, ge=0, le=1)
+    synthetic: SyntheticVideoConfig = SyntheticVideoConfig()
+
+
+@dataclass
+class VideoSample:
+    """The views of one video (none if it and all its replacements were broken), and what was found broken."""
+
+    views: list[CutView] | None
+    index: int
+    wanted: int
+    bad: list[BadSample]
+
+
+class VideoDataset(Dataset[VideoSample]):
+    """Videos behind (pass, index) keys; every draw is a function of (seed, pass, index, view) and nothing else.
+
+    A video that cannot be used is replaced by another one, chosen by the same rule on every machine; which ones were
+    found broken travels with the sample.
+    """
+
+    def __init__(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0, reader: str = "auto") -> None:
+        if not entries:
+            raise DataError("no videos to read")
+        self.entries = list(entries)
+        self.views = views
+        self.seed = seed
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, key: SampleKey) -> VideoSample:
+        epoch, wanted = key
+        bad: list[BadSample] = []
+        for index in self._candidates(epoch, wanted):
+            try:
+                return VideoSample(self._cut(epoch, wanted, index), index, wanted, bad)
+            except SampleError as error:
+                bad.append(BadSample(self.entries[index].path, error.reason))
+        return VideoSample(None, wanted, wanted, bad)
+
+    def _candidates(self, epoch: int, wanted: int) -> list[int]:
+        others = keyed_rng(self.seed, epoch, wanted, "replacement").permutation(len(self.entries))
+        return [wanted, *(int(i) for i in others if i != wanted)][: 1 + MAX_REPLACEMENTS]
+
+    def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
+        path = self.entries[index].path
+        with open_video(path, self.reader) as reader:  # type: ignore[arg-type]
+            if reader.meta.num_frames < 2:
+                raise SampleError(path, "has a single frame: a clip needs at least 2")
+            return self.views.cut(reader, (self.seed, epoch, wanted))
+
+
+@DATA.register(VideoDataConfig)
+class VideoSource(DataSource):
+    """A folder or list of videos; the planted-factor videos where no ``root`` is given."""
+
+    def __init__(self, config: VideoDataConfig) -> None:
+        super().__init__(config)
+        self.video = config
+        self.num_workers = config.num_workers
+        self.epoch_size = config.epoch_size
+        self.max_bad_share = config.max_bad_share
+
+    def entries(self) -> list[VideoEntry]:
+        config = self.video
+        if config.root is not None:
+            return read_source(Path(config.root).expanduser(), Path(config.list).expanduser() if config.list else None)
+        root = Path("data") / f"planted-videos-{keyed_seed(config.synthetic.model_dump_json()):016x}"
+        return read_source(write_dataset(root, config.synthetic))
+
+    def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
+        return VideoDataset(entries, views, seed, self.video.reader)
+
+    def collate(self, samples: list[VideoSample]) -> Batch:
+        return collate(samples)
+
+
+def collate(samples: list[VideoSample]) -> Batch:
+    """Samples to a batch; without views where one of them had no usable replacement."""
+    cuts = [sample.views for sample in samples if sample.views is not None]
+    return Batch(
+        views=stack_views(cuts) if len(cuts) == len(samples) else [],
+        indices=torch.tensor([sample.index for sample in samples]),
+        wanted=torch.tensor([sample.wanted for sample in samples]),
+        bad=list(dict.fromkeys(bad for sample in samples for bad in sample.bad)),
+    )

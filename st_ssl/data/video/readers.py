@@ -1,0 +1,416 @@
+"""Readers: random access to the frames of one video, by frame index, exact to the frame, behind one protocol.
+
+An index counts the frames in the order in which they are shown, so that index i is the i-th frame that decoding the
+whole file gives, whatever its time stamps, frame rate or group of pictures. T frames, H W size as displayed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from st_ssl.errors import ConfigError, MissingDependencyError, SampleError, nearest
+from st_ssl.types import VideoMeta
+
+Backend = Literal["auto", "pyav", "decord", "frames"]
+READERS = ("pyav", "decord", "frames")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+FRAMES_FPS = 30.0  # a folder of images does not say at which rate it was taken
+_SEEK_GAIN = 8  # frames that a seek must skip to pay for refilling the decoder
+
+
+class VideoReader(Protocol):
+    """One open video. ``meta`` is known on opening; use as a context manager, or ``close`` it."""
+
+    meta: VideoMeta
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
+        ...
+
+    def close(self) -> None:
+        """Release the file; may be called twice."""
+        ...
+
+    def __enter__(self) -> VideoReader: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+def open_video(path: str | Path, backend: Backend = "auto") -> VideoReader:
+    """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
+
+    Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
+    ``MissingDependencyError`` when the backend is not installed, ``ConfigError`` when there is none of that name.
+    """
+    if backend == "auto":
+        backend = "frames" if os.path.isdir(path) else "pyav"
+    if backend == "frames":
+        return FramesReader(str(path))
+    if backend == "decord":
+        return DecordReader(str(path))
+    if backend == "pyav":
+        return PyAVReader(str(path))
+    allowed = ("auto", *READERS)
+    raise ConfigError(f"no video reader {backend!r}: one of {', '.join(allowed)}{nearest(str(backend), allowed)}")
+
+
+class _Reader:
+    """What the readers share: the context manager, and the checks of what is asked for and what comes out."""
+
+    meta: VideoMeta
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file; may be called twice."""
+
+    def _asked(self, indices: Sequence[int]) -> list[int]:
+        wanted = [int(i) for i in indices]
+        assert all(a < b for a, b in pairwise(wanted)), "indices must be sorted and unique"
+        for index in (wanted[0], wanted[-1]) if wanted else ():
+            if not 0 <= index < self.meta.num_frames:
+                raise SampleError(self.path, f"frame {index} is outside: it has {self.meta.num_frames} frames")
+        return wanted
+
+    def _sized(self, index: int, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        if (width, height) != (self.meta.width, self.meta.height):
+            size = f"{self.meta.width}x{self.meta.height}"
+            raise SampleError(self.path, f"frame {index} is {width}x{height}, the first one {size}")
+        return image
+
+    def _undecodable(self, index: int, why: object) -> SampleError:
+        return SampleError(self.path, f"frame {index} of {self.meta.num_frames} cannot be decoded: {why}")
+
+
+def _check_file(path: str) -> None:
+    """What can be told of a bad file before a decoder sees it (some decoders abort on them)."""
+    if not os.path.exists(path):
+        raise SampleError(path, "file is missing")
+    if os.path.isdir(path):
+        raise SampleError(path, "not a video: it is a folder")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise SampleError(path, f"file cannot be read: {error.strerror}") from error
+    if not head:
+        raise SampleError(path, "file is empty")
+    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
+        # also keeps out play lists, through which a "video" could name other files
+        raise SampleError(path, "not a video: it is text")
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingDependencyError("av", "video", "reading videos with PyAV") from error
+    return av
+
+
+class PyAVReader(_Reader):
+    """FFmpeg through PyAV, single-threaded: the workers of a loader are what runs in parallel.
+
+    On opening, the packets are read once without decoding them, which gives the exact number of frames and the time
+    stamp and key flag of each; one frame is decoded, for the size and rotation that only a frame shows. Where time
+    stamps are absent or guessed (MPEG-4 in AVI), frames are counted from the start instead.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        _check_file(path)
+        self._av = _import_av()
+        self._container: Any = None
+        self._reformatter: Any = self._av.video.reformatter.VideoReformatter()  # one scaler for all frames
+        # newer PyAV scales in as many threads as there are cores, unless told
+        self._scaling = {"threads": 1} if "threads" in str(self._reformatter.reformat.__doc__) else {}
+        self._error: object = "it is missing from the stream"
+        try:
+            self._open()
+            self._index()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the file; may be called twice."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _open(self) -> None:
+        self.close()
+        self._container, self._stream = _open_av(self._av, self.path)
+
+    def _index(self) -> None:
+        """Learn which frames there are: ``_pts`` sorted (None: count them), ``_keys`` frame index to key (pts, dts)."""
+        pts: list[Any] = []
+        keys: dict[int, int | None] = {}
+        first, last_dts, total = None, None, 0
+        hidden = self._stream.codec_context.name == "vp8"  # may hold frames that are decoded and never shown
+        for packet in _packets(self._av, self._container, self._stream):
+            if first is None:
+                first = next(iter(self._decode_packet(packet)), None)
+            if packet.size == 0:
+                continue
+            total += 1
+            if packet.is_discard or (hidden and not bytes(packet)[0] & 0x10):
+                continue
+            last_dts = packet.dts if packet.dts is not None else last_dts
+            pts.append(packet.pts)
+            if packet.is_keyframe:
+                keys[packet.pts] = packet.dts
+        if not pts:
+            raise SampleError(self.path, "no frames")
+        if first is None:
+            raise SampleError(self.path, f"no frame can be decoded: {self._error}")
+        self._pts = None if self._guessed_times(pts) else sorted(pts)
+        self._keys = {} if self._pts is None else {bisect_right(self._pts, k) - 1: (k, d) for k, d in keys.items()}
+        if self._pts is None:
+            status = os.stat(self.path)
+            num_frames = _count_decoded(self.path, status.st_size, status.st_mtime_ns)
+        else:
+            num_frames = self._cut_short(last_dts, total)
+        self._key_indices = sorted(self._keys)
+        turned = int(getattr(first, "rotation", 0)) % 360  # PyAV before 14 does not tell
+        self._turns = round(turned / 90) % 4
+        width, height = (first.width, first.height) if self._turns % 2 == 0 else (first.height, first.width)
+        fps = float(self._stream.average_rate or self._stream.guessed_rate or FRAMES_FPS)
+        self.meta = VideoMeta(num_frames, fps, width, height)
+
+    def _guessed_times(self, pts: list[Any]) -> bool:
+        """Whether the time stamps cannot tell the frames apart, or are FFmpeg's guess (AVI has none of its own)."""
+        if None in pts or len(set(pts)) < len(pts):
+            return True
+        context = self._stream.codec_context
+        return self._container.format.name == "avi" and (context.name == "mpeg4" or bool(context.has_b_frames))
+
+    def _cut_short(self, last_dts: int | None, packets: int) -> int:
+        """The number of frames there should be; what is left of a file that was cut short keeps its indices."""
+        assert self._pts is not None
+        table = getattr(self._stream, "index_entries", ())  # PyAV before 17 does not show it
+        missing = len(table) - packets
+        if missing <= 0 or "mp4" not in self._container.format.name:  # others have no full table
+            return len(self._pts)
+        num_frames = len(self._pts) + missing
+        if last_dts is not None:  # the lost packets may be shown before some that are here, but not before this time
+            self._pts = self._pts[: bisect_right(self._pts, last_dts)]
+        return num_frames
+
+    def _decode_packet(self, packet: Any) -> list[Any]:
+        """A damaged packet costs the frames in it, and only those who ask for them."""
+        try:
+            return list(packet.decode())
+        except (self._av.FFmpegError, EOFError) as error:
+            self._error = _plain(error)
+            return []
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
+        wanted = self._asked(indices)
+        done, from_start = 0, self._pts is None
+        while done < len(wanted):
+            before = done
+            if self._pts is not None and wanted[done] >= len(self._pts):
+                raise self._undecodable(wanted[done], "the file is cut short")
+            for index, frame in self._decode(None if from_start else wanted[done]):
+                if index == wanted[done]:
+                    yield index, self._rgb(index, frame)
+                    done += 1
+                if done == len(wanted):
+                    return
+                if index > wanted[done] or (not from_start and self._key_before(wanted[done]) > index + _SEEK_GAIN):
+                    break
+            if done == before:  # the frame does not come on this road: the other one is from the start
+                if from_start:
+                    raise self._undecodable(wanted[done], self._error)
+                from_start = True
+
+    def _key_before(self, index: int) -> int:
+        at = bisect_right(self._key_indices, index) - 1
+        return self._key_indices[at] if at >= 0 else -1
+
+    def _decode(self, wanted: int | None) -> Iterator[tuple[int, Any]]:
+        """(index, frame) from the key frame before ``wanted``, or from the start of the file (None)."""
+        if wanted is None:
+            self._open()
+            packets = _packets(self._av, self._container, self._stream)
+        else:
+            packets = self._seek(self._key_before(wanted))
+        shown = -1
+        for packet in packets:
+            for frame in self._decode_packet(packet):
+                shown += 1
+                index = shown if self._pts is None else bisect_right(self._pts, frame.pts) - 1
+                if self._pts is None or (index >= 0 and self._pts[index] == frame.pts):
+                    yield index, frame
+
+    def _seek(self, key: int) -> Iterator[Any]:
+        """Packets from key frame ``key`` on; nothing where no seek leads to it (containers differ in the time used)."""
+        for time in self._keys.get(key, ()):
+            if time is None:
+                continue
+            try:
+                self._container.seek(time, stream=self._stream)
+            except self._av.FFmpegError:
+                continue
+            packets = _packets(self._av, self._container, self._stream)
+            first = next(packets, None)
+            if first is not None and first.is_keyframe and first.pts is not None and first.pts <= self._keys[key][0]:
+                yield first
+                yield from packets
+                return
+
+    def _rgb(self, index: int, frame: Any) -> np.ndarray:
+        if frame.is_corrupt:
+            raise self._undecodable(index, "its data are damaged")
+        image = self._reformatter.reformat(frame, format="rgb24", **self._scaling).to_ndarray()
+        if self._turns:
+            image = np.ascontiguousarray(np.rot90(image, self._turns))  # both count anticlockwise
+        return self._sized(index, image)
+
+
+def _plain(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _open_av(av: Any, path: str) -> tuple[Any, Any]:
+    """The container and its video stream, set to decode in this thread alone."""
+    try:
+        container = av.open(os.path.abspath(path), metadata_errors="ignore")  # "a:b.mp4" is no protocol
+    except (av.FFmpegError, OSError) as error:
+        raise SampleError(path, f"not a video: {_plain(error)}") from error
+    stream = container.streams.best("video")  # of several, the one that players show
+    if stream is None or stream.codec_context is None or stream.disposition & av.stream.Disposition.attached_pic:
+        container.close()
+        raise SampleError(path, "no video stream")  # a cover picture of a sound file is none
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of ``stream``; an error of the file ends them as its end does."""
+    try:
+        yield from container.demux(stream)
+    except (av.FFmpegError, EOFError):
+        return
+
+
+@lru_cache(maxsize=1 << 16)  # one number per file: later epochs do not pay again
+def _count_decoded(path: str, size: int, mtime_ns: int) -> int:
+    """The number of frames that decoding gives, for files whose packets do not tell."""
+    av = _import_av()
+    container, stream = _open_av(av, path)
+    count = 0
+    with container:
+        for packet in _packets(av, container, stream):
+            try:
+                count += len(packet.decode())
+            except (av.FFmpegError, EOFError):
+                continue  # those frames are lost to the reader as well
+    return count
+
+
+class DecordReader(_Reader):
+    """decord, single-threaded. It does not know rotation. Files on which it would abort are told apart before."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        _check_file(path)
+        try:
+            import decord
+        except ImportError as error:
+            raise MissingDependencyError("decord", "video", "reading videos with decord") from error
+        self._errors = (decord.DECORDError, RuntimeError, IndexError, EOFError)
+        self._video: Any = None
+        try:
+            self._video = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+            num_frames = len(self._video)
+        except self._errors as error:
+            raise SampleError(path, f"not a video: {_first_line(error)}") from error
+        if num_frames == 0:
+            raise SampleError(path, "no frames")
+        try:
+            height, width = self._video[0].shape[:2]
+        except self._errors as error:
+            raise SampleError(path, f"frame 0 of {num_frames} cannot be decoded: {_first_line(error)}") from error
+        self.meta = VideoMeta(num_frames, float(self._video.get_avg_fps()) or FRAMES_FPS, width, height)
+
+    def close(self) -> None:
+        """Release the file; may be called twice."""
+        self._video = None
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
+        for index in self._asked(indices):
+            try:
+                image = self._video[index].asnumpy()
+            except self._errors as error:
+                raise self._undecodable(index, _first_line(error)) from error
+            yield index, self._sized(index, image)
+
+
+def _first_line(error: Exception) -> str:
+    """decord's message without its time, source line and stack."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^(\[[\d:]+\] )?\S+:\d+: (Check failed: )?", "", line) or type(error).__name__
+
+
+class FramesReader(_Reader):
+    """A folder of images, in natural order (``img_9`` before ``img_10``), taken as ``FRAMES_FPS`` frames a second."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        if not os.path.exists(path):
+            raise SampleError(path, "file is missing")
+        if not os.path.isdir(path):
+            raise SampleError(path, "not a folder of images")
+        names = (n for n in os.listdir(path) if n.lower().endswith(IMAGE_EXTENSIONS) and not n.startswith("."))
+        self._names = sorted(names, key=_natural)
+        if not self._names:
+            raise SampleError(path, f"no frames: the folder holds no image ({', '.join(IMAGE_EXTENSIONS)})")
+        self.meta = VideoMeta(len(self._names), FRAMES_FPS, 0, 0)
+        height, width = self._load(0).shape[:2]
+        self.meta = VideoMeta(len(self._names), FRAMES_FPS, width, height)
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
+        for index in self._asked(indices):
+            yield index, self._sized(index, self._load(index))
+
+    def _load(self, index: int) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        name = self._names[index]
+        try:
+            with Image.open(os.path.join(self.path, name)) as image:
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            why = str(error).replace(os.path.join(self.path, name), name).replace(os.sep + name, name)
+            raise self._undecodable(index, f"{name}: {why}") from error
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key in which runs of digits count as numbers; the name itself breaks ties (``01`` and ``1``)."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if at % 2 else (0, part) for at, part in enumerate(parts)], name

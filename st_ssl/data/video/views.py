@@ -1,0 +1,86 @@
+"""What a method wants to see of a video, and how it comes about: plan, cut in the worker, finish on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from st_ssl.augment.masking import Grid, MaskConfig, draw_mask
+from st_ssl.random import Key, keyed_rng
+from st_ssl.types import Mask, RawView, VideoMeta, View
+
+if TYPE_CHECKING:
+    from st_ssl.augment.video import VideoAugment
+    from st_ssl.data.video.plans import ClipPlan
+    from st_ssl.data.video.readers import VideoReader
+
+
+@dataclass
+class CutView:
+    """One view of one sample, as numpy arrays: ``frames`` uint8 [T, H, W, 3], parameters, frame indices, mask."""
+
+    frames: np.ndarray
+    params: dict[str, np.ndarray]
+    frame_index: np.ndarray
+    mask: Mask | None
+
+
+@dataclass(frozen=True)
+class VideoViews:
+    """A method's declaration: a clip plan, the augmentation of its clips, and the mask of their tokens, if any.
+
+    Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
+    """
+
+    clips: ClipPlan
+    augment: VideoAugment
+    mask: MaskConfig | None = None
+    grid: Grid | None = None
+
+    @property
+    def num_views(self) -> int:
+        return self.clips.num_clips
+
+    def cut(self, reader: VideoReader, key: tuple[Key, ...]) -> list[CutView]:
+        """All views of one video, decoded in one pass. Runs in the worker; raises what the reader raises."""
+        indices = self.clips.draw(keyed_rng(*key, "clips"), reader.meta)
+        draws = [(index, *self._draw(index, reader.meta, key, view)) for view, index in enumerate(indices)]
+        wanted = np.unique(np.concatenate(indices))
+        frames = dict(reader.frames(wanted.tolist()))
+        return [
+            CutView(self.augment.cut([frames[int(i)] for i in index], params), params, index, mask)
+            for index, params, mask in draws
+        ]
+
+    def _draw(
+        self, index: np.ndarray, meta: VideoMeta, key: tuple[Key, ...], view: int
+    ) -> tuple[dict[str, np.ndarray], Mask | None]:
+        params = self.augment.sample(keyed_rng(*key, "augment", view), meta, len(index))
+        if self.mask is None or self.grid is None:
+            return params, None
+        return params, draw_mask(self.mask, self.grid, keyed_rng(*key, "mask", view))
+
+    def prepare(self, views: list[RawView]) -> list[View]:
+        """Augment and normalise a batch on the device that it is on: uint8 in, float [B, C, T, H, W] out."""
+        return [
+            View(self.augment.apply(raw.frames, raw.params), raw.frame_index, raw.keep, raw.masked) for raw in views
+        ]
+
+
+def stack_views(samples: list[list[CutView]]) -> list[RawView]:
+    """Samples × views to views of batches."""
+    return [_stack(list(column)) for column in zip(*samples, strict=True)]
+
+
+def _stack(column: list[CutView]) -> RawView:
+    masks = [view.mask for view in column if view.mask is not None]
+    return RawView(
+        frames=torch.from_numpy(np.stack([view.frames for view in column])),
+        params={name: torch.from_numpy(np.stack([view.params[name] for view in column])) for name in column[0].params},
+        frame_index=torch.from_numpy(np.stack([view.frame_index for view in column])),
+        keep=torch.from_numpy(np.stack([mask.keep for mask in masks])) if masks else None,
+        masked=torch.from_numpy(np.stack([mask.masked for mask in masks])) if masks else None,
+    )

@@ -1,0 +1,116 @@
+"""The contract of every encoder, and the two files that carry one from pretraining to transfer."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field, PositiveFloat, ValidationError
+from torch import Tensor, nn
+
+from st_ssl.config import Config
+from st_ssl.errors import UserError
+from st_ssl.registry import Registry
+from st_ssl.types import Features
+
+if TYPE_CHECKING:
+    from st_ssl.augment.masking import Grid
+
+FORMAT = 1
+
+
+class InputConfig(Config):
+    """The clip that an encoder is fed: ``num_frames`` frames, ``stride`` source frames apart, ``size`` pixels square,
+    normalised by ``mean`` and ``std`` of pixels in 0 … 1."""
+
+    num_frames: int = Field(default=16, gt=0)
+    stride: int = Field(default=4, gt=0)
+    size: int = Field(default=112, gt=0)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+
+
+class Encoder(nn.Module, ABC):
+    """A network from clips to ``Features``. ``embed_dim`` is known without running it."""
+
+    config: Config
+    input: InputConfig
+    embed_dim: int
+    grid: Grid | None = None
+    """The token grid (T', H', W') of encoders that can be fed a part of their tokens, else None."""
+
+    def __init__(self, config: Config, input: InputConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input = input
+
+    @abstractmethod
+    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
+        """``clip`` float [B, C, T, H, W] to features; ``keep`` int64 [B, K]: the tokens to see (needs a ``grid``)."""
+
+
+ENCODERS: Registry[Encoder] = Registry("encoder", "st_ssl.encoders")
+
+
+def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Write ``encoder.safetensors`` and ``encoder.json``, all that is needed to use the encoder elsewhere.
+
+    ``state`` replaces the encoder's own weights (e.g. by their moving average).
+    """
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {name: t.detach().cpu().contiguous() for name, t in (state or encoder.state_dict()).items()}
+    temporary = directory / ".encoder.safetensors"
+    save_file(weights, temporary)
+    temporary.rename(directory / "encoder.safetensors")
+    description = {"format": FORMAT, "encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
+    (directory / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def describe_encoder(directory: Path) -> tuple[Config, InputConfig]:
+    """The configurations in ``encoder.json``. Raises ``UserError`` where there is none or it is not understood."""
+    file = Path(directory) / "encoder.json"
+    if not file.is_file():
+        raise UserError(f"{directory}: no encoder.json: this is not the folder of a pretrained encoder")
+    try:
+        description: dict[str, Any] = json.loads(file.read_text())
+        if description["format"] > FORMAT:
+            raise UserError(f"{file}: format {description['format']} is newer than this st_ssl understands ({FORMAT})")
+        encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
+        return encoder, InputConfig.model_validate(description["input"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+        raise UserError(f"{file}: not an encoder description: {error}") from error
+
+
+def load_encoder(directory: Path) -> Encoder:
+    """The encoder that ``save_encoder`` wrote, in eval mode on the CPU.
+
+    Raises ``UserError`` naming the file where it is missing, damaged, or its keys are not those of the encoder.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config, input = describe_encoder(directory)
+    encoder = ENCODERS.build(config, input)
+    file = Path(directory) / "encoder.safetensors"
+    try:
+        encoder.load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: cannot be loaded: {error}") from error
+    return encoder.eval()
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of trainable scalars."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def random_encoder(config: Config, input: InputConfig, seed: int) -> Encoder:
+    """The same network at random initialisation, in eval mode: the baseline of every probe."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ENCODERS.build(config, input).eval()

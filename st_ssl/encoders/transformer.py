@@ -1,0 +1,92 @@
+"""The pieces that every transformer here is made of: blocks, drop path, sin-cos positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from st_ssl.augment.masking import Grid
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): drops a sample's residual branch with probability ``p`` in training."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0 or not self.training:
+            return x
+        alive = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.p
+        return x * alive.to(x.dtype) / (1 - self.p)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through SDPA, tokens [B, L, D] to [B, L, D]."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, length, dim = x.shape
+        q, k, v = self.qkv(x).view(b, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, length, dim))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform linear layers with zero bias, as the masked autoencoders use."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+def sincos(positions: Tensor, dim: int) -> Tensor:
+    """Sine (even channels) and cosine (odd channels) of [L] positions at ``dim`` / 2 frequencies: [L, dim] float32."""
+    frequency = 10000 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angle = positions.double()[:, None] * frequency
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim].float()
+
+
+def sincos_1d(grid: Grid, dim: int) -> Tensor:
+    """Positions of the flattened grid as one sequence, [L, D]: what VideoMAE (2022) uses."""
+    return sincos(torch.arange(grid[0] * grid[1] * grid[2]), dim)
+
+
+def sincos_3d(grid: Grid, dim: int) -> Tensor:
+    """A quarter of the channels for time, three eighths each for height and width, [L, D], rounded to even numbers."""
+    space = (3 * dim // 8) // 2 * 2
+    time = dim - 2 * space
+    t, h, w = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    return torch.cat(
+        [sincos(t.flatten(), time), sincos(h.flatten(), space), sincos(w.flatten(), space)],
+        dim=1,
+    )
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` [B, K] of ``tokens`` [B, L, D]: [B, K, D]."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))

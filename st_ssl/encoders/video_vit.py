@@ -1,0 +1,127 @@
+"""The video transformer: a plain ViT over tubelets (Dosovitskiy et al. 2021; ViViT 2021) that can be fed a part of its
+tokens (VideoMAE 2022, ST-MAE 2022)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from st_ssl.augment.masking import Grid
+from st_ssl.config import Config
+from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
+from st_ssl.encoders.transformer import Block, gather_tokens, initialise, sincos_1d, sincos_3d
+from st_ssl.errors import ConfigError
+from st_ssl.types import Features
+
+SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "H": (1280, 32, 16),
+}
+
+
+class VideoViTConfig(Config):
+    """A video transformer. ``variant`` sets ``dim``, ``depth`` and ``heads`` where they are not given.
+
+    A token is a tubelet of ``tubelet`` frames × ``patch`` × ``patch`` pixels. ``checkpoint`` recomputes each block in
+    the backward pass, for memory.
+    """
+
+    name: Literal["video_vit"] = "video_vit"
+    variant: Literal["Ti", "S", "B", "L", "H"] = "B"
+    dim: int | None = Field(default=None, gt=0)
+    depth: int | None = Field(default=None, gt=0)
+    heads: int | None = Field(default=None, gt=0)
+    patch: int = Field(default=16, gt=0)
+    tubelet: int = Field(default=2, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    positions: Literal["sincos_1d", "sincos_3d", "learned"] = "sincos_1d"
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    checkpoint: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(embedding, blocks, heads)."""
+        dim, depth, heads = SIZES[self.variant]
+        return self.dim or dim, self.depth or depth, self.heads or heads
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> VideoViTConfig:
+        dim, _, heads = self.shape
+        if dim % heads or dim % 2:
+            raise ValueError(f"dim {dim} must be even and divisible by heads {heads}")
+        return self
+
+
+def tubelets(clip: Tensor, tubelet: int, patch: int) -> Tensor:
+    """Clips [B, C, T, H, W] to flattened tubelets [B, L, C × tubelet × patch × patch], L in (time, row, column) order
+    and each tubelet in (channel, time, row, column) order."""
+    b, c, t, h, w = clip.shape
+    x = clip.reshape(b, c, t // tubelet, tubelet, h // patch, patch, w // patch, patch)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, -1, c * tubelet * patch * patch)
+
+
+def untubelets(tokens: Tensor, grid: Grid, tubelet: int, patch: int) -> Tensor:
+    """The inverse of ``tubelets``: [B, L, C × tubelet × patch × patch] to [B, C, T, H, W]."""
+    b = tokens.shape[0]
+    x = tokens.reshape(b, *grid, -1, tubelet, patch, patch)
+    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, -1, grid[0] * tubelet, grid[1] * patch, grid[2] * patch)
+
+
+@ENCODERS.register(VideoViTConfig)
+class VideoViT(Encoder):
+    """Clips [B, 3, T, H, W] to tokens [B, L, D] and their mean [B, D]. With ``keep`` [B, K] only those tokens are
+    embedded and attended to: [B, K, D]."""
+
+    grid: Grid
+
+    def __init__(self, config: VideoViTConfig, input: InputConfig) -> None:
+        super().__init__(config, input)
+        if input.num_frames % config.tubelet or input.size % config.patch:
+            raise ConfigError(
+                f"input.num_frames {input.num_frames} and input.size {input.size} must be multiples of "
+                f"encoder.tubelet {config.tubelet} and encoder.patch {config.patch}"
+            )
+        dim, depth, heads = config.shape
+        self.vit = config
+        self.embed_dim = dim
+        side = input.size // config.patch
+        self.grid = (input.num_frames // config.tubelet, side, side)
+        self.embed = nn.Linear(3 * config.tubelet * config.patch**2, dim)
+        self._positions(config.positions, dim)
+        rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(dim, heads, config.mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        initialise(self)
+
+    def _positions(self, kind: str, dim: int) -> None:
+        if kind == "learned":
+            length = self.grid[0] * self.grid[1] * self.grid[2]
+            self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(length, dim), std=0.02))
+        else:
+            table = sincos_1d(self.grid, dim) if kind == "sincos_1d" else sincos_3d(self.grid, dim)
+            self.register_buffer("pos_embed", table, persistent=False)
+
+    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
+        return self.forward_tubelets(tubelets(clip, self.vit.tubelet, self.vit.patch), keep)
+
+    def forward_tubelets(self, patches: Tensor, keep: Tensor | None = None) -> Features:
+        """As ``forward``, from the flattened tubelets [B, L, P] of a clip (a method may need those for its target)."""
+        positions = self.pos_embed.to(patches.dtype)[None]
+        if keep is not None:
+            patches = gather_tokens(patches, keep)  # before embedding: hidden tokens cost nothing
+            positions = gather_tokens(positions.expand(len(keep), -1, -1), keep)
+        x = self.embed(patches) + positions
+        for block in self.blocks:
+            if self.vit.checkpoint and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        x = self.norm(x)
+        return Features(pooled=x.mean(1), tokens=x)

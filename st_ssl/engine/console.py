@@ -1,0 +1,74 @@
+"""What a run tells while it goes: a progress bar for people, metrics.jsonl for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one line per logged step. Resuming cuts off what came after the step resumed from."""
+
+    def __init__(self, file: Path, resume_step: int) -> None:
+        lines = file.read_text().splitlines() if file.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resume_step]
+        temporary = file.with_name(f".{file.name}")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        temporary.rename(file)
+        self._out: TextIO = file.open("a")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row; floats keep all their digits."""
+        self._out.write(json.dumps(row) + "\n")
+        self._out.flush()
+
+    def close(self) -> None:
+        self._out.close()
+
+
+class RunProgress:
+    """A bar with rate, share of time spent waiting for data, and time left; plain lines where nobody watches."""
+
+    def __init__(self, name: str, total: int, done: int, enabled: bool) -> None:
+        self._live = enabled and console.is_terminal
+        self._lines = enabled and not console.is_terminal
+        self._last = 0.0
+        self._started = time.monotonic()
+        self._done_before, self._total, self._name = done, total, name
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task(name, total=total, completed=done, status="")
+
+    def __enter__(self) -> RunProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, status: str) -> None:
+        """``step`` updates are done."""
+        self._bar.update(self._task, completed=step, status=status)
+        now = time.monotonic()
+        if self._lines and (now - self._last > 10 or step == self._total):
+            self._last = now
+            left = (now - self._started) / max(1, step - self._done_before) * (self._total - step)
+            print(f"{self._name}: step {step}/{self._total}, {status}, {left:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,57 @@
+"""Broken samples: each is listed once, and too many of them stop the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from st_ssl.data.base import BadSample
+from st_ssl.errors import DataError
+
+FREE = 5
+"""So many broken samples never stop a run: in a small folder a handful is a large share and still a handful."""
+
+
+class Quarantine:
+    """The broken samples of a run, in ``bad_samples.jsonl`` (one line each) where ``file`` is given.
+
+    More than ``max_share`` of ``num_samples`` (and more than ``FREE``) raise ``DataError``: then it is the folder, the
+    decoder or the disk, not the samples.
+    """
+
+    def __init__(self, file: Path | None, num_samples: int, max_share: float) -> None:
+        self.file = file
+        self.num_samples = num_samples
+        self.max_share = max_share
+        self.known: dict[str, str] = {}
+        if file is not None and file.is_file():
+            rows = (json.loads(line) for line in file.read_text().splitlines() if line.endswith("}"))
+            self.known = {row["path"]: row["reason"] for row in rows}
+
+    def unknown(self, bad: Iterable[BadSample]) -> list[BadSample]:
+        """Those of ``bad`` that are not listed yet."""
+        return [sample for sample in dict.fromkeys(bad) if sample.path not in self.known]
+
+    def add(self, bad: Iterable[BadSample], write: bool = True) -> None:
+        """List what is new (``write`` in one process of a run alone)."""
+        new = self.unknown(bad)
+        self.known |= {sample.path: sample.reason for sample in new}
+        if new and write and self.file is not None:
+            with self.file.open("a") as out:
+                out.writelines(json.dumps({"path": s.path, "reason": s.reason}) + "\n" for s in new)
+
+    def check(self) -> None:
+        """Raise ``DataError`` where too many are broken."""
+        count = len(self.known)
+        if count > max(FREE, self.max_share * self.num_samples):
+            raise self.error(
+                f"{count} of {self.num_samples} samples are broken, more than data.max_bad_share="
+                f"{self.max_share:g} allows"
+            )
+
+    def error(self, what: str) -> DataError:
+        """An error that shows the first few broken samples and says where the rest is listed."""
+        shown = [f"  {path}: {reason}" for path, reason in list(self.known.items())[:5]]
+        listed = [] if self.file is None else [f"all of them are listed in {self.file}"]
+        return DataError("\n".join([what, *shown, *listed]))

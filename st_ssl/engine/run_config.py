@@ -1,0 +1,136 @@
+"""The configuration of a run, put together from those of its parts, and of a suite of runs that share some keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, create_model
+
+from st_ssl.config import Config, Place, merge, parse_override, read_yaml, set_key, validate
+from st_ssl.data.base import DATA
+from st_ssl.encoders.base import ENCODERS, InputConfig
+from st_ssl.engine.optim import OptimConfig
+from st_ssl.engine.schedule import ScheduleConfig
+from st_ssl.errors import ConfigError, nearest
+from st_ssl.methods.base import METHODS
+from st_ssl.transfer.probe import ProbeConfig
+
+
+class EngineConfig(Config):
+    """How a run is carried out.
+
+    ``batch_size`` counts samples per update over all processes and accumulated parts; ``accumulate`` splits each
+    process's share into that many parts. ``checkpoint_every`` is in updates (default: once an epoch); ``ema`` is the
+    decay of a moving average of the weights, which is then what is exported. ``patience`` is how many updates in a
+    row may be lost to overflow in fp16 before the run stops.
+    """
+
+    epochs: int = Field(default=100, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    clip_grad: float | None = Field(default=None, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    checkpoint_every: int | None = Field(default=None, gt=0)
+    keep_last: int = Field(default=2, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    patience: int = Field(default=20, gt=0)
+
+
+class ReportConfig(Config):
+    """Whether a finished run writes ``report.html``, and how many samples its pictures show."""
+
+    enabled: bool = True
+    samples: int = Field(default=6, gt=0)
+
+
+class RunConfig(Config):
+    """One pretraining run: data through a method into an encoder. ``probe`` tells what it learned; null skips it."""
+
+    output_dir: str
+    seed: int = 0
+    input: InputConfig = InputConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    engine: EngineConfig = EngineConfig()
+    probe: ProbeConfig | None = ProbeConfig()
+    report: ReportConfig = ReportConfig()
+    optim: OptimConfig
+    # What each registry holds is known only once it is searched: see ``run_model``.
+    data: Any
+    encoder: Any
+    method: Any
+
+
+@lru_cache(maxsize=1)
+def run_model() -> type[RunConfig]:
+    """``RunConfig`` with the registered kinds of data, encoders and methods as the types of its fields."""
+    return create_model(
+        "RunConfig",
+        __base__=RunConfig,
+        __doc__=RunConfig.__doc__,
+        data=(DATA.union(), ...),
+        encoder=(ENCODERS.union(), ...),
+        method=(METHODS.union(), ...),
+    )
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """One run of a configuration file; ``name`` is "" where the file describes a single one."""
+
+    name: str
+    config: RunConfig
+
+
+def load_runs(file: Path, overrides: Sequence[str] = ()) -> list[NamedRun]:
+    """The runs that a YAML file describes: itself, or with a key ``runs`` each of those laid on the rest of the file.
+
+    An override ``runs.<name>.key=value`` is for one run, ``key=value`` for all. Raises ``ConfigError`` that lists
+    every mistake with its place, before anything is built.
+    """
+    data, place = read_yaml(file)
+    parts = data.pop("runs", None)
+    parsed = [(*parse_override(text), text) for text in overrides]
+    if parts is None:
+        return [NamedRun("", _one(data, parsed, place))]
+    if not isinstance(parts, dict) or not parts or not all(isinstance(p, dict) for p in parts.values()):
+        raise ConfigError(f"{place.of(('runs',))}: runs: expected a mapping from names to keys and values")
+    for key, _, text in parsed:
+        if key[0] == "runs" and (len(key) < 3 or key[1] not in parts):
+            raise ConfigError(
+                f"{text!r}: expected runs.<name>.key=value with a name out of {list(parts)}"
+                f"{nearest(key[1], parts) if len(key) > 1 else ''}"
+            )
+    runs = []
+    for name, part in parts.items():
+        own = [
+            (key[2:] if key[0] == "runs" else key, value, text)
+            for key, value, text in parsed
+            if key[0] != "runs" or key[1] == name
+        ]
+        config = _one(merge(data, part), own, place, ("runs", name))
+        runs.append(NamedRun(name, config.model_copy(update={"output_dir": f"{config.output_dir}/{name}"})))
+    return runs
+
+
+def _one(
+    data: dict[str, Any],
+    overrides: list[tuple[tuple[str, ...], Any, str]],
+    place: Place,
+    inside: tuple[str, ...] = (),
+) -> RunConfig:
+    place.overrides = {key: text for key, _, text in overrides}
+    data = merge(data, {})
+    for key, value, _ in sorted(overrides, key=lambda o: o[0][-1] != "name"):  # a new name replaces what it named
+        nested: dict[str, Any] = {}
+        set_key(nested, key, value)
+        data = merge(data, nested)
+    if isinstance(data.get("data"), dict):
+        data["data"] = {"name": "video", **data["data"]}
+    return validate(run_model(), {"data": {"name": "video"}, **data}, place, inside)

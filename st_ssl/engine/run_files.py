@@ -1,0 +1,70 @@
+"""The folder of a run: what lies in it, and whether it is the run that one thinks it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from st_ssl.engine.run_config import RunConfig, load_runs
+from st_ssl.errors import ConfigError, UserError
+
+FREE_KEYS = {
+    "output_dir",
+    "data.num_workers",
+    "data.max_bad_share",
+    "engine.log_every",
+    "engine.checkpoint_every",
+    "engine.keep_last",
+    "engine.device",
+}
+"""Keys that may change between the parts of a resumed run, as may all of ``probe`` and ``report``: no loss depends on
+them."""
+
+
+def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The resolved configuration of a run, with ``key=value`` overrides. Raises ``UserError`` where the folder holds none."""
+    file = directory / "config.yaml"
+    if not file.is_file():
+        runs = sorted(p.parent.name for p in directory.glob("*/config.yaml"))
+        hint = f" (but these runs in it do: {', '.join(runs)})" if runs else ""
+        raise UserError(f"{directory}: not the folder of a run: it has no config.yaml{hint}")
+    return load_runs(file, overrides)[0].config
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """``directory`` itself if it is a run, else the runs of a suite right inside it, by name."""
+    if (directory / "config.yaml").is_file():
+        return [directory]
+    runs = sorted(file.parent for file in directory.glob("*/config.yaml"))
+    if not runs:
+        load_run_config(directory)  # raises, and says what is missing
+    return runs
+
+
+def check_same_run(directory: Path, config: RunConfig) -> None:
+    """Raise ``ConfigError`` where ``directory`` holds a run with other settings: resuming it would mix the two."""
+    file = directory / "config.yaml"
+    if not file.is_file() or not (directory / "checkpoints").is_dir():
+        return
+    before = _flat(yaml.safe_load(file.read_text()) or {})
+    now = _flat(config.model_dump(mode="json"))
+    changed = [
+        f"  {key}: {before.get(key, 'not set')} before, {now.get(key, 'not set')} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in FREE_KEYS and key.split(".")[0] not in ("probe", "report")
+    ]
+    if changed:
+        raise ConfigError(
+            f"{directory} holds a run with other settings; choose another output_dir, or remove it:\n"
+            + "\n".join(changed)
+        )
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,73 @@
+"""The process a run lives in: its device, its place among other processes, and being asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from st_ssl import distributed
+from st_ssl.errors import ConfigError
+
+EXIT_PREEMPTED = 75
+"""Exit code of a run that was told to stop and saved first: run the same command again to go on (EX_TEMPFAIL)."""
+
+
+class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
+    """The run was told to stop, has saved everything, and resumes when started again."""
+
+
+@dataclass
+class Runtime:
+    """``device``, ``rank`` of ``world_size`` processes, and whether somebody asked this process to stop."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    stop_requested: bool = field(default=False)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice by hand: at once
+        self.stop_requested = True
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("engine.device=cuda: torch sees no CUDA device here; engine.device=cpu works everywhere")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def start_runtime(device: str) -> Iterator[Runtime]:
+    """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on CPU), or be a single one.
+
+    Within the context SIGTERM and Ctrl-C set ``stop_requested`` instead of ending the process.
+    """
+    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    started = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_distributed()
+    if started:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    runtime = Runtime(chosen, distributed.rank(), distributed.world_size())
+    before = {number: signal.signal(number, runtime._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield runtime
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if started:
+            dist.destroy_process_group()

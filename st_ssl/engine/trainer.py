@@ -1,0 +1,324 @@
+"""The run: steps, checkpoints and the ways a run can end. It knows no method, encoder or data set by name."""
+
+from __future__ import annotations
+
+import resource
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from st_ssl import distributed
+from st_ssl.config import to_yaml
+from st_ssl.data.base import DATA, Batch, DataSource
+from st_ssl.data.loader import build_loader
+from st_ssl.data.order import Order, StepSampler
+from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
+from st_ssl.engine.batchnorm import convert_batchnorm
+from st_ssl.engine.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
+from st_ssl.engine.console import MetricsFile, RunProgress, console
+from st_ssl.engine.ema import EMA
+from st_ssl.engine.gauge import CollapseGauge
+from st_ssl.engine.optim import build_optimizer, peak_lr
+from st_ssl.engine.quarantine import Quarantine
+from st_ssl.engine.run_config import RunConfig
+from st_ssl.engine.runtime import Preempted, Runtime
+from st_ssl.engine.schedule import lr_at
+from st_ssl.engine.step import GradientStep
+from st_ssl.errors import ConfigError, DataError, UserError
+from st_ssl.methods.base import METHODS, Method
+from st_ssl.random import keyed_seed
+from st_ssl.types import VideoEntry
+
+
+class TrainingError(UserError):
+    """Training went wrong in a way that more steps will not mend, such as a loss that is not finite."""
+
+
+def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, list[VideoEntry]]:
+    """The data set and its training samples; the main process goes first, since it may have to write them."""
+    source: DataSource = DATA.build(config.data)
+    if not runtime.is_main:
+        distributed.barrier()
+    entries = source.entries()
+    if runtime.is_main:
+        distributed.barrier()
+    return source, [entry for entry in entries if entry.split == "train"] or entries
+
+
+def build_method(config: RunConfig) -> Method:
+    """The method around a freshly initialised encoder; the weights are a function of ``config.seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keyed_seed(config.seed, "weights"))
+        return METHODS.build(config.method, ENCODERS.build(config.encoder, config.input))
+
+
+def fit_batch(wanted: int, num_samples: int, unit: int) -> int:
+    """The batch size to use: ``wanted``, or for fewer samples than that the largest multiple of ``unit`` (processes ×
+    accumulated parts) that they fill, with a warning."""
+    if wanted % unit:
+        raise ConfigError(f"engine.batch_size={wanted} must be a multiple of processes × engine.accumulate = {unit}")
+    if wanted <= num_samples:
+        return wanted
+    smaller = num_samples // unit * unit
+    if smaller == 0:
+        raise DataError(f"{num_samples} samples are fewer than processes × engine.accumulate = {unit}")
+    warnings.warn(f"engine.batch_size={wanted} is more than there are samples: using {smaller}", stacklevel=2)
+    return smaller
+
+
+@dataclass
+class _Clock:
+    """Where the time of the last logged steps went."""
+
+    started: float
+    waited: float = 0.0
+    samples: int = 0
+
+
+class Trainer:
+    """One pretraining run, from its configuration to the encoder in its ``output_dir``.
+
+    Everything that a step does is a function of the configuration, the step's number and the checkpointed state, so a
+    run that is stopped anywhere and started again gives the same losses to the last bit.
+    """
+
+    def __init__(self, config: RunConfig, runtime: Runtime, name: str = "pretrain") -> None:
+        self.config, self.runtime, self.name = config, runtime, name
+        self.directory = Path(config.output_dir)
+        self.source, self.entries = open_source(config, runtime)
+        engine = config.engine
+        self.batch_size = fit_batch(engine.batch_size, len(self.entries), runtime.world_size * engine.accumulate)
+        self.order = Order(config.seed, len(self.entries), self.batch_size)
+        self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
+        self.total_steps = engine.epochs * self.steps_per_epoch
+        self.method = build_method(config).to(runtime.device)
+        self.gauge = CollapseGauge(self.method.encoder)
+        self.optimizer = build_optimizer(
+            self.method.named_parameters(), config.optim, peak_lr(config.optim, self.batch_size)
+        )
+        self.ema = EMA(self.method) if engine.ema is not None else None
+        self.model = self._wrap()
+        self.gradients = GradientStep(self.model, self.method, engine.precision, runtime.device, config.seed)
+        self.step = 0
+        self.overflows = 0
+
+    def _wrap(self) -> nn.Module:
+        if self.config.engine.compile:
+            self.method.compile()
+        if self.runtime.world_size == 1:
+            return self.method
+        convert_batchnorm(self.method, self.runtime.device.type)
+        return DistributedDataParallel(self.method, broadcast_buffers=False)
+
+    # ---------------------------------------------------------------- the loop
+
+    def fit(self) -> None:
+        """Train to the end, from the newest checkpoint if there is one.
+
+        Raises ``Preempted`` after saving when told to stop, ``TrainingError`` for losses or gradients that are not
+        finite, ``DataError`` where too many samples are broken.
+        """
+        checkpointer = self._resume()
+        self._quarantine = self._open_quarantine(self.directory / "bad_samples.jsonl")
+        metrics = MetricsFile(self.directory / "metrics.jsonl", self.step) if self.runtime.is_main else None
+        every = self.config.engine.checkpoint_every or self.steps_per_epoch
+        clock = _Clock(time.monotonic())
+        with RunProgress(self.name, self.total_steps, self.step, self.runtime.is_main) as progress:
+            for batch, waited in self._batches(self.step, self.total_steps):
+                row, stop = self._update(batch)
+                clock.waited += waited
+                clock.samples += self.batch_size
+                done = self.step == self.total_steps
+                if self.step % self.config.engine.log_every == 0 or done or stop:
+                    self._log(row, clock, metrics, progress)
+                    clock = _Clock(time.monotonic())
+                if self.step % every == 0 or done or stop:
+                    self._save(checkpointer)
+                if stop and not done:
+                    raise Preempted(f"stopped at step {self.step} of {self.total_steps}, saved in {self.directory}")
+        if metrics is not None:
+            metrics.close()
+        distributed.barrier()
+
+    def _batches(self, start: int, stop: int) -> Any:
+        sampler = StepSampler(self.order, start, stop, self.runtime.rank, self.runtime.world_size)
+        pin = self.runtime.device.type == "cuda"
+        dataset = self.source.dataset(self.entries, self.method.views, self.config.seed)
+        loader = iter(build_loader(dataset, sampler, self.source.collate, self.source.num_workers, pin))
+        while True:
+            before = time.monotonic()
+            batch = next(loader, None)
+            if batch is None:
+                return
+            yield batch, time.monotonic() - before
+
+    def _open_quarantine(self, file: Path | None) -> Quarantine:
+        return Quarantine(file, len(self.entries), self.source.max_bad_share)
+
+    def _update(self, batch: Batch) -> tuple[dict[str, float], bool]:
+        """One optimiser step. Returns what there is to log, and whether some process was told to stop."""
+        engine = self.config.engine
+        lr = lr_at(
+            self.step,
+            self.total_steps,
+            self.steps_per_epoch,
+            self.config.schedule,
+            peak_lr(self.config.optim, self.batch_size),
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        new = self._quarantine.unknown(batch.bad)
+        stop, found, empty = self._agree(float(self.runtime.stop_requested), float(bool(new)), float(not batch.views))
+        if found or empty:
+            self._list_bad(batch, bool(empty))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.model.train()
+        output = self.gradients(batch, self.step, self.runtime.rank, engine.accumulate)
+        scaler = self.gradients.scaler
+        scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.method.parameters(), engine.clip_grad or float("inf"))
+        self._check_finite(output["loss"], norm, batch)
+        scaler.step(self.optimizer)
+        scaler.update()
+        if self.ema is not None and engine.ema is not None:
+            self.ema.update(engine.ema)
+        self.step += 1
+        scalars = {name: float(distributed.mean_over_ranks(value.double())) for name, value in output.items()}
+        return {**scalars, "lr": lr, "grad_norm": float(norm)}, bool(stop)
+
+    def _agree(self, *flags: float) -> list[float]:
+        return distributed.max_over_ranks(list(flags), self.runtime.device)
+
+    def _list_bad(self, batch: Batch, empty: bool) -> None:
+        bad = [sample for samples in distributed.gather_objects(batch.bad) for sample in samples]
+        self._quarantine.add(bad, write=self.runtime.is_main)
+        self._quarantine.check()
+        if empty:
+            raise self._quarantine.error("a sample and all that could have replaced it are broken")
+
+    def _check_finite(self, loss: torch.Tensor, norm: torch.Tensor, batch: Batch) -> None:
+        """Stop all processes before a loss or gradient that is not finite reaches the weights."""
+        loss_bad, norm_bad = not bool(loss.isfinite()), not bool(norm.isfinite())
+        any_loss, any_norm = self._agree(float(loss_bad), float(norm_bad))
+        if any_norm and not any_loss and self.config.engine.precision == "fp16":
+            self.overflows += 1  # the scaler skips this update and tries a smaller scale
+            if self.overflows < self.config.engine.patience:
+                return
+        elif not any_loss and not any_norm:
+            self.overflows = 0
+            return
+        mine = [self.entries[i].path for i in batch.indices.tolist()]
+        told = distributed.gather_objects((self.runtime.rank, loss_bad, mine))
+        what = "loss" if any_loss else "gradient"
+        culprits = [t for t in told if t[1]] or told
+        lines = [f"rank {rank}: {', '.join(paths)}" for rank, _, paths in culprits]
+        raise TrainingError(
+            f"the {what} is not finite at step {self.step + 1}; the weights are still those of step {self.step}. "
+            "Samples of that step:\n" + "\n".join(lines)
+        )
+
+    def _log(self, row: dict[str, float], clock: _Clock, metrics: MetricsFile | None, progress: RunProgress) -> None:
+        elapsed = time.monotonic() - clock.started
+        gauge, warning = self.gauge.read()
+        rate = clock.samples * self.method.views.num_views / elapsed
+        if warning and self.runtime.is_main:
+            console.print(f"[yellow]{self.name}: step {self.step}: {warning}[/yellow]")
+        if metrics is not None:
+            epoch = self.step / self.steps_per_epoch
+            timing = {
+                "clips_per_second": rate,
+                "data_wait": clock.waited / elapsed,
+                "broken": len(self._quarantine.known),
+            }
+            metrics.write({"step": self.step, "epoch": epoch, **row, **gauge, **timing})
+        progress.update(
+            self.step, f"loss {row['loss']:.4f}  {rate:.0f} clips/s  {clock.waited / elapsed:.0%} waiting for data"
+        )
+
+    # ---------------------------------------------------------------- state
+
+    def _resume(self) -> Checkpointer | None:
+        """Load the newest checkpoint, if any; every process ends up in the same state."""
+        checkpointer, path = None, None
+        if self.runtime.is_main:
+            self._claim_directory()
+            checkpointer = Checkpointer(self.directory / "checkpoints", self.config.engine.keep_last)
+            loaded = checkpointer.latest()
+            path = None if loaded is None else loaded.path
+        path = distributed.gather_objects(path)[0]
+        if path is not None:
+            self._restore(load_checkpoint(path))
+            if self.runtime.is_main and self.step < self.total_steps:
+                console.print(f"{self.name}: going on from step {self.step} of {self.total_steps}")
+        return checkpointer
+
+    def _claim_directory(self) -> None:
+        from st_ssl.engine.run_files import check_same_run
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        check_same_run(self.directory, self.config)
+        (self.directory / "config.yaml").write_text(to_yaml(self.config.model_dump(mode="json")))
+
+    def _restore(self, loaded: Loaded) -> None:
+        self.method.load_state_dict(loaded.tensors["model"])
+        restore_optimizer(self.optimizer, loaded.tensors["optimizer"], loaded.state["optimizer"])
+        if self.ema is not None:
+            self.ema.load(loaded.tensors["ema"])
+        if loaded.state["scaler"]:
+            self.gradients.scaler.load_state_dict(loaded.state["scaler"])
+        self.step, self.overflows = loaded.step, loaded.state["overflows"]
+        self.gauge.first = tuple(loaded.state["gauge"]) if loaded.state["gauge"] else None  # type: ignore[assignment]
+
+    def _save(self, checkpointer: Checkpointer | None) -> None:
+        if checkpointer is None:
+            return
+        tensors, optimizer = flatten_optimizer(self.optimizer)
+        groups = {"model": self.method.state_dict(), "optimizer": tensors}
+        if self.ema is not None:
+            groups["ema"] = self.ema.state_dict()
+        state = {
+            "optimizer": optimizer,
+            "scaler": self.gradients.scaler.state_dict(),
+            "overflows": self.overflows,
+            "gauge": list(self.gauge.first) if self.gauge.first else None,
+        }
+        checkpointer.save(self.step, groups, state)
+        prefix = "encoder."
+        slow = {} if self.ema is None else self.ema.state_dict()
+        averaged = {n.removeprefix(prefix): t for n, t in slow.items() if n.startswith(prefix)}
+        save_encoder(self.method.encoder, self.directory, averaged or None)
+
+    # ---------------------------------------------------------------- trying it out
+
+    def dry_run(self, steps: int = 3) -> dict[str, Any]:
+        """Run a step for the shapes and a few more for the rate, and write nothing."""
+        self._quarantine = self._open_quarantine(None)
+        rates, shapes, loss = [], [], 0.0
+        for batch, waited in self._batches(0, min(steps, self.total_steps)):
+            before = time.monotonic()
+            loss = self._update(batch)[0]["loss"]
+            rates.append(waited + time.monotonic() - before)
+            shapes = [tuple(view.frames.shape) for view in batch.views]
+        seconds = min(rates)
+        memory = (
+            torch.cuda.max_memory_allocated(self.runtime.device)
+            if self.runtime.device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        )
+        return {
+            "views (B, T, H, W, C)": " and ".join(str(shape) for shape in shapes),
+            "encoder parameters": f"{count_parameters(self.method.encoder):,}",
+            "method parameters": f"{count_parameters(self.method):,}",
+            "samples": f"{len(self.entries):,} ({len(self._quarantine.known)} found broken)",
+            "first losses": f"{loss:.4f}",
+            "memory": f"{memory / 2**30:.2f} GiB",
+            "clips/s": f"{self.batch_size * self.method.views.num_views / seconds:.1f}",
+            "steps": f"{self.total_steps:,} ({self.config.engine.epochs} epochs of {self.steps_per_epoch})",
+            "time for the run": f"{seconds * self.total_steps / 60:.1f} min",
+        }

@@ -1,0 +1,43 @@
+"""Errors that a user can mend. The command line prints them without a traceback; everything else is our own fault."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can mend: the message names the file, line or key, and what was expected."""
+
+
+class ConfigError(UserError):
+    """A key or value of the configuration that cannot be used."""
+
+
+class DataError(UserError):
+    """A data set that cannot be used as a whole."""
+
+
+class SampleError(UserError):
+    """One sample that cannot be used: it is replaced, counted and listed, and the run goes on."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
+        return (SampleError, (self.path, self.reason))  # survives the trip from a worker process
+
+
+class MissingDependencyError(UserError):
+    """An optional package that is needed for what was asked; the message says which extra installs it."""
+
+    def __init__(self, package: str, extra: str, needed_for: str) -> None:
+        super().__init__(f'{needed_for} needs the package {package}: pip install "st_ssl[{extra}]"')
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A sentence fragment that names the closest of ``options``: ``"; did you mean 'x'?"``, or ``""``."""
+    match = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""

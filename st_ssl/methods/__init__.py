@@ -1,0 +1,5 @@
+"""Pretraining methods, one file each. See ``base`` for the contract and README.md for how to add one."""
+
+from st_ssl.methods.base import METHODS, Method, MethodOutput
+
+__all__ = ["METHODS", "Method", "MethodOutput"]

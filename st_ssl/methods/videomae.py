@@ -1,0 +1,120 @@
+"""VideoMAE (Tong et al., NeurIPS 2022) and ST-MAE (Feichtenhofer et al., NeurIPS 2022): masked autoencoding of video."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from st_ssl.augment.masking import MaskConfig, check_mask
+from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
+from st_ssl.config import Config
+from st_ssl.data.video.plans import RandomClips
+from st_ssl.data.video.views import VideoViews
+from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.transformer import gather_tokens
+from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
+from st_ssl.errors import ConfigError
+from st_ssl.heads.masked_decoder import MaskedDecoder
+from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.objectives.reconstruction import Normalisation, masked_mse, normalised_pixels
+from st_ssl.types import View
+
+
+class DecoderConfig(Config):
+    """The decoder's width, number of blocks and heads."""
+
+    dim: int = Field(default=384, gt=0)
+    depth: int = Field(default=4, gt=0)
+    heads: int = Field(default=6, gt=0)
+
+
+class VideoMAEConfig(Config):
+    """Hide most tubelets of a clip and reconstruct their pixels from the rest.
+
+    VideoMAE takes ``tube`` masks, ST-MAE ``random`` ones and ``repeats`` clips of each decoded video.
+    """
+
+    name: Literal["videomae"] = "videomae"
+    mask: MaskConfig = MaskConfig()
+    repeats: int = Field(default=1, gt=0)
+    target: Normalisation = "channel"
+    decoder: DecoderConfig = DecoderConfig()
+    augment: VideoAugmentConfig = VideoAugmentConfig(
+        crop="multi_scale", scales=(1.0, 0.875, 0.75, 0.66), flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0
+    )
+
+
+@METHODS.register(VideoMAEConfig)
+class VideoMAE(Method):
+    """Asymmetric masked autoencoder: the encoder sees the visible tubelets alone, a light decoder predicts the rest."""
+
+    encoder: VideoViT
+
+    def __init__(self, config: VideoMAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        if not isinstance(encoder, VideoViT):
+            raise ConfigError("method.name=videomae needs an encoder that can see a part of its tokens: video_vit")
+        check_mask(config.mask, encoder.grid)
+        clip, self.vit = encoder.input, encoder.vit
+        self.target: Normalisation = config.target
+        self.views = VideoViews(
+            RandomClips(clip.num_frames, clip.stride, config.repeats),
+            VideoAugment(config.augment, clip.size, clip.mean, clip.std),
+            config.mask,
+            encoder.grid,
+        )
+        shape = config.decoder
+        pixels = 3 * self.vit.tubelet * self.vit.patch**2
+        self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, shape.dim, shape.depth, shape.heads)
+        self.register_buffer("mean", torch.tensor(clip.mean)[:, None, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(clip.std)[:, None, None, None], persistent=False)
+
+    def _predict(self, view: View) -> tuple[Tensor, Tensor]:
+        """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
+        assert view.keep is not None and view.masked is not None
+        patches = tubelets(view.clip, self.vit.tubelet, self.vit.patch)
+        tokens = self.encoder.forward_tubelets(patches, view.keep).as_tokens()
+        pixels = gather_tokens(patches, view.masked)
+        pixels = (pixels.unflatten(-1, (3, -1)) * self.std.flatten(1) + self.mean.flatten(1)).flatten(-2)
+        return self.decoder(tokens, view.keep, view.masked), pixels
+
+    def outputs(self, views: list[View]) -> dict[str, Tensor]:
+        """Views of [B] videos to each video's mean squared error [B], over its views and masked tubelets."""
+        errors = []
+        for view in views:
+            prediction, pixels = self._predict(view)
+            errors.append(masked_mse(prediction, normalised_pixels(pixels, 3, self.target)))
+        return {"error": torch.stack(errors).mean(0)}
+
+    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
+        return {"loss": outputs["error"].mean()}
+
+    def pictures(self, views: list[View]) -> dict[str, Tensor]:
+        """The first view's clip, what of it the encoder sees, and the reconstruction in its place."""
+        view = views[0]
+        assert view.keep is not None and view.masked is not None
+        prediction, pixels = self._predict(view)
+        clip = (view.clip * self.std + self.mean).clamp(0, 1)
+        patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
+        index = view.masked[..., None].expand(-1, -1, patches.shape[-1])
+        restored = self._denormalise(prediction.to(pixels.dtype), pixels).clamp(0, 1)
+        return {
+            "input": clip,
+            "visible": self._to_clip(patches.scatter(1, index, torch.full_like(restored, 0.5))),
+            "reconstruction": self._to_clip(patches.scatter(1, index, restored)),
+        }
+
+    def _denormalise(self, prediction: Tensor, pixels: Tensor) -> Tensor:
+        # The network predicts patches of mean 0 and deviation 1: colour and contrast are taken from the truth.
+        if self.target == "none":
+            return prediction
+        groups = 3 if self.target == "channel" else 1
+        truth = pixels.unflatten(-1, (groups, -1))
+        x = prediction.unflatten(-1, (groups, -1))
+        return (x * truth.std(-1, keepdim=True) + truth.mean(-1, keepdim=True)).flatten(-2)
+
+    def _to_clip(self, patches: Tensor) -> Tensor:
+        return untubelets(patches, self.encoder.grid, self.vit.tubelet, self.vit.patch)

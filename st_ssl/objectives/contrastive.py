@@ -1,0 +1,34 @@
+"""Contrast: pull the views of one sample together, push those of others away."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from st_ssl.distributed import gather_with_gradient, rank
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+    """InfoNCE between two views, NT-Xent form (SimCLR 2020; CVRL 2021).
+
+    ``first`` and ``second`` [B, D] are embeddings of the two views of the same samples, row by row. Each of the 2B
+    rows must find its other view among all views of all processes but itself: one positive, 2 (B × world − 1)
+    negatives. Embeddings are normalised here, logits are taken in at least float32.
+
+    Returns the mean loss over this process's rows, and the share of rows whose positive ranks first. Averaging the
+    gradients over processes (as DDP does) gives those of one process with the whole batch.
+    """
+    assert first.shape == second.shape and first.ndim == 2, (first.shape, second.shape)
+    dtype = torch.promote_types(first.dtype, torch.float32)
+    first, second = normalize(first.to(dtype), dim=1), normalize(second.to(dtype), dim=1)
+    rows = len(first)
+    all_first, all_second = gather_with_gradient(first), gather_with_gradient(second)
+    keys = torch.cat([all_first, all_second])
+    logits = torch.cat([first, second]) @ keys.T / temperature
+    own = torch.arange(rows, device=first.device) + rank() * rows
+    other = own + len(all_first)
+    itself, positive = torch.cat([own, other]), torch.cat([other, own])
+    logits = logits.scatter(1, itself[:, None], float("-inf"))
+    accuracy = (logits.detach().argmax(1) == positive).float().mean()
+    return cross_entropy(logits, positive), accuracy

@@ -1,0 +1,130 @@
+"""Classifiers on frozen features: k nearest neighbours, linear, attentive. All take and give numpy or CPU tensors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from st_ssl.random import keyed_rng, keyed_seed
+
+
+def knn_predict(
+    train: Tensor, labels: np.ndarray, test: Tensor, num_classes: int, k: int = 20, temperature: float = 0.07
+) -> np.ndarray:
+    """Weighted nearest neighbours by cosine similarity (Wu et al. 2018): each of the ``k`` nearest of ``train``
+    [N, D] votes exp(similarity / temperature) for its label. Predictions for ``test`` [M, D]: int64 [M]."""
+    similarity = normalize(test.double(), dim=1) @ normalize(train.double(), dim=1).T
+    best, index = similarity.topk(min(k, len(train)), dim=1)
+    votes = torch.zeros(len(test), num_classes, dtype=torch.float64)
+    votes.scatter_add_(1, torch.from_numpy(labels)[index], ((best - best[:, :1]) / temperature).exp())
+    return votes.argmax(1).numpy()
+
+
+def linear_predict(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int, strengths: tuple[float, ...]
+) -> tuple[np.ndarray, float]:
+    """Logistic regression on standardised features; the inverse regularisation is the one of ``strengths`` that does
+    best on a fifth of the training rows held out. Predictions int64 [M] and the strength chosen."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train)
+    train, test = scaler.transform(train), scaler.transform(test)
+
+    def fit(x: np.ndarray, y: np.ndarray, strength: float) -> LogisticRegression:
+        return LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(x, y)
+
+    order = keyed_rng(seed, "held out").permutation(len(train))
+    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    if len(held) == 0 or len(np.unique(labels[kept])) < 2:
+        best = strengths[len(strengths) // 2]
+    else:
+        scores = [fit(train[kept], labels[kept], c).score(train[held], labels[held]) for c in strengths]
+        best = strengths[int(np.argmax(scores))]
+    return fit(train, labels, best).predict(test), best
+
+
+class AttentiveProbes(nn.Module):
+    """One attentive classifier per target over the same frozen tokens (attentive probing, V-JEPA 2024).
+
+    For a single learned query, keys and values are linear in the tokens, so the key projection folds into the query
+    and the value projection can follow the pooling: [B, L, D] tokens cost L × D × heads per target, not L × D².
+    """
+
+    def __init__(self, dim: int, classes: dict[str, int], heads: int) -> None:
+        super().__init__()
+        targets, inner = len(classes), math.ceil(dim / heads)
+        self.names = list(classes)
+        self.query = nn.Parameter(torch.randn(targets, heads, dim) * dim**-0.5)
+        self.value = nn.Parameter(torch.randn(targets, heads, dim, inner) * dim**-0.5)
+        self.classifiers = nn.ModuleList(nn.Linear(heads * inner, count) for count in classes.values())
+        for classifier in self.classifiers:
+            nn.init.normal_(classifier.weight, std=0.01)  # type: ignore[arg-type]
+
+    def forward(self, tokens: Tensor) -> list[Tensor]:
+        """Tokens [B, L, D] to the logits of each target, [B, classes] each."""
+        targets, heads, dim = self.query.shape
+        weights = (tokens @ self.query.flatten(0, 1).T).softmax(1)
+        pooled = (weights.transpose(1, 2) @ tokens).unflatten(1, (targets, heads))
+        values = torch.einsum("bthd,thde->bthe", pooled, self.value).flatten(2)
+        return [classifier(values[:, i]) for i, classifier in enumerate(self.classifiers)]
+
+
+def attentive_predict(
+    train: Tensor,
+    labels: dict[str, np.ndarray],
+    test: Tensor,
+    num_classes: dict[str, int],
+    seed: int,
+    epochs: int,
+    lr: float,
+    weight_decay: float = 0.01,
+    heads: int = 4,
+    batch_size: int = 64,
+) -> dict[str, np.ndarray]:
+    """Train one attentive probe per target on ``train`` tokens [N, L, D] (rows labelled -1 do not count) and predict
+    ``test`` [M, L, D]. AdamW with a one-cycle cosine; tokens are standardised per channel."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keyed_seed(seed, "attentive"))
+        probes = AttentiveProbes(train.shape[2], num_classes, heads)
+    centre, scale = _statistics(train)
+    y = {name: torch.from_numpy(labels[name]) for name in num_classes}
+    optimizer = torch.optim.AdamW(probes.parameters(), lr=lr, weight_decay=weight_decay)
+    steps = math.ceil(len(train) / batch_size) * epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    for epoch in range(epochs):
+        for rows in torch.from_numpy(keyed_rng(seed, "attentive", epoch).permutation(len(train))).split(batch_size):
+            logits = probes((train[rows].float() - centre) / scale)
+            losses = [
+                cross_entropy(logit, y[name][rows], ignore_index=-1)
+                for name, logit in zip(probes.names, logits, strict=True)
+                if (y[name][rows] >= 0).any()
+            ]
+            optimizer.zero_grad()
+            if losses:
+                torch.stack(losses).sum().backward()
+                optimizer.step()
+            schedule.step()
+    predictions: dict[str, list[Tensor]] = {name: [] for name in num_classes}
+    with torch.inference_mode():
+        for part in test.split(batch_size):
+            for name, logit in zip(probes.names, probes((part.float() - centre) / scale), strict=True):
+                predictions[name].append(logit.argmax(1))
+    return {name: torch.cat(parts).numpy() for name, parts in predictions.items()}
+
+
+def _statistics(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel over all rows and tokens, in parts so that no float copy of all is made."""
+    total = torch.zeros(tokens.shape[2], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for part in tokens.split(64):
+        x = part.flatten(0, 1).double()
+        total += x.sum(0)
+        squares += x.square().sum(0)
+    count = tokens.shape[0] * tokens.shape[1]
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(1e-12).sqrt().float()

@@ -1,0 +1,169 @@
+"""From a data set to what a probe works on: train and test clips, their targets, and the features of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_ssl.augment.video import centre_crop
+from st_ssl.data.base import BadSample, DataSource
+from st_ssl.data.loader import build_loader
+from st_ssl.data.video.plans import EvenClips
+from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.sources import target_names
+from st_ssl.data.video.views import VideoViews
+from st_ssl.encoders.base import Encoder, InputConfig
+from st_ssl.errors import DataError
+from st_ssl.random import keyed_rng, keyed_seed
+from st_ssl.types import RawView, VideoEntry
+
+INSTANCE = "video"
+"""The target where there are no labels: which video a clip was cut from."""
+
+
+@dataclass
+class Split:
+    """Some videos, and the share of each in time that is looked at."""
+
+    entries: list[VideoEntry]
+    span: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass
+class ClipSet:
+    """Clips ready for an encoder: ``frames`` uint8 [N, T, H, W, 3]; ``targets`` name to int64 [N], -1 for no label;
+    ``metadata`` float [N, 4]: width, height, frames per second and number of frames of the file."""
+
+    entries: list[VideoEntry]
+    raw: RawView
+    targets: dict[str, np.ndarray]
+    metadata: np.ndarray
+    bad: list[BadSample] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) -> tuple[Split, Split]:
+    """Train and test parts, at most ``limit`` videos each.
+
+    The data set's own test (or else validation) split where it has one; else a draw of ``test_share`` of the labelled
+    videos that depends on their names alone; and without labels the first half of each video in time against its
+    second half, to be told apart by which video they are from.
+    """
+    by_split: dict[str, list[VideoEntry]] = {}
+    for entry in entries:
+        by_split.setdefault(entry.split, []).append(entry)
+    if not target_names(entries):
+        chosen = [replace(e, labels={INSTANCE: e.path}) for e in _limit(list(entries), limit)]
+        return Split(chosen, (0.0, 0.5)), Split(chosen, (0.5, 1.0))
+    test = by_split.get("test") or by_split.get("val")
+    train = by_split.get("train", [])
+    if not test or not train:
+        test = [e for e in entries if keyed_seed("test", e.path.rsplit("/", 1)[-1]) % 1000 < 1000 * test_share]
+        train = [e for e in entries if e not in test]
+    if not test or not train:
+        raise DataError(f"{len(entries)} labelled videos are too few for a train and a test part")
+    return Split(_limit(train, limit)), Split(_limit(test, limit))
+
+
+def _limit(entries: list[VideoEntry], limit: int) -> list[VideoEntry]:
+    if len(entries) <= limit:
+        return entries
+    return [entries[i] for i in sorted(keyed_rng("limit", len(entries)).permutation(len(entries))[:limit])]
+
+
+def classes_of(*splits: Split) -> dict[str, list[str]]:
+    """Each target's classes, sorted; targets with a single class say nothing and are left out."""
+    entries = [entry for split in splits for entry in split.entries]
+    classes = {name: sorted({e.labels[name] for e in entries if name in e.labels}) for name in target_names(entries)}
+    return {name: values for name, values in classes.items() if len(values) > 1}
+
+
+def collect_clips(
+    source: DataSource,
+    split: Split,
+    classes: dict[str, list[str]],
+    input: InputConfig,
+    seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> ClipSet:
+    """Decode one clip of each video, near the middle of its span (where exactly is a draw of ``seed``).
+
+    Videos that cannot be used are left out and listed. Raises ``DataError`` where none is left.
+    """
+    plan = EvenClips(input.num_frames, input.stride, span=split.span, jitter=0.5)
+    views = VideoViews(plan, centre_crop(input.size, input.mean, input.std))
+    dataset = source.dataset(split.entries, views, keyed_seed(seed, "probe"))
+    keys = [[(0, i) for i in range(s, min(s + 8, len(split.entries)))] for s in range(0, len(split.entries), 8)]
+    used: list[int] = []
+    parts: list[RawView] = []
+    bad: list[BadSample] = []
+    for batch in build_loader(dataset, keys, source.collate, source.num_workers):
+        bad += batch.bad
+        rows = (batch.indices == batch.wanted) if batch.views else torch.zeros(len(batch.wanted), dtype=torch.bool)
+        if rows.any():
+            used += batch.indices[rows].tolist()
+            parts.append(_rows(batch.views[0], rows))
+        progress(len(batch.wanted))
+    if not used:
+        raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
+    entries = [split.entries[i] for i in used]
+    targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
+    return ClipSet(entries, _concatenate(parts), targets, _metadata(entries), list(dict.fromkeys(bad)))
+
+
+def _rows(view: RawView, rows: Tensor) -> RawView:
+    return RawView(view.frames[rows], {k: v[rows] for k, v in view.params.items()}, view.frame_index[rows])
+
+
+def _concatenate(parts: list[RawView]) -> RawView:
+    return RawView(
+        torch.cat([p.frames for p in parts]),
+        {name: torch.cat([p.params[name] for p in parts]) for name in parts[0].params},
+        torch.cat([p.frame_index for p in parts]),
+    )
+
+
+def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([-1 if label is None else number[label] for label in labels])
+
+
+def _metadata(entries: list[VideoEntry]) -> np.ndarray:
+    rows = []
+    for entry in entries:
+        with open_video(entry.path) as reader:
+            meta = reader.meta
+        rows.append([meta.width, meta.height, meta.fps, meta.num_frames])
+    return np.array(rows, dtype=np.float64)
+
+
+@torch.inference_mode()
+def encode(encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pooled features float32 [N, D] and local ones float16 [N, L, D] of all clips, on the CPU."""
+    clip = encoder.input
+    views = VideoViews(EvenClips(clip.num_frames, clip.stride), centre_crop(clip.size, clip.mean, clip.std))
+    encoder = encoder.to(device).eval()
+    pooled, tokens = [], []
+    for start in range(0, len(clips), batch_size):
+        rows = torch.arange(start, min(start + batch_size, len(clips)))
+        raw = _rows(clips.raw, rows)
+        raw.frames = raw.frames.to(device)
+        features = encoder(views.prepare([raw])[0].clip)
+        pooled.append(features.pooled.float().cpu())
+        tokens.append(features.as_tokens().half().cpu())
+    return torch.cat(pooled), torch.cat(tokens)
+
+
+def shrunken_pixels(clips: ClipSet, frames: int = 4, size: int = 8) -> np.ndarray:
+    """The trivial baseline: ``frames`` frames of each clip at ``size`` × ``size`` pixels, float [N, frames × size² × 3]."""
+    from torch.nn.functional import adaptive_avg_pool3d
+
+    clip = clips.raw.frames.permute(0, 4, 1, 2, 3)
+    small = [adaptive_avg_pool3d(part.float(), (frames, size, size)) for part in clip.split(64)]
+    return torch.cat(small).flatten(1).numpy() / 255

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from st_ssl.data.synthetic.shapes2d import sine
+from st_ssl.data.synthetic.videos import (
+    FACTORS,
+    GRID,
+    NUISANCES,
+    PlantedVideo,
+    SyntheticVideoConfig,
+    plan_video,
+    render,
+    write_dataset,
+)
+from st_ssl.errors import DataError
+
+CONFIG = SyntheticVideoConfig()
+TINY = SyntheticVideoConfig(num_train=4, num_test=3)
+# blake2b of the frames before encoding: a change here is a change of the data set, and needs a new FORMAT_VERSION
+DIGESTS = {
+    ("train", 0): "",
+    ("train", 7): "",
+    ("test", 3): "",
+}
+
+
+def _plan(config: SyntheticVideoConfig, split: str) -> list[PlantedVideo]:
+    return [plan_video(config, split, i) for i in range(config.count(split))]
+
+
+def _columns(videos: list[PlantedVideo]) -> np.ndarray:
+    return np.array([[FACTORS[f].index(v.factors[f]) for f in FACTORS] for v in videos])
+
+
+def _decode(path: Path) -> np.ndarray:
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize(("split", "index"), DIGESTS)
+def test_frames_are_the_same_on_every_machine(split: str, index: int) -> None:
+    assert _digest(render(CONFIG, plan_video(CONFIG, split, index))) == DIGESTS[split, index]
+
+
+def test_sine_is_close_to_the_real_one() -> None:
+    turns = np.linspace(-2, 2, 1001)
+    assert np.allclose([sine(t) for t in turns.tolist()], np.sin(2 * np.pi * turns), atol=2e-3)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_factors_are_balanced_and_independent(split: str) -> None:
+    columns = _columns(_plan(CONFIG, split))
+    sizes = [len(values) for values in FACTORS.values()]
+    for column, size in zip(columns.T, sizes, strict=True):
+        counts = np.bincount(column, minlength=size)
+        assert counts.max() - counts.min() <= 1
+    for i, j in combinations(range(len(sizes)), 2):
+        table = np.zeros((sizes[i], sizes[j]))
+        np.add.at(table, (columns[:, i], columns[:, j]), 1)
+        expected = len(columns) / (sizes[i] * sizes[j])
+        freedom = (sizes[i] - 1) * (sizes[j] - 1)
+        chi_square = ((table - expected) ** 2 / expected).sum()
+        assert chi_square < freedom + 4 * (2 * freedom) ** 0.5, (i, j)  # mean and deviation of chi-square
+
+
+def test_nuisances_vary_and_are_not_shared_by_the_splits() -> None:
+    train, test = _plan(CONFIG, "train"), _plan(CONFIG, "test")
+    for name in (*NUISANCES, "noise_seed"):
+        seen, unseen = ({v.nuisances[name] for v in videos} for videos in (train, test))
+        assert not seen & unseen, name
+        assert {int(k) % 2 for k in seen} == {0}
+        assert {int(k) % 2 for k in unseen} == {1}
+        assert len(seen) > 100, name
+        assert len(unseen) > 80, name
+
+
+def test_a_seed_is_another_data_set() -> None:
+    other = SyntheticVideoConfig(seed=1)
+    assert (_columns(_plan(CONFIG, "test")) != _columns(_plan(other, "test"))).any(axis=0).all()
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_box_holds_all_that_moves_and_lies_in_its_region(size: int) -> None:
+    config = SyntheticVideoConfig(num_frames=48, size=size)
+    for index in range(0, 60, 2):
+        video = plan_video(config, "train", index)
+        still = replace(
+            video,
+            factors=video.factors | {"camera": "static"},
+            nuisances=video.nuisances | {"noise": 0, "drift": GRID // 2},
+        )
+        frames = render(config, still)
+        moving = (frames != frames[:1]).any(axis=(0, 3))
+        rows, cols = np.flatnonzero(moving.any(1)), np.flatnonzero(moving.any(0))
+        x0, y0, x1, y1 = video.box
+        assert x0 <= cols[0] <= cols[-1] < x1
+        assert y0 <= rows[0] <= rows[-1] < y1
+        if video.factors["motion"] not in ("spin", "horizontal", "vertical"):  # else a part need not change
+            assert max(cols[0] - x0, x1 - 1 - cols[-1], rows[0] - y0, y1 - 1 - rows[-1]) <= 3, "the box is too wide"
+        vertical, horizontal = video.factors["region"].split("_")
+        half = size // 2
+        assert (0 <= x0 and x1 <= half) if horizontal == "left" else (half <= x0 and x1 <= size)
+        assert (0 <= y0 and y1 <= half) if vertical == "top" else (half <= y0 and y1 <= size)
+
+
+@pytest.mark.parametrize(("camera", "start", "end"), [("pan_left", 40, 0), ("pan_right", 0, 40)])
+def test_pan_shifts_the_background(camera: str, start: int, end: int) -> None:
+    """The right part of the first frame is the left part of a later one when the camera turns right, and vice versa."""
+    video = plan_video(CONFIG, "train", 0)
+    video = replace(
+        video,
+        factors=video.factors | {"camera": camera, "region": "top_left"},
+        nuisances=video.nuisances | {"noise": 0, "drift": GRID // 2, "speed": GRID // 2},
+    )
+    first, last = (render(CONFIG, video)[t, 64:].astype(int) for t in (0, -1))
+    travelled = 48
+    seen = (first[:, travelled:], last[:, :-travelled]) if camera == "pan_right" else (first[:, :-travelled], last[:, travelled:])
+    assert np.array_equal(*seen)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    pytest.importorskip("av")
+    return write_dataset(tmp_path / "videos", TINY, num_workers=1, progress=False)
+
+
+def test_files_and_table(dataset: Path) -> None:
+    av = pytest.importorskip("av")
+    with (dataset / "factors.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "split", "scene", "shape", "motion", "tempo", "camera", "region", *"x0 y0 x1 y1".split()]
+    videos = _plan(TINY, "train") + _plan(TINY, "test")
+    assert [r["path"] for r in rows] == [v.path for v in videos]
+    assert {p.relative_to(dataset).as_posix() for p in dataset.rglob("*") if p.is_file()} == {
+        "factors.csv",
+        "synthetic.json",
+        *(v.path for v in videos),
+    }
+    for row, video in zip(rows, videos, strict=True):
+        assert {f: row[f] for f in FACTORS} == video.factors
+        assert tuple(int(row[k]) for k in ("x0", "y0", "x1", "y1")) == video.box
+        with av.open(str(dataset / row["path"])) as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 24)
+            keys = [i for i, frame in enumerate(container.decode(stream)) if frame.key_frame]
+        assert keys == list(range(0, 64, 12))
+        frames = _decode(dataset / row["path"])
+        assert frames.shape == (64, 128, 128, 3)
+        assert np.abs(frames.astype(float) - render(TINY, video)).mean() < 8  # chroma is stored at half size
+
+
+def test_a_stopped_run_is_taken_up(dataset: Path) -> None:
+    files = sorted(p for p in dataset.rglob("*") if p.is_file())
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
+    assert write_dataset(dataset, TINY, progress=False) == dataset
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files} == before, "a finished data set was touched"
+    lost = dataset / "train" / "00002.mp4"
+    frames = _digest(_decode(lost))
+    lost.unlink()
+    (dataset / "factors.csv").unlink()
+    write_dataset(dataset, TINY, num_workers=2, progress=False)
+    assert sorted(p for p in dataset.rglob("*") if p.is_file()) == files
+    assert _digest(_decode(lost)) == frames
+    for path in files:
+        assert path.read_bytes() == before[path][0]
+        assert path in (lost, dataset / "factors.csv") or path.stat().st_mtime_ns == before[path][1]
+
+
+def test_a_failed_clip_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, frames: np.ndarray, fps: int) -> None:
+        path.write_bytes(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("st_ssl.data.synthetic.videos.encode", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_dataset(tmp_path / "videos", TINY, num_workers=1, progress=False)
+    assert [p.name for p in (tmp_path / "videos").rglob("*") if p.is_file()] == ["synthetic.json"]
+
+
+def test_another_data_set_is_left_alone(dataset: Path, tmp_path: Path) -> None:
+    before = {p: p.read_bytes() for p in dataset.rglob("*") if p.is_file()}
+    with pytest.raises(DataError, match="holds other synthetic videos"):
+        write_dataset(dataset, SyntheticVideoConfig(num_train=4, num_test=3, seed=5), progress=False)
+    assert {p: p.read_bytes() for p in dataset.rglob("*") if p.is_file()} == before
+
+    (dataset / "synthetic.json").write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        write_dataset(dataset, TINY, progress=False)
+
+    foreign = tmp_path / "holidays"
+    foreign.mkdir()
+    (foreign / "beach.mp4").write_bytes(b"sea")
+    with pytest.raises(DataError, match=r"not empty.*beach\.mp4"):
+        write_dataset(foreign, TINY, progress=False)
+    assert [p.name for p in foreign.iterdir()] == ["beach.mp4"]
+    with pytest.raises(DataError, match="is a file"):
+        write_dataset(foreign / "beach.mp4", TINY, progress=False)
+
+
+def test_wrong_split_and_index_are_named() -> None:
+    with pytest.raises(DataError, match=r"'tets' is not one of train, test; did you mean 'test'"):
+        plan_video(TINY, "tets", 0)
+    with pytest.raises(DataError, match="clips 0 to 3"):
+        plan_video(TINY, "train", 4)
