@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -150,9 +149,14 @@ def test_rates_are_as_written(made: Path) -> None:
 
 def test_seeking_decodes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 200, g="20", bf="2", sc_threshold="0")
-    decoded = []
+    decoded: list[Any] = []
     original = PyAVReader._decode_packet
-    monkeypatch.setattr(PyAVReader, "_decode_packet", lambda self, p: decoded.append(p) or original(self, p))
+
+    def counted(self: PyAVReader, packet: Any) -> list[Any]:
+        decoded.append(packet)
+        return original(self, packet)
+
+    monkeypatch.setattr(PyAVReader, "_decode_packet", counted)
     with open_video(path) as reader:
         assert len(decoded) < 10  # opening decodes until the first frame is out, no further
         for wanted, most in (([181], 10), ([0, 181], 20), ([18, 22], 30), (list(range(0, 200, 40)), 50)):
@@ -326,7 +330,7 @@ def test_damage_costs_only_the_frames_in_it(made: Path, tmp_path: Path) -> None:
         file.write(b"\xff" * size)
     with open_video(path) as reader:
         assert [number(image) for _, image in reader.frames([0, 56, 58, 63])] == [0, 56, 58, 63]
-        with pytest.raises(SampleError, match="frame 57 of 64 cannot be decoded: .+"):
+        with pytest.raises(SampleError, match=r"frame 57 of 64 cannot be decoded: .+"):
             list(reader.frames([0, 57]))
         assert [number(image) for _, image in reader.frames([58])] == [58]
 
@@ -457,6 +461,5 @@ def test_unknown_backend(made: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_counts() -> Iterator[None]:
+def _fresh_counts() -> None:
     readers._count_decoded.cache_clear()
-    yield

@@ -178,8 +178,8 @@ def test_list_that_is_not_text(tmp_path: Path) -> None:
         read_source(tmp_path, tmp_path / "list.txt")
     with pytest.raises(DataError, match=r"lsit\.txt does not exist; did you mean 'list\.txt'"):
         read_source(tmp_path, tmp_path / "lsit.txt")
+    (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="cannot be read"):
-        (tmp_path / "folder").mkdir()
         read_source(tmp_path, tmp_path / "folder")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 Array = np.ndarray
 _SLOPE = 0.8660254037844386  # sine of 60 degrees
-_TIP, _ARM, _BAR = 0.8, 1.1, 0.31  # half side of the square, half length and half width of a bar of the cross, in radii
+_LONG, _WIDE = 1.04, 0.5  # half sides of the bar, in radii
+_ARM, _BEAM = 1.1, 0.31  # half length and half width of the beams of the cross, in radii
 REACH = 1.16  # the farthest point of any shape from its centre, in radii
 
 MOTIONS = ("horizontal", "vertical", "circle_cw", "circle_ccw", "spin", "pulse")
@@ -42,8 +43,8 @@ def _ring(u: Array, v: Array, r: float) -> Array:
     return np.abs(np.sqrt(u * u + v * v) - r * 0.77) - r * 0.27
 
 
-def _square(u: Array, v: Array, r: float) -> Array:
-    return np.maximum(np.abs(u), np.abs(v)) - r * _TIP
+def _bar(u: Array, v: Array, r: float) -> Array:
+    return np.maximum(np.abs(u) - r * _LONG, np.abs(v) - r * _WIDE)
 
 
 def _triangle(u: Array, v: Array, r: float) -> Array:
@@ -52,12 +53,12 @@ def _triangle(u: Array, v: Array, r: float) -> Array:
 
 def _cross(u: Array, v: Array, r: float) -> Array:
     a, b = np.abs(u), np.abs(v)
-    return np.minimum(np.maximum(a - r * _ARM, b - r * _BAR), np.maximum(b - r * _ARM, a - r * _BAR))
+    return np.minimum(np.maximum(a - r * _ARM, b - r * _BEAM), np.maximum(b - r * _ARM, a - r * _BEAM))
 
 
 _DISTANCE: dict[str, Callable[[Array, Array, float], Array]] = {
     "disc": _disc,
-    "square": _square,
+    "bar": _bar,
     "triangle": _triangle,
     "cross": _cross,
     "ring": _ring,
@@ -65,9 +66,9 @@ _DISTANCE: dict[str, Callable[[Array, Array, float], Array]] = {
 SHAPES = tuple(_DISTANCE)
 _ROUND = {"disc": 1.0, "ring": 1.04}  # outer radius, in radii
 _CORNERS = {
-    "square": ((_TIP, _TIP), (-_TIP, _TIP), (_TIP, -_TIP), (-_TIP, -_TIP)),
+    "bar": ((_LONG, _WIDE), (-_LONG, _WIDE), (_LONG, -_WIDE), (-_LONG, -_WIDE)),
     "triangle": ((REACH, 0.0), (-REACH / 2, REACH * _SLOPE), (-REACH / 2, -REACH * _SLOPE)),
-    "cross": tuple((a * i, b * j) for a, b in ((_ARM, _BAR), (_BAR, _ARM)) for i in (1, -1) for j in (1, -1)),
+    "cross": tuple((a * i, b * j) for a, b in ((_ARM, _BEAM), (_BEAM, _ARM)) for i in (1, -1) for j in (1, -1)),
 }
 
 
