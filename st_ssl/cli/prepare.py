@@ -17,10 +17,13 @@ def _arguments() -> argparse.Namespace:
     synthetic.add_argument("kind", choices=["videos"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
     synthetic.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    synthetic.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="num_train, num_test, num_frames, size, seed"
-    )
-    return parser.parse_args()
+    synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, size, seed, ...")
+    # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
+    arguments, rest = parser.parse_known_args()
+    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.overrides += rest
+    return arguments
 
 
 def main() -> None:

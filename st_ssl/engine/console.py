@@ -12,6 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from st_ssl.engine.run_files import replace_text, whole_rows
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -19,11 +21,8 @@ class MetricsFile:
     """``metrics.jsonl``: one line per logged step. Resuming cuts off what came after the step resumed from."""
 
     def __init__(self, file: Path, resume_step: int) -> None:
-        lines = file.read_text().splitlines() if file.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resume_step]
-        temporary = file.with_name(f".{file.name}")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        temporary.rename(file)
+        kept = [row for row in whole_rows(file) if row["step"] <= resume_step]
+        replace_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
         self._out: TextIO = file.open("a")
 
     def write(self, row: dict[str, Any]) -> None:

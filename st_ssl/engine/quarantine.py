@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from st_ssl.data.base import BadSample
+from st_ssl.engine.run_files import replace_text, whole_rows
 from st_ssl.errors import DataError
 
 FREE = 5
@@ -25,9 +26,9 @@ class Quarantine:
         self.num_samples = num_samples
         self.max_share = max_share
         self.known: dict[str, str] = {}
-        if file is not None and file.is_file():
-            rows = (json.loads(line) for line in file.read_text().splitlines() if line.endswith("}"))
-            self.known = {row["path"]: row["reason"] for row in rows}
+        if file is not None:
+            self.known = {row["path"]: row["reason"] for row in whole_rows(file)}
+        self._before, self._whole = self.known, False
 
     def unknown(self, bad: Iterable[BadSample]) -> list[BadSample]:
         """Those of ``bad`` that are not listed yet."""
@@ -38,8 +39,11 @@ class Quarantine:
         new = self.unknown(bad)
         self.known |= {sample.path: sample.reason for sample in new}
         if new and write and self.file is not None:
+            if not self._whole:  # what an earlier part of the run left may end in half a line
+                replace_text(self.file, _lines(self._before))
+                self._whole = True
             with self.file.open("a") as out:
-                out.writelines(json.dumps({"path": s.path, "reason": s.reason}) + "\n" for s in new)
+                out.write(_lines({sample.path: sample.reason for sample in new}))
 
     def check(self) -> None:
         """Raise ``DataError`` where too many are broken."""
@@ -55,3 +59,7 @@ class Quarantine:
         shown = [f"  {path}: {reason}" for path, reason in list(self.known.items())[:5]]
         listed = [] if self.file is None else [f"all of them are listed in {self.file}"]
         return DataError("\n".join([what, *shown, *listed]))
+
+
+def _lines(reasons: dict[str, str]) -> str:
+    return "".join(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in reasons.items())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,22 @@ def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig
     return load_runs(file, overrides)[0].config
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write a file in one step: killed at any moment it holds either the old text or the new one."""
+    temporary = file.with_name(f".{file.name}")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def whole_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, without one that a killed process left half-written; [] for no file."""
+    rows = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
 def find_runs(directory: Path) -> list[Path]:
     """``directory`` itself if it is a run, else the runs of a suite right inside it, by name."""
     if (directory / "config.yaml").is_file():
@@ -47,8 +65,8 @@ def find_runs(directory: Path) -> list[Path]:
 def check_same_run(directory: Path, config: RunConfig) -> None:
     """Raise ``ConfigError`` where ``directory`` holds a run with other settings: resuming it would mix the two."""
     file = directory / "config.yaml"
-    if not file.is_file() or not (directory / "checkpoints").is_dir():
-        return
+    if not file.is_file() or not any((directory / "checkpoints").glob("step_*")):
+        return  # nothing to mix with
     before = _flat(yaml.safe_load(file.read_text()) or {})
     now = _flat(config.model_dump(mode="json"))
     changed = [

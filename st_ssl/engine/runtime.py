@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -30,16 +31,33 @@ class Runtime:
     device: torch.device
     rank: int = 0
     world_size: int = 1
-    stop_requested: bool = field(default=False)
+    stop_requested: bool = False
+    _deferred: bool = False
+    _asked: float = 0.0
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
 
+    @contextmanager
+    def deferred_stop(self) -> Iterator[None]:
+        """While steps are made, being told to stop sets ``stop_requested``, for the step to end and be saved."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop_requested and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice by hand: at once
+        now = time.monotonic()
+        # Twice by hand means at once; torchrun passes on a Ctrl-C that the terminal has already sent to all.
+        again = self.stop_requested and now - self._asked > 1
+        if number == signal.SIGINT and (again or not self._deferred):
+            raise KeyboardInterrupt
+        if not self._deferred:
+            raise Preempted("stopped outside training, where nothing needs saving")
+        self._asked = now if not self.stop_requested else self._asked
         self.stop_requested = True
 
 
@@ -56,7 +74,7 @@ def _device(name: str, local_rank: int) -> torch.device:
 def start_runtime(device: str) -> Iterator[Runtime]:
     """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on CPU), or be a single one.
 
-    Within the context SIGTERM and Ctrl-C set ``stop_requested`` instead of ending the process.
+    Within the context SIGTERM raises ``Preempted`` and Ctrl-C ``KeyboardInterrupt``, except in ``deferred_stop``.
     """
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     started = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_distributed()

@@ -27,6 +27,7 @@ from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.optim import build_optimizer, peak_lr
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.run_config import RunConfig
+from st_ssl.engine.run_files import check_same_run, replace_text
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.schedule import lr_at
 from st_ssl.engine.step import GradientStep
@@ -129,13 +130,14 @@ class Trainer:
         metrics = MetricsFile(self.directory / "metrics.jsonl", self.step) if self.runtime.is_main else None
         every = self.config.engine.checkpoint_every or self.steps_per_epoch
         clock = _Clock(time.monotonic())
-        with RunProgress(self.name, self.total_steps, self.step, self.runtime.is_main) as progress:
+        progress = RunProgress(self.name, self.total_steps, self.step, self.runtime.is_main)
+        with self.runtime.deferred_stop(), progress:
             for batch, waited in self._batches(self.step, self.total_steps):
                 row, stop = self._update(batch)
                 clock.waited += waited
                 clock.samples += self.batch_size
                 done = self.step == self.total_steps
-                if self.step % self.config.engine.log_every == 0 or done or stop:
+                if self.step % self.config.engine.log_every == 0 or done:
                     self._log(row, clock, metrics, progress)
                     clock = _Clock(time.monotonic())
                 if self.step % every == 0 or done or stop:
@@ -251,6 +253,8 @@ class Trainer:
             checkpointer = Checkpointer(self.directory / "checkpoints", self.config.engine.keep_last)
             loaded = checkpointer.latest()
             path = None if loaded is None else loaded.path
+            if path is None:  # a start from nothing will find again what an earlier one found broken
+                (self.directory / "bad_samples.jsonl").unlink(missing_ok=True)
         path = distributed.gather_objects(path)[0]
         if path is not None:
             self._restore(load_checkpoint(path))
@@ -259,11 +263,12 @@ class Trainer:
         return checkpointer
 
     def _claim_directory(self) -> None:
-        from st_ssl.engine.run_files import check_same_run
-
-        self.directory.mkdir(parents=True, exist_ok=True)
-        check_same_run(self.directory, self.config)
-        (self.directory / "config.yaml").write_text(to_yaml(self.config.model_dump(mode="json")))
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            check_same_run(self.directory, self.config)
+            replace_text(self.directory / "config.yaml", to_yaml(self.config.model_dump(mode="json")))
+        except OSError as error:
+            raise ConfigError(f"output_dir={self.directory}: cannot be written to: {error.strerror}") from error
 
     def _restore(self, loaded: Loaded) -> None:
         self.method.load_state_dict(loaded.tensors["model"])
@@ -288,11 +293,12 @@ class Trainer:
             "overflows": self.overflows,
             "gauge": list(self.gauge.first) if self.gauge.first else None,
         }
-        checkpointer.save(self.step, groups, state)
         prefix = "encoder."
-        slow = {} if self.ema is None else self.ema.state_dict()
+        slow = groups.get("ema", {})
         averaged = {n.removeprefix(prefix): t for n, t in slow.items() if n.startswith(prefix)}
+        # The encoder first: a run killed between the two does this step again, so its encoder is never left behind.
         save_encoder(self.method.encoder, self.directory, averaged or None)
+        checkpointer.save(self.step, groups, state)
 
     # ---------------------------------------------------------------- trying it out
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -71,12 +72,12 @@ _OUTLINE, _MARKING = 16.0, 240.0
 class SyntheticVideoConfig(Config):
     """How many clips, of how many frames, of how many pixels a side; ``fps`` in frames per second."""
 
-    num_train: int = Field(480, ge=0)
-    num_test: int = Field(240, ge=0)
-    num_frames: int = Field(64, ge=2)
-    size: int = Field(128, ge=32, multiple_of=2)
-    fps: int = Field(24, ge=1)
-    seed: int = Field(0, ge=0)
+    num_train: int = Field(default=480, ge=0)
+    num_test: int = Field(default=240, ge=0)
+    num_frames: int = Field(default=64, ge=2)
+    size: int = Field(default=128, ge=32, multiple_of=2)
+    fps: int = Field(default=24, ge=1)
+    seed: int = Field(default=0, ge=0)
 
     def count(self, split: str) -> int:
         """Number of clips of a split; ``DataError`` where there is no such split."""
@@ -134,10 +135,10 @@ def plan_video(config: SyntheticVideoConfig, split: str, index: int) -> PlantedV
     for x, y, radius, heading in _poses(config, draft):
         left, up, right, down = half_extent(factors["shape"], radius, heading)
         reach.append((x - left, y - up, x + right, y + down))
-    # a pixel is touched where its centre lies within half a pixel of the shape
-    low = [int(np.floor(min(r[i] for r in reach))) for i in (0, 1)]
-    high = [int(np.ceil(max(r[i] for r in reach))) + 1 for i in (2, 3)]
-    return PlantedVideo(split, index, factors, nuisances, (low[0], low[1], high[0], high[1]))
+    # the soft edge of a tip ends less than a pixel beyond it
+    x0, y0 = (max(0, math.floor(min(r[i] for r in reach))) for i in (0, 1))
+    x1, y1 = (min(config.size, math.ceil(max(r[i] for r in reach)) + 1) for i in (2, 3))
+    return replace(draft, box=(x0, y0, x1, y1))
 
 
 def _poses(config: SyntheticVideoConfig, video: PlantedVideo) -> Iterator[tuple[float, float, float, float]]:
@@ -156,7 +157,7 @@ def _poses(config: SyntheticVideoConfig, video: PlantedVideo) -> Iterator[tuple[
 
 
 def _camera(config: SyntheticVideoConfig, video: PlantedVideo, extent: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows and columns of the canvas seen by the camera, frame by frame: the middle of the clip looks straight at it."""
+    """Rows and columns of the canvas seen by the camera, frame by frame; mid-clip it looks straight at it."""
     camera, size = video.factors["camera"], config.size
     grid, middle = np.arange(size) - 0.5 * (size - 1), 0.5 * (extent - 1)
     pan = {"pan_left": -1.0, "pan_right": 1.0}.get(camera, 0.0) * _PAN * size / 128.0 * video.value("speed")
@@ -283,8 +284,8 @@ def _factors_csv(videos: list[PlantedVideo]) -> str:
 
 
 def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2, progress: bool = True) -> Path:
-    """Write the data set under ``root`` and return ``root``: ``train/`` and ``test/`` clips, ``factors.csv`` (last) with
-    the truth of each, ``synthetic.json`` (first) with the configuration.
+    """Write the data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration, clips
+    as ``train/*.mp4`` and ``test/*.mp4``, and ``factors.csv`` (last) with the truth of each.
 
     A run that was stopped is taken up where it ended; finished clips are kept, and a finished data set returns at once.
     A folder that holds anything else, or the clips of another configuration, is a ``DataError`` and is left as it is.

@@ -332,7 +332,7 @@ def _count_decoded(path: str, size: int, mtime_ns: int) -> int:
 
 
 class DecordReader(_Reader):
-    """decord, single-threaded. It does not know rotation. Files on which it would abort are told apart before."""
+    """decord, single-threaded. It applies rotation itself. Files on which it would abort are told apart before."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

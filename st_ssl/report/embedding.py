@@ -1,0 +1,234 @@
+"""What lies near what in feature space: nearest neighbours and a map, beside the same network not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_ssl.report.curves import Panel
+from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, strip
+from st_ssl.transfer.features import INSTANCE
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from st_ssl.encoders.base import Encoder, InputConfig
+    from st_ssl.report.folder import RunFolder
+    from st_ssl.transfer.features import ClipSet
+
+QUERIES, NEIGHBOURS = 5, 5
+_PIXELS = 400 * 16 * 112 * 112  # of the training clips looked at: 400 videos of the usual size
+_FEW = 20  # points that t-SNE needs; principal components do for fewer
+_CONTESTANTS = ("pretrained", "random init")
+
+
+@dataclass
+class Embedding:
+    """Pooled features float [N, D] of ``train`` and ``test`` videos, per contestant (pretrained, random init)."""
+
+    train: ClipSet
+    test: ClipSet
+    classes: dict[str, list[str]]
+    train_features: dict[str, Tensor]
+    test_features: dict[str, Tensor]
+
+    @property
+    def labelled(self) -> bool:
+        return INSTANCE not in self.classes
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training video near a query: does it agree in each factor, and the query's and its own value."""
+
+    name: str
+    picture: Picture
+    similarity: float
+    shares: list[tuple[str, bool, str]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A test video and, per contestant, its nearest training videos."""
+
+    name: str
+    picture: Picture
+    labels: list[tuple[str, str]]
+    rows: list[tuple[str, list[Neighbour]]]
+
+
+@dataclass(frozen=True)
+class Map:
+    """The map of test videos coloured by one factor, its legend (value, colour), and how many values have no colour."""
+
+    panel: Panel
+    legend: list[tuple[str, str]]
+    others: int
+
+
+def how_many(input: InputConfig) -> tuple[int, int]:
+    """The most train and test videos to look at: 400 and 200 of small clips, fewer of large ones."""
+    train = _PIXELS // (input.num_frames * input.size**2)
+    train = int(np.clip(train, 40, 400))
+    return train, train // 2
+
+
+def embed(run: RunFolder) -> Embedding:
+    """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
+    from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
+    from st_ssl.transfer.features import classes_of, collect_clips, split_entries
+    from st_ssl.transfer.probe import ProbeConfig
+
+    config, input = describe_encoder(run.directory)
+    encoders = {"pretrained": load_encoder(run.directory), "random init": random_encoder(config, input, 0)}
+    share = (run.config.probe or ProbeConfig()).test_share
+    most_train, most_test = how_many(input)
+    train_split = split_entries(run.entries, share, most_train)[0]
+    test_split = split_entries(run.entries, share, most_test)[1]
+    classes = classes_of(train_split, test_split)
+    train = collect_clips(run.source, train_split, classes, input, 0)
+    test = collect_clips(run.source, test_split, classes, input, 1)
+    return Embedding(
+        train,
+        test,
+        classes,
+        {name: _pooled(encoder, train, run.device) for name, encoder in encoders.items()},
+        {name: _pooled(encoder, test, run.device) for name, encoder in encoders.items()},
+    )
+
+
+def _pooled(encoder: Encoder, clips: ClipSet, device: torch.device, size: int = 32) -> Tensor:
+    """Pooled features [N, D]; in parts, since the tokens of all clips at once may not fit in memory."""
+    import torch
+
+    from st_ssl.transfer.features import ClipSet, encode
+    from st_ssl.types import RawView
+
+    parts = []
+    for start in range(0, len(clips), size):
+        rows, raw = slice(start, start + size), clips.raw
+        part = RawView(raw.frames[rows], {k: v[rows] for k, v in raw.params.items()}, raw.frame_index[rows])
+        parts.append(encode(encoder, ClipSet(clips.entries[rows], part, {}, clips.metadata[rows]), size, device)[0])
+    return torch.cat(parts)
+
+
+def _nearest(embedding: Embedding, who: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarities and indices of the nearest training videos of each test video, [M, NEIGHBOURS] both."""
+    from torch.nn.functional import normalize
+
+    train, test = embedding.train_features[who].double(), embedding.test_features[who].double()
+    best, index = (normalize(test, dim=1) @ normalize(train, dim=1).T).topk(min(NEIGHBOURS, len(train)), dim=1)
+    return best.numpy(), index.numpy()
+
+
+def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, float, float, float]]]:
+    """A handful of queries with their neighbours; and over all test videos, per factor, the share of neighbours in per
+    cent that agree: pretrained, random init, and by chance."""
+    train, test, classes = embedding.train, embedding.test, embedding.classes
+    found = {who: _nearest(embedding, who) for who in _CONTESTANTS}
+    pictures: dict[int, Picture] = {}
+
+    def neighbour(query: int, index: int, similarity: float) -> Neighbour:
+        name = Path(train.entries[index].path).name
+        if index not in pictures:
+            pictures[index] = _middle(train, index)
+        shares = []
+        for factor, values in classes.items():
+            mine, its = test.targets[factor][query], train.targets[factor][index]
+            if mine >= 0 and its >= 0:
+                shares.append(
+                    (factor, bool(mine == its), Path(values[its]).name if factor == INSTANCE else values[its])
+                )
+        return Neighbour(name, pictures[index], similarity, shares)
+
+    queries = []
+    for query in np.unique(np.linspace(0, len(test) - 1, min(QUERIES, len(test))).round().astype(int)).tolist():
+        entry = test.entries[query]
+        rows = [
+            (who, [neighbour(query, int(i), float(s)) for s, i in zip(best[query], index[query], strict=True)])
+            for who, (best, index) in found.items()
+        ]
+        labels = list(entry.labels.items()) if embedding.labelled else []
+        queries.append(Query(Path(entry.path).name, _middle(test, query), labels, rows))
+    agreement = []
+    for factor, values in classes.items():
+        shares = [_agreement(embedding, factor, found[who][1]) for who in _CONTESTANTS]
+        agreement.append((factor, *shares, _by_chance(embedding, factor, len(values))))
+    return queries, agreement  # type: ignore[return-value]
+
+
+def _middle(clips: ClipSet, index: int) -> Picture:
+    frames = clips.raw.frames[index]
+    middle = len(frames) // 2
+    return strip(frames[middle : middle + 1], f"Middle frame of {Path(clips.entries[index].path).name}")
+
+
+def _agreement(embedding: Embedding, factor: str, index: np.ndarray) -> float:
+    """Per cent of neighbours ``index`` [M, K] with the label of their query; those without labels do not count."""
+    mine, its = embedding.test.targets[factor][:, None], embedding.train.targets[factor][index]
+    counts = (mine >= 0) & (its >= 0)
+    return float(100 * ((mine == its) & counts).sum() / max(1, counts.sum()))
+
+
+def _by_chance(embedding: Embedding, factor: str, num_classes: int) -> float:
+    shares = []
+    for clips in (embedding.train, embedding.test):
+        labels = clips.targets[factor]
+        count = np.bincount(labels[labels >= 0], minlength=num_classes)
+        shares.append(count / max(1, count.sum()))
+    return float(100 * (shares[0] * shares[1]).sum())
+
+
+def draw_maps(embedding: Embedding) -> tuple[list[Map], str]:
+    """One map per factor and the name of the projection; a single plain one where there are no labels."""
+    projected = {who: project(features.numpy()) for who, features in embedding.test_features.items()}
+    how = "t-SNE" if len(embedding.test) >= _FEW else "Principal components"
+    if not embedding.classes or not embedding.labelled:
+        return [_map("test videos", None, projected, how)], how
+    maps = []
+    for factor, values in embedding.classes.items():
+        labels = [values[i] if i >= 0 else None for i in embedding.test.targets[factor]]
+        maps.append(_map(factor, labels, projected, how))
+    return maps, how
+
+
+def project(features: np.ndarray) -> np.ndarray:
+    """Features [N, D] to the plane [N, 2]: t-SNE by cosine distance, or principal components for a few points."""
+    x = features.astype(np.float64)
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x = x - x.mean(0)
+    if len(x) < _FEW:
+        left, values, _ = np.linalg.svd(x, full_matrices=False)
+        plane = (left * values)[:, :2]
+        return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(x)
+
+
+def _map(title: str, labels: Sequence[str | None] | None, projected: dict[str, np.ndarray], how: str) -> Map:
+    given = [label for label in labels or [] if label is not None]
+    colours = pick_colours(given)
+    count = len(next(iter(projected.values())))
+    shades = [ACCENT] * count if labels is None else [colours.get(label or "", FAINT) for label in labels]
+
+    def paint(*axes: Any) -> None:
+        for axis, (who, points) in zip(axes, projected.items(), strict=True):
+            axis.scatter(points[:, 0], points[:, 1], s=16, c=shades, linewidths=0, alpha=0.9)
+            axis.set(xticks=[], yticks=[])
+            axis.set_ylabel(who)
+            axis.spines[["top", "right"]].set_visible(True)
+            axis.margins(0.06)
+
+    alt = f"{how} of {len(shades)} test videos coloured by {title}; pretrained above, random initialisation below"
+    return Map(
+        Panel(title, "", draw(3.4, 4.6, paint, alt, rows=2)),
+        list(colours.items()),
+        len(set(given) - set(colours)),
+    )

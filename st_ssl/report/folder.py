@@ -1,0 +1,129 @@
+"""What a report reads of a run's folder. Reading only: a run may still be going on while it is looked at."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_ssl.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from st_ssl.data.base import DataSource
+    from st_ssl.engine.run_config import RunConfig
+    from st_ssl.methods.base import Method
+    from st_ssl.types import VideoEntry
+
+
+@dataclass
+class RunFolder:
+    """One run on disk. Whatever it lacks raises a ``UserError`` that says what, where it is asked for."""
+
+    directory: Path
+    name: str
+    config: RunConfig
+
+    @classmethod
+    def open(cls, directory: Path) -> RunFolder:
+        """Raises ``UserError`` where ``directory`` is not the folder of a run."""
+        from st_ssl.engine.run_files import load_run_config
+
+        return cls(directory, directory.resolve().name, load_run_config(directory))
+
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.jsonl``, one per logged step."""
+        rows = [row for row in _json_lines(self.directory / "metrics.jsonl") if "step" in row]
+        if not rows:
+            raise DataError("No metrics yet: metrics.jsonl is missing or empty.")
+        return rows
+
+    @cached_property
+    def probe(self) -> dict[str, Any]:
+        """``probe.json`` as ``probe_runs`` returned it."""
+        file = self.directory / "probe.json"
+        if not file.is_file():
+            raise DataError(f"Not probed yet. This makes it: python tools/probe.py {self.directory}")
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise DataError(f"{file} is not JSON: {error}") from error
+
+    @cached_property
+    def bad_samples(self) -> list[dict[str, Any]]:
+        """Path and reason of each sample that was found broken."""
+        return [row for row in _json_lines(self.directory / "bad_samples.jsonl") if "path" in row]
+
+    @cached_property
+    def source(self) -> DataSource:
+        from st_ssl.data.base import DATA
+
+        return DATA.build(self.config.data)
+
+    @cached_property
+    def entries(self) -> list[VideoEntry]:
+        """All samples; raises ``DataError`` where the data have gone."""
+        return self.source.entries()
+
+    @cached_property
+    def method(self) -> Method:
+        """The method as it was configured, with the weights of its random initialisation."""
+        from st_ssl.engine.trainer import build_method
+
+        return build_method(self.config).eval()
+
+    @cached_property
+    def trained(self) -> tuple[Method, int]:
+        """The method with the weights of the newest checkpoint that is whole, and that checkpoint's step."""
+        from st_ssl.engine.checkpoint import DamagedCheckpointError, load_checkpoint
+        from st_ssl.engine.trainer import build_method
+
+        folders = [p for p in (self.directory / "checkpoints").glob("step_*") if p.name[5:].isdigit()]
+        damaged = ""
+        for path in sorted(folders, key=lambda p: int(p.name[5:]), reverse=True):
+            try:
+                loaded = load_checkpoint(path)
+            except DamagedCheckpointError as error:
+                damaged = f" ({error})"  # the one before will do; setting it aside is the run's own affair
+                continue
+            method = build_method(self.config)
+            try:
+                method.load_state_dict(loaded.tensors["model"])
+            except RuntimeError as error:
+                raise DataError(f"{path} does not fit config.yaml: {error}") from error
+            return method.eval(), loaded.step
+        raise DataError(f"No checkpoint yet{damaged}.")
+
+    @property
+    def device(self) -> torch.device:
+        import torch
+
+        return torch.device("cuda" if self.config.engine.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+    def seconds(self) -> float:
+        """How long the logged steps took, from their rates: each row's holds since the row before."""
+        batch = min(self.config.engine.batch_size, max(1, len(self.entries))) * self.method.views.num_views
+        total, before = 0.0, 0.0
+        for row in self.metrics:
+            total += (row["step"] - before) * batch / max(row.get("clips_per_second", 0.0), 1e-9)
+            before = row["step"]
+        return total
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON lines file; a line that was cut short by a killed process does not count."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

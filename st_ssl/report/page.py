@@ -1,0 +1,186 @@
+"""The report: one self-contained HTML page about one or several runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_ssl.errors import UserError
+
+if TYPE_CHECKING:
+    from st_ssl.report.folder import RunFolder
+    from st_ssl.report.probes import Headline
+
+
+@dataclass
+class Section:
+    """One part of a run's report: ``content`` by the name its template uses, or what is ``missing``."""
+
+    kind: str
+    title: str
+    content: dict[str, Any] = field(default_factory=dict)
+    missing: str = ""
+
+
+@dataclass
+class RunPage:
+    """One run: an anchor, facts (name, value) and what else its header says, and sections."""
+
+    slug: str
+    name: str
+    facts: list[tuple[str, str]]
+    headline: dict[str, Headline]
+    sections: list[Section]
+    row: dict[str, str]
+
+
+def write_report(runs: list[Path], output: Path) -> Path:
+    """Write the page about ``runs`` (their folders) to ``output`` and return it.
+
+    Whatever a run lacks so far is said in its place. Nothing in the folders is changed. Raises ``UserError`` for a
+    folder that is not a run's, and ``MissingDependencyError`` without the extra ``viz``.
+    """
+    from st_ssl.report.figures import own_ids, require_matplotlib
+
+    require_matplotlib()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from st_ssl.report.folder import RunFolder
+
+    if not runs:
+        raise UserError("a report needs at least one run")
+    folders = [RunFolder.open(Path(run)) for run in runs]
+    pages = [_run_page(folder, f"run{number}") for number, folder in enumerate(folders, 1)]
+    environment = Environment(
+        loader=PackageLoader("st_ssl.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = itertools.count(1)
+    environment.filters["own_ids"] = lambda figure: own_ids(figure, next(figures))
+    kinds = list(dict.fromkeys(kind for page in pages for kind in page.headline))
+    text = environment.get_template("template.html").render(runs=pages, kinds=kinds)
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    partial.write_text(text, encoding="utf-8", errors="replace")  # a file name may hold bytes that are no text
+    os.replace(partial, output)
+    return output
+
+
+def _run_page(run: RunFolder, slug: str) -> RunPage:
+    from st_ssl.config import to_yaml
+
+    sections = [
+        _section("curves", "Curves", lambda: _curves(run)),
+        _section("views", "Augmented views", lambda: _views(run)),
+        _section("pictures", "What the method makes of them", lambda: _pictures(run)),
+        *_embedding(run),
+        _section("probes", "Probes", lambda: _probes(run)),
+        Section("broken", "Broken samples", {"samples": run.bad_samples}),
+        Section("config", "Configuration", {"text": to_yaml(run.config.model_dump(mode="json"))}),
+    ]
+    row = _summary(run)
+    table = next(section.content.get("table") for section in sections if section.kind == "probes")
+    headline = table.headlines if table else {}
+    facts = [(name, value) for name, value in row.items() if name != "run"]
+    shown = [section for section in sections if section.missing or section.content]
+    return RunPage(slug, run.name, facts, headline, shown, row)
+
+
+def _section(kind: str, title: str, make: Callable[[], dict[str, Any]]) -> Section:
+    try:
+        return Section(kind, title, make())
+    except UserError as error:
+        return Section(kind, title, missing=str(error))
+
+
+def _curves(run: RunFolder) -> dict[str, Any]:
+    from st_ssl.report.curves import curve_panels
+
+    return {"panels": curve_panels(run)}
+
+
+def _views(run: RunFolder) -> dict[str, Any]:
+    from st_ssl.report.pictures import view_samples
+
+    return {"samples": view_samples(run)}
+
+
+def _pictures(run: RunFolder) -> dict[str, Any]:
+    from st_ssl.report.pictures import method_samples
+
+    samples, step = method_samples(run)
+    return {"samples": samples, "step": step} if samples else {}
+
+
+def _embedding(run: RunFolder) -> list[Section]:
+    from st_ssl.report.embedding import draw_maps, embed, find_neighbours
+
+    sections = [Section("neighbours", "Nearest neighbours"), Section("map", "Map of the features")]
+    try:
+        embedding = embed(run)
+    except UserError as error:
+        for section in sections:
+            section.missing = str(error)
+        return sections
+    queries, agreement = find_neighbours(embedding)
+    sizes = {"train": len(embedding.train), "test": len(embedding.test)}
+    sections[0].content = {"queries": queries, "agreement": agreement, **sizes}
+    maps, how = draw_maps(embedding)
+    sections[1].content = {"maps": maps, "how": how, "labelled": embedding.labelled, **sizes}
+    return sections
+
+
+def _probes(run: RunFolder) -> dict[str, Any]:
+    from st_ssl.report.probes import probe_table
+
+    return {"table": probe_table(run)}
+
+
+def _summary(run: RunFolder) -> dict[str, str]:
+    """The facts of a run for people; what cannot be told is a dash."""
+    from st_ssl.encoders.base import count_parameters
+
+    config = run.config
+    root = getattr(config.data, "root", None) or "planted-factor videos"
+    last = _try(lambda: run.metrics[-1])
+    if last is None:
+        steps = loss = time = "–"
+    else:
+        total = round(config.engine.epochs * last["step"] / last["epoch"]) if last.get("epoch") else 0
+        steps = f"{last['step']:,} of {total:,}" if total > last["step"] else f"{last['step']:,}"
+        loss = f"{last['loss']:.4f}" if "loss" in last else "–"
+        time = _try(lambda: _duration(run.seconds())) or "–"
+    videos = _try(lambda: f" ({len(run.entries):,} videos)") or " (cannot be read)"
+    clip = config.input
+    return {
+        "run": run.name,
+        "method": config.method.name,
+        "encoder": config.encoder.name,
+        "parameters": f"{count_parameters(run.method.encoder) / 1e6:.2f} M",
+        "clip": f"{clip.num_frames} frames of {clip.size} × {clip.size}, stride {clip.stride}",
+        "data": f"{root}{videos}",
+        "steps": steps,
+        "final loss": loss,
+        "training time": time,
+    }
+
+
+def _try(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except UserError:
+        return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

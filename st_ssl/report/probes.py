@@ -1,0 +1,136 @@
+"""What a run learned, as a table and as dots: probes of the pretrained encoder beside random features and baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from st_ssl.errors import DataError
+from st_ssl.report.curves import Panel
+from st_ssl.report.figures import ACCENT, FAINT, INK, draw
+
+if TYPE_CHECKING:
+    from st_ssl.report.folder import RunFolder
+
+_MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "pixels": ("x", INK), "metadata": ("|", INK)}
+KINDS = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An accuracy in per cent: ``best`` of pretrained and random, ``won`` by pretrained, ``first`` of its probe."""
+
+    text: str
+    first: bool
+    best: bool = False
+    won: bool = False
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One kind of probe in a line: means over the targets in per cent, and in how many of them pretraining won."""
+
+    pretrained: float
+    random: float
+    won: int
+    targets: int
+
+    @property
+    def ahead(self) -> bool:
+        return self.pretrained > self.random
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """``groups``: each kind of probe with its contestants; ``rows``: factor, classes, cells in that order, chance."""
+
+    groups: list[tuple[str, list[str]]]
+    rows: list[tuple[str, int, list[Cell], str]]
+    panels: list[Panel]
+    note: str
+    headlines: dict[str, Headline]
+
+
+def probe_table(run: RunFolder) -> ProbeTable:
+    """The content of ``probe.json``. Raises ``DataError`` where it is missing or is not one."""
+    result = run.probe
+    try:
+        targets = result["targets"]
+        groups: dict[str, dict[str, None]] = {}
+        for target in targets.values():
+            for kind, contestants in target["probes"].items():
+                groups.setdefault(kind, {}).update(dict.fromkeys(contestants))
+        rows = []
+        for name, target in targets.items():
+            cells = [
+                _cell(target["probes"].get(kind, {}), who, who == next(iter(contestants)))
+                for kind, contestants in groups.items()
+                for who in contestants
+            ]
+            rows.append((name, int(target["classes"]), cells, f"{target['chance']:.1f}"))
+        panels = [_dots(name, target) for name, target in targets.items()]
+        note = f"{result['sizes']['train']} train and {result['sizes']['test']} test videos, {result['seeds']} seed"
+        note += "s." if result["seeds"] != 1 else "."
+        headlines = _headlines(targets)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{run.directory / 'probe.json'} is not the result of a probe: {error!r}") from error
+    encoder = run.directory / "encoder.safetensors"
+    if encoder.is_file() and encoder.stat().st_mtime > (run.directory / "probe.json").stat().st_mtime:
+        note += " The encoder is newer than this probe: probe again for its present state."
+    return ProbeTable([(KINDS.get(k, k), list(c)) for k, c in groups.items()], rows, panels, note, headlines)
+
+
+def _cell(probes: dict[str, Any], who: str, first: bool) -> Cell:
+    if who not in probes:
+        return Cell("–", first)
+    mine, std = probes[who]["mean"], probes[who]["std"]
+    rival = {"pretrained": "random", "random": "pretrained"}.get(who)
+    best = rival in probes and mine > probes[rival]["mean"]
+    return Cell(f"{mine:.1f} ± {std:.1f}", first, best, best and who == "pretrained")
+
+
+def _dots(name: str, target: dict[str, Any]) -> Panel:
+    kinds, chance = list(target["probes"]), target["chance"]
+
+    def paint(axis: Any) -> None:
+        axis.axvline(chance, color=INK, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
+        for y, kind in enumerate(kinds):
+            probes = target["probes"][kind]
+            pair = [probes[who]["mean"] for who in ("pretrained", "random") if who in probes]
+            axis.plot([min(pair), max(pair)], [y, y], color=FAINT, linewidth=2.4, zorder=1)
+            for who, value in reversed(probes.items()):
+                marker, fill = _MARKERS.get(who, ("s", INK))
+                edge = ACCENT if who == "pretrained" else INK
+                spread = [[value["std"]], [value["std"]]]
+                axis.errorbar(
+                    value["mean"],
+                    y,
+                    xerr=spread,
+                    fmt=marker,
+                    color=edge,
+                    mfc=fill,
+                    mec=edge,
+                    ms=4.6,
+                    elinewidth=0.8,
+                    mew=0.9,
+                )
+        axis.set_yticks(range(len(kinds)), [KINDS.get(kind, kind) for kind in kinds])
+        axis.set_ylim(len(kinds) - 0.5, -0.5)
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("% right")
+        axis.tick_params(axis="y", length=0)
+
+    best = max((p["pretrained"]["mean"] for p in target["probes"].values() if "pretrained" in p), default=0.0)
+    alt = f"Probe accuracies for {name}: best of pretrained {best:.1f} per cent, chance {chance:.1f}"
+    return Panel(name, f"{target['classes']} classes", draw(3.5, 0.55 + 0.27 * len(kinds), paint, alt))
+
+
+def _headlines(targets: dict[str, Any]) -> dict[str, Headline]:
+    lines = {}
+    for kind in KINDS:
+        probes = [target["probes"][kind] for target in targets.values() if kind in target["probes"]]
+        if probes:
+            pairs = [(p["pretrained"]["mean"], p["random"]["mean"]) for p in probes]
+            ours, theirs = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+            lines[kind] = Headline(ours, theirs, sum(a > b for a, b in pairs), len(pairs))
+    return lines

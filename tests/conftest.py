@@ -1,0 +1,22 @@
+"""Shared by all tests: one thread (the networks are too small for more), and a folder of tiny real videos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in processes started from here
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 H.264 videos of 24 frames, 64 × 48: a grating that drifts, different in each file."""
+    pytest.importorskip("av")
+    from tests.runs import write_video
+
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(12):
+        write_video(folder / f"{number:02d}.mp4", number)
+    return folder

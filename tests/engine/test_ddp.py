@@ -1,0 +1,129 @@
+"""Two processes with half the batch each are one process with the whole of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from st_ssl.data.video.views import VideoViews
+from st_ssl.engine import trainer as trainer_module
+from st_ssl.engine.checkpoint import load_checkpoint
+from st_ssl.engine.runtime import Runtime
+from st_ssl.engine.trainer import Trainer
+from st_ssl.heads.mlp import projector
+from st_ssl.methods.base import Method
+from tests.ddp import run_ranks
+from tests.engine.test_step import VIT, prepare_double
+from tests.runs import CPU, ROOT, load, metrics, tiny, train, write_config
+
+pytestmark = pytest.mark.ddp
+
+
+def build_double(config: Any, plain: Any = trainer_module.build_method) -> Method:
+    """As ``build_method``, in float64; without batch norm in the projector where the encoder has none either."""
+    method: Method = plain(config)
+    if config.encoder.name == "video_vit" and config.method.name == "cvrl":
+        torch.manual_seed(0)
+        method.projector = projector(method.encoder.embed_dim, 16, 8, 2, norm=False)
+    return method.double()
+
+
+def one_update(rank: int, world_size: int, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Tensor]]:
+    """One real update of each case in float64: its losses, gradients, and the weights and statistics after it."""
+    results = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "build_method", build_double)
+        patch.setattr(VideoViews, "prepare", prepare_double)
+        for name, data in cases.items():
+            trainer = Trainer(load(data | {"output_dir": f"{data['output_dir']}-{rank}"}), Runtime(CPU, rank, world_size))
+            trainer._quarantine = trainer._open_quarantine(None)
+            batch, _ = next(trainer._batches(0, 1))
+            assert len(batch.indices) * world_size == trainer.batch_size
+            row, _ = trainer._update(batch)
+            gradients = {f"gradient of {n}": p.grad for n, p in trainer.method.named_parameters() if p.requires_grad}
+            losses = {key: torch.tensor(value, dtype=torch.float64) for key, value in row.items()}
+            results[name] = losses | gradients | trainer.method.state_dict()
+    return results
+
+
+def test_gradients_of_two_processes_are_those_of_one(videos: Path, tmp_path: Path) -> None:
+    batch = {"engine": {"batch_size": 8}}
+    parts = {"engine": {"batch_size": 8, "accumulate": 2}}
+    whole = {
+        "cvrl": tiny(videos, tmp_path / "cvrl", **batch),
+        "cached": tiny(videos, tmp_path / "cached", **batch) | {"encoder": VIT},
+        "videomae": tiny(videos, tmp_path / "mae", "videomae", **batch) | {"encoder": VIT},
+        "accumulated": tiny(videos, tmp_path / "parts", "videomae", **batch) | {"encoder": VIT},
+    }
+    shared = whole | {
+        "cached": tiny(videos, tmp_path / "cached", **parts) | {"encoder": VIT},
+        "accumulated": tiny(videos, tmp_path / "parts", "videomae", **parts) | {"encoder": VIT},
+    }
+    expected = one_update(0, 1, whole)
+    for found in run_ranks(one_update, 2, tmp_path, shared):
+        for case, tensors in expected.items():
+            assert found[case].keys() == tensors.keys()
+            for name, tensor in tensors.items():
+                torch.testing.assert_close(
+                    found[case][name], tensor, rtol=1e-9, atol=1e-9, msg=lambda m, where=f"{case}: {name}": f"{where}: {m}"
+                )
+    assert any("running_var" in name for name in expected["cvrl"])
+    largest = [max(float(t.abs().max()) for n, t in e.items() if n.startswith("gradient")) for e in expected.values()]
+    assert min(largest) > 1e-3
+
+
+def torchrun(*arguments: object) -> subprocess.Popen[str]:
+    """``torchrun --nproc-per-node 2 tools/pretrain.py`` with ``arguments``."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.Popen(
+        [*command, str(ROOT / "tools" / "pretrain.py"), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("way", ["SIGTERM to torchrun", "Ctrl-C in its terminal"])
+def test_torchrun_writes_once_stops_and_resumes(videos: Path, tmp_path: Path, way: str) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("\n".join([*(str(path) for path in sorted(videos.iterdir())), "missing.mp4"]))
+    run, single = tmp_path / "run", tmp_path / "single"
+    data = tiny(listing, run, engine={"epochs": 100})
+    config = write_config(tmp_path / "config.yaml", data)
+    process = torchrun(config)
+    while process.poll() is None and (not (run / "metrics.jsonl").is_file() or len(metrics(run)) < 4):
+        time.sleep(0.02)
+    if way == "SIGTERM to torchrun":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "of 300, saved in" in out, out
+    step = load_checkpoint(max((run / "checkpoints").glob("step_*"))).step
+    assert 4 <= step < 300
+    assert metrics(run)[-1]["step"] == step
+
+    if way == "SIGTERM to torchrun":  # a shorter run, to its end: its other settings must be the same
+        shorter = write_config(tmp_path / "shorter.yaml", tiny(listing, tmp_path / "short", engine={"epochs": 2}))
+        process = torchrun(shorter)
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+        rows = metrics(tmp_path / "short")
+        assert [row["step"] for row in rows] == list(range(1, 7))
+        bad = [json.loads(line) for line in (tmp_path / "short" / "bad_samples.jsonl").read_text().splitlines()]
+        assert [row["path"].rsplit("/")[-1] for row in bad] == ["missing.mp4"]
+        train(tiny(listing, single, engine={"epochs": 2}), stop_at=1)
+        assert rows[0]["loss"] == pytest.approx(metrics(single)[0]["loss"], abs=1e-5)

@@ -1,0 +1,224 @@
+"""A run that is stopped anywhere, in any way, and started again is the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from st_ssl.engine.checkpoint import load_checkpoint
+from st_ssl.engine.console import MetricsFile
+from st_ssl.errors import ConfigError
+from tests.runs import call, load, metrics, start, tiny, train, weights, write_config
+
+EMA: dict[str, Any] = {"engine": {"ema": 0.9, "clip_grad": 1.0}}
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert metrics(first) == metrics(second)
+    expected, found = weights(first), weights(second)
+    assert expected.keys() == found.keys()
+    different = [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])]
+    assert not different
+
+
+@pytest.mark.parametrize("method", ["cvrl", "videomae"])
+def test_stopped_and_resumed_is_the_same_to_the_last_bit(videos: Path, tmp_path: Path, method: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(videos, whole, method, **EMA))
+    train(tiny(videos, parts, method, **EMA), stop_at=2)
+    train(tiny(videos, parts, method, **EMA, data={"num_workers": 2}), stop_at=7)
+    train(tiny(videos, parts, method, **EMA))
+    assert [row["step"] for row in metrics(whole)] == list(range(1, 13))
+    assert_same_run(whole, parts)
+    assert any(name.startswith("ema/") for name in weights(whole))
+
+
+def test_the_exported_encoder_is_the_moving_average(videos: Path, tmp_path: Path) -> None:
+    trainer = train(tiny(videos, tmp_path / "run", **EMA))
+    assert trainer.ema is not None
+    slow, found = trainer.ema.state_dict(), weights(tmp_path / "run")
+    name = "stem.0.weight"
+    assert torch.equal(found[f"encoder/{name}"], slow[f"encoder.{name}"])
+    assert not torch.equal(found[f"encoder/{name}"], trainer.method.state_dict()[f"encoder.{name}"])
+
+
+def test_the_seed_decides_the_run(videos: Path, tmp_path: Path) -> None:
+    short: dict[str, Any] = {"engine": {"epochs": 1}}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny(videos, tmp_path / name, seed=seed, **short))
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert metrics(tmp_path / "a")[0]["loss"] != metrics(tmp_path / "c")[0]["loss"]
+
+
+def test_rows_past_the_checkpoint_and_half_a_row_are_cut_off(videos: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train(tiny(videos, whole))
+    train(tiny(videos, run), stop_at=5)
+    with (run / "metrics.jsonl").open("a") as out:  # two steps that were logged but not saved, and the kill
+        out.write('{"step": 6, "loss": 1.0}\n{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    (run / "checkpoints" / ".tmp-step_00000008").mkdir()
+    (run / "checkpoints" / ".tmp-step_00000008" / "model.safetensors").write_bytes(b"half")
+    train(tiny(videos, run))
+    assert_same_run(whole, run)
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_damaged_checkpoint_costs_steps_and_nothing_else(videos: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    often: dict[str, Any] = {"engine": {"checkpoint_every": 2}}
+    train(tiny(videos, whole, **often))
+    train(tiny(videos, run, **often), stop_at=7)
+    (run / "checkpoints" / "step_00000007" / "model.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="step_00000007"):
+        train(tiny(videos, run, **often))
+    assert_same_run(whole, run)
+
+
+def test_metrics_keep_every_digit_and_only_whole_rows(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    first = MetricsFile(file, 0)
+    first.write({"step": 1, "loss": 0.1 + 0.2})
+    first.close()
+    file.write_text(file.read_text() + '{"step": 2, "loss": 3.')
+    second = MetricsFile(file, 2)
+    second.write({"step": 2, "loss": 3.25})
+    second.close()
+    assert [json.loads(line)["loss"] for line in file.read_text().splitlines()] == [0.1 + 0.2, 3.25]
+
+
+# -------------------------------------------------------------------- settings
+
+
+def test_other_settings_are_refused_by_name_and_free_ones_may_change(videos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(videos, run), stop_at=2)
+    with pytest.raises(ConfigError) as caught:
+        train(tiny(videos, run, optim={"lr": 0.5}, engine={"batch_size": 6}, data={"num_workers": 1}))
+    message = str(caught.value)
+    assert "optim.lr: 0.001 before, 0.5 now" in message
+    assert "engine.batch_size: 4 before, 6 now" in message
+    assert "num_workers" not in message
+    free: dict[str, Any] = {"log_every": 5, "checkpoint_every": 4, "keep_last": 1}
+    train(tiny(videos, run, engine=free, data={"num_workers": 1, "max_bad_share": 0.5}, report={"samples": 3}))
+    assert [row["step"] for row in metrics(run)] == [1, 2, 5, 10, 12]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_00000012"]
+
+
+def test_settings_may_change_while_nothing_is_saved_yet(videos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    write_config(run / "config.yaml", tiny(videos, run, optim={"lr": 0.5}))
+    (run / "bad_samples.jsonl").write_text('{"path": "of/another/folder.mp4", "reason": "empty"}\n')
+    train(tiny(videos, run, engine={"epochs": 1}))
+    assert len(metrics(run)) == 3
+    assert not (run / "bad_samples.jsonl").exists()
+
+
+def test_an_output_dir_that_cannot_be_written_is_named(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("not a folder")
+    with pytest.raises(ConfigError, match="output_dir=.*run: cannot be written to: File exists"):
+        train(tiny(videos, tmp_path / "run"))
+
+
+def test_the_encoder_is_written_before_the_checkpoint_that_ends_the_run(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from st_ssl.engine import trainer
+
+    run = tmp_path / "run"
+    save = trainer.Checkpointer.save
+
+    def killed(self: Any, step: int, *rest: Any) -> Path:
+        if step == 12:
+            raise KeyboardInterrupt
+        return save(self, step, *rest)
+
+    monkeypatch.setattr(trainer.Checkpointer, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(videos, run))
+    (run / "encoder.safetensors").write_bytes(b"half")
+    monkeypatch.undo()
+    train(tiny(videos, run))
+    train(tiny(videos, tmp_path / "whole"))
+    assert_same_run(run, tmp_path / "whole")
+
+
+# -------------------------------------------------------------------- processes
+
+
+def wait_for_rows(process: subprocess.Popen[str], file: Path, count: int) -> int:
+    """Until ``metrics.jsonl`` has ``count`` rows or the process has ended; how many rows there are."""
+    while True:
+        rows = file.read_text().count("\n") if file.is_file() else 0
+        if rows >= count or process.poll() is not None:
+            return rows
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments(videos: Path, tmp_path: Path) -> None:
+    every_step: dict[str, Any] = {"engine": {"epochs": 20, "checkpoint_every": 1}}
+    config = write_config(tmp_path / "config.yaml", tiny(videos, tmp_path / "whole", "videomae", **every_step))
+    assert call("pretrain", config)[0] == 0
+    run = tmp_path / "run"
+    rng, kills, step = random.Random(0), [], 0
+    for attempt in range(10):
+        process = start("pretrain", config, f"output_dir={run}", f"data.num_workers={attempt % 2 * 2}")
+        wait_for_rows(process, run / "metrics.jsonl", step + rng.randint(1, 4))
+        time.sleep(rng.uniform(0, 0.06))  # anywhere in a step: data, update, log, save
+        process.kill()
+        process.communicate()
+        saved = [path for path in (run / "checkpoints").glob("step_*") if (path / "manifest.json").is_file()]
+        step = max((load_checkpoint(path).step for path in saved), default=0)
+        kills.append((process.returncode, step))
+    assert all(code == -signal.SIGKILL for code, _ in kills)
+    assert sum(0 < step < 60 for _, step in kills) == 10
+    assert call("pretrain", config, f"output_dir={run}")[0] == 0
+    assert [row["step"] for row in metrics(run)] == list(range(1, 61))
+    assert_same_run(tmp_path / "whole", run)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_saves_and_goes_on_later(videos: Path, tmp_path: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    data = tiny(videos, run, engine={"epochs": 400}, data={"num_workers": 1 if number == signal.SIGTERM else 0})
+    process = start("pretrain", write_config(tmp_path / "config.yaml", data))
+    wait_for_rows(process, run / "metrics.jsonl", 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "stopped at step" in err
+    assert "goes on from there" in err
+    assert "Traceback" not in err
+    saved = max((run / "checkpoints").glob("step_*"))
+    assert load_checkpoint(saved).step == metrics(run)[-1]["step"] >= 2
+    assert f"at step {metrics(run)[-1]['step']} of 1200" in err
+
+
+def test_the_saved_config_gives_the_same_run_and_a_finished_one_is_left_alone(videos: Path, tmp_path: Path) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
+    train(tiny(videos, run, engine={"epochs": 1}))
+    assert call("pretrain", run / "config.yaml", f"output_dir={again}", "probe=null")[0] == 0
+    assert_same_run(run, again)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, _, err = call("pretrain", run / "config.yaml")
+    assert (code, err) == (0, "")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_probe_null_switches_the_probe_off(videos: Path, tmp_path: Path) -> None:
+    from st_ssl.engine.run_config import load_runs
+
+    data = tiny(videos, tmp_path / "run") | {"probe": {"seeds": 2}}
+    file = write_config(tmp_path / "config.yaml", data)
+    assert load_runs(file)[0].config.probe is not None
+    assert load_runs(file, ["probe=null"])[0].config.probe is None
+    assert load(data).probe is not None

@@ -1,0 +1,169 @@
+"""One update's gradients: accumulation, gradient caching and precision leave them what they should be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from st_ssl.data.video.views import VideoViews
+from st_ssl.engine.runtime import Runtime
+from st_ssl.engine.trainer import Trainer, TrainingError
+from st_ssl.heads.mlp import projector
+from st_ssl.types import RawView, View
+from tests.runs import CPU, load, metrics, tiny, train, weights
+
+VIT: dict[str, Any] = {"name": "video_vit", "dim": 32, "depth": 2, "heads": 2, "patch": 8}
+
+
+def prepare_double(self: VideoViews, views: list[RawView], plain: Any = VideoViews.prepare) -> list[View]:
+    """As ``VideoViews.prepare``, in float64."""
+    prepared = plain(self, views)
+    for view in prepared:
+        view.clip = view.clip.double()
+    return prepared
+
+
+def gradients(data: dict[str, Any], parts: int, norm: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses and gradients of the first batch in float64, cut into ``parts``; ``norm``: batch norm in the projector."""
+    trainer = Trainer(load(data), Runtime(CPU))
+    if not norm:
+        trainer.method.projector = projector(trainer.method.encoder.embed_dim, 16, 8, 2, norm=False)
+        torch.manual_seed(0)
+        for parameter in trainer.method.projector.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    trainer.method.double().train()
+    batch, _ = next(trainer._batches(0, 1))
+    losses = trainer.gradients(batch, 0, 0, parts)
+    named = {name: p.grad for name, p in trainer.method.named_parameters() if p.grad is not None}
+    assert named.keys() == {name for name, p in trainer.method.named_parameters() if p.requires_grad}
+    return losses, named
+
+
+@pytest.mark.parametrize("method", ["cvrl", "videomae"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_parts_have_the_gradient_of_the_whole(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, parts: int
+) -> None:
+    monkeypatch.setattr(VideoViews, "prepare", prepare_double)
+    data = tiny(videos, tmp_path / "run", method, engine={"batch_size": 8}) | {"encoder": VIT}
+    losses, whole = gradients(data, 1, norm=method != "cvrl")
+    in_parts, found = gradients(data, parts, norm=method != "cvrl")
+    assert losses["loss"].dtype == torch.float64
+    assert losses.keys() == in_parts.keys()
+    for name, value in losses.items():
+        torch.testing.assert_close(in_parts[name], value, rtol=1e-12, atol=1e-12)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-10)
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
+
+
+def test_caching_draws_the_same_dropout_in_both_passes(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the gradient of the outputs would be carried back through another network than gave them."""
+    data = tiny(videos, tmp_path / "run", engine={"batch_size": 8}) | {"encoder": VIT | {"drop_path": 0.5}}
+    trainer = Trainer(load(data), Runtime(CPU))
+    seen: list[Tensor] = []
+    outputs = trainer.method.outputs
+    monkeypatch.setattr(trainer.method, "outputs", lambda views: seen.append((o := outputs(views))["first"]) or o)
+    batch, _ = next(trainer._batches(0, 1))
+    trainer.gradients(batch, 3, 0, 2)
+    assert len(seen) == 4
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3])
+
+
+def test_running_statistics_are_counted_once_per_part_with_caching(videos: Path, tmp_path: Path) -> None:
+    trainer = Trainer(load(tiny(videos, tmp_path / "run", engine={"batch_size": 8})), Runtime(CPU))
+    trainer.method.train()
+    batch, _ = next(trainer._batches(0, 1))
+    trainer.gradients(batch, 0, 0, 2)
+    counts = {n: int(b) for n, b in trainer.method.named_buffers() if n.endswith("num_batches_tracked")}
+    encoder = {count for name, count in counts.items() if name.startswith("encoder.")}
+    assert encoder == {4}  # two views × two parts, the pass without gradients not counted
+    assert all(m.track_running_stats for m in trainer.method.modules() if hasattr(m, "track_running_stats"))
+
+
+def test_accumulated_runs_resume_exactly(videos: Path, tmp_path: Path) -> None:
+    halves: dict[str, Any] = {"engine": {"accumulate": 2, "epochs": 2}}
+    train(tiny(videos, tmp_path / "whole", **halves))
+    train(tiny(videos, tmp_path / "parts", **halves), stop_at=2)
+    train(tiny(videos, tmp_path / "parts", **halves))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("method", ["cvrl", "videomae"])
+def test_bf16_follows_fp32_and_keeps_the_weights_in_fp32(videos: Path, tmp_path: Path, method: str) -> None:
+    for precision in ("fp32", "bf16"):
+        train(tiny(videos, tmp_path / precision, method, engine={"precision": precision, "epochs": 1}))
+    full, half = metrics(tmp_path / "fp32"), metrics(tmp_path / "bf16")
+    assert full[0]["loss"] != half[0]["loss"]
+    assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
+    assert {t.dtype for t in weights(tmp_path / "bf16").values() if t.is_floating_point()} == {torch.float32}
+
+
+# -------------------------------------------------------------------- fp16
+
+
+def scaled(videos: Path, output: Path, scale: float, **engine: Any) -> Trainer:
+    """A trainer in fp16 whose loss scale is ``scale``."""
+    trainer = Trainer(load(tiny(videos, output, "videomae", engine={"precision": "fp16", **engine})), Runtime(CPU))
+    trainer.gradients.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return trainer
+
+
+def test_fp16_unscales_before_clipping_and_resumes_exactly(videos: Path, tmp_path: Path) -> None:
+    fp16: dict[str, Any] = {"engine": {"precision": "fp16", "epochs": 2, "clip_grad": 1.0}}
+    train(tiny(videos, tmp_path / "fp32", "videomae", engine={"epochs": 1}))
+    train(tiny(videos, tmp_path / "whole", "videomae", **fp16))
+    first, plain = metrics(tmp_path / "whole")[0], metrics(tmp_path / "fp32")[0]
+    assert first["grad_norm"] == pytest.approx(plain["grad_norm"], rel=0.05)  # not 65,536 times as large
+    train(tiny(videos, tmp_path / "parts", "videomae", **fp16), stop_at=3)
+    train(tiny(videos, tmp_path / "parts", "videomae", **fp16))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_an_overflow_skips_the_update_and_lowers_the_scale(videos: Path, tmp_path: Path) -> None:
+    trainer = scaled(videos, tmp_path / "run", 2.0**40, epochs=1)
+    trainer._quarantine = trainer._open_quarantine(None)
+    before = {name: p.clone() for name, p in trainer.method.named_parameters()}
+    for batch, _ in trainer._batches(0, 1):
+        row, _ = trainer._update(batch)
+    assert torch.isfinite(torch.tensor(row["loss"]))
+    assert all(torch.equal(p, before[name]) for name, p in trainer.method.named_parameters())
+    assert trainer.gradients.scaler.get_scale() == 2.0**39
+    assert (trainer.step, trainer.overflows) == (1, 1)
+
+
+def test_overflows_end_by_themselves_and_are_counted_in_a_row(videos: Path, tmp_path: Path) -> None:
+    trainer = scaled(videos, tmp_path / "run", 2.0**30, epochs=10, patience=25)
+    trainer.fit()
+    assert trainer.overflows == 0
+    assert 1.0 < trainer.gradients.scaler.get_scale() < 2.0**30
+    assert all(p.isfinite().all() for p in trainer.method.parameters())
+
+
+def test_patience_overflows_in_a_row_stop_the_run(videos: Path, tmp_path: Path) -> None:
+    trainer = scaled(videos, tmp_path / "run", 2.0**100, patience=3)
+    with pytest.raises(TrainingError, match="the gradient is not finite at step 3; the weights are still"):
+        trainer.fit()
+
+
+# -------------------------------------------------------------------- compile
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_runs_have_the_same_losses(videos: Path, tmp_path: Path) -> None:
+    for name, compiled in (("eager", False), ("compiled", True)):
+        train(tiny(videos, tmp_path / name, engine={"epochs": 1, "compile": compiled}) | {"encoder": VIT})
+    eager, fast = metrics(tmp_path / "eager"), metrics(tmp_path / "compiled")
+    assert len(eager) == len(fast) == 3
+    for expected, found in zip(eager, fast, strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)  # losses, and what the collapse gauge reads
+    assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()

@@ -1,0 +1,135 @@
+"""Tiny pretraining runs for tests: their videos and configuration, in this process or one of their own, and their files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from st_ssl.config import merge, to_yaml
+from st_ssl.engine.run_config import RunConfig, load_runs
+from st_ssl.engine.runtime import Preempted, Runtime
+from st_ssl.engine.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+TIMING = {"clips_per_second", "data_wait"}
+
+_METHODS: dict[str, dict[str, Any]] = {
+    "cvrl": {
+        "encoder": {"name": "r3d", "depth": 10, "width": 4},
+        "method": {"name": "cvrl", "hidden_dim": 16, "output_dim": 8, "projector_layers": 2},
+    },
+    "videomae": {
+        # drop path: half of the residual branches are dropped at random, from torch's global stream
+        "encoder": {"name": "video_vit", "dim": 32, "depth": 2, "heads": 2, "patch": 8, "drop_path": 0.5},
+        "method": {"name": "videomae", "mask": {"ratio": 0.75}, "decoder": {"dim": 16, "depth": 1, "heads": 2}},
+    },
+}
+
+
+def write_video(path: Path, number: int, num_frames: int = 24) -> None:
+    """A grating of its own frequency, direction, speed and colour, as H.264."""
+    import av
+
+    rng = np.random.default_rng(number)
+    angle, frequency, speed = rng.uniform(0, np.pi), rng.uniform(0.1, 0.6), rng.uniform(0.2, 1.5)
+    y, x = np.mgrid[:48, :64]
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=24, options={"preset": "ultrafast", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        colour = rng.uniform(0.2, 1, 3)
+        for t in range(num_frames):
+            wave = 127 + 120 * np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + speed * t)
+            image = (wave[..., None] * colour).astype(np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode())
+
+
+def tiny(videos: Path, output: Path, method: str = "cvrl", **changes: Any) -> dict[str, Any]:
+    """The configuration of a run of 12 steps of 4 videos; ``changes`` are laid on it, mapping by mapping."""
+    base: dict[str, Any] = {
+        "output_dir": str(output),
+        "input": {"num_frames": 4, "stride": 2, "size": 32},
+        "data": {"root": str(videos), "num_workers": 0},
+        "optim": {"name": "adamw", "lr": 1e-3},
+        "schedule": {"warmup_epochs": 1},
+        "engine": {"epochs": 4, "batch_size": 4, "log_every": 1, "device": "cpu"},
+        "probe": None,
+        "report": {"enabled": False},
+        **_METHODS[method],
+    }
+    return merge(base, changes)
+
+
+def write_config(file: Path, data: dict[str, Any]) -> Path:
+    """``data`` as a YAML file."""
+    file.write_text(to_yaml(data))
+    return file
+
+
+def load(data: dict[str, Any]) -> RunConfig:
+    """``data`` as a checked configuration, by way of a file beside the output."""
+    output = Path(data["output_dir"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return load_runs(write_config(output.with_suffix(".yaml"), data))[0].config
+
+
+def train(data: dict[str, Any], stop_at: int | None = None) -> Trainer:
+    """Run in this process: to the end, or until it has stopped and saved itself at step ``stop_at``."""
+    runtime = Runtime(CPU)
+    trainer = Trainer(load(data), runtime)
+    update = trainer._update
+
+    def watched(batch: Any) -> Any:
+        runtime.stop_requested = trainer.step + 1 == stop_at
+        return update(batch)
+
+    trainer._update = watched  # type: ignore[method-assign]
+    try:
+        trainer.fit()
+    except Preempted:
+        assert trainer.step == stop_at
+    else:
+        assert stop_at is None
+    return trainer
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """``python tools/<first argument>.py <the others>`` in a process of its own."""
+    tool, *rest = map(str, arguments)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *rest],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def call(*arguments: object, **environment: str) -> tuple[int, str, str]:
+    """As ``start``, to its end: exit code, stdout, stderr."""
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl`` without what the clock wrote into them."""
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the newest checkpoint, and of the exported encoder."""
+    from safetensors.torch import load_file
+
+    newest = max((output / "checkpoints").glob("step_*"))
+    files = [*newest.glob("*.safetensors"), output / "encoder.safetensors"]
+    return {f"{file.stem}/{name}": tensor for file in files for name, tensor in load_file(file).items()}
