@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -26,14 +27,19 @@ class Place:
         self.lines: dict[tuple[str, ...], int] = {}
         self.overrides: dict[tuple[str, ...], str] = {}
 
-    def of(self, key: tuple[str, ...]) -> str:
-        """The place of the longest known beginning of ``key``, as ``file:line`` or the override itself."""
+    def of(self, key: tuple[str, ...], inside: tuple[str, ...] = ()) -> str:
+        """The place of the longest known beginning of ``key``, as ``file:line`` or the overrides themselves; where
+        ``key`` may stand in the section ``inside`` of the file, that goes before the rest of it."""
+        below = [text for path, text in self.overrides.items() if key and path[: len(key)] == key]
+        if below:
+            return f"command line, {', '.join(map(repr, below))}"
         for end in range(len(key), 0, -1):
             if key[:end] in self.overrides:
                 return f"command line, {self.overrides[key[:end]]!r}"
-            if key[:end] in self.lines:
-                return f"{self.file}:{self.lines[key[:end]]}"
-        return str(self.file)
+            for path in ((*inside, *key[:end]), key[:end]):
+                if path in self.lines:
+                    return f"{self.file}:{self.lines[path]}"
+        return f"{self.file}:{self.lines[inside]}" if inside in self.lines else str(self.file)
 
 
 def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
@@ -43,7 +49,7 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
         others = [str(p) for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
         raise ConfigError(f"{file}: no such file{nearest(str(file), others)}")
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         data = yaml.safe_load(text)
         if not isinstance(data, dict):
             raise ConfigError(f"{file}: expected keys and values, found {type(data).__name__}")
@@ -51,8 +57,8 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
             if key in place.lines:
                 raise ConfigError(f"{file}:{line}: {'.'.join(key)} stands twice (first in line {place.lines[key]})")
             place.lines[key] = line
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise ConfigError(f"{file}: not YAML that can be read: {error}") from error
     return data, place
 
 
@@ -67,7 +73,7 @@ def _lines(node: yaml.Node, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tupl
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     """``a.b=value`` to (("a", "b"), value), the value read as YAML."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip("."):
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"{text!r}: expected dotted.key=value, for example engine.epochs=10")
     try:
         return tuple(key.strip().split(".")), yaml.safe_load(value)
@@ -109,30 +115,49 @@ def validate(model: type[Config], data: dict[str, Any], place: Place, inside: tu
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "model": "a mapping of keys to values",
+}
+
+
 def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place, inside: tuple[str, ...]) -> str:
     key, owner = _locate(model, data, error["loc"])
-    where = place.of((*inside, *key))
-    if len(inside) and where == str(place.file):
-        where = place.of(key)
-    name = ".".join(key)
-    if error["type"] == "extra_forbidden":
+    name, kind, given = ".".join(key), error["type"], error["input"]
+    where = place.of(key, inside)
+    if kind == "extra_forbidden":
         known = list(owner.model_fields)
         return f"{where}: {name}: unknown key{nearest(key[-1], known)} (keys here: {', '.join(known)})"
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        names = [n.strip(" '") for n in error["ctx"].get("expected_tags", "").split(",")] if "ctx" in error else []
-        given = error["ctx"].get("tag", "") if "ctx" in error else ""
-        said = f"no {name} named {given!r}{nearest(given, names)}" if given else f"{name}: needs a name"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        names = [m.model_fields["name"].default for m in _models(owner.model_fields[key[-1]].annotation)]
+        tag = error["ctx"].get("tag")
+        said = "is needed but not given" if tag is None else f"no {key[-1]} named {tag!r}{nearest(tag, names)}"
+        where = where if tag is None else place.of((*key, "name"), inside)
         return f"{where}: {name}.name: {said} (there are: {', '.join(names)})"
-    if error["type"] == "missing":
+    if kind == "missing":
         return f"{where}: {name}: is needed but not given"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    options = [o.strip(" '") for o in error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(",")]
-    hint = (
-        nearest(error["input"], options) if error["type"] == "literal_error" and isinstance(error["input"], str) else ""
-    )
-    given = "" if isinstance(error["input"], dict) else f", not {error['input']!r}"
-    return f"{where}: {name}: {message}{given}{hint}"
+    if kind.endswith(("_type", "_parsing", "_from_float")):
+        message = f"input should be {_WORDS.get(kind.split('_')[0], message.removeprefix('input should be '))}"
+    if message.startswith("input should be"):
+        message = f"must be{message.removeprefix('input should be')}, not {given!r}{_hint(error)}"
+    return f"{where}: {name}: {message}" if name else f"{where}: {message}"
+
+
+def _hint(error: dict[str, Any]) -> str:
+    """The nearest of the values allowed; and 1e2 is a whole number to people, but text to YAML."""
+    given = error["input"]
+    if error["type"] == "literal_error":
+        options = error["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        return nearest(given, [o.strip("'") for o in options]) if isinstance(given, str) else ""
+    if error["type"] == "int_parsing" and re.fullmatch(r"[+-]?[\d_.]+e\+?\d{1,2}", given, re.IGNORECASE):
+        return f"; write {float(given):.0f}" if float(given).is_integer() else ""
+    return ""
 
 
 def _locate(model: type[Config], data: Any, loc: Sequence[str | int]) -> tuple[tuple[str, ...], type[Config]]:

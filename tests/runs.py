@@ -1,4 +1,4 @@
-"""Tiny pretraining runs for tests: their videos and configuration, in this process or one of their own, and their files."""
+"""Tiny pretraining runs for tests: videos, configuration, the run in this process or one of its own, and its files."""
 
 from __future__ import annotations
 
@@ -110,6 +110,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 

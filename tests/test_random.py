@@ -12,10 +12,10 @@ KEYS = st.lists(st.integers() | st.text(max_size=4), max_size=3).map(tuple)
 
 def test_draws_are_pinned() -> None:
     # A change of these numbers changes every run that was ever started and breaks every resume across the change.
-    assert keyed_seed(0) == PINNED_SEED_0
-    assert keyed_seed(7, "step", 12) == PINNED_SEED_STEP
-    np.testing.assert_array_equal(keyed_rng(7, "order", 0).permutation(8), PINNED_PERMUTATION)
-    np.testing.assert_allclose(keyed_rng(7, 0, 3, "augment", 1).random(3), PINNED_UNIFORM, rtol=0, atol=1e-15)
+    assert keyed_seed(0) == 7012007150965464861
+    assert keyed_seed(7, "step", 12) == 5308758947593429309
+    np.testing.assert_array_equal(keyed_rng(7, "order", 0).permutation(8), [4, 6, 7, 3, 1, 2, 0, 5])
+    np.testing.assert_allclose(keyed_rng(7, 0, 3, "augment", 1).random(3), [0.3467185194010458, 0.26346426997689143, 0.22055151983884358], rtol=0, atol=1e-15)
 
 
 def test_each_generator_starts_afresh() -> None:

@@ -12,6 +12,7 @@ COMMANDS = {
     "prepare": "make data ready: write the planted-factor videos",
     "probe": "measure what pretrained encoders learned",
     "report": "write the HTML page of a run",
+    "benchmark": "measure speed as ratios on this machine",
 }
 
 

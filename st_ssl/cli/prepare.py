@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def _arguments() -> argparse.Namespace:
@@ -32,7 +33,8 @@ def main() -> None:
     from st_ssl.config import Place, parse_override, set_key, validate
     from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
 
-    place, values = Place(Path("command line")), {}
+    place = Place(Path("command line"))
+    values: dict[str, Any] = {}
     for text in arguments.overrides:
         key, value = parse_override(text)
         place.overrides[key] = text

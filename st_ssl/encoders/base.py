@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, PositiveFloat, ValidationError
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from st_ssl.config import Config
@@ -77,12 +77,12 @@ def describe_encoder(directory: Path) -> tuple[Config, InputConfig]:
     if not file.is_file():
         raise UserError(f"{directory}: no encoder.json: this is not the folder of a pretrained encoder")
     try:
-        description: dict[str, Any] = json.loads(file.read_text())
+        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if description["format"] > FORMAT:
-            raise UserError(f"{file}: format {description['format']} is newer than this st_ssl understands ({FORMAT})")
+            raise ValueError(f"format {description['format']} is newer than this st_ssl understands ({FORMAT})")
         encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
         return encoder, InputConfig.model_validate(description["input"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # also those of JSON, of pydantic and of an unknown name
         raise UserError(f"{file}: not an encoder description: {error}") from error
 
 

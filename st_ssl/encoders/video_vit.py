@@ -109,10 +109,7 @@ class VideoViT(Encoder):
             self.register_buffer("pos_embed", table, persistent=False)
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
-        return self.forward_tubelets(tubelets(clip, self.vit.tubelet, self.vit.patch), keep)
-
-    def forward_tubelets(self, patches: Tensor, keep: Tensor | None = None) -> Features:
-        """As ``forward``, from the flattened tubelets [B, L, P] of a clip (a method may need those for its target)."""
+        patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
         positions = self.pos_embed.to(patches.dtype)[None]
         if keep is not None:
             patches = gather_tokens(patches, keep)  # before embedding: hidden tokens cost nothing

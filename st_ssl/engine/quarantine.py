@@ -28,7 +28,7 @@ class Quarantine:
         self.known: dict[str, str] = {}
         if file is not None:
             self.known = {row["path"]: row["reason"] for row in whole_rows(file)}
-        self._before, self._whole = self.known, False
+        self._whole = False
 
     def unknown(self, bad: Iterable[BadSample]) -> list[BadSample]:
         """Those of ``bad`` that are not listed yet."""
@@ -36,14 +36,14 @@ class Quarantine:
 
     def add(self, bad: Iterable[BadSample], write: bool = True) -> None:
         """List what is new (``write`` in one process of a run alone)."""
-        new = self.unknown(bad)
-        self.known |= {sample.path: sample.reason for sample in new}
+        new = {sample.path: sample.reason for sample in self.unknown(bad)}
         if new and write and self.file is not None:
             if not self._whole:  # what an earlier part of the run left may end in half a line
-                replace_text(self.file, _lines(self._before))
+                replace_text(self.file, _lines(self.known))
                 self._whole = True
             with self.file.open("a") as out:
-                out.write(_lines({sample.path: sample.reason for sample in new}))
+                out.write(_lines(new))
+        self.known |= new
 
     def check(self) -> None:
         """Raise ``DataError`` where too many are broken."""

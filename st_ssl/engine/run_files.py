@@ -27,7 +27,7 @@ them."""
 
 
 def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The resolved configuration of a run, with ``key=value`` overrides. Raises ``UserError`` where the folder holds none."""
+    """The resolved configuration of a run, with ``key=value`` overrides. Raises ``UserError`` where there is none."""
     file = directory / "config.yaml"
     if not file.is_file():
         runs = sorted(p.parent.name for p in directory.glob("*/config.yaml"))

@@ -184,8 +184,11 @@ class Trainer:
         output = self.gradients(batch, self.step, self.runtime.rank, engine.accumulate)
         scaler = self.gradients.scaler
         scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.method.parameters(), engine.clip_grad or float("inf"))
+        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         self._check_finite(output["loss"], norm, batch)
+        if engine.clip_grad is not None:
+            nn.utils.clip_grads_with_norm_(self.method.parameters(), engine.clip_grad, norm)
         scaler.step(self.optimizer)
         scaler.update()
         if self.ema is not None and engine.ema is not None:
@@ -235,7 +238,7 @@ class Trainer:
             epoch = self.step / self.steps_per_epoch
             timing = {
                 "clips_per_second": rate,
-                "data_wait": clock.waited / elapsed,
+                "data_wait": clock.waited / elapsed, "seconds": elapsed,
                 "broken": len(self._quarantine.known),
             }
             metrics.write({"step": self.step, "epoch": epoch, **row, **gauge, **timing})
@@ -278,7 +281,7 @@ class Trainer:
         if loaded.state["scaler"]:
             self.gradients.scaler.load_state_dict(loaded.state["scaler"])
         self.step, self.overflows = loaded.step, loaded.state["overflows"]
-        self.gauge.first = tuple(loaded.state["gauge"]) if loaded.state["gauge"] else None  # type: ignore[assignment]
+        self.gauge.first = tuple(loaded.state["gauge"]) if loaded.state["gauge"] else None
 
     def _save(self, checkpointer: Checkpointer | None) -> None:
         if checkpointer is None:

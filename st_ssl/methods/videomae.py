@@ -75,9 +75,8 @@ class VideoMAE(Method):
     def _predict(self, view: View) -> tuple[Tensor, Tensor]:
         """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
         assert view.keep is not None and view.masked is not None
-        patches = tubelets(view.clip, self.vit.tubelet, self.vit.patch)
-        tokens = self.encoder.forward_tubelets(patches, view.keep).as_tokens()
-        pixels = gather_tokens(patches, view.masked)
+        tokens = self.encoder(view.clip, view.keep).as_tokens()
+        pixels = gather_tokens(tubelets(view.clip, self.vit.tubelet, self.vit.patch), view.masked)
         pixels = (pixels.unflatten(-1, (3, -1)) * self.std.flatten(1) + self.mean.flatten(1)).flatten(-2)
         return self.decoder(tokens, view.keep, view.masked), pixels
 
@@ -93,7 +92,11 @@ class VideoMAE(Method):
         return {"loss": outputs["error"].mean()}
 
     def pictures(self, views: list[View]) -> dict[str, Tensor]:
-        """The first view's clip, what of it the encoder sees, and the reconstruction in its place."""
+        """The first view's clip, what of it the encoder sees, and the reconstruction in the place of what it does not.
+
+        With a normalised target the network predicts structure alone: each patch's mean colour and contrast are then
+        taken from the truth, so these look better than the network is.
+        """
         view = views[0]
         assert view.keep is not None and view.masked is not None
         prediction, pixels = self._predict(view)

@@ -54,7 +54,9 @@ def _finite(value: Any) -> bool:
 
 
 def _panel(name: str, rows: list[dict[str, float]]) -> Panel:
-    title, unit, factor, note = _KNOWN.get(name, (name.replace("_", " ").capitalize(), "", 1.0, "Of the method."))
+    title, unit, factor, note = _KNOWN.get(
+        name, (name.replace("_", " ").capitalize(), "", 1.0, "Logged by the method.")
+    )
     points = [(row["step"], factor * row[name]) for row in rows if _finite(row.get(name))]
     newest = number(points[-1][1]) + {"%": "%", "clips/s": " clips/s"}.get(unit, "")
     steps, values = np.array(points[:: math.ceil(len(points) / _MOST)], dtype=float).T

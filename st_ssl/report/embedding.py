@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from st_ssl.transfer.features import ClipSet
 
 QUERIES, NEIGHBOURS = 5, 5
-_PIXELS = 400 * 16 * 112 * 112  # of the training clips looked at: 400 videos of the usual size
+# Pixels of the training clips looked at: 400 usual clips where they are encoded on a GPU, 120 small ones on a CPU.
+_PIXELS = {"cuda": 400 * 16 * 112 * 112, "cpu": 120 * 16 * 64 * 64}
 _FEW = 20  # points that t-SNE needs; principal components do for fewer
 _CONTESTANTS = ("pretrained", "random init")
 
@@ -71,9 +72,10 @@ class Map:
     others: int
 
 
-def how_many(input: InputConfig) -> tuple[int, int]:
-    """The most train and test videos to look at: 400 and 200 of small clips, fewer of large ones."""
-    train = _PIXELS // (input.num_frames * input.size**2)
+def how_many(input: InputConfig, device: str) -> tuple[int, int]:
+    """The most train and test videos to look at on a kind of device, so that a report takes seconds: the larger the
+    clips the fewer, 400 and 200 at most."""
+    train = _PIXELS[device] // (input.num_frames * input.size**2)
     train = int(np.clip(train, 40, 400))
     return train, train // 2
 
@@ -87,7 +89,7 @@ def embed(run: RunFolder) -> Embedding:
     config, input = describe_encoder(run.directory)
     encoders = {"pretrained": load_encoder(run.directory), "random init": random_encoder(config, input, 0)}
     share = (run.config.probe or ProbeConfig()).test_share
-    most_train, most_test = how_many(input)
+    most_train, most_test = how_many(input, run.device.type)
     train_split = split_entries(run.entries, share, most_train)[0]
     test_split = split_entries(run.entries, share, most_test)[1]
     classes = classes_of(train_split, test_split)

@@ -37,7 +37,9 @@ class RunFolder:
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.jsonl``, one per logged step."""
-        rows = [row for row in _json_lines(self.directory / "metrics.jsonl") if "step" in row]
+        from st_ssl.engine.run_files import whole_rows
+
+        rows = [row for row in whole_rows(self.directory / "metrics.jsonl") if "step" in row]
         if not rows:
             raise DataError("No metrics yet: metrics.jsonl is missing or empty.")
         return rows
@@ -56,7 +58,10 @@ class RunFolder:
     @cached_property
     def bad_samples(self) -> list[dict[str, Any]]:
         """Path and reason of each sample that was found broken."""
-        return [row for row in _json_lines(self.directory / "bad_samples.jsonl") if "path" in row]
+        from st_ssl.engine.run_files import whole_rows
+
+        rows = whole_rows(self.directory / "bad_samples.jsonl")
+        return list({row["path"]: row for row in rows if "path" in row}.values())
 
     @cached_property
     def source(self) -> DataSource:
@@ -112,18 +117,3 @@ class RunFolder:
             total += (row["step"] - before) * batch / max(row.get("clips_per_second", 0.0), 1e-9)
             before = row["step"]
         return total
-
-
-def _json_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file; a line that was cut short by a killed process does not count."""
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text(errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def write_report(runs: list[Path], output: Path) -> Path:
     if not runs:
         raise UserError("a report needs at least one run")
     folders = [RunFolder.open(Path(run)) for run in runs]
+    if len({folder.name for folder in folders}) < len(folders):
+        folders = [replace(folder, name=str(folder.directory)) for folder in folders]
     pages = [_run_page(folder, f"run{number}") for number, folder in enumerate(folders, 1)]
     environment = Environment(
         loader=PackageLoader("st_ssl.report", "."),
@@ -104,7 +107,7 @@ def _section(kind: str, title: str, make: Callable[[], dict[str, Any]]) -> Secti
 def _curves(run: RunFolder) -> dict[str, Any]:
     from st_ssl.report.curves import curve_panels
 
-    return {"panels": curve_panels(run)}
+    return {"panels": curve_panels(run), "gauge": any("feature_spread" in row for row in run.metrics)}
 
 
 def _views(run: RunFolder) -> dict[str, Any]:
@@ -117,7 +120,9 @@ def _pictures(run: RunFolder) -> dict[str, Any]:
     from st_ssl.report.pictures import method_samples
 
     samples, step = method_samples(run)
-    return {"samples": samples, "step": step} if samples else {}
+    if not samples:
+        return {}
+    return {"samples": samples, "step": step, "about": inspect.getdoc(type(run.method).pictures) or ""}
 
 
 def _embedding(run: RunFolder) -> list[Section]:
@@ -165,7 +170,7 @@ def _summary(run: RunFolder) -> dict[str, str]:
         "method": config.method.name,
         "encoder": config.encoder.name,
         "parameters": f"{count_parameters(run.method.encoder) / 1e6:.2f} M",
-        "clip": f"{clip.num_frames} frames of {clip.size} × {clip.size}, stride {clip.stride}",
+        "clip, T × H × W": f"{clip.num_frames} × {clip.size} × {clip.size}, stride {clip.stride}",
         "data": f"{root}{videos}",
         "steps": steps,
         "final loss": loss,

@@ -66,7 +66,9 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
     """``method.pictures`` of the same samples and the step of the weights; no samples for a method without any."""
     import torch
 
-    if type(run.method).pictures is _no_pictures():
+    from st_ssl.methods.base import Method
+
+    if type(run.method).pictures is Method.pictures:
         return [], 0
     method, step = run.trained
     batch, entries = _draw_batch(run)
@@ -79,12 +81,6 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
         strips = [([c.capitalize()], strip(clip[row], f"{c} of {name}")) for c, clip in clips.items()]
         samples.append(_sample(entry, strips))
     return samples, step
-
-
-def _no_pictures() -> object:
-    from st_ssl.methods.base import Method
-
-    return Method.pictures
 
 
 def _sample(entry: VideoEntry, strips: list[tuple[list[str], Picture]]) -> Sample:

@@ -74,14 +74,12 @@ def test_it_passes_over_what_tells_nothing() -> None:
 
 def test_a_network_trained_to_be_constant_sets_it_off() -> None:
     torch.manual_seed(0)
-    dial = Dial()
-    dial.layer = nn.Linear(16, 8)
-    dial.forward = lambda clip, keep=None: Features(pooled=dial.layer(clip))  # type: ignore[method-assign]
-    gauge, optimizer = CollapseGauge(dial), torch.optim.SGD(dial.layer.parameters(), lr=0.5)
+    dial, layer = Dial(), nn.Linear(16, 8)
+    gauge, optimizer = CollapseGauge(dial), torch.optim.SGD(layer.parameters(), lr=0.5)
     x, warnings = isotropic(64, 16).float(), 0
     for _ in range(300):
         optimizer.zero_grad()
-        (dial(x).pooled - 1).square().mean().backward()
+        (dial(layer(x)).pooled - 1).square().mean().backward()
         optimizer.step()
         warnings += gauge.read()[1] is not None
     assert warnings == 1

@@ -70,7 +70,13 @@ def test_caching_draws_the_same_dropout_in_both_passes(
     trainer = Trainer(load(data), Runtime(CPU))
     seen: list[Tensor] = []
     outputs = trainer.method.outputs
-    monkeypatch.setattr(trainer.method, "outputs", lambda views: seen.append((o := outputs(views))["first"]) or o)
+
+    def watched(views: list[View]) -> dict[str, Tensor]:
+        result = outputs(views)
+        seen.append(result["first"])
+        return result
+
+    monkeypatch.setattr(trainer.method, "outputs", watched)
     batch, _ = next(trainer._batches(0, 1))
     trainer.gradients(batch, 3, 0, 2)
     assert len(seen) == 4

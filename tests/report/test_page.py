@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from st_ssl.errors import MissingDependencyError, UserError
+from st_ssl.methods.videomae import VideoMAE
 from st_ssl.report.page import write_report
 
 from .conftest import BROKEN, LABEL, SCRIPT
@@ -102,9 +103,11 @@ def test_names_and_labels_are_text(page: Page) -> None:
 def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> None:
     for title in ("Loss", "Learning rate", "Gradient norm", "Feature spread", "Effective rank", "Waiting for data"):
         assert title in page.texts["run1-curves"]
-    assert page.texts["run1-views"].count("View 2") == 17
+    assert page.texts["run1-views"].count("View 2") == 18  # the broken one is replaced by another
     for caption in ("Input", "Visible", "Reconstruction"):
-        assert page.texts["run2-pictures"].count(caption) == 17
+        assert page.texts["run2-pictures"].count(caption) == 18
+    assert "reconstruction" in (VideoMAE.pictures.__doc__ or "")
+    assert (VideoMAE.pictures.__doc__ or "").split("\n")[0] in page.texts["run2-pictures"]
     assert "With the weights of step 9" in page.texts["run2-pictures"]
     for factor in ("scene", "shape", "motion", "tempo", "camera", "region"):
         assert page.texts["run1-neighbours"].count(f"✓ {factor}") + page.texts["run1-neighbours"].count(
@@ -143,6 +146,15 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_in_place(suite: list[Path]
     text = write_report([run], tmp_path / "report.html").read_text()
     assert f"With the weights of step {int(folders[-2][5:])}" in text
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == folders
+
+
+def test_runs_of_one_name_are_told_apart(suite: list[Path], tmp_path: Path) -> None:
+    runs = [tmp_path / parent / "seed" for parent in ("one", "two")]
+    for run in runs:
+        run.mkdir(parents=True)
+        shutil.copy(suite[0] / "config.yaml", run)
+    page = Page(write_report(runs, tmp_path / "report.html").read_text())
+    assert all(str(run) in page.texts["summary"] for run in runs)
 
 
 def test_unlabelled_videos_are_told_apart_by_which_they_are(suite: list[Path], tmp_path: Path) -> None:

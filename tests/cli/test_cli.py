@@ -1,0 +1,217 @@
+"""What a user sees of the command line: help at once, mistakes named, and runs that can be looked at beforehand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.runs import ROOT, call, metrics, tiny, train, write_config
+
+COMMANDS = ("pretrain", "prepare", "probe", "report")
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that finds this checkout first."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_without_torch(command: str) -> None:
+    code = f"""
+import sys
+sys.argv = ["{command}", "--help"]
+from st_ssl.cli import guarded
+from st_ssl.cli.{command} import main
+try:
+    guarded(main)
+finally:
+    print("heavy:", sorted({{"torch", "numpy", "pydantic", "rich", "av", "sklearn"}} & set(sys.modules)))
+"""
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {command}")
+    assert "example" in done.stdout
+    assert done.stdout.endswith("heavy: []\n")
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    done = python("-c", "import sys, st_ssl; print(st_ssl.__version__, sorted({'torch', 'numpy'} & set(sys.modules)))")
+    assert done.stdout.endswith("[]\n")
+
+
+def test_every_command_has_its_tool() -> None:
+    from st_ssl import cli
+
+    assert set(cli.COMMANDS) == set(COMMANDS) == {path.stem for path in (ROOT / "tools").glob("*.py")}
+    assert {path.stem for path in (ROOT / "st_ssl" / "cli").glob("*.py")} == set(COMMANDS) | {"__init__"}
+
+
+def test_st_ssl_lists_its_commands_and_knows_the_nearest() -> None:
+    for arguments in ((), ("--help",), ("-h",)):
+        done = python("-m", "st_ssl", *arguments)
+        assert done.returncode == 0
+        assert done.stdout.startswith("usage: st-ssl <command> [arguments]\n")
+        assert all(f"  {command} " in done.stdout for command in COMMANDS)
+    done = python("-m", "st_ssl", "pretrian")
+    assert done.returncode == 2
+    assert "no command 'pretrian'; did you mean 'pretrain'?" in done.stderr
+    done = python("-m", "st_ssl", "pretrain", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: st-ssl pretrain ")
+
+
+# -------------------------------------------------------------------- mistakes
+
+
+@pytest.fixture
+def config(videos: Path, tmp_path: Path) -> Path:
+    return write_config(tmp_path / "config.yaml", tiny(videos, tmp_path / "run"))
+
+
+def line_of(file: Path, start: str) -> int:
+    return next(n for n, line in enumerate(file.read_text().splitlines(), 1) if line.strip().startswith(start))
+
+
+def test_mistakes_in_overrides_are_named_all_at_once(config: Path) -> None:
+    code, out, err = call(
+        "pretrain", config, "engine.epoch=3", "engine.precision=fp31", "optim.lr=-1", "optim.weight_decay=much"
+    )
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
+    assert len(lines) == 4
+    assert err.startswith("error: ")
+    epoch, precision, lr, decay = (
+        next(line for line in lines if key in line) for key in ("epoch:", "prec", "lr", "dec")
+    )
+    assert "command line, 'engine.epoch=3': engine.epoch: unknown key; did you mean 'epochs'? (keys here: " in epoch
+    assert "command line, 'engine.precision=fp31': engine.precision: " in precision
+    assert all(word in precision for word in ("'fp32', 'bf16' or 'fp16'", "not 'fp31'", "did you mean 'fp"))
+    assert "optim.lr: " in lr
+    assert all(word in lr for word in ("greater than", "0", "not -1"))
+    assert "optim.weight_decay: " in decay
+    assert all(word in decay for word in ("number", "not 'much'"))
+
+
+def test_mistakes_in_the_file_are_named_with_their_line(config: Path) -> None:
+    config.write_text(
+        config.read_text().replace("  name: cvrl", "  name: cvlr").replace("  batch_size: 4", "  batchsize: 4")
+    )
+    code, out, err = call("pretrain", config)
+    assert (code, out) == (2, "")
+    name, key = (f"{config}:{line_of(config, text)}" for text in ("name: cvlr", "batchsize"))
+    assert f"{key}: engine.batchsize: unknown key; did you mean 'batch_size'? (keys here: epochs, " in err
+    assert f"{name}: method.name: no method named 'cvlr'; did you mean 'cvrl'? (there are: " in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("engine.epochs",), "error: 'engine.epochs': expected dotted.key=value, for example engine.epochs=10\n"),
+        (("method.name=videomea",), "method.name: no method named 'videomea'; did you mean 'videomae'?"),
+        (("data.root=null", "data.synthetic.num_trian=3"), "unknown key; did you mean 'num_train'?"),
+    ],
+)
+def test_one_mistake(config: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = call("pretrain", config, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_mistakes_that_show_later_have_no_traceback_either(config: Path, tmp_path: Path) -> None:
+    from st_ssl.cli import guarded
+    from st_ssl.engine.run_config import load_runs
+
+    def of(*arguments: str) -> int:
+        def command() -> None:
+            train(load_runs(config, arguments)[0].config.model_dump(mode="json"))
+
+        return guarded(command)
+
+    assert of("engine.batch_size=7", "engine.accumulate=2") == 2
+    assert of(f"data.root={tmp_path / 'nowhere'}") == 1
+    assert of("method.name=videomae") == 2  # needs another encoder
+
+
+def test_a_config_that_is_not_there_is_answered_with_one_that_is(config: Path) -> None:
+    code, _, err = call("pretrain", config.with_name("confg.yaml"))
+    assert code == 2
+    assert err == f"error: {config.with_name('confg.yaml')}: no such file; did you mean {str(config)!r}?\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    from st_ssl.cli import guarded
+    from st_ssl.errors import ConfigError, DataError
+
+    def failing(error: BaseException) -> int:
+        def command() -> int:
+            raise error
+
+        return guarded(command)
+
+    with pytest.raises(ZeroDivisionError):
+        failing(ZeroDivisionError())
+    assert failing(ConfigError("a key")) == 2
+    assert failing(DataError("a folder")) == 1
+    assert failing(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "error: a key\nerror: a folder\ninterrupted\n"
+
+
+# -------------------------------------------------------------------- looking before running
+
+
+def test_the_printed_config_is_complete_and_can_be_run(config: Path, tmp_path: Path) -> None:
+    code, out, err = call("pretrain", config, "--print-config", "engine.epochs=1")
+    assert (code, err) == (0, "")
+    assert not (tmp_path / "run").exists()
+    data = yaml.safe_load(out)
+    assert data["engine"]["epochs"] == 1
+    assert data["engine"]["keep_last"] == 2
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(out)
+    train(yaml.safe_load(out))
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert saved == data
+    assert len(metrics(tmp_path / "run")) == 3
+
+
+def test_a_dry_run_tells_the_costs_and_writes_nothing(config: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = call("pretrain", config, "--dry-run")
+    assert code == 0, err
+    assert sorted(tmp_path.rglob("*")) == before
+    for line in (
+        "views (B, T, H, W, C)", "(4, 4, 32, 32, 3) and (4, 4, 32, 32, 3)", "encoder parameters", "method parameters",
+        "memory", "GiB", "clips/s", "12 (4 epochs of 3)", "time for the run", "min",
+    ):  # fmt: skip
+        assert line in out, line
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    quickstart = ROOT / "configs" / "quickstart" / "video.yaml"
+    for arguments in (["--help"], [str(quickstart), "--print-config"]):
+        tool = shlex.join([sys.executable, str(ROOT / "tools" / "pretrain.py"), *arguments])
+        done = subprocess.run(
+            ["bash", "-c", f"{tool} | true; echo ${{PIPESTATUS[0]}}"],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert done.stdout == "141\n"

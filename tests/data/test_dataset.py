@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from st_ssl.augment.masking import MaskConfig
+from st_ssl.augment.video import VideoAugment, VideoAugmentConfig, centre_crop
+from st_ssl.data.base import Batch
+from st_ssl.data.loader import build_loader
+from st_ssl.data.order import Order, StepSampler
+from st_ssl.data.video import dataset as module
+from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource, collate
+from st_ssl.data.video.plans import ClipPair, EvenClips
+from st_ssl.data.video.views import VideoViews
+from st_ssl.errors import DataError
+from st_ssl.types import VideoEntry
+from tests.runs import write_video
+
+VIEWS = VideoViews(
+    ClipPair(4, 2), VideoAugment(VideoAugmentConfig(), size=16), MaskConfig(kind="random", ratio=0.5), (2, 2, 2)
+)
+
+
+def entries_of(folder: Path) -> list[VideoEntry]:
+    return [VideoEntry(str(path)) for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture
+def broken(videos: Path, tmp_path: Path) -> list[VideoEntry]:
+    """Twelve videos; numbers 3 and 4 are broken."""
+    entries = entries_of(videos)
+    (tmp_path / "text.mp4").write_text("not a video")
+    entries[3] = VideoEntry(str(tmp_path / "missing.mp4"))
+    entries[4] = VideoEntry(str(tmp_path / "text.mp4"))
+    return entries
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    found = [batch.indices, batch.wanted]
+    for view in batch.views:
+        assert view.keep is not None
+        assert view.masked is not None
+        found += [view.frames, view.frame_index, view.keep, view.masked, *view.params.values()]
+    return found
+
+
+def test_shapes_and_types(videos: Path) -> None:
+    dataset = VideoDataset(entries_of(videos), VIEWS)
+    batch = collate([dataset[0, i] for i in (5, 2, 7)])
+    assert batch.indices.tolist() == batch.wanted.tolist() == [5, 2, 7]
+    assert batch.bad == []
+    assert len(batch.views) == 2
+    for view in batch.views:
+        assert view.frames.shape == (3, 4, 16, 16, 3)
+        assert view.frames.dtype == torch.uint8
+        assert view.frame_index.shape == (3, 4)
+        assert view.frame_index.dtype == torch.int64
+        assert {tuple(value.shape[:2]) for value in view.params.values()} == {(3, 1)}  # no time axis: consistent
+        assert view.keep is not None
+        assert view.masked is not None
+        assert view.keep.shape == view.masked.shape == (3, 4)
+    assert not torch.equal(batch.views[0].params["box"], batch.views[1].params["box"])
+    assert not torch.equal(batch.views[0].keep, batch.views[1].keep)  # type: ignore[arg-type]
+
+
+def test_frames_are_those_of_the_indices(videos: Path) -> None:
+    views = VideoViews(ClipPair(3, 2), centre_crop(48))
+    sample = VideoDataset(entries_of(videos), views)[0, 1]
+    assert sample.views is not None
+    with module.open_video(str(videos / "01.mp4")) as reader:
+        for view in sample.views:
+            wanted = sorted({int(i) for i in view.frame_index})
+            truth = dict(reader.frames(wanted))
+            expected = np.stack([truth[int(i)][:, 8:56] for i in view.frame_index])
+            assert np.abs(view.frames.astype(int) - expected).max() <= 1
+
+
+def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+
+    def spying(path: str, backend: Any) -> Any:
+        reader = open_video(path, backend)
+        frames = reader.frames
+        reader.frames = lambda indices: (asked.append(list(indices)), frames(indices))[1]  # type: ignore[method-assign]
+        return reader
+
+    open_video = module.open_video
+    monkeypatch.setattr(module, "open_video", spying)
+    sample = VideoDataset(entries_of(videos), VIEWS)[0, 0]
+    assert sample.views is not None
+    assert asked == [sorted({int(i) for view in sample.views for i in view.frame_index})]
+
+
+def test_views_do_not_depend_on_workers_or_order(broken: list[VideoEntry]) -> None:
+    dataset = VideoDataset(broken, VIEWS, seed=3)
+    order = Order(3, num_samples=12, batch_size=4)
+    runs = [list(build_loader(dataset, StepSampler(order, 0, 6), collate, workers)) for workers in (0, 1, 2)]
+    for batches in zip(*runs, strict=True):
+        alone, *others = map(tensors, batches)
+        for other in others:
+            assert all(torch.equal(a, b) for a, b in zip(alone, other, strict=True))
+        assert batches[0].bad == batches[1].bad == batches[2].bad
+    steps = list(range(6))
+    random.Random(0).shuffle(steps)
+    for step in steps:
+        again = collate([dataset[key] for key in reversed(order.step(step))])
+        flipped = [tensor.flip(0) for tensor in tensors(again)]
+        assert all(torch.equal(a, b) for a, b in zip(flipped, tensors(runs[0][step]), strict=True))
+
+
+def test_draws_differ_by_seed_pass_and_sample(videos: Path) -> None:
+    dataset = VideoDataset([VideoEntry(str(videos / "00.mp4"))] * 2, VIEWS)
+    other = VideoDataset([VideoEntry(str(videos / "00.mp4"))], VIEWS, seed=1)
+    batches = [collate([s]) for s in (dataset[0, 0], dataset[1, 0], dataset[0, 1], other[0, 0])]
+    boxes = {tuple(batch.views[0].params["box"].flatten().tolist()) for batch in batches}
+    assert len(boxes) == 4
+
+
+def test_broken_files_are_replaced_by_a_rule_and_listed(broken: list[VideoEntry]) -> None:
+    samples = [VideoDataset(broken, VIEWS, seed=3)[0, 3] for _ in range(2)]
+    assert samples[0].wanted == 3
+    assert samples[0].index == samples[1].index not in (3, 4)
+    assert [bad.path for bad in samples[0].bad][0] == broken[3].path
+    assert samples[0].bad[0].reason == "file is missing"
+    chosen = [VideoDataset(broken, VIEWS, seed=3)[epoch, 3] for epoch in range(20)]
+    assert len({sample.index for sample in chosen}) > 5  # not always the same one
+    assert any(len(sample.bad) == 2 for sample in chosen)  # a replacement may be broken, too
+    batch = collate([VideoDataset(broken, VIEWS, seed=3)[0, i] for i in (2, 3, 3, 4)])
+    assert batch.indices[0] == 2
+    assert batch.wanted.tolist() == [2, 3, 3, 4]
+    assert sorted({bad.path for bad in batch.bad}) == sorted([broken[3].path, broken[4].path])
+    assert len(batch.bad) == len(set(batch.bad))
+    assert batch.views[0].frames.shape[0] == 4
+
+
+def test_a_video_of_one_frame_is_broken(videos: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "still.mp4", 0, num_frames=1)
+    entries = [VideoEntry(str(tmp_path / "still.mp4")), VideoEntry(str(videos / "00.mp4"))]
+    sample = VideoDataset(entries, VIEWS)[0, 0]
+    assert sample.index == 1
+    assert [bad.reason for bad in sample.bad] == ["has a single frame: a clip needs at least 2"]
+
+
+def test_a_video_of_two_frames_is_played_in_a_loop(tmp_path: Path) -> None:
+    write_video(tmp_path / "short.mp4", 0, num_frames=2)
+    sample = VideoDataset([VideoEntry(str(tmp_path / "short.mp4"))], VideoViews(EvenClips(5, 1), centre_crop(16)))[0, 0]
+    assert sample.views is not None
+    assert sample.views[0].frame_index.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_nothing_usable_is_a_batch_without_views(videos: Path, tmp_path: Path) -> None:
+    entries = [VideoEntry(str(tmp_path / f"{i}.mp4")) for i in range(30)]
+    sample = VideoDataset(entries, VIEWS)[0, 7]
+    assert sample.views is None
+    assert len({bad.path for bad in sample.bad}) == 1 + module.MAX_REPLACEMENTS
+    good = VideoDataset(entries_of(videos), VIEWS)[0, 0]
+    batch = collate([good, sample])
+    assert batch.views == []
+    assert batch.wanted.tolist() == [0, 7]
+    assert len(batch.bad) == 1 + module.MAX_REPLACEMENTS
+
+
+def test_batches_split_in_order(videos: Path) -> None:
+    dataset = VideoDataset(entries_of(videos), VIEWS)
+    whole = collate([dataset[0, i] for i in range(4)])
+    parts = whole.split(2)
+    assert [part.wanted.tolist() for part in parts] == [[0, 1], [2, 3]]
+    for a, b in zip(tensors(whole), zip(*map(tensors, parts), strict=True), strict=True):
+        assert torch.equal(a, torch.cat(b))
+
+
+def test_the_source_of_a_configuration(videos: Path, tmp_path: Path) -> None:
+    source = VideoSource(VideoDataConfig(root=str(videos), num_workers=1, epoch_size=5, max_bad_share=0.5))
+    assert (source.num_workers, source.epoch_size, source.max_bad_share) == (1, 5, 0.5)
+    assert [entry.path for entry in source.entries()] == [str(videos / f"{i:02d}.mp4") for i in range(12)]
+    (tmp_path / "list.txt").write_text("03.mp4 a\n01.mp4 b\n")
+    listed = VideoSource(VideoDataConfig(root=str(videos), list=str(tmp_path / "list.txt"))).entries()
+    assert [(Path(e.path).name, e.labels) for e in listed] == [("03.mp4", {"label": "a"}), ("01.mp4", {"label": "b"})]
+    with pytest.raises(DataError, match="no videos to read"):
+        source.dataset([], VIEWS)
+
+
+@pytest.mark.parametrize("reader", ["pyav", "decord"])
+def test_the_reader_that_is_asked_for_is_used(videos: Path, reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reader == "decord":
+        pytest.importorskip("decord")
+    used: list[str] = []
+    open_video = module.open_video
+    monkeypatch.setattr(module, "open_video", lambda path, how: (used.append(how), open_video(path, how))[1])
+    source = VideoSource(VideoDataConfig(root=str(videos), reader=reader))
+    assert source.dataset(source.entries(), VIEWS)[0, 0].views is not None
+    assert used == [reader]

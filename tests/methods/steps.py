@@ -1,0 +1,59 @@
+"""A method at a tiny size and what it is fed: views as the workers cut them, of videos of noise, without files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from st_ssl.data.video.views import stack_views
+from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig, random_encoder
+from st_ssl.errors import ConfigError
+from st_ssl.methods.base import METHODS, Method
+from st_ssl.types import RawView, VideoMeta
+
+INPUT = InputConfig(num_frames=4, stride=2, size=16)
+TINY_ENCODERS: list[dict[str, Any]] = [
+    {"name": "r3d", "depth": 10, "width": 4},
+    {"name": "video_vit", "dim": 24, "depth": 2, "heads": 3, "patch": 4},
+]
+
+
+class NoiseReader:
+    """A video of 20 frames of blocky noise, 32 × 24 pixels, that depends on ``seed`` alone."""
+
+    meta = VideoMeta(num_frames=20, fps=25.0, width=32, height=24)
+
+    def __init__(self, seed: int) -> None:
+        blocks = np.random.default_rng(seed).integers(0, 256, (20, 6, 8, 3), dtype=np.uint8)
+        self.pixels = blocks.repeat(4, axis=1).repeat(4, axis=2)
+
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        return ((i, self.pixels[i]) for i in indices)
+
+
+def tiny_encoder(row: dict[str, Any]) -> Encoder:
+    return random_encoder(ENCODERS.config(row["name"]).model_validate(row), INPUT, seed=0)
+
+
+def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Method:
+    """The method around ``encoder``, or around the first tiny one that suits it."""
+    import torch
+
+    config = METHODS.config(name).model_validate({"name": name, **settings})
+    refusals = []
+    for row in [encoder] if encoder else TINY_ENCODERS:
+        torch.manual_seed(0)
+        try:
+            return METHODS.build(config, tiny_encoder(row)).train()
+        except ConfigError as error:
+            refusals.append(str(error))
+    pytest.fail(f"no row of TINY_ENCODERS suits {name!r}: add one ({refusals})")
+
+
+def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[RawView]:
+    """The views that ``method`` declares, of ``batch`` videos."""
+    views: Any = method.views
+    return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in range(first, first + batch)])
