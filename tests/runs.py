@@ -19,7 +19,7 @@ from st_ssl.engine.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-TIMING = {"clips_per_second", "data_wait"}
+TIMING = {"clips_per_second", "data_wait", "seconds"}
 
 _METHODS: dict[str, dict[str, Any]] = {
     "cvrl": {

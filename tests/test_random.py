@@ -15,7 +15,12 @@ def test_draws_are_pinned() -> None:
     assert keyed_seed(0) == 7012007150965464861
     assert keyed_seed(7, "step", 12) == 5308758947593429309
     np.testing.assert_array_equal(keyed_rng(7, "order", 0).permutation(8), [4, 6, 7, 3, 1, 2, 0, 5])
-    np.testing.assert_allclose(keyed_rng(7, 0, 3, "augment", 1).random(3), [0.3467185194010458, 0.26346426997689143, 0.22055151983884358], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        keyed_rng(7, 0, 3, "augment", 1).random(3),
+        [0.3467185194010458, 0.26346426997689143, 0.22055151983884358],
+        rtol=0,
+        atol=1e-15,
+    )
 
 
 def test_each_generator_starts_afresh() -> None:

@@ -39,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("config", type=Path, help="a YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys that replace those of the file")
+    parser.add_argument("--only", metavar="NAME", help="of a file with several runs, this one alone")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--dry-run", action="store_true", help="build everything, run a step, tell the costs and stop")
     return parser.parse_intermixed_args()
@@ -50,6 +51,8 @@ def main() -> None:
     from st_ssl.engine.run_config import load_runs
 
     runs = load_runs(arguments.config, arguments.overrides)
+    if arguments.only is not None:
+        runs = _chosen(runs, arguments.only)
     if arguments.print_config:
         _print_configs(runs)
         return
@@ -63,6 +66,15 @@ def main() -> None:
                 _pretrain(run, runtime)
         if runtime.is_main and not arguments.dry_run and any(run.config.report.enabled for run in runs):
             _report(runs)
+
+
+def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
+    from st_ssl.errors import ConfigError, nearest
+
+    names = [run.name for run in runs]
+    if name not in names:
+        raise ConfigError(f"--only {name}: no such run{nearest(name, names)} (there are: {', '.join(names)})")
+    return [run for run in runs if run.name == name]
 
 
 def _print_configs(runs: list[NamedRun]) -> None:

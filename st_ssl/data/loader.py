@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ def _start_worker(worker: int) -> None:
     # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.setpgid(0, 0)  # a signal to the whole group (torchrun, schedulers) must not take the workers from the parent
 
 
 def build_loader(

@@ -23,8 +23,8 @@ def check_precision(method: nn.Module, precision: str, device: torch.device) -> 
     of small 3D convolutions uninitialised (seen in torch 2.15; finite garbage as often as not)."""
     if device.type == "cpu" and precision != "fp32" and any(isinstance(m, nn.Conv3d) for m in method.modules()):
         raise ConfigError(
-            f"engine.precision={precision}: on a CPU torch gives wrong gradients for 3D convolutions in this precision; "
-            "use fp32, or an encoder without them, such as video_vit"
+            f"engine.precision={precision}: on a CPU torch gives wrong gradients for 3D convolutions in this "
+            "precision; use fp32, or an encoder without them, such as video_vit"
         )
 
 

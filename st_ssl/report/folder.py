@@ -110,10 +110,5 @@ class RunFolder:
         return torch.device("cuda" if self.config.engine.device != "cpu" and torch.cuda.is_available() else "cpu")
 
     def seconds(self) -> float:
-        """How long the logged steps took, from their rates: each row's holds since the row before."""
-        batch = min(self.config.engine.batch_size, max(1, len(self.entries))) * self.method.views.num_views
-        total, before = 0.0, 0.0
-        for row in self.metrics:
-            total += (row["step"] - before) * batch / max(row.get("clips_per_second", 0.0), 1e-9)
-            before = row["step"]
-        return total
+        """How long the logged steps took."""
+        return float(sum(row.get("seconds", 0.0) for row in self.metrics))

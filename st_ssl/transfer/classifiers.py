@@ -32,6 +32,8 @@ def linear_predict(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
+    if len(np.unique(labels)) < 2:
+        return np.full(len(test), labels[0]), strengths[0]  # nothing to tell apart, which sklearn refuses
     scaler = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)
 
@@ -67,7 +69,7 @@ class AttentiveProbes(nn.Module):
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """Tokens [B, L, D] to the logits of each target, [B, classes] each."""
-        targets, heads, dim = self.query.shape
+        targets, heads, _ = self.query.shape
         weights = (tokens @ self.query.flatten(0, 1).T).softmax(1)
         pooled = (weights.transpose(1, 2) @ tokens).unflatten(1, (targets, heads))
         values = torch.einsum("bthd,thde->bthe", pooled, self.value).flatten(2)

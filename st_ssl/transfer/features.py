@@ -55,12 +55,13 @@ def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) 
     videos that depends on their names alone; and without labels the first half of each video in time against its
     second half, to be told apart by which video they are from.
     """
-    by_split: dict[str, list[VideoEntry]] = {}
-    for entry in entries:
-        by_split.setdefault(entry.split, []).append(entry)
     if not target_names(entries):
         chosen = [replace(e, labels={INSTANCE: e.path}) for e in _limit(list(entries), limit)]
         return Split(chosen, (0.0, 0.5)), Split(chosen, (0.5, 1.0))
+    by_split: dict[str, list[VideoEntry]] = {}
+    entries = [entry for entry in entries if entry.labels]
+    for entry in entries:
+        by_split.setdefault(entry.split, []).append(entry)
     test = by_split.get("test") or by_split.get("val")
     train = by_split.get("train", [])
     if not test or not train:
@@ -77,11 +78,15 @@ def _limit(entries: list[VideoEntry], limit: int) -> list[VideoEntry]:
     return [entries[i] for i in sorted(keyed_rng("limit", len(entries)).permutation(len(entries))[:limit])]
 
 
-def classes_of(*splits: Split) -> dict[str, list[str]]:
-    """Each target's classes, sorted; targets with a single class say nothing and are left out."""
-    entries = [entry for split in splits for entry in split.entries]
-    classes = {name: sorted({e.labels[name] for e in entries if name in e.labels}) for name in target_names(entries)}
-    return {name: values for name, values in classes.items() if len(values) > 1}
+def classes_of(train: Split, test: Split) -> dict[str, list[str]]:
+    """Each target's classes, sorted. A target with a single class in the training part, or without a label in the test
+    part, says nothing and is left out."""
+    result = {}
+    for name in target_names(train.entries):
+        known, asked = ({e.labels[name] for e in part.entries if name in e.labels} for part in (train, test))
+        if len(known) > 1 and asked:
+            result[name] = sorted(known | asked)
+    return result
 
 
 def collect_clips(
@@ -161,7 +166,7 @@ def encode(encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.devi
 
 
 def shrunken_pixels(clips: ClipSet, frames: int = 4, size: int = 8) -> np.ndarray:
-    """The trivial baseline: ``frames`` frames of each clip at ``size`` × ``size`` pixels, float [N, frames × size² × 3]."""
+    """The trivial baseline: ``frames`` frames of each clip at ``size`` × ``size`` pixels, [N, frames × size² × 3]."""
     from torch.nn.functional import adaptive_avg_pool3d
 
     clip = clips.raw.frames.permute(0, 4, 1, 2, 3)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from st_ssl import cli
 from tests.runs import ROOT, call, metrics, tiny, train, write_config
 
-COMMANDS = ("pretrain", "prepare", "probe", "report")
+COMMANDS = tuple(cli.COMMANDS)
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,9 +54,11 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_every_command_has_its_tool() -> None:
-    from st_ssl import cli
-
-    assert set(cli.COMMANDS) == set(COMMANDS) == {path.stem for path in (ROOT / "tools").glob("*.py")}
+    assert (
+        {"pretrain", "prepare", "probe", "report"}
+        <= set(COMMANDS)
+        == {path.stem for path in (ROOT / "tools").glob("*.py")}
+    )
     assert {path.stem for path in (ROOT / "st_ssl" / "cli").glob("*.py")} == set(COMMANDS) | {"__init__"}
 
 

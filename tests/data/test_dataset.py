@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,12 @@ def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.Mo
     def spying(path: str, backend: Any) -> Any:
         reader = open_video(path, backend)
         frames = reader.frames
-        reader.frames = lambda indices: (asked.append(list(indices)), frames(indices))[1]  # type: ignore[method-assign]
+
+        def noted(indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+            asked.append(list(indices))
+            return frames(indices)
+
+        monkeypatch.setattr(reader, "frames", noted)
         return reader
 
     open_video = module.open_video
@@ -125,7 +131,7 @@ def test_broken_files_are_replaced_by_a_rule_and_listed(broken: list[VideoEntry]
     samples = [VideoDataset(broken, VIEWS, seed=3)[0, 3] for _ in range(2)]
     assert samples[0].wanted == 3
     assert samples[0].index == samples[1].index not in (3, 4)
-    assert [bad.path for bad in samples[0].bad][0] == broken[3].path
+    assert samples[0].bad[0].path == broken[3].path
     assert samples[0].bad[0].reason == "file is missing"
     chosen = [VideoDataset(broken, VIEWS, seed=3)[epoch, 3] for epoch in range(20)]
     assert len({sample.index for sample in chosen}) > 5  # not always the same one
@@ -191,7 +197,12 @@ def test_the_reader_that_is_asked_for_is_used(videos: Path, reader: Any, monkeyp
         pytest.importorskip("decord")
     used: list[str] = []
     open_video = module.open_video
-    monkeypatch.setattr(module, "open_video", lambda path, how: (used.append(how), open_video(path, how))[1])
+
+    def noted(path: str, backend: Any) -> Any:
+        used.append(backend)
+        return open_video(path, backend)
+
+    monkeypatch.setattr(module, "open_video", noted)
     source = VideoSource(VideoDataConfig(root=str(videos), reader=reader))
     assert source.dataset(source.entries(), VIEWS)[0, 0].views is not None
     assert used == [reader]

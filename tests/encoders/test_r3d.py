@@ -60,8 +60,10 @@ def test_slow_variant_of_cvrl() -> None:
     with torch.device("meta"):
         encoder = R3D(R3DConfig(**SLOW), InputConfig(num_frames=16, size=224)).eval()
         shapes: list[tuple[int, ...]] = []
-        for part in (encoder.stem, encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4):
-            part.register_forward_hook(lambda _module, _args, out: shapes.append(tuple(out.shape[1:])))
+        for part in ("stem", "layer1", "layer2", "layer3", "layer4"):
+            encoder.get_submodule(part).register_forward_hook(
+                lambda _module, _args, out: shapes.append(tuple(out.shape[1:]))
+            )
         encoder(torch.empty(1, 3, 16, 224, 224))
     # 16 frames: the stem halves time, the pooling and all later stages leave it alone.
     assert shapes == [(64, 8, 56, 56), (256, 8, 56, 56), (512, 8, 28, 28), (1024, 8, 14, 14), (2048, 8, 7, 7)]

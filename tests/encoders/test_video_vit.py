@@ -149,7 +149,9 @@ def test_sincos_tables_of_a_grid() -> None:
 
 
 def test_sizes_that_do_not_divide_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"input\.size 20 must be multiples of encoder\.tubelet 2 and encoder\.patch 8"):
+    with pytest.raises(
+        ConfigError, match=r"input\.size 20 must be multiples of encoder\.tubelet 2 and encoder\.patch 8"
+    ):
         VideoViT(VideoViTConfig(**TINY), InputConfig(num_frames=4, size=20))
     with pytest.raises(ConfigError, match=r"input\.num_frames 3 "):
         VideoViT(VideoViTConfig(**TINY), InputConfig(num_frames=3, size=16))

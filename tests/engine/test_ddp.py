@@ -111,24 +111,24 @@ def test_torchrun_writes_one_set_of_files_stops_on_sigterm_and_resumes(videos: P
     listing = tmp_path / "list.txt"
     listing.write_text("\n".join([*(str(path) for path in sorted(videos.iterdir())), "missing.mp4"]))
     run, single = tmp_path / "run", tmp_path / "single"
-    config = write_config(tmp_path / "config.yaml", tiny(listing, run, engine={"epochs": 60}))
+    config = write_config(tmp_path / "config.yaml", tiny(listing, run, engine={"epochs": 30}))
     process = torchrun(config)
     out = stop_midway(process, run, signal.SIGTERM, to_all=False)
     assert process.returncode != 0
-    assert "of 180, saved in" in out, out
+    assert "of 90, saved in" in out, out
     step = load_checkpoint(max((run / "checkpoints").glob("step_*"))).step
-    assert 4 <= step < 180
+    assert 4 <= step < 90
     assert metrics(run)[-1]["step"] == step
 
     process = torchrun(config, "data.num_workers=1")
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
-    assert f"going on from step {step} of 180" in out
-    assert [row["step"] for row in metrics(run)] == list(range(1, 181))
+    assert f"going on from step {step} of 90" in out
+    assert [row["step"] for row in metrics(run)] == list(range(1, 91))
     bad = [json.loads(line) for line in (run / "bad_samples.jsonl").read_text().splitlines()]
     assert [row["path"].rsplit("/")[-1] for row in bad] == ["missing.mp4"]
 
-    train(tiny(listing, single, engine={"epochs": 60}), stop_at=1)
+    train(tiny(listing, single, engine={"epochs": 30}), stop_at=1)
     assert metrics(run)[0]["loss"] == pytest.approx(metrics(single)[0]["loss"], abs=1e-5)
     assert sorted(path.name for path in run.iterdir()) == sorted(
         [*(path.name for path in single.iterdir() if path.name != "bad_samples.jsonl"), "bad_samples.jsonl"]

@@ -16,9 +16,11 @@ import torch
 
 from st_ssl.engine.checkpoint import load_checkpoint
 from st_ssl.engine.console import MetricsFile
-from st_ssl.engine.runtime import Preempted, start_runtime
+from st_ssl.engine.run_config import load_runs
+from st_ssl.engine.runtime import Preempted, Runtime, start_runtime
+from st_ssl.engine.trainer import Trainer
 from st_ssl.errors import ConfigError
-from tests.runs import call, load, metrics, start, tiny, train, weights, write_config
+from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
 
 EMA: dict[str, Any] = {"engine": {"ema": 0.9, "clip_grad": 1.0}}
 
@@ -247,7 +249,7 @@ def test_outside_training_a_signal_ends_the_process_at_once() -> None:
 def test_the_saved_config_gives_the_same_run_and_a_finished_one_is_left_alone(videos: Path, tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     train(tiny(videos, run, engine={"epochs": 1}))
-    assert call("pretrain", run / "config.yaml", f"output_dir={again}", "probe=null")[0] == 0
+    Trainer(load_runs(run / "config.yaml", [f"output_dir={again}", "probe=null"])[0].config, Runtime(CPU)).fit()
     assert_same_run(run, again)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     code, _, err = call("pretrain", run / "config.yaml")
@@ -256,8 +258,6 @@ def test_the_saved_config_gives_the_same_run_and_a_finished_one_is_left_alone(vi
 
 
 def test_probe_null_switches_the_probe_off(videos: Path, tmp_path: Path) -> None:
-    from st_ssl.engine.run_config import load_runs
-
     data = tiny(videos, tmp_path / "run") | {"probe": {"seeds": 2}}
     file = write_config(tmp_path / "config.yaml", data)
     assert load_runs(file)[0].config.probe is not None

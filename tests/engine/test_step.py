@@ -13,6 +13,7 @@ from torch import Tensor
 from st_ssl.data.video.views import VideoViews
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer, TrainingError
+from st_ssl.errors import ConfigError
 from st_ssl.heads.mlp import projector
 from st_ssl.types import RawView, View
 from tests.runs import CPU, load, metrics, tiny, train, weights
@@ -106,11 +107,17 @@ def test_accumulated_runs_resume_exactly(videos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["cvrl", "videomae"])
 def test_bf16_follows_fp32_and_keeps_the_weights_in_fp32(videos: Path, tmp_path: Path, method: str) -> None:
     for precision in ("fp32", "bf16"):
-        train(tiny(videos, tmp_path / precision, method, engine={"precision": precision, "epochs": 1}))
+        data = tiny(videos, tmp_path / precision, method, engine={"precision": precision, "epochs": 1})
+        train(data | {"encoder": VIT})
     full, half = metrics(tmp_path / "fp32"), metrics(tmp_path / "bf16")
     assert full[0]["loss"] != half[0]["loss"]
     assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
     assert {t.dtype for t in weights(tmp_path / "bf16").values() if t.is_floating_point()} == {torch.float32}
+
+
+def test_bf16_of_3d_convolutions_is_refused_on_a_cpu(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"engine\.precision=bf16: .*3D convolutions"):
+        Trainer(load(tiny(videos, tmp_path / "run", engine={"precision": "bf16"})), Runtime(CPU))
 
 
 # -------------------------------------------------------------------- fp16

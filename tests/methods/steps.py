@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from st_ssl.data.video.views import stack_views
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig, random_encoder
@@ -40,12 +41,12 @@ def tiny_encoder(row: dict[str, Any]) -> Encoder:
 
 def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Method:
     """The method around ``encoder``, or around the first tiny one that suits it."""
-    import torch
-
     config = METHODS.config(name).model_validate({"name": name, **settings})
+    torch.manual_seed(0)
+    if encoder is not None:
+        return METHODS.build(config, tiny_encoder(encoder)).train()
     refusals = []
-    for row in [encoder] if encoder else TINY_ENCODERS:
-        torch.manual_seed(0)
+    for row in TINY_ENCODERS:
         try:
             return METHODS.build(config, tiny_encoder(row)).train()
         except ConfigError as error:

@@ -32,7 +32,7 @@ def prepared(method: Method, batch: int = 4) -> list[View]:
 def test_one_step(name: str) -> None:
     method = small(name)
     result = method(prepared(method))
-    assert {scalar: tensor.shape for scalar, tensor in result.items()} == {scalar: () for scalar in result}
+    assert {scalar: tensor.shape for scalar, tensor in result.items()} == dict.fromkeys(result, ())
     assert all(tensor.isfinite() for tensor in result.values())
     assert result["loss"].requires_grad
     result["loss"].backward()

@@ -115,10 +115,11 @@ def on_one_rank(rank: int, world_size: int) -> dict[str, Tensor]:
 def test_processes_together_give_the_gradients_of_one(tmp_path: Path) -> None:
     alone = on_one_rank(0, 1)
     ranks = run_ranks(on_one_rank, 2, tmp_path)
-    close = {"rtol": 0, "atol": 1e-12}
     for view in ("first", "second"):
         together = torch.cat([result[view] for result in ranks]) / 2  # the mean loss of all processes
-        torch.testing.assert_close(together, alone[view], **close)
+        torch.testing.assert_close(together, alone[view], rtol=0, atol=1e-12)
     for scalar in ("loss", "accuracy", "weight"):
-        torch.testing.assert_close(torch.stack([result[scalar] for result in ranks]).mean(0), alone[scalar], **close)
+        torch.testing.assert_close(
+            torch.stack([result[scalar] for result in ranks]).mean(0), alone[scalar], rtol=0, atol=1e-12
+        )
     assert abs(ranks[0]["loss"] - alone["loss"]) > 1e-3  # each process has rows of its own

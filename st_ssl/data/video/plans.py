@@ -88,7 +88,7 @@ class EvenClips:
     jitter: float = 0.0
 
     def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]:
-        low, high = (int(round(share * meta.num_frames)) for share in self.span)
+        low, high = (round(share * meta.num_frames) for share in self.span)
         low = min(low, meta.num_frames - 1)  # a span of less than half a frame at the very end
         frames = max(1, high - low)
         last = last_start(self.num_frames, self.stride, frames)
