@@ -47,7 +47,7 @@ class _GatherWithGradient(torch.autograd.Function):
 
 def gather_with_gradient(x: Tensor) -> Tensor:
     """Rows of all processes in rank order, [B, D] to [world × B, D]; every process must bring equally many."""
-    return _GatherWithGradient.apply(x) if is_distributed() else x  # type: ignore[no-untyped-call]
+    return _GatherWithGradient.apply(x) if is_distributed() else x
 
 
 def max_over_ranks(values: list[float], device: torch.device) -> list[float]:

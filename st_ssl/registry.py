@@ -6,10 +6,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import Field
-from typing_extensions import Annotated
 
 from st_ssl.config import Config
 from st_ssl.errors import ConfigError, nearest

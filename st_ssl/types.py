@@ -1,4 +1,4 @@
-"""What the rooms hand to each other. Shapes: B batch, V views, T frames, H W size, C channels, L tokens, D embedding."""
+"""What the rooms hand to each other. B batch, V views, T frames, H W size, C channels, L tokens, D embedding."""
 
 from __future__ import annotations
 

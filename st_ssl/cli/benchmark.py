@@ -23,11 +23,15 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=["visible"], help="what to measure")
-    parser.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the video transformer")
+    parser.add_argument(
+        "--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the video transformer"
+    )
     parser.add_argument("--size", type=int, default=112, help="pixels (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=16, help="frames (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="clips (default: %(default)s)")
-    parser.add_argument("--ratio", type=float, default=0.9, help="share of tokens that is masked (default: %(default)s)")
+    parser.add_argument(
+        "--ratio", type=float, default=0.9, help="share of tokens that is masked (default: %(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=7, help="counted runs of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -85,4 +89,4 @@ def visible(arguments: argparse.Namespace) -> None:
     name = f"ViT-{arguments.variant}, {arguments.batch} clips of {input.num_frames} × {input.size}²"
     print(f"{name}, forward and backward, {torch.get_num_threads()} threads, {arguments.device}")
     print(f"visible tokens alone ({keep.shape[1]} of {tokens}): {fast * 1e3:8.1f} ms")
-    print(f"all tokens:                     {slow * 1e3:8.1f} ms   {ratio:.1f} times as long (median of {arguments.runs} pairs)")
+    print(f"all tokens: {slow * 1e3:8.1f} ms, {ratio:.1f} times as long (median of {arguments.runs} pairs)")

@@ -60,11 +60,13 @@ def main() -> None:
 
     with start_runtime(runs[0].config.engine.device) as runtime:
         for run in runs:
-            if arguments.dry_run:
-                _dry_run(run, runtime)
-            else:
-                _pretrain(run, runtime)
-        if runtime.is_main and not arguments.dry_run and any(run.config.report.enabled for run in runs):
+            (_dry_run if arguments.dry_run else _pretrain)(run, runtime)
+    # One process is enough for the rest, and the others should not wait for it.
+    if runtime.is_main and not arguments.dry_run:
+        for run in runs:
+            if run.config.probe is not None:
+                _probe(run.config, runtime)
+        if any(run.config.report.enabled for run in runs):
             _report(runs)
 
 
@@ -103,8 +105,6 @@ def _pretrain(run: NamedRun, runtime: Runtime) -> None:
     from st_ssl.engine.trainer import Trainer
 
     Trainer(run.config, runtime, run.name or "pretrain").fit()
-    if runtime.is_main and run.config.probe is not None:
-        _probe(run.config, runtime)
 
 
 def _probe(config: RunConfig, runtime: Runtime) -> None:

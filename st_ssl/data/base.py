@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -95,6 +96,10 @@ class DataSource(ABC):
     @abstractmethod
     def dataset(self, entries: Sequence[VideoEntry], views: Any, seed: Key = 0) -> Dataset[Any]:
         """The samples behind (pass, index) keys, seen as ``views`` declares."""
+
+    @abstractmethod
+    def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
+        """What the files say of themselves without their content, float64 [N, k]: a trivial baseline for probes."""
 
     @abstractmethod
     def collate(self, samples: list[Any]) -> Batch:

@@ -31,7 +31,7 @@ def build_loader(
     """A loader whose batches are those of ``batches``, in that order for any ``num_workers``."""
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=pin_memory,

@@ -238,7 +238,8 @@ class Trainer:
             epoch = self.step / self.steps_per_epoch
             timing = {
                 "clips_per_second": rate,
-                "data_wait": clock.waited / elapsed, "seconds": elapsed,
+                "data_wait": clock.waited / elapsed,
+                "seconds": elapsed,
                 "broken": len(self._quarantine.known),
             }
             metrics.write({"step": self.step, "epoch": epoch, **row, **gauge, **timing})

@@ -15,6 +15,8 @@ class MaskedDecoder(nn.Module):
     ``forward(tokens [B, K, D], keep [B, K], masked [B, M])`` gives [B, M, out_dim], in the order of ``masked``.
     """
 
+    pos_embed: Tensor
+
     def __init__(self, embed_dim: int, grid: Grid, out_dim: int, dim: int, depth: int, heads: int) -> None:
         super().__init__()
         self.embed = nn.Linear(embed_dim, dim, bias=False)

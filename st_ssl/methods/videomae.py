@@ -1,4 +1,4 @@
-"""VideoMAE (Tong et al., NeurIPS 2022) and ST-MAE (Feichtenhofer et al., NeurIPS 2022): masked autoencoding of video."""
+"""VideoMAE (Tong et al., NeurIPS 2022) and ST-MAE (Feichtenhofer et al., NeurIPS 2022): masked autoencoders."""
 
 from __future__ import annotations
 
@@ -52,6 +52,8 @@ class VideoMAE(Method):
     """Asymmetric masked autoencoder: the encoder sees the visible tubelets alone, a light decoder predicts the rest."""
 
     encoder: VideoViT
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: VideoMAEConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)

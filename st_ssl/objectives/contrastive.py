@@ -19,7 +19,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[T
     Returns the mean loss over this process's rows, and the share of rows whose positive ranks first. Averaging the
     gradients over processes (as DDP does) gives those of one process with the whole batch.
     """
-    assert first.shape == second.shape and first.ndim == 2, (first.shape, second.shape)
+    assert first.shape == second.shape, (first.shape, second.shape)
     dtype = torch.promote_types(first.dtype, torch.float32)
     first, second = normalize(first.to(dtype), dim=1), normalize(second.to(dtype), dim=1)
     rows = len(first)

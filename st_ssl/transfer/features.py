@@ -13,7 +13,6 @@ from st_ssl.augment.video import centre_crop
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.data.loader import build_loader
 from st_ssl.data.video.plans import EvenClips
-from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.sources import target_names
 from st_ssl.data.video.views import VideoViews
 from st_ssl.encoders.base import Encoder, InputConfig
@@ -119,7 +118,7 @@ def collect_clips(
         raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
-    return ClipSet(entries, _concatenate(parts), targets, _metadata(entries), list(dict.fromkeys(bad)))
+    return ClipSet(entries, _concatenate(parts), targets, source.metadata(entries), list(dict.fromkeys(bad)))
 
 
 def _rows(view: RawView, rows: Tensor) -> RawView:
@@ -137,15 +136,6 @@ def _concatenate(parts: list[RawView]) -> RawView:
 def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
     number = {name: i for i, name in enumerate(classes)}
     return np.array([-1 if label is None else number[label] for label in labels])
-
-
-def _metadata(entries: list[VideoEntry]) -> np.ndarray:
-    rows = []
-    for entry in entries:
-        with open_video(entry.path) as reader:
-            meta = reader.meta
-        rows.append([meta.width, meta.height, meta.fps, meta.num_frames])
-    return np.array(rows, dtype=np.float64)
 
 
 @torch.inference_mode()

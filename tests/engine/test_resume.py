@@ -221,7 +221,6 @@ def test_told_to_stop_it_saves(videos: Path, tmp_path: Path, number: signal.Sign
     assert steps == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.xfail(strict=True, reason="the workers of data/loader.py are in the process group, and die of its SIGTERM")
 def test_a_signal_to_the_whole_group_leaves_the_workers_alone(videos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     data = tiny(videos, run, engine={"epochs": 400}, data={"num_workers": 1})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch.utils.data import Dataset
@@ -114,6 +115,14 @@ class VideoSource(DataSource):
 
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.video.reader)
+
+    def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
+        """Width, height, frames per second and number of frames of each video."""
+        rows = []
+        for entry in entries:
+            with open_video(entry.path, self.video.reader) as reader:
+                rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
+        return np.array(rows, dtype=np.float64)
 
     def collate(self, samples: list[VideoSample]) -> Batch:
         return collate(samples)
