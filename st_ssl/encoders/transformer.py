@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -85,6 +87,19 @@ def sincos_3d(grid: Grid, dim: int) -> Tensor:
         [sincos(t.flatten(), time), sincos(h.flatten(), space), sincos(w.flatten(), space)],
         dim=1,
     )
+
+
+Positions = Literal["sincos_1d", "sincos_3d", "learned"]
+
+
+def set_positions(module: nn.Module, kind: Positions, grid: Grid, dim: int) -> None:
+    """Give ``module`` its ``pos_embed`` [L, D]: a parameter if it is learned, else a table that is not saved."""
+    if kind == "learned":
+        length = grid[0] * grid[1] * grid[2]
+        module.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(length, dim), std=0.02))
+    else:
+        table = sincos_1d(grid, dim) if kind == "sincos_1d" else sincos_3d(grid, dim)
+        module.register_buffer("pos_embed", table, persistent=False)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

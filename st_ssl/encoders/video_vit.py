@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from st_ssl.augment.masking import Grid
 from st_ssl.config import Config
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
-from st_ssl.encoders.transformer import Block, gather_tokens, initialise, sincos_1d, sincos_3d
+from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, set_positions
 from st_ssl.errors import ConfigError
 from st_ssl.types import Features
 
@@ -41,7 +40,7 @@ class VideoViTConfig(Config):
     patch: int = Field(default=16, gt=0)
     tubelet: int = Field(default=2, gt=0)
     mlp_ratio: float = Field(default=4.0, gt=0)
-    positions: Literal["sincos_1d", "sincos_3d", "learned"] = "sincos_1d"
+    positions: Positions = "sincos_1d"
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     checkpoint: bool = False
 
@@ -80,6 +79,7 @@ class VideoViT(Encoder):
     embedded and attended to: [B, K, D]."""
 
     grid: Grid
+    pos_embed: Tensor
 
     def __init__(self, config: VideoViTConfig, input: InputConfig) -> None:
         super().__init__(config, input)
@@ -94,19 +94,11 @@ class VideoViT(Encoder):
         side = input.size // config.patch
         self.grid = (input.num_frames // config.tubelet, side, side)
         self.embed = nn.Linear(3 * config.tubelet * config.patch**2, dim)
-        self._positions(config.positions, dim)
+        set_positions(self, config.positions, self.grid, dim)
         rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(dim, heads, config.mlp_ratio, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         initialise(self)
-
-    def _positions(self, kind: str, dim: int) -> None:
-        if kind == "learned":
-            length = self.grid[0] * self.grid[1] * self.grid[2]
-            self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(length, dim), std=0.02))
-        else:
-            table = sincos_1d(self.grid, dim) if kind == "sincos_1d" else sincos_3d(self.grid, dim)
-            self.register_buffer("pos_embed", table, persistent=False)
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
         patches = tubelets(clip, self.vit.tubelet, self.vit.patch)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from st_ssl.augment.masking import Grid
-from st_ssl.encoders.transformer import Block, gather_tokens, initialise, sincos_1d
+from st_ssl.config import Config
+from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, set_positions
+
+
+class DecoderConfig(Config):
+    """The decoder's width, number of blocks and heads, and what tells it where a token is."""
+
+    dim: int = Field(default=384, gt=0)
+    depth: int = Field(default=4, gt=0)
+    heads: int = Field(default=6, gt=0)
+    positions: Positions = "sincos_1d"
 
 
 class MaskedDecoder(nn.Module):
@@ -17,12 +28,13 @@ class MaskedDecoder(nn.Module):
 
     pos_embed: Tensor
 
-    def __init__(self, embed_dim: int, grid: Grid, out_dim: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, embed_dim: int, grid: Grid, out_dim: int, config: DecoderConfig) -> None:
         super().__init__()
+        dim = config.dim
         self.embed = nn.Linear(embed_dim, dim, bias=False)
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
-        self.register_buffer("pos_embed", sincos_1d(grid, dim), persistent=False)
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        set_positions(self, config.positions, grid, dim)
+        self.blocks = nn.ModuleList(Block(dim, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, out_dim)
         initialise(self)

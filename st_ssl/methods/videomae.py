@@ -17,18 +17,10 @@ from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.transformer import gather_tokens
 from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
 from st_ssl.errors import ConfigError
-from st_ssl.heads.masked_decoder import MaskedDecoder
+from st_ssl.heads.masked_decoder import DecoderConfig, MaskedDecoder
 from st_ssl.methods.base import METHODS, Method, MethodOutput
 from st_ssl.objectives.reconstruction import Normalisation, masked_mse, normalised_pixels
 from st_ssl.types import View
-
-
-class DecoderConfig(Config):
-    """The decoder's width, number of blocks and heads."""
-
-    dim: int = Field(default=384, gt=0)
-    depth: int = Field(default=4, gt=0)
-    heads: int = Field(default=6, gt=0)
 
 
 class VideoMAEConfig(Config):
@@ -68,9 +60,8 @@ class VideoMAE(Method):
             config.mask,
             encoder.grid,
         )
-        shape = config.decoder
         pixels = 3 * self.vit.tubelet * self.vit.patch**2
-        self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, shape.dim, shape.depth, shape.heads)
+        self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, config.decoder)
         self.register_buffer("mean", torch.tensor(clip.mean)[:, None, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(clip.std)[:, None, None, None], persistent=False)
 
