@@ -8,7 +8,7 @@ import torch
 
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.video_vit import VideoViTConfig
-from st_ssl.heads.masked_decoder import MaskedDecoder
+from st_ssl.heads.masked_decoder import DecoderConfig, MaskedDecoder
 from st_ssl.methods.base import METHODS
 from st_ssl.methods.videomae import VideoMAEConfig
 from st_ssl.objectives.reconstruction import masked_mse, normalised_pixels
@@ -59,7 +59,7 @@ def test_masked_mse() -> None:
 
 def test_decoder_predicts_in_the_order_of_the_masked_tokens() -> None:
     torch.manual_seed(0)
-    decoder = MaskedDecoder(6, (2, 2, 2), out_dim=5, dim=8, depth=1, heads=2).eval()
+    decoder = MaskedDecoder(6, (2, 2, 2), out_dim=5, config=DecoderConfig(dim=8, depth=1, heads=2)).eval()
     tokens, keep, masked = torch.randn(2, 3, 6), torch.tensor([[0, 3, 5], [1, 2, 7]]), torch.tensor([[1, 2], [0, 6]])
     prediction = decoder(tokens, keep, masked)
     assert prediction.shape == (2, 2, 5)

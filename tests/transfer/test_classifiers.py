@@ -149,9 +149,7 @@ def test_attentive_probe_gets_over_batches_without_any_label() -> None:
     (train, labels), (test, _) = simple_tokens(12, 0), simple_tokens(5, 1)
     rare = np.where(np.arange(12) == 3, labels, -1)
     for targets in ({"rare": rare}, {"rare": rare, "all": labels}):
-        predicted = attentive_predict(
-            train, targets, test, dict.fromkeys(targets, 3), seed=0, epochs=2, lr=0.01, batch_size=4
-        )
+        predicted = attentive_predict(train, targets, test, dict.fromkeys(targets, 3), seed=0, epochs=2, lr=0.01)
         assert all(p.shape == (5,) and p.min() >= 0 for p in predicted.values())
 
 
