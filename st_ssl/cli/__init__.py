@@ -16,6 +16,10 @@ COMMANDS = {
 }
 
 
+EXIT_PREEMPTED = 75
+"""Exit code of a run that was told to stop and saved first: the same command goes on from there (EX_TEMPFAIL)."""
+
+
 def main() -> int:
     """``st-ssl <command> …``: the same as ``python tools/<command>.py …``."""
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
@@ -54,5 +58,5 @@ def guarded(command: Callable[[], int | None]) -> int:
     except Exception as error:
         if type(error).__name__ == "Preempted":  # by name: its module is heavy, and only a run can raise it
             print(f"{error}; the same command goes on from there", file=sys.stderr)
-            return 75
+            return EXIT_PREEMPTED
         raise

@@ -63,11 +63,13 @@ def main() -> None:
             (_dry_run if arguments.dry_run else _pretrain)(run, runtime)
     # One process is enough for the rest, and the others should not wait for it.
     if runtime.is_main and not arguments.dry_run:
-        for run in runs:
-            if run.config.probe is not None:
-                _probe(run.config, runtime)
-        if any(run.config.report.enabled for run in runs):
-            _report(runs)
+        try:
+            for run in runs:
+                if run.config.probe is not None:
+                    _probe(run.config, runtime)
+        finally:  # what was trained is worth looking at, also where it could not be probed
+            if any(run.config.report.enabled for run in runs):
+                _report(runs)
 
 
 def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
@@ -108,13 +110,18 @@ def _pretrain(run: NamedRun, runtime: Runtime) -> None:
 
 
 def _probe(config: RunConfig, runtime: Runtime) -> None:
-    from st_ssl.cli.probe import probe_and_print
+    """Probe a run, unless that was done already for this encoder, data and settings."""
+    import json
+
+    from st_ssl.cli.probe import probe_and_print, probe_inputs
 
     assert config.probe is not None
-    done = Path(config.output_dir) / "probe.json"
-    encoder = Path(config.output_dir) / "encoder.safetensors"
-    if not done.is_file() or done.stat().st_mtime < encoder.stat().st_mtime:
-        probe_and_print([Path(config.output_dir)], config, config.probe, runtime.device, done)
+    directory = Path(config.output_dir)
+    done, encoder = directory / "probe.json", directory / "encoder.safetensors"
+    current = done.is_file() and done.stat().st_mtime >= encoder.stat().st_mtime
+    if current and json.loads(done.read_text()).get("config") == probe_inputs(config, config.probe):
+        return
+    probe_and_print([directory], config, config.probe, runtime.device, done)
 
 
 def _report(runs: list[NamedRun]) -> None:

@@ -49,6 +49,8 @@ def main() -> None:
     if not given:
         raise ConfigError("expected at least one folder of a run")
     groups = [[run] for run in find_runs(given[0])] if len(given) == 1 else [given]
+    if arguments.output is not None and len(groups) > 1:
+        raise ConfigError(f"--output takes one result, and {given[0]} holds {len(groups)} runs: name one of them")
     for group in groups:
         config = load_run_config(group[0], overrides)
         output = arguments.output or group[0] / "probe.json"
@@ -67,12 +69,16 @@ def probe_and_print(
     from st_ssl.data.base import DATA
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
+    from st_ssl.engine.run_files import load_run_config
     from st_ssl.transfer.probe import probe_runs
 
+    output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     with console.status("probe") as status:
         result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
-    if result["bad"]:
+    result["config"] = probe_inputs(config, probe)
+    own = load_run_config(runs[0])
+    if result["bad"] and own.data == config.data:  # what is broken elsewhere does not count against the run
         from st_ssl.data.base import BadSample
 
         quarantine = Quarantine(runs[0] / "bad_samples.jsonl", len(source.entries()), config.data.max_bad_share)
@@ -80,6 +86,11 @@ def probe_and_print(
     output.write_text(json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
         Console().print(table)
+
+
+def probe_inputs(config: RunConfig, probe: ProbeConfig) -> dict[str, Any]:
+    """What a probe's figures depend on besides the encoder."""
+    return {"probe": probe.model_dump(mode="json"), "data": config.data.model_dump(mode="json")}
 
 
 def probe_tables(result: dict[str, Any]) -> list[Any]:

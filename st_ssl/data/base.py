@@ -37,8 +37,12 @@ class Batch:
     bad: list[BadSample]
 
     def to(self, device: torch.device) -> Batch:
-        """Everything a method needs on ``device``; parameters stay where they are when it is the CPU."""
-        return self if device.type == "cpu" else self._map(lambda t: t.to(device, non_blocking=True))
+        """Pixels and masks on ``device``; augmentation parameters stay on the CPU, where decisions are taken."""
+        if device.type == "cpu":
+            return self
+        moved = self._map(lambda t: t.to(device, non_blocking=True))
+        views = [replace(new, params=old.params) for new, old in zip(moved.views, self.views, strict=True)]
+        return replace(moved, views=views)
 
     def pin_memory(self) -> Batch:
         """Called by the loader, for copies that overlap with work."""

@@ -60,15 +60,20 @@ def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | N
 
     ``state`` replaces the encoder's own weights (e.g. by their moving average).
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    directory.mkdir(parents=True, exist_ok=True)
     weights = {name: t.detach().cpu().contiguous() for name, t in (state or encoder.state_dict()).items()}
     temporary = directory / ".encoder.safetensors"
-    save_file(weights, temporary)
-    temporary.rename(directory / "encoder.safetensors")
     description = {"format": FORMAT, "encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
-    (directory / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(weights, temporary)
+        temporary.rename(directory / "encoder.safetensors")
+        (directory / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{directory}: the encoder could not be written: {error}") from error
 
 
 def describe_encoder(directory: Path) -> tuple[Config, InputConfig]:

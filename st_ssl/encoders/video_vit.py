@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -61,16 +62,17 @@ class VideoViTConfig(Config):
 def tubelets(clip: Tensor, tubelet: int, patch: int) -> Tensor:
     """Clips [B, C, T, H, W] to flattened tubelets [B, L, C × tubelet × patch × patch], L in (time, row, column) order
     and each tubelet in (channel, time, row, column) order."""
-    b, c, t, h, w = clip.shape
-    x = clip.reshape(b, c, t // tubelet, tubelet, h // patch, patch, w // patch, patch)
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, -1, c * tubelet * patch * patch)
+    return rearrange(clip, "b c (t dt) (h dh) (w dw) -> b (t h w) (c dt dh dw)", dt=tubelet, dh=patch, dw=patch)
 
 
 def untubelets(tokens: Tensor, grid: Grid, tubelet: int, patch: int) -> Tensor:
     """The inverse of ``tubelets``: [B, L, C × tubelet × patch × patch] to [B, C, T, H, W]."""
-    b = tokens.shape[0]
-    x = tokens.reshape(b, *grid, -1, tubelet, patch, patch)
-    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, -1, grid[0] * tubelet, grid[1] * patch, grid[2] * patch)
+    t, h, w = grid
+    return rearrange(
+        tokens,
+        "b (t h w) (c dt dh dw) -> b c (t dt) (h dh) (w dw)",
+        **{"t": t, "h": h, "w": w, "dt": tubelet, "dh": patch, "dw": patch},
+    )
 
 
 @ENCODERS.register(VideoViTConfig)

@@ -46,7 +46,7 @@ class CollapseGauge:
 
     def read(self) -> tuple[dict[str, float], str | None]:
         """The two figures, and a warning the first time that they look like collapse. Empty before any batch."""
-        if self._features is None or len(self._features) < 2:
+        if self._features is None or len(self._features) < 4:
             return {}, None
         features = self._features.float().cpu()
         if not bool(features.isfinite().all()):

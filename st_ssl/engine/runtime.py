@@ -16,9 +16,6 @@ import torch.distributed as dist
 from st_ssl import distributed
 from st_ssl.errors import ConfigError
 
-EXIT_PREEMPTED = 75
-"""Exit code of a run that was told to stop and saved first: run the same command again to go on (EX_TEMPFAIL)."""
-
 
 class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
     """The run was told to stop, has saved everything, and resumes when started again."""

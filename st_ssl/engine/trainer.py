@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import time
 import warnings
@@ -95,6 +96,7 @@ class Trainer:
         self.source, self.entries = open_source(config, runtime)
         engine = config.engine
         self.batch_size = fit_batch(engine.batch_size, len(self.entries), runtime.world_size * engine.accumulate)
+        self.samples = hashlib.sha256("\n".join(Path(e.path).name for e in self.entries).encode()).hexdigest()
         self.order = Order(config.seed, len(self.entries), self.batch_size)
         self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
         self.total_steps = engine.epochs * self.steps_per_epoch
@@ -115,7 +117,9 @@ class Trainer:
         if self.runtime.world_size == 1:
             return self.method
         convert_batchnorm(self.method, self.runtime.device.type)
-        return DistributedDataParallel(self.method, broadcast_buffers=False)
+        # Without this DDP lays its buckets out anew after the first step, which changes the order of summation: from
+        # three processes on, a resumed run would differ in the last bit from one that was never stopped.
+        return DistributedDataParallel(self.method, broadcast_buffers=False, find_unused_parameters=True)
 
     # ---------------------------------------------------------------- the loop
 
@@ -275,6 +279,11 @@ class Trainer:
             raise ConfigError(f"output_dir={self.directory}: cannot be written to: {error.strerror}") from error
 
     def _restore(self, loaded: Loaded) -> None:
+        if loaded.state["samples"] != self.samples:
+            raise DataError(
+                f"{loaded.path}: these are not the samples that the run began with, so it cannot go on with "
+                "them; bring the old ones back, or choose another output_dir"
+            )
         self.method.load_state_dict(loaded.tensors["model"])
         restore_optimizer(self.optimizer, loaded.tensors["optimizer"], loaded.state["optimizer"])
         if self.ema is not None:
@@ -295,6 +304,7 @@ class Trainer:
             "optimizer": optimizer,
             "scaler": self.gradients.scaler.state_dict(),
             "overflows": self.overflows,
+            "samples": self.samples,
             "gauge": list(self.gauge.first) if self.gauge.first else None,
         }
         prefix = "encoder."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from st_ssl.augment.masking import Grid
@@ -18,6 +18,12 @@ class DecoderConfig(Config):
     depth: int = Field(default=4, gt=0)
     heads: int = Field(default=6, gt=0)
     positions: Positions = "sincos_1d"
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> DecoderConfig:
+        if self.dim % self.heads or self.dim % 2:
+            raise ValueError(f"dim {self.dim} must be even and divisible by heads {self.heads}")
+        return self
 
 
 class MaskedDecoder(nn.Module):

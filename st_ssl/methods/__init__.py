@@ -1,4 +1,4 @@
-"""Pretraining methods, one file each. See ``base`` for the contract and README.md for how to add one."""
+"""Pretraining methods, one file each. See ``base`` for the contract and CONTRIBUTING.md for how to add one."""
 
 from st_ssl.methods.base import METHODS, Method, MethodOutput
 

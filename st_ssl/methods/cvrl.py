@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
+from st_ssl.augment.video import Strength, VideoAugment, VideoAugmentConfig
 from st_ssl.config import Config
 from st_ssl.data.video.plans import ClipPair
 from st_ssl.data.video.views import VideoViews
@@ -25,14 +25,22 @@ class IntervalConfig(Config):
     frames: int = Field(default=0, ge=0)
 
 
+class CVRLAugmentConfig(VideoAugmentConfig):
+    """What CVRL does to a clip: SimCLR's (2020) augmentation at full strength, with wide crops."""
+
+    aspect: tuple[float, float] = (0.5, 2.0)
+    brightness: Strength = 0.8
+    contrast: Strength = 0.8
+    saturation: Strength = 0.8
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
+
+
 class CVRLConfig(Config):
     """Two clips of a video, drawn close rather than far, each with one augmentation for all its frames, must agree."""
 
     name: Literal["cvrl"] = "cvrl"
     interval: IntervalConfig = IntervalConfig()
-    augment: VideoAugmentConfig = VideoAugmentConfig(
-        area=(0.3, 1.0), aspect=(0.5, 2.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
-    )
+    augment: CVRLAugmentConfig = CVRLAugmentConfig()
     hidden_dim: int = Field(default=2048, gt=0)
     output_dim: int = Field(default=128, gt=0)
     projector_layers: int = Field(default=3, gt=0)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from st_ssl.augment.masking import MaskConfig, check_mask
-from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
+from st_ssl.augment.video import Probability, VideoAugment, VideoAugmentConfig
 from st_ssl.config import Config
 from st_ssl.data.video.plans import RandomClips
 from st_ssl.data.video.views import VideoViews
@@ -23,6 +23,16 @@ from st_ssl.objectives.reconstruction import Normalisation, masked_mse, normalis
 from st_ssl.types import View
 
 
+class VideoMAEAugmentConfig(VideoAugmentConfig):
+    """What VideoMAE does to a clip: a corner crop at one of several scales, and nothing else."""
+
+    crop: Literal["random_resized", "multi_scale", "centre"] = "multi_scale"
+    flip: Probability = 0.0
+    jitter: Probability = 0.0
+    grayscale: Probability = 0.0
+    blur: Probability = 0.0
+
+
 class VideoMAEConfig(Config):
     """Hide most tubelets of a clip and reconstruct their pixels from the rest.
 
@@ -34,9 +44,7 @@ class VideoMAEConfig(Config):
     repeats: int = Field(default=1, gt=0)
     target: Normalisation = "channel"
     decoder: DecoderConfig = DecoderConfig()
-    augment: VideoAugmentConfig = VideoAugmentConfig(
-        crop="multi_scale", scales=(1.0, 0.875, 0.75, 0.66), flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0
-    )
+    augment: VideoMAEAugmentConfig = VideoMAEAugmentConfig()
 
 
 @METHODS.register(VideoMAEConfig)

@@ -46,7 +46,7 @@ def linear_predict(
         best = strengths[len(strengths) // 2]
     else:
         scores = [fit(train[kept], labels[kept], c).score(train[held], labels[held]) for c in strengths]
-        best = strengths[int(np.argmax(scores))]
+        best = strengths[int(np.argmax(scores)) if max(scores) > 0 else len(strengths) // 2]
     return fit(train, labels, best).predict(test), best
 
 
@@ -94,17 +94,22 @@ def attentive_predict(
     """
     order = torch.from_numpy(keyed_rng(seed, "held out").permutation(len(train)))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    best: dict[str, float] = {}
-    predictions: dict[str, np.ndarray] = {}
-    for shrinkage in shrinkages:
+    # Where the held-out rows tell nothing (each of a class of its own, say) it is the middle one.
+    chosen = dict.fromkeys(num_classes, shrinkages[len(shrinkages) // 2])
+    best = dict.fromkeys(num_classes, 0.0)
+    for shrinkage in shrinkages if len(held) else ():
         centre, whiten = _whitening(train, shrinkage)
         probes = _fit_attentive(train, labels, kept, num_classes, seed, epochs, lr, centre, whiten)
-        on_held = _predict_attentive(probes, train[held], centre, whiten)
+        for name, predicted in _predict_attentive(probes, train[held], centre, whiten).items():
+            score = float(np.mean(predicted == labels[name][held]))
+            if score > best[name]:
+                best[name], chosen[name] = score, shrinkage
+    predictions: dict[str, np.ndarray] = {}
+    for shrinkage in sorted(set(chosen.values())):
+        centre, whiten = _whitening(train, shrinkage)
+        probes = _fit_attentive(train, labels, order, num_classes, seed, epochs, lr, centre, whiten)
         on_test = _predict_attentive(probes, test, centre, whiten)
-        for name in num_classes:
-            score = float(np.mean(on_held[name] == labels[name][held])) if len(held) else 0.0
-            if name not in best or score > best[name]:
-                best[name], predictions[name] = score, on_test[name]
+        predictions |= {name: on_test[name] for name in num_classes if chosen[name] == shrinkage}
     return predictions
 
 

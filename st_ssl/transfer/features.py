@@ -51,10 +51,10 @@ def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) 
     """Train and test parts, at most ``limit`` videos each.
 
     The data set's own test (or else validation) split where it has one; else a draw of ``test_share`` of the labelled
-    videos that depends on their names alone; and without labels the first half of each video in time against its
-    second half, to be told apart by which video they are from.
+    videos that depends on their names alone. Without labels, or with the same for all, the first half of each video in
+    time against its second half, to be told apart by which video they are from.
     """
-    if not target_names(entries):
+    if not any(len({e.labels.get(name) for e in entries} - {None}) > 1 for name in target_names(entries)):
         chosen = [replace(e, labels={INSTANCE: e.path}) for e in _limit(list(entries), limit)]
         return Split(chosen, (0.0, 0.5)), Split(chosen, (0.5, 1.0))
     by_split: dict[str, list[VideoEntry]] = {}
@@ -139,8 +139,11 @@ def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
 
 
 @torch.inference_mode()
-def encode(encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pooled features float32 [N, D] and local ones float16 [N, L, D] of all clips, on the CPU."""
+def encode(
+    encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device, local: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Pooled features float32 [N, D] and local ones float16 [N, L, D] (empty unless ``local``) of all clips, on the
+    CPU."""
     clip = encoder.input
     views = VideoViews(EvenClips(clip.num_frames, clip.stride), centre_crop(clip.size, clip.mean, clip.std))
     encoder = encoder.to(device).eval()
@@ -151,7 +154,7 @@ def encode(encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.devi
         raw.frames = raw.frames.to(device)
         features = encoder(views.prepare([raw])[0].clip)
         pooled.append(features.pooled.float().cpu())
-        tokens.append(features.as_tokens().half().cpu())
+        tokens.append(features.as_tokens().half().cpu() if local else torch.empty(len(rows), 0, encoder.embed_dim))
     return torch.cat(pooled), torch.cat(tokens)
 
 

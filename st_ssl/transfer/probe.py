@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from st_ssl.config import Config
@@ -32,14 +32,14 @@ class ProbeConfig(Config):
     """What is probed and how. ``seeds``: how often everything random is drawn anew (the moment of each video that is
     looked at, the random initialisation, the classifiers); ``limit``: the most videos of a split that are used."""
 
-    kinds: tuple[Kind, ...] = ("knn", "linear", "attentive")
+    kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "attentive"), min_length=1)
     seeds: int = Field(default=3, gt=0)
-    limit: int = Field(default=20000, gt=1)
+    limit: int = Field(default=2000, gt=1)
     test_share: float = Field(default=0.25, gt=0, lt=1)
     batch_size: int = Field(default=32, gt=0)
     knn_k: int = Field(default=20, gt=0)
     knn_temperature: float = Field(default=0.07, gt=0)
-    linear_strengths: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+    linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
     attentive_epochs: int = Field(default=20, gt=0)
     attentive_lr: float = Field(default=3e-3, gt=0)
 
@@ -68,7 +68,7 @@ def probe_runs(
     train_split, test_split = split_entries(source.entries(), config.test_share, config.limit)
     classes = classes_of(train_split, test_split)
     if not classes:
-        raise DataError("nothing to probe: all videos have the same label")
+        raise DataError("nothing to probe: no target has two classes")
     seeds = len(runs) if len(runs) > 1 else config.seeds
     table: dict[tuple[str, str, str], list[float]] = {}
     bad: dict[BadSample, None] = {}
@@ -169,8 +169,9 @@ def _probe(
     seed: int,
     device: torch.device,
 ) -> dict[tuple[str, str], float]:
-    pooled, tokens = encode(encoder, train, config.batch_size, device)
-    test_pooled, test_tokens = encode(encoder, test, config.batch_size, device)
+    local = "attentive" in config.kinds
+    pooled, tokens = encode(encoder, train, config.batch_size, device, local)
+    test_pooled, test_tokens = encode(encoder, test, config.batch_size, device, local)
     result: dict[tuple[str, str], float] = {}
     for name, values in classes.items():
         rows, test_rows = _labelled(train, test, name)

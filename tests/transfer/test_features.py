@@ -68,7 +68,7 @@ def test_drawn_split_goes_by_names_alone() -> None:
 
 
 def test_a_set_that_is_all_test_is_drawn_from() -> None:
-    train, test = split_entries([entry(f"{i}.mp4", "test", label="x") for i in range(40)], 0.25, 100)
+    train, test = split_entries([entry(f"{i}.mp4", "test", label=str(i % 2)) for i in range(40)], 0.25, 100)
     assert train.entries
     assert test.entries
     assert not set(names(train)) & set(names(test))
@@ -97,8 +97,13 @@ def test_unlabelled_videos_among_labelled_ones_are_left_out() -> None:
 
 
 def test_too_few_videos() -> None:
-    with pytest.raises(DataError, match="1 labelled videos are too few"):
-        split_entries([entry("a", label="x")], 0.25, 100)
+    with pytest.raises(DataError, match="2 labelled videos are too few"):
+        split_entries([entry("a", label="x"), entry("b", label="y")], 0.01, 100)
+
+
+def test_one_label_for_all_tells_nothing_and_counts_as_none() -> None:
+    train, test = split_entries([entry(f"2023/{i}", label="2023") for i in range(3)], 0.25, 100)
+    assert list(classes_of(train, test)) == [INSTANCE]
 
 
 def test_classes_that_say_nothing_are_left_out() -> None:
