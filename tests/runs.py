@@ -81,9 +81,9 @@ def load(data: dict[str, Any]) -> RunConfig:
     return load_runs(write_config(output.with_suffix(".yaml"), data))[0].config
 
 
-def train(data: dict[str, Any], stop_at: int | None = None) -> Trainer:
+def train(data: dict[str, Any], stop_at: int | None = None, runtime: Runtime | None = None) -> Trainer:
     """Run in this process: to the end, or until it has stopped and saved itself at step ``stop_at``."""
-    runtime = Runtime(CPU)
+    runtime = runtime or Runtime(CPU)
     trainer = Trainer(load(data), runtime)
     update = trainer._update
 

@@ -143,3 +143,21 @@ def test_ctrl_c_reaches_every_process_twice_and_still_saves(videos: Path, tmp_pa
     assert process.returncode != 0
     assert "of 300, saved in" in out, out
     assert load_checkpoint(max((run / "checkpoints").glob("step_*"))).step == metrics(run)[-1]["step"]
+
+
+def all_or_part(rank: int, world_size: int, data: dict[str, Any], stop_at: int | None) -> None:
+    train(data, stop_at, Runtime(CPU, rank, world_size))
+
+
+def test_three_processes_resume_to_the_last_bit(videos: Path, tmp_path: Path) -> None:
+    """Two processes add the same two numbers in either order; from three on the order of summation shows."""
+    losses = {}
+    for name, stops in {"whole": [None], "parts": [3, None]}.items():
+        data = tiny(videos, tmp_path / name / "run", engine={"batch_size": 6, "epochs": 4})
+        for stop_at in stops:
+            folder = tmp_path / name / str(stop_at)
+            folder.mkdir(parents=True)
+            run_ranks(all_or_part, 3, folder, data, stop_at)
+        losses[name] = [(row["step"], row["loss"], row["grad_norm"]) for row in metrics(tmp_path / name / "run")]
+    assert len(losses["whole"]) == 8
+    assert losses["parts"] == losses["whole"]
