@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from st_ssl.config import Config
@@ -42,6 +43,14 @@ class R3DConfig(Config):
     temporal_strides: tuple[int, int, int, int] = (1, 2, 2, 2)
     temporal_in: Literal["middle", "first"] = "middle"
     zero_init_residual: bool = False
+
+    @model_validator(mode="after")
+    def _warn_of_ignored(self) -> R3DConfig:
+        if self.temporal_in != "middle" and BLOCKS[self.depth][0] == "basic":
+            warnings.warn(
+                f"temporal_in={self.temporal_in} is ignored: depth {self.depth} has no bottlenecks", stacklevel=3
+            )
+        return self
 
 
 def _convolution(cin: int, cout: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:

@@ -317,7 +317,7 @@ class Trainer:
     # ---------------------------------------------------------------- trying it out
 
     def dry_run(self, steps: int = 3) -> dict[str, Any]:
-        """Run a step for the shapes and a few more for the rate, and write nothing."""
+        """Run a step for the shapes and a few more for the rate; nothing of a run is written."""
         self._quarantine = self._open_quarantine(None)
         rates, shapes, loss = [], [], 0.0
         for batch, waited in self._batches(0, min(steps, self.total_steps)):

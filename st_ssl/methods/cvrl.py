@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from st_ssl.augment.video import Strength, VideoAugment, VideoAugmentConfig
@@ -23,6 +24,14 @@ class IntervalConfig(Config):
 
     distribution: Literal["decreasing", "uniform", "constant"] = "decreasing"
     frames: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _warn_of_ignored(self) -> IntervalConfig:
+        if self.frames and self.distribution != "constant":
+            warnings.warn(
+                f"interval.frames={self.frames} is ignored: the interval is {self.distribution}", stacklevel=3
+            )
+        return self
 
 
 class CVRLAugmentConfig(VideoAugmentConfig):
