@@ -78,7 +78,8 @@ def load(data: dict[str, Any]) -> RunConfig:
     """``data`` as a checked configuration, by way of a file beside the output."""
     output = Path(data["output_dir"])
     output.parent.mkdir(parents=True, exist_ok=True)
-    return load_runs(write_config(output.with_suffix(".yaml"), data))[0].config
+    # One file a process: several ranks may do this at once.
+    return load_runs(write_config(output.with_name(f"{output.name}-{os.getpid()}.yaml"), data))[0].config
 
 
 def train(data: dict[str, Any], stop_at: int | None = None, runtime: Runtime | None = None) -> Trainer:
