@@ -36,7 +36,7 @@ _KNOWN: dict[str, tuple[str, str, float, str]] = {
     "clips_per_second": ("Speed", "clips/s", 1.0, "Over all processes."),
     "data_wait": ("Waiting for data", "%", 100.0, "Share of the time; if high, add data.num_workers."),
 }
-_HIDDEN = {"step", "epoch", "broken"}
+_HIDDEN = {"step", "epoch", "broken", "seconds"}
 _MOST = 1000  # points in a curve
 
 
