@@ -152,7 +152,8 @@ def all_or_part(rank: int, world_size: int, data: dict[str, Any], stop_at: int |
 def test_three_processes_resume_to_the_last_bit(videos: Path, tmp_path: Path) -> None:
     """Two processes add the same two numbers in either order; from three on the order of summation shows."""
     losses = {}
-    for name, stops in {"whole": [None], "parts": [3, None]}.items():
+    cases: dict[str, list[int | None]] = {"whole": [None], "parts": [3, None]}
+    for name, stops in cases.items():
         data = tiny(videos, tmp_path / name / "run", engine={"batch_size": 6, "epochs": 4})
         for stop_at in stops:
             folder = tmp_path / name / str(stop_at)
