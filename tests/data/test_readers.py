@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from st_ssl.data.video import readers
-from st_ssl.data.video.readers import READERS, PyAVReader, open_video
+from st_ssl.data.video.readers import READERS, base, open_video, pyav
 from st_ssl.errors import ConfigError, MissingDependencyError, SampleError
 
 av = pytest.importorskip("av")
@@ -150,13 +149,13 @@ def test_rates_are_as_written(made: Path) -> None:
 def test_seeking_decodes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 200, g="20", bf="2", sc_threshold="0")
     decoded: list[Any] = []
-    original = PyAVReader._decode_packet
+    original = pyav.PyAVReader._decode_packet
 
-    def counted(self: PyAVReader, packet: Any) -> list[Any]:
+    def counted(self: pyav.PyAVReader, packet: Any) -> list[Any]:
         decoded.append(packet)
         return original(self, packet)
 
-    monkeypatch.setattr(PyAVReader, "_decode_packet", counted)
+    monkeypatch.setattr(pyav.PyAVReader, "_decode_packet", counted)
     with open_video(path) as reader:
         assert len(decoded) < 10  # opening decodes until the first frame is out, no further
         for wanted, most in (([181], 10), ([0, 181], 20), ([18, 22], 30), (list(range(0, 200, 40)), 50)):
@@ -179,7 +178,7 @@ class LateSeeks:
 
 
 def test_inexact_seeks_fall_back_to_the_start(made: Path) -> None:
-    reader = PyAVReader(str(made / "b_frames.mp4"))
+    reader = pyav.PyAVReader(str(made / "b_frames.mp4"))
     reader._container = LateSeeks(reader._container)
     assert [number(image) for _, image in reader.frames([10, 30, 50])] == [10, 30, 50]
     reader.close()
@@ -413,7 +412,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
     (folder / ".hidden.png").write_bytes(b"")
     (folder / "notes.txt").write_text("not a frame")
     with open_video(folder) as reader:
-        assert (reader.meta.num_frames, reader.meta.fps) == (12, readers.FRAMES_FPS)
+        assert (reader.meta.num_frames, reader.meta.fps) == (12, base.FALLBACK_FPS)
         assert (reader.meta.width, reader.meta.height) == (SIZE, SIZE)
         for index, image in reader.frames(range(12)):  # img_2 before img_10
             np.testing.assert_array_equal(image, barcode(index))
@@ -457,9 +456,9 @@ def test_missing_package_is_named(made: Path, package: str, monkeypatch: pytest.
 def test_unknown_backend(made: Path) -> None:
     assert set(READERS) == {"pyav", "decord", "frames"}
     with pytest.raises(ConfigError, match=r"pyva.*did you mean 'pyav'"):
-        open_video(made / "b_frames.mp4", "pyva")  # type: ignore[arg-type]
+        open_video(made / "b_frames.mp4", "pyva")
 
 
 @pytest.fixture(autouse=True)
 def _fresh_counts() -> None:
-    readers._count_decoded.cache_clear()
+    pyav._count_decoded.cache_clear()

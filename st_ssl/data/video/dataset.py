@@ -17,7 +17,7 @@ from st_ssl.config import Config
 from st_ssl.data.base import DATA, BadSample, Batch, DataSource
 from st_ssl.data.order import SampleKey
 from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
-from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.readers import Backend, open_video
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.errors import DataError, SampleError
@@ -38,7 +38,7 @@ class VideoDataConfig(Config):
     name: Literal["video"] = "video"
     root: str | None = None
     list: str | None = None
-    reader: Literal["auto", "pyav", "decord", "frames"] = "auto"
+    reader: Backend = "auto"
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
@@ -89,7 +89,7 @@ class VideoDataset(Dataset[VideoSample]):
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
         path = self.entries[index].path
-        with open_video(path, self.reader) as reader:  # type: ignore[arg-type]
+        with open_video(path, self.reader) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(path, "has a single frame: a clip needs at least 2")
             return self.views.cut(reader, (self.seed, epoch, wanted))

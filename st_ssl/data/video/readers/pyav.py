@@ -1,123 +1,20 @@
-"""Readers: random access to the frames of one video, by frame index, exact to the frame, behind one protocol.
-
-An index counts the frames in the order in which they are shown, so that index i is the i-th frame that decoding the
-whole file gives, whatever its time stamps, frame rate or group of pictures. T frames, H W size as displayed.
-"""
+"""FFmpeg through PyAV: the default reader."""
 
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 
-from st_ssl.errors import ConfigError, MissingDependencyError, SampleError, nearest
+from st_ssl.data.video.readers.base import FALLBACK_FPS, Reader, check_file
+from st_ssl.errors import MissingDependencyError, SampleError
 from st_ssl.types import VideoMeta
 
-Backend = Literal["auto", "pyav", "decord", "frames"]
-READERS = ("pyav", "decord", "frames")
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-FRAMES_FPS = 30.0  # a folder of images does not say at which rate it was taken
 _SEEK_GAIN = 8  # frames that a seek must skip to pay for refilling the decoder
-
-
-class VideoReader(Protocol):
-    """One open video. ``meta`` is known on opening; use as a context manager, or ``close`` it."""
-
-    meta: VideoMeta
-
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
-        ...
-
-    def close(self) -> None:
-        """Release the file; may be called twice."""
-        ...
-
-    def __enter__(self) -> VideoReader: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
-
-
-def open_video(path: str | Path, backend: Backend = "auto") -> VideoReader:
-    """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
-
-    Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
-    ``MissingDependencyError`` when the backend is not installed, ``ConfigError`` when there is none of that name.
-    """
-    if backend == "auto":
-        backend = "frames" if os.path.isdir(path) else "pyav"
-    if backend == "frames":
-        return FramesReader(str(path))
-    if backend == "decord":
-        return DecordReader(str(path))
-    if backend == "pyav":
-        return PyAVReader(str(path))
-    allowed = ("auto", *READERS)
-    raise ConfigError(f"no video reader {backend!r}: one of {', '.join(allowed)}{nearest(str(backend), allowed)}")
-
-
-class _Reader:
-    """What the readers share: the context manager, and the checks of what is asked for and what comes out."""
-
-    meta: VideoMeta
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the file; may be called twice."""
-
-    def _asked(self, indices: Sequence[int]) -> list[int]:
-        wanted = [int(i) for i in indices]
-        assert all(a < b for a, b in pairwise(wanted)), "indices must be sorted and unique"
-        for index in (wanted[0], wanted[-1]) if wanted else ():
-            if not 0 <= index < self.meta.num_frames:
-                raise SampleError(self.path, f"frame {index} is outside: it has {self.meta.num_frames} frames")
-        return wanted
-
-    def _sized(self, index: int, image: np.ndarray) -> np.ndarray:
-        height, width = image.shape[:2]
-        if (width, height) != (self.meta.width, self.meta.height):
-            size = f"{self.meta.width}x{self.meta.height}"
-            raise SampleError(self.path, f"frame {index} is {width}x{height}, the first one {size}")
-        return image
-
-    def _undecodable(self, index: int, why: object) -> SampleError:
-        return SampleError(self.path, f"frame {index} of {self.meta.num_frames} cannot be decoded: {why}")
-
-
-def _check_file(path: str) -> None:
-    """What can be told of a bad file before a decoder sees it (some decoders abort on them)."""
-    if not os.path.exists(path):
-        raise SampleError(path, "file is missing")
-    if os.path.isdir(path):
-        raise SampleError(path, "not a video: it is a folder")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise SampleError(path, f"file cannot be read: {error.strerror}") from error
-    if not head:
-        raise SampleError(path, "file is empty")
-    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
-        # also keeps out play lists, through which a "video" could name other files
-        raise SampleError(path, "not a video: it is text")
 
 
 def _import_av() -> Any:
@@ -128,7 +25,7 @@ def _import_av() -> Any:
     return av
 
 
-class PyAVReader(_Reader):
+class PyAVReader(Reader):
     """FFmpeg through PyAV, single-threaded: the workers of a loader are what runs in parallel.
 
     On opening, the packets are read once without decoding them, which gives the exact number of frames and the time
@@ -138,7 +35,7 @@ class PyAVReader(_Reader):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        _check_file(path)
+        check_file(path)
         self._av = _import_av()
         self._container: Any = None
         self._reformatter: Any = self._av.video.reformatter.VideoReformatter()  # one scaler for all frames
@@ -195,7 +92,7 @@ class PyAVReader(_Reader):
         turned = int(getattr(first, "rotation", 0)) % 360  # PyAV before 14 does not tell
         self._turns = round(turned / 90) % 4
         width, height = (first.width, first.height) if self._turns % 2 == 0 else (first.height, first.width)
-        fps = float(self._stream.average_rate or self._stream.guessed_rate or FRAMES_FPS)
+        fps = float(self._stream.average_rate or self._stream.guessed_rate or FALLBACK_FPS)
         self.meta = VideoMeta(num_frames, fps, width, height)
 
     def _guessed_times(self, pts: list[Any]) -> bool:
@@ -329,88 +226,3 @@ def _count_decoded(path: str, size: int, mtime_ns: int) -> int:
             except (av.FFmpegError, EOFError):
                 continue  # those frames are lost to the reader as well
     return count
-
-
-class DecordReader(_Reader):
-    """decord, single-threaded. It applies rotation itself. Files on which it would abort are told apart before."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        _check_file(path)
-        try:
-            import decord
-        except ImportError as error:
-            raise MissingDependencyError("decord", "video", "reading videos with decord") from error
-        self._errors = (decord.DECORDError, RuntimeError, IndexError, EOFError)
-        self._video: Any = None
-        try:
-            self._video = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-            num_frames = len(self._video)
-        except self._errors as error:
-            raise SampleError(path, f"not a video: {_first_line(error)}") from error
-        if num_frames == 0:
-            raise SampleError(path, "no frames")
-        try:
-            height, width = self._video[0].shape[:2]
-        except self._errors as error:
-            raise SampleError(path, f"frame 0 of {num_frames} cannot be decoded: {_first_line(error)}") from error
-        self.meta = VideoMeta(num_frames, float(self._video.get_avg_fps()) or FRAMES_FPS, width, height)
-
-    def close(self) -> None:
-        """Release the file; may be called twice."""
-        self._video = None
-
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
-        for index in self._asked(indices):
-            try:
-                image = self._video[index].asnumpy()
-            except self._errors as error:
-                raise self._undecodable(index, _first_line(error)) from error
-            yield index, self._sized(index, image)
-
-
-def _first_line(error: Exception) -> str:
-    """decord's message without its time, source line and stack."""
-    line = str(error).strip().partition("\n")[0]
-    return re.sub(r"^(\[[\d:]+\] )?\S+:\d+: (Check failed: )?", "", line) or type(error).__name__
-
-
-class FramesReader(_Reader):
-    """A folder of images, in natural order (``img_9`` before ``img_10``), taken as ``FRAMES_FPS`` frames a second."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        if not os.path.exists(path):
-            raise SampleError(path, "file is missing")
-        if not os.path.isdir(path):
-            raise SampleError(path, "not a folder of images")
-        names = (n for n in os.listdir(path) if n.lower().endswith(IMAGE_EXTENSIONS) and not n.startswith("."))
-        self._names = sorted(names, key=_natural)
-        if not self._names:
-            raise SampleError(path, f"no frames: the folder holds no image ({', '.join(IMAGE_EXTENSIONS)})")
-        self.meta = VideoMeta(len(self._names), FRAMES_FPS, 0, 0)
-        height, width = self._load(0).shape[:2]
-        self.meta = VideoMeta(len(self._names), FRAMES_FPS, width, height)
-
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
-        for index in self._asked(indices):
-            yield index, self._sized(index, self._load(index))
-
-    def _load(self, index: int) -> np.ndarray:
-        from PIL import Image, ImageOps
-
-        name = self._names[index]
-        try:
-            with Image.open(os.path.join(self.path, name)) as image:
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            why = str(error).replace(os.path.join(self.path, name), name).replace(os.sep + name, name)
-            raise self._undecodable(index, f"{name}: {why}") from error
-
-
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key in which runs of digits count as numbers; the name itself breaks ties (``01`` and ``1``)."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(int(part), "") if at % 2 else (0, part) for at, part in enumerate(parts)], name

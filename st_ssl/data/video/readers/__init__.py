@@ -1,0 +1,33 @@
+"""Readers: one open video behind one protocol, whichever library decodes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from st_ssl.data.video.readers.base import VideoReader
+from st_ssl.data.video.readers.decord import DecordReader
+from st_ssl.data.video.readers.frames import IMAGE_EXTENSIONS, FramesReader
+from st_ssl.data.video.readers.pyav import PyAVReader
+from st_ssl.errors import ConfigError, nearest
+
+__all__ = ["IMAGE_EXTENSIONS", "READERS", "Backend", "VideoReader", "open_video"]
+
+Backend = Literal["auto", "pyav", "decord", "frames"]
+READERS: dict[str, Callable[[str], VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader, "frames": FramesReader}
+
+
+def open_video(path: str | Path, backend: str = "auto") -> VideoReader:
+    """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
+
+    Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
+    ``MissingDependencyError`` when the backend is not installed, ``ConfigError`` when there is none of that name.
+    """
+    if backend == "auto":
+        backend = "frames" if os.path.isdir(path) else "pyav"
+    if backend not in READERS:
+        allowed = ("auto", *READERS)
+        raise ConfigError(f"no video reader {backend!r}: one of {', '.join(allowed)}{nearest(str(backend), allowed)}")
+    return READERS[backend](str(path))
