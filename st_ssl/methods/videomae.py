@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from st_ssl.augment.masking import MaskConfig, check_mask
-from st_ssl.augment.video import Probability, VideoAugment, VideoAugmentConfig
+from st_ssl.augment.video import Probability, VideoAugment, VideoAugmentConfig, undo_normalise
 from st_ssl.config import Config
 from st_ssl.data.video.plans import RandomClips
 from st_ssl.data.video.views import VideoViews
@@ -52,8 +52,6 @@ class VideoMAE(Method):
     """Asymmetric masked autoencoder: the encoder sees the visible tubelets alone, a light decoder predicts the rest."""
 
     encoder: VideoViT
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: VideoMAEConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
@@ -70,15 +68,12 @@ class VideoMAE(Method):
         )
         pixels = 3 * self.vit.tubelet * self.vit.patch**2
         self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, config.decoder)
-        self.register_buffer("mean", torch.tensor(clip.mean)[:, None, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(clip.std)[:, None, None, None], persistent=False)
 
     def _predict(self, view: View) -> tuple[Tensor, Tensor]:
         """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
         assert view.keep is not None and view.masked is not None
         tokens = self.encoder(view.clip, view.keep).as_tokens()
-        pixels = gather_tokens(tubelets(view.clip, self.vit.tubelet, self.vit.patch), view.masked)
-        pixels = (pixels.unflatten(-1, (3, -1)) * self.std.flatten(1) + self.mean.flatten(1)).flatten(-2)
+        pixels = gather_tokens(tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch), view.masked)
         return self.decoder(tokens, view.keep, view.masked), pixels
 
     def outputs(self, views: list[View]) -> dict[str, Tensor]:
@@ -101,7 +96,7 @@ class VideoMAE(Method):
         view = views[0]
         assert view.keep is not None and view.masked is not None
         prediction, pixels = self._predict(view)
-        clip = (view.clip * self.std + self.mean).clamp(0, 1)
+        clip = self._rgb(view)
         patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
         index = view.masked[..., None].expand(-1, -1, patches.shape[-1])
         restored = self._denormalise(prediction.to(pixels.dtype), pixels).clamp(0, 1)
@@ -110,6 +105,9 @@ class VideoMAE(Method):
             "visible": self._to_clip(patches.scatter(1, index, torch.full_like(restored, 0.5))),
             "reconstruction": self._to_clip(patches.scatter(1, index, restored)),
         }
+
+    def _rgb(self, view: View) -> Tensor:
+        return undo_normalise(view.clip, self.encoder.input.mean, self.encoder.input.std)
 
     def _denormalise(self, prediction: Tensor, pixels: Tensor) -> Tensor:
         # The network predicts patches of mean 0 and deviation 1: colour and contrast are taken from the truth.

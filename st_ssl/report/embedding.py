@@ -14,10 +14,9 @@ from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, st
 from st_ssl.transfer.features import INSTANCE
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from st_ssl.encoders.base import Encoder, InputConfig
+    from st_ssl.encoders.base import InputConfig
     from st_ssl.report.folder import RunFolder
     from st_ssl.transfer.features import ClipSet
 
@@ -83,7 +82,7 @@ def how_many(input: InputConfig, device: str) -> tuple[int, int]:
 def embed(run: RunFolder) -> Embedding:
     """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
-    from st_ssl.transfer.features import classes_of, collect_clips, split_entries
+    from st_ssl.transfer.features import classes_of, collect_clips, encode, split_entries
     from st_ssl.transfer.probe import ProbeConfig
 
     config, input = describe_encoder(run.directory)
@@ -99,24 +98,9 @@ def embed(run: RunFolder) -> Embedding:
         train,
         test,
         classes,
-        {name: _pooled(encoder, train, run.device) for name, encoder in encoders.items()},
-        {name: _pooled(encoder, test, run.device) for name, encoder in encoders.items()},
+        {name: encode(encoder, train, 32, run.device, local=False)[0] for name, encoder in encoders.items()},
+        {name: encode(encoder, test, 32, run.device, local=False)[0] for name, encoder in encoders.items()},
     )
-
-
-def _pooled(encoder: Encoder, clips: ClipSet, device: torch.device, size: int = 32) -> Tensor:
-    """Pooled features [N, D]; in parts, since the tokens of all clips at once may not fit in memory."""
-    import torch
-
-    from st_ssl.transfer.features import ClipSet, encode
-    from st_ssl.types import RawView
-
-    parts = []
-    for start in range(0, len(clips), size):
-        rows, raw = slice(start, start + size), clips.raw
-        part = RawView(raw.frames[rows], {k: v[rows] for k, v in raw.params.items()}, raw.frame_index[rows])
-        parts.append(encode(encoder, ClipSet(clips.entries[rows], part, {}, clips.metadata[rows]), size, device)[0])
-    return torch.cat(parts)
 
 
 def _nearest(embedding: Embedding, who: str) -> tuple[np.ndarray, np.ndarray]:

@@ -44,12 +44,13 @@ def view_samples(run: RunFolder) -> list[Sample]:
     """Each sample's augmented views [T, H, W, 3] as the method gets them, without the normalisation."""
     import torch
 
+    from st_ssl.augment.video import undo_normalise
+
     batch, entries = _draw_batch(run)
     clip = run.config.input
-    mean, std = (torch.tensor(values)[:, None, None, None] for values in (clip.mean, clip.std))
     with torch.inference_mode():
         views = run.method.views.prepare(batch.views)
-        clips = [_to_uint8(view.clip * std + mean) for view in views]
+        clips = [_to_uint8(undo_normalise(view.clip, clip.mean, clip.std)) for view in views]
     samples = []
     for row, entry in enumerate(entries):
         strips = []

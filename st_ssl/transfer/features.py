@@ -103,16 +103,15 @@ def collect_clips(
     plan = EvenClips(input.num_frames, input.stride, span=split.span, jitter=0.5)
     views = VideoViews(plan, centre_crop(input.size, input.mean, input.std))
     dataset = source.dataset(split.entries, views, keyed_seed(seed, "probe"))
-    keys = [[(0, i) for i in range(s, min(s + 8, len(split.entries)))] for s in range(0, len(split.entries), 8)]
+    keys = [[(0, i)] for i in range(len(split.entries))]  # one by one: a broken video takes no other with it
     used: list[int] = []
     parts: list[RawView] = []
     bad: list[BadSample] = []
     for batch in build_loader(dataset, keys, source.collate, source.num_workers):
         bad += batch.bad
-        rows = (batch.indices == batch.wanted) if batch.views else torch.zeros(len(batch.wanted), dtype=torch.bool)
-        if rows.any():
-            used += batch.indices[rows].tolist()
-            parts.append(_rows(batch.views[0], rows))
+        if batch.views and batch.indices.equal(batch.wanted):
+            used += batch.indices.tolist()
+            parts.append(batch.views[0])
         progress(len(batch.wanted))
     if not used:
         raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")

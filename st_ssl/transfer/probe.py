@@ -70,52 +70,52 @@ def probe_runs(
     if not classes:
         raise DataError("nothing to probe: no target has two classes")
     seeds = len(runs) if len(runs) > 1 else config.seeds
-    table: dict[tuple[str, str, str], list[float]] = {}
+    table: dict[Cell, list[float]] = {}
     bad: dict[BadSample, None] = {}
-    chance: dict[str, float] = {}
-    sizes: dict[str, int] = {}
     for seed in range(seeds):
         progress(f"probe {seed + 1} of {seeds}: decoding")
         train = collect_clips(source, train_split, classes, input, 2 * seed)
         test = collect_clips(source, test_split, classes, input, 2 * seed + 1)
         bad.update(dict.fromkeys(train.bad + test.bad))
-        sizes = {"train": len(train), "test": len(test)}
-        chance = {name: _chance(train.targets[name], test.targets[name]) for name in classes}
-        for key, accuracy in _baselines(train, test, classes, config).items():
-            table.setdefault(key, []).append(accuracy)
+        cells = _baselines(train, test, classes, config)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
-            encoder = (
-                load_encoder(runs[seed % len(runs)])
-                if who == "pretrained"
-                else random_encoder(encoder_config, input, seed)
-            )
+            pretrained = who == "pretrained"
+            run = runs[seed % len(runs)]
+            encoder = load_encoder(run) if pretrained else random_encoder(encoder_config, input, seed)
             for (kind, name), accuracy in _probe(encoder, train, test, classes, config, seed, device).items():
-                table.setdefault((name, kind, who), []).append(accuracy)
+                cells[name, kind, who] = accuracy
+        for cell, accuracy in cells.items():
+            table.setdefault(cell, []).append(accuracy)
     return {
         "runs": [str(run) for run in runs],
         "seeds": seeds,
-        "sizes": sizes,
+        "sizes": {"train": len(train), "test": len(test)},
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": {
             name: {
                 "classes": len(values),
-                "chance": chance[name],
-                "probes": {
-                    kind: {who: _summary(table[name, kind, who]) for who in WHO if (name, kind, who) in table}
-                    for kind in config.kinds
-                },
+                "chance": _chance(train.targets[name], test.targets[name]),
+                "probes": {kind: _row(table, name, kind) for kind in config.kinds},
             }
             for name, values in classes.items()
         },
     }
 
 
+Cell = tuple[str, str, str]
+"""Target, kind of probe, and who was probed: one of ``WHO``."""
+
 WHO = ("pretrained", "random", "pixels", "metadata")
 
 
-def _summary(values: list[float]) -> dict[str, Any]:
-    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
+def _row(table: dict[Cell, list[float]], name: str, kind: str) -> dict[str, dict[str, Any]]:
+    """Who was probed to mean, standard deviation and single values over the seeds."""
+    found = {who: table[name, kind, who] for who in WHO if (name, kind, who) in table}
+    return {
+        who: {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
+        for who, values in found.items()
+    }
 
 
 def _labelled(train: ClipSet, test: ClipSet, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -140,16 +140,14 @@ def _knn(
     return _accuracy(predicted, sets[1].targets[name][test_rows])
 
 
-def _baselines(
-    train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig
-) -> dict[tuple[str, str, str], float]:
+def _baselines(train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig) -> dict[Cell, float]:
     if "knn" not in config.kinds:
         return {}
     pixels = shrunken_pixels(train), shrunken_pixels(test)
     centre, scale = train.metadata.mean(0), train.metadata.std(0) + 1e-9
     # The constant keeps files of average metadata away from the origin, where a cosine has no direction.
     metadata = [np.c_[(s.metadata - centre) / scale, np.ones(len(s))] for s in (train, test)]
-    result = {}
+    result: dict[Cell, float] = {}
     for name, values in classes.items():
         for who, (a, b) in {"pixels": pixels, "metadata": metadata}.items():
             x, y = (
