@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 
+# Before torch is loaded: threads that wait for each other must sleep, not spin on the cores that decode (a fifth of the
+# speed of training where workers share the cores).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 COMMANDS = {
     "pretrain": "pretrain an encoder, probe it and write the report",
     "prepare": "make data ready: write the planted-factor videos",

@@ -92,6 +92,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "no_b_frames.avi": {"codec": "mpeg4", "bf": "0", "g": "10"},
     "h264.avi": {"bf": "2", "g": "10"},
     "mpeg4.mp4": {"codec": "mpeg4", "bf": "2", "g": "10"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "bframes=4:keyint=20:log-level=none:pools=1"},
+    "av1.mp4": {"codec": "libsvtav1", "g": "20", "preset": "12", "svtav1-params": "lp=1"},
     "vp8.webm": {"codec": "libvpx", "g": "10"},
     "vp9.webm": {"codec": "libvpx-vp9", "g": "20", "lag-in-frames": "20", "auto-alt-ref": "1", "cpu-used": "8"},
     "plain.gif": {"codec": "gif"},

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from st_ssl.config import Config
 from st_ssl.data.base import DATA, BadSample, Batch, DataSource
 from st_ssl.data.order import SampleKey
-from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
+from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.readers import Backend, open_video
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
@@ -110,7 +110,8 @@ class VideoSource(DataSource):
         config = self.video
         if config.root is not None:
             return read_source(Path(config.root).expanduser(), Path(config.list).expanduser() if config.list else None)
-        root = Path("data") / f"planted-videos-{keyed_seed(config.synthetic.model_dump_json()):016x}"
+        name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
+        root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
 
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
