@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,9 @@ from st_ssl.config import Config
 from st_ssl.data.base import DATA, BadSample, Batch, DataSource
 from st_ssl.data.order import SampleKey
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
-from st_ssl.data.video.readers import Backend, open_video
+from st_ssl.data.video.index import INDEX_FILE, Library, read_index
+from st_ssl.data.video.pack import Pack, is_pack
+from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.errors import DataError, SampleError
@@ -30,14 +32,17 @@ MAX_REPLACEMENTS = 10
 class VideoDataConfig(Config):
     """Videos: where the videos are and how they are read.
 
-    ``root``: a folder of videos, or a list of ``path label`` lines; nothing means the planted-factor videos, which are
-    written on first use. ``list``: a list file whose paths are relative to ``root``. ``epoch_size``: how many videos
-    make an epoch (default: all of them); a small folder is then gone through several times an epoch.
+    ``root``: a folder of videos, a list of ``path label`` lines, or a pack (a folder or URL); nothing means the
+    planted-factor videos, which are written on first use. ``index``: what ``prepare.py index`` wrote (default: the one
+    in ``root``, if any), which spares going through each file before it is read. ``list``: a list file whose paths are
+    relative to ``root``. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then
+    gone through several times an epoch.
     """
 
     name: Literal["video"] = "video"
     root: str | None = None
     list: str | None = None
+    index: str | None = None
     reader: Backend = "auto"
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
@@ -62,13 +67,19 @@ class VideoDataset(Dataset[VideoSample]):
     found broken travels with the sample.
     """
 
-    def __init__(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0, reader: str = "auto") -> None:
+    def __init__(
+        self,
+        entries: Sequence[VideoEntry],
+        views: VideoViews,
+        seed: Key = 0,
+        open_video: Callable[[str], VideoReader] = open_video,
+    ) -> None:
         if not entries:
             raise DataError("no videos to read")
         self.entries = list(entries)
         self.views = views
         self.seed = seed
-        self.reader = reader
+        self.open_video = open_video
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -89,7 +100,7 @@ class VideoDataset(Dataset[VideoSample]):
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
         path = self.entries[index].path
-        with open_video(path, self.reader) as reader:
+        with self.open_video(path) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(path, "has a single frame: a clip needs at least 2")
             return self.views.cut(reader, (self.seed, epoch, wanted))
@@ -105,28 +116,43 @@ class VideoSource(DataSource):
         self.num_workers = config.num_workers
         self.epoch_size = config.epoch_size
         self.max_bad_share = config.max_bad_share
+        self.library = _library(config)
 
     def entries(self) -> list[VideoEntry]:
         config = self.video
         if config.root is not None:
+            if isinstance(self.library, Pack):
+                return self.library.entries
             return read_source(Path(config.root).expanduser(), Path(config.list).expanduser() if config.list else None)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
 
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
-        return VideoDataset(entries, views, seed, self.video.reader)
+        return VideoDataset(entries, views, seed, self.library.open)
 
     def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
         """Width, height, frames per second and number of frames of each video."""
         rows = []
         for entry in entries:
-            with open_video(entry.path, self.video.reader) as reader:
+            with self.library.open(entry.path) as reader:
                 rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
         return np.array(rows, dtype=np.float64)
 
     def collate(self, samples: list[VideoSample]) -> Batch:
         return collate(samples)
+
+
+def _library(config: VideoDataConfig) -> Library | Pack:
+    if config.root is None:
+        return Library(config.reader)
+    if is_pack(config.root):
+        return Pack(config.root)
+    root = Path(config.root).expanduser()
+    file = Path(config.index).expanduser() if config.index else root / INDEX_FILE
+    if config.index and not file.is_file():
+        raise DataError(f"data.index: {file} does not exist; `python tools/prepare.py index {root}` writes one")
+    return Library(config.reader, read_index(file) if file.is_file() else None)
 
 
 def collate(samples: list[VideoSample]) -> Batch:
