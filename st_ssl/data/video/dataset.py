@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from st_ssl.data.base import DATA, BadSample, Batch, DataSource
 from st_ssl.data.order import SampleKey
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.readers import Backend, open_video
-from st_ssl.data.video.sources import read_source
+from st_ssl.data.video.segment import segment_of
+from st_ssl.data.video.sources import SourceFormat, read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.errors import DataError, SampleError
 from st_ssl.random import Key, keyed_rng, keyed_seed
@@ -31,13 +33,17 @@ class VideoDataConfig(Config):
     """Videos: where the videos are and how they are read.
 
     ``root``: a folder of videos, or a list of ``path label`` lines; nothing means the planted-factor videos, which are
-    written on first use. ``list``: a list file whose paths are relative to ``root``. ``epoch_size``: how many videos
-    make an epoch (default: all of them); a small folder is then gone through several times an epoch.
+    written on first use. ``list``: a list whose paths are relative to ``root``, or the folder of a data set's
+    annotations. ``format``: what that is, where its looks do not tell (configs/README.md has the formats). ``split``:
+    which of the official splits of UCF101 or HMDB51 (default: the first). ``epoch_size``: how many videos make an epoch
+    (default: all of them); a small folder is then gone through several times an epoch.
     """
 
     name: Literal["video"] = "video"
     root: str | None = None
     list: str | None = None
+    format: SourceFormat = "auto"
+    split: int | None = Field(default=None, ge=1, le=3)
     reader: Backend = "auto"
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
@@ -88,10 +94,10 @@ class VideoDataset(Dataset[VideoSample]):
         return [wanted, *(int(i) for i in others if i != wanted)][: 1 + MAX_REPLACEMENTS]
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
-        path = self.entries[index].path
-        with open_video(path, self.reader) as reader:
+        entry = self.entries[index]
+        with segment_of(open_video(entry.path, self.reader), entry) as reader:
             if reader.meta.num_frames < 2:
-                raise SampleError(path, "has a single frame: a clip needs at least 2")
+                raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
             return self.views.cut(reader, (self.seed, epoch, wanted))
 
 
@@ -108,8 +114,14 @@ class VideoSource(DataSource):
 
     def entries(self) -> list[VideoEntry]:
         config = self.video
-        if config.root is not None:
-            return read_source(Path(config.root).expanduser(), Path(config.list).expanduser() if config.list else None)
+        root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
+        if root is None and listing is not None:
+            root, listing = listing, None
+        if root is not None:
+            return read_source(root, listing, config.format, config.split)
+        for key in ("format", "split"):
+            if key in config.model_fields_set:
+                warnings.warn(f"data.{key}={getattr(config, key)} is ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
@@ -121,7 +133,7 @@ class VideoSource(DataSource):
         """Width, height, frames per second and number of frames of each video."""
         rows = []
         for entry in entries:
-            with open_video(entry.path, self.video.reader) as reader:
+            with segment_of(open_video(entry.path, self.video.reader), entry) as reader:
                 rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
         return np.array(rows, dtype=np.float64)
 
