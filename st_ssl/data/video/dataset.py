@@ -119,9 +119,8 @@ class VideoSource(DataSource):
             root, listing = listing, None
         if root is not None:
             return read_source(root, listing, config.format, config.split)
-        for key in ("format", "split"):
-            if key in config.model_fields_set:
-                warnings.warn(f"data.{key}={getattr(config, key)} is ignored: there is no data.root", stacklevel=2)
+        if config.format != "auto" or config.split is not None:
+            warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))

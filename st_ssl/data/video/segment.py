@@ -24,8 +24,8 @@ def segment_of(reader: VideoReader, entry: VideoEntry) -> VideoReader:
     num_frames = total - entry.start if entry.num_frames is None else entry.num_frames
     if num_frames < 1 or entry.start + num_frames > total:
         reader.close()
-        last = "the last" if entry.num_frames is None else entry.start + num_frames - 1
-        raise SampleError(entry.path, f"has {total} frames, while the list says frames {entry.start} to {last}")
+        count = "the rest" if entry.num_frames is None else entry.num_frames
+        raise SampleError(entry.path, f"has {total} frames, but the list says {count} from frame {entry.start} on")
     return SegmentReader(reader, entry.path, entry.start, num_frames)
 
 

@@ -74,9 +74,7 @@ def read_source(
     place = Place(root, listing or root, split or 1, format == "auto")
     chosen = next(form for form in FORMATS.values() if form.matches(place)) if place.auto else FORMATS[format]
     if split is not None and not chosen.numbered:
-        warnings.warn(
-            f"data.split={split} is ignored: the format is {chosen.name}, without numbered splits", stacklevel=2
-        )
+        warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=2)
     return chosen.read(place)
 
 

@@ -89,6 +89,8 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} is not text in UTF-8 (byte {error.start}): expected one video on each line") from error
     except IsADirectoryError as error:
         raise DataError(f"the list {path} cannot be read: it is a folder; expected a file") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist{sibling(path)}") from error
     except OSError as error:
         raise DataError(f"the list {path} cannot be read: {error.strerror}") from error
 

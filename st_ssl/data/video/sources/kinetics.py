@@ -54,7 +54,7 @@ def _rows(table: Table, index: VideoIndex) -> list[Row]:
 def _seconds(where: str, column: str, text: str) -> int:
     try:
         return int(float(text))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{where}: {column} is {text!r}, expected seconds") from error
 
 

@@ -66,9 +66,8 @@ class Layout:
         if len(labels) < self.fewest or many:
             return True
         start = int(head[0]) if self.start else 0
-        count = int(head[-1]) if self.count else 2
-        # a clip has at least two frames
-        return start < 0 or (count < 2 and not (self.whole and count == -1))
+        count = int(head[-1]) if self.count else 0
+        return start < 0 or (count < 0 and not (self.whole and count == -1))
 
 
 LAYOUTS = {
@@ -102,7 +101,8 @@ def _read(place: Place, name: str) -> list[VideoEntry]:
     tagged = name == "multilabel" or (not layout.words and any(len(line.fields) > layout.head + 1 for line in lines))
     entries = _entries(lines, layout, tagged, folders)
     rows = [Row(file, f"line {line.at}", line.path, entry) for line, entry in zip(lines, entries, strict=True)]
-    return listed(file, rows, folders, _hint(lines[0]))
+    hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
+    return listed(file, rows, folders, hint or _hint(lines[0]))
 
 
 def _counts(line: str) -> bool:
@@ -130,12 +130,14 @@ def _guess(file: Path, lines: Sequence[Line]) -> str:
     fits = [name for name in LAYOUTS if name != "list" and _fits(name, lines)]
     if not fits:
         forms = ", ".join(f"`{layout.form}`" for layout in LAYOUTS.values())
-        other = next((line for line in lines if len(line.fields) != len(longest.fields)), longest)
+        other = next((line for line in lines if len(line.fields) != len(longest.fields)), None)
+        differs = f", unlike line {other.at}: `{other}`" if other else ""
         raise DataError(
-            f"{file}, line {other.at}: `{other}`, but line {longest.at}: `{longest}`: no format has both (expected one "
-            f"of {forms}; data.format names it)"
+            f"{file}, line {longest.at}: `{longest}`{differs}: no format has that; expected one of {forms} on all "
+            f"lines (data.format names it)"
         )
     if len(fits) > 1:
+        fits += [] if any(line.is_file for line in lines) else ["list"]
         ways = ", ".join(f"data.format={name} ({LAYOUTS[name].meaning})" for name in fits)
         raise DataError(f"{file}, line {longest.at}: `{longest}` can be read in {len(fits)} ways; say which: {ways}")
     if fits[0] == "multilabel" or len({len(line.fields) for line in lines}) > 1:
@@ -155,6 +157,8 @@ def _fits(name: str, lines: Sequence[Line]) -> bool:
     labels = [line.fields[layout.head :] for line in lines]
     if any(len(set(row)) < len(row) or not all(map(str.isdigit, row)) for row in labels):
         return False  # a label stands once and is not negative
+    if layout.count and any(line.fields[layout.head - 1] in ("0", "1") for line in lines):
+        return False  # a clip has at least two frames
     if name == "multilabel":
         return all(line.is_file for line in lines)
     lengths = {len(row) for row in labels}
