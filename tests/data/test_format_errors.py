@@ -217,6 +217,15 @@ def test_kinetics_clips_that_are_listed_twice_keep_the_first_label(tmp_path: Pat
         assert [entry.labels for entry in read_source(tmp_path)] == [{"label": "A"}]
 
 
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="cannot be listed: Permission denied"):
+        read_source(tmp_path)
+
+
 def test_formats_and_places_that_do_not_go_together(tmp_path: Path) -> None:
     write(tmp_path, {"list.txt": "A/v_A_g01_c01.avi 1\n"})
     with pytest.raises(ConfigError, match=r"no format 'lst': one of auto, .*; did you mean 'list'"):

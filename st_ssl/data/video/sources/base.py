@@ -33,11 +33,14 @@ class Place:
     @cached_property
     def _folders(self) -> list[list[Path]]:
         """Files of ``notes``, then of the folders in it whose names are those of annotations."""
-        if self.notes.is_file():
+        if not self.notes.is_dir():
             return [[self.notes]]
-        inside = sorted(os.scandir(self.notes), key=lambda item: os.fsencode(item.name))
-        beside = [item.path for item in inside if item.name.lower() in _BESIDE and item.is_dir()]
-        below = [sorted(path for path in Path(folder).iterdir() if path.is_file()) for folder in beside]
+        try:
+            inside = sorted(os.scandir(self.notes), key=lambda item: os.fsencode(item.name))
+            beside = [item.path for item in inside if item.name.lower() in _BESIDE and item.is_dir()]
+            below = [sorted(path for path in Path(folder).iterdir() if path.is_file()) for folder in beside]
+        except OSError as error:
+            raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
         return [[Path(item.path) for item in inside if item.is_file()], *below]
 
     def find(self, name: Pattern[str]) -> list[Path]:

@@ -157,7 +157,7 @@ def _fits(name: str, lines: Sequence[Line]) -> bool:
     labels = [line.fields[layout.head :] for line in lines]
     if any(len(set(row)) < len(row) or not all(map(str.isdigit, row)) for row in labels):
         return False  # a label stands once and is not negative
-    if layout.count and any(line.fields[layout.head - 1] in ("0", "1") for line in lines):
+    if layout.count and any(int(line.fields[layout.head - 1]) in (0, 1) for line in lines):
         return False  # a clip has at least two frames
     if name == "multilabel":
         return all(line.is_file for line in lines)
@@ -173,7 +173,7 @@ def _fits(name: str, lines: Sequence[Line]) -> bool:
 
 def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Sequence[Path]) -> list[VideoEntry]:
     # The images of a folder are numbered from 1, unless a line for it starts at 0.
-    from_zero = {line.path for line in lines if layout.whole and line.fields[0] == "0"}
+    from_zero = {line.path for line in lines if layout.whole and int(line.fields[0]) == 0}
     entries = []
     for line in lines:
         labels = line.fields[layout.head :]
