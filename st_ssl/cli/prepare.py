@@ -57,6 +57,8 @@ def _source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="a folder of videos, or a list; what data.root takes")
     parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
     parser.add_argument("--output", type=Path, help="where to write (index: ROOT/st_ssl_index.jsonl unless given)")
+    parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
+    parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
     parser.add_argument("--reader", default="auto", help="auto, pyav, decord, ... (default: %(default)s)")
 
 
@@ -96,7 +98,7 @@ def _synthetic(arguments: argparse.Namespace) -> int:
 def _entries(arguments: argparse.Namespace) -> list[VideoEntry]:
     from st_ssl.data.video.sources import read_source
 
-    return read_source(arguments.root, arguments.list)
+    return read_source(arguments.root, arguments.list, arguments.format, arguments.split)
 
 
 def _index(arguments: argparse.Namespace) -> int:

@@ -64,8 +64,9 @@ def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) 
     test = by_split.get("test") or by_split.get("val")
     train = by_split.get("train", [])
     if not test or not train:
-        test = [e for e in entries if keyed_seed("test", e.path.rsplit("/", 1)[-1]) % 1000 < 1000 * test_share]
-        train = [e for e in entries if e not in test]
+        drawn = [keyed_seed("test", e.path.rsplit("/", 1)[-1]) % 1000 < 1000 * test_share for e in entries]
+        test = [e for e, out in zip(entries, drawn, strict=True) if out]
+        train = [e for e, out in zip(entries, drawn, strict=True) if not out]
     if not test or not train:
         raise DataError(f"{len(entries)} labelled videos are too few for a train and a test part")
     return Split(_limit(train, limit)), Split(_limit(test, limit))

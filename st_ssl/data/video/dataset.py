@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, w
 from st_ssl.data.video.index import INDEX_FILE, Library, read_index
 from st_ssl.data.video.pack import Pack, is_pack
 from st_ssl.data.video.readers import Backend, VideoReader, open_video
-from st_ssl.data.video.sources import read_source
+from st_ssl.data.video.segment import segment_of
+from st_ssl.data.video.sources import SourceFormat, read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.errors import DataError, SampleError
 from st_ssl.random import Key, keyed_rng, keyed_seed
@@ -33,15 +35,19 @@ class VideoDataConfig(Config):
     """Videos: where the videos are and how they are read.
 
     ``root``: a folder of videos, a list of ``path label`` lines, or a pack (a folder or URL); nothing means the
-    planted-factor videos, which are written on first use. ``index``: what ``prepare.py index`` wrote (default: the one
-    in ``root``, if any), which spares going through each file before it is read. ``list``: a list file whose paths are
-    relative to ``root``. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then
-    gone through several times an epoch.
+    planted-factor videos, which are written on first use. ``list``: a list whose paths are relative to ``root``, or the
+    folder of a data set's annotations. ``format``: what that is, where its looks do not tell (configs/README.md has the
+    formats). ``split``: which of the official splits of UCF101 or HMDB51 (default: the first). ``index``: what
+    ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before it is
+    read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone through
+    several times an epoch.
     """
 
     name: Literal["video"] = "video"
     root: str | None = None
     list: str | None = None
+    format: SourceFormat = "auto"
+    split: int | None = Field(default=None, ge=1, le=3)
     index: str | None = None
     reader: Backend = "auto"
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
@@ -99,10 +105,10 @@ class VideoDataset(Dataset[VideoSample]):
         return [wanted, *(int(i) for i in others if i != wanted)][: 1 + MAX_REPLACEMENTS]
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
-        path = self.entries[index].path
-        with self.open_video(path) as reader:
+        entry = self.entries[index]
+        with segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
-                raise SampleError(path, "has a single frame: a clip needs at least 2")
+                raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
             return self.views.cut(reader, (self.seed, epoch, wanted))
 
 
@@ -120,10 +126,15 @@ class VideoSource(DataSource):
 
     def entries(self) -> list[VideoEntry]:
         config = self.video
-        if config.root is not None:
-            if isinstance(self.library, Pack):
-                return self.library.entries
-            return read_source(Path(config.root).expanduser(), Path(config.list).expanduser() if config.list else None)
+        if isinstance(self.library, Pack):
+            return self.library.entries
+        root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
+        if root is None and listing is not None:
+            root, listing = listing, None
+        if root is not None:
+            return read_source(root, listing, config.format, config.split)
+        if config.format != "auto" or config.split is not None:
+            warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
@@ -135,7 +146,7 @@ class VideoSource(DataSource):
         """Width, height, frames per second and number of frames of each video."""
         rows = []
         for entry in entries:
-            with self.library.open(entry.path) as reader:
+            with segment_of(self.library.open(entry.path), entry) as reader:
                 rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
         return np.array(rows, dtype=np.float64)
 

@@ -26,6 +26,7 @@ from st_ssl.data.parallel import parallel_map
 from st_ssl.data.video.readers import VideoReader, open_video
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
+from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import VideoEntry
@@ -70,7 +71,8 @@ def write_pack(
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
-    digest = hashlib.blake2b("\n".join(entry.path for entry in entries).encode(), digest_size=16).hexdigest()
+    names = "\n".join(f"{entry.path} {entry.start} {entry.num_frames}" for entry in entries)
+    digest = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
     num_shards = -(-len(entries) // config.shard_size)
     mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": digest, "config": config.model_dump()}
     stamp = output / PACK_FILE
@@ -113,9 +115,15 @@ def _write_shard(output: Path, config: PackConfig, reader: str, shard: tuple[int
 
 
 def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "split": entry.split, "labels": entry.labels, "source": entry.path}
+    row: dict[str, Any] = {
+        "name": name,
+        "split": entry.split,
+        "labels": entry.labels,
+        "tags": entry.tags,
+        "source": entry.path,
+    }
     try:
-        content = _shrink(entry.path, config, reader)
+        content = _shrink(entry, config, reader)
         table = PyAVReader(name, data=content).table
     except SampleError as error:
         return {**row, "error": error.reason}
@@ -127,8 +135,8 @@ def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackCon
     return {**row, "error": None, **place, "table": table.to_json()}
 
 
-def _shrink(path: str, config: PackConfig, reader: str) -> bytes:
-    with open_video(path, reader) as video:
+def _shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
+    with segment_of(open_video(entry.path, reader), entry) as video:
         meta = video.meta
         scale = min(1.0, config.short_side / min(meta.width, meta.height))
         size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))
@@ -182,7 +190,7 @@ class Pack:
                 path = f"{shard}.tar/{row['name']}"
                 table = FrameTable.from_json(row["table"])
                 self._videos[path] = PackedVideo(f"{shard}.tar", row["offset"], row["size"], row["crc32"], table)
-                self.entries.append(VideoEntry(path, row["split"], row["labels"]))
+                self.entries.append(VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"])))
 
     def open(self, path: str) -> VideoReader:
         """The video of one of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
