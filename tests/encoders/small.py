@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
+
+import pytest
+
+from st_ssl.encoders.base import ENCODERS
 
 SMALL: dict[str, dict[str, Any]] = {
     "c3d": {"width": 4},
@@ -14,3 +19,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "torchvision": {"model": "mc3_18"},
     "video_vit": {"dim": 24, "depth": 2, "heads": 3, "patch": 8},
 }
+
+EXTRAS = {"pytorchvideo": "pytorchvideo"}
+"""The packages of an extra that an encoder needs."""
+
+NAMES = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(name in EXTRAS and find_spec(EXTRAS[name]) is None, reason=f"{name} is not installed"),
+    )
+    for name in ENCODERS.names()
+]
+"""All encoders, to parametrise tests with."""

@@ -21,11 +21,10 @@ from st_ssl.encoders.base import (
     save_encoder,
 )
 from st_ssl.errors import UserError
-from tests.encoders.small import SMALL
+from tests.encoders.small import NAMES, SMALL
 
 INPUT = InputConfig(num_frames=4, stride=2, size=32, mean=(0.1, 0.2, 0.3))
 LARGEST = 12_000_000  # some come in no smaller size
-NAMES = ENCODERS.names()
 
 
 def small(name: str, seed: int = 0, **changes: Any) -> Encoder:
