@@ -15,6 +15,19 @@ Triple = tuple[int, int, int]
 """Of time, height and width."""
 
 
+NARROW = 256
+
+
+def arranged(clip: Tensor, embed_dim: int) -> Tensor:
+    """``clip`` [B, C, T, H, W] in the memory layout that suits a convolutional network of that width.
+
+    Channels last is what GPUs compute in. On CPUs a training step of a narrow network is up to a quarter faster with it
+    (R3D-10 of width 24), that of a wide one up to half as fast (C3D); the other families do not care.
+    """
+    last = clip.device.type != "cpu" or embed_dim <= NARROW
+    return clip.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
+
+
 class ConvEncoder(Encoder):
     """Clips [B, 3, T, H, W] to the map [B, D, T', H', W'] that ``extract`` makes of them, and its mean [B, D]."""
 
@@ -24,7 +37,7 @@ class ConvEncoder(Encoder):
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
         assert keep is None, "a convolutional encoder sees whole clips"
-        x = self.extract(clip.contiguous(memory_format=torch.channels_last_3d))  # a fifth faster on CPUs
+        x = self.extract(arranged(clip, self.embed_dim))
         return Features(pooled=x.mean((2, 3, 4)), map=x)
 
 

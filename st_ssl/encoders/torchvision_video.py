@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from st_ssl.config import Config
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
+from st_ssl.encoders.conv3d import arranged
 from st_ssl.errors import ConfigError
 from st_ssl.types import Features
 
@@ -71,7 +72,7 @@ class Torchvision(Encoder):
             patches = network.pos_drop(network.patch_embed(clip))
             x = network.norm(network.features(patches)).movedim(-1, 1)
         else:
-            x = clip.contiguous(memory_format=torch.channels_last_3d)
+            x = arranged(clip, self.embed_dim)
             parts = ("features",) if self.model == "s3d" else ("stem", "layer1", "layer2", "layer3", "layer4")
             for part in parts:
                 x = getattr(network, part)(x)

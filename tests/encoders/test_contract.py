@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from st_ssl.encoders import base
 from st_ssl.encoders.base import (
     ENCODERS,
     Encoder,
@@ -120,6 +121,14 @@ def broken(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         load_encoder(folder)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_lists_it(name: str) -> None:
+    readme = Path(base.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert f"\n| `{name}` |" in readme
+    model = ENCODERS.config(name).model_fields.get("model")
+    assert model is None or all(f"`{value}`" in readme for value in get_args(model.annotation))
 
 
 def test_missing_and_damaged_weights(saved: tuple[Encoder, Path]) -> None:

@@ -93,6 +93,15 @@ def test_slowfast_makes_two_pathways_of_a_clip() -> None:
         assert not torch.allclose(ours(clip.flip(2)).pooled, features.pooled, rtol=1e-3)
 
 
+@pytest.mark.parametrize("model", ["slowfast_r50", "csn_r101"])
+def test_all_parameters_are_trained(model: Any) -> None:
+    encoder = random_encoder(PytorchvideoConfig(model=model), INPUT, seed=0).train()
+    encoder(torch.randn(2, 3, 8, 32, 32)).pooled.square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name  # or it could not be trained in several processes
+        assert parameter.grad.isfinite().all(), name
+
+
 @pytest.mark.parametrize(("alpha", "time"), [(2, 4), (4, 2), (8, 1)])
 def test_alpha(alpha: int, time: int) -> None:
     with torch.device("meta"):

@@ -67,6 +67,15 @@ def test_features_are_what_torchvision_hands_to_its_head(model: Any, monkeypatch
         torch.testing.assert_close(features.map.mean((2, 3, 4)), features.pooled)
 
 
+@pytest.mark.parametrize("model", ["s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t"])
+def test_all_parameters_are_trained(model: Any) -> None:
+    encoder = random_encoder(TorchvisionConfig(model=model), INPUT, seed=0).train()
+    encoder(torch.randn(2, 3, 8, 32, 32)).pooled.square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name  # or it could not be trained in several processes
+        assert parameter.grad.isfinite().all(), name
+
+
 def maps(model: Any, frames: int, size: int) -> tuple[int, ...]:
     input = InputConfig(num_frames=frames, size=size)
     with torch.device("meta"):
