@@ -21,8 +21,9 @@ NARROW = 256
 def arranged(clip: Tensor, embed_dim: int) -> Tensor:
     """``clip`` [B, C, T, H, W] in the memory layout that suits a convolutional network of that width.
 
-    Channels last is what GPUs compute in. On CPUs a training step of a narrow network is up to a quarter faster with it
-    (R3D-10 of width 24), that of a wide one up to half as fast (C3D); the other families do not care.
+    Channels last is what half-precision kernels of GPUs compute in. On CPUs a training step of a narrow network is up
+    to a quarter faster with it (R3D-10 of width 24), that of a wide one takes up to twice as long (C3D); the other
+    families do not care.
     """
     last = clip.device.type != "cpu" or embed_dim <= NARROW
     return clip.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
