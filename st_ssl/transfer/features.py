@@ -114,7 +114,7 @@ def collect_clips(
         bad += batch.bad
         if batch.views and batch.indices.equal(batch.wanted):
             used += batch.indices.tolist()
-            parts += batch.views
+            parts += [copied(view) for view in batch.views]
         progress(len(batch.wanted))
     if not used:
         raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
@@ -142,6 +142,12 @@ def concatenate(parts: list[RawView]) -> RawView:
         {name: torch.cat([p.params[name] for p in parts]) for name in parts[0].params},
         torch.cat([p.frame_index for p in parts]),
     )
+
+
+def copied(view: RawView) -> RawView:
+    """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
+    these a process may often have no more than a thousand."""
+    return _rows(view, torch.arange(len(view.frames)))
 
 
 def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
