@@ -30,7 +30,7 @@ class MetricsFile:
         self._out.write(json.dumps(row) + "\n")
         self._out.flush()
 
-    def close(self) -> None:
+    def close(self, well: bool = True) -> None:
         self._out.close()
 
 
