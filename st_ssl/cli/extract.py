@@ -67,14 +67,17 @@ def main() -> None:
     config = _config(arguments)
     with start_runtime(config.device) as runtime, ExitStack() as stack:
         bar: RunProgress | None = None
-        started, first = time.monotonic(), 0
+        first = last = 0
+        started = time.monotonic()
 
         def progress(done: int, total: int) -> None:
-            nonlocal bar, first
+            nonlocal bar, first, last, started
             if bar is None:
-                first = done
+                first, started = done, time.monotonic()
                 bar = stack.enter_context(RunProgress("extract", total, done, runtime.is_main, "videos"))
-            bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} videos/s")
+            elif done > last:
+                bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} videos/s")
+            last = done
 
         extract(arguments.run, config, arguments.output, runtime.device, progress)
     if runtime.is_main:

@@ -104,31 +104,29 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
     first = next(iter(targets.values()))
     tables = []
     for kind, contestants in first["probes"].items():
-        table = _table(f"{kind} probe, % right {how}", ["target"], contestants)
+        table = _table(f"{kind} probe, % right {how}", contestants)
         for name, target in targets.items():
             table.add_row(_target(name, target), *_cells(target["probes"][kind]), f"{target['chance']:.1f}")
         tables.append(table)
     if "retrieval" in first:
         contestants = next(iter(first["retrieval"]["probes"].values()))
-        title = f"retrieval, % of test videos with one of their class among the k nearest {how}"
-        table = _table(title, ["target", "R@k"], contestants)
+        table = _table(f"retrieval, % with one right among the k nearest {how}", contestants)
         for name, target in targets.items():
-            for at, (key, cells) in enumerate(target["retrieval"]["probes"].items()):
-                chance = f"{target['retrieval']['chance'][key]:.1f}"
-                table.add_row("" if at else _target(name, target), key, *_cells(cells), chance)
+            table.add_row(_target(name, target))
+            for key, cells in target["retrieval"]["probes"].items():
+                table.add_row(f"  {key}", *_cells(cells), f"{target['retrieval']['chance'][key]:.1f}")
             table.add_section()
         tables.append(table)
     return tables
 
 
-def _table(title: str, names: list[str], contestants: Iterable[str]) -> Any:
+def _table(title: str, contestants: Iterable[str]) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for name in names:
-        table.add_column(name)
+    table.add_column("target")
     for column in (*contestants, "chance"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

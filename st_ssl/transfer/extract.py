@@ -1,8 +1,8 @@
 """Extraction: the features of a whole data set, as one array and an index of its rows.
 
-The work is cut into parts of ``PART`` videos, whatever the number of processes. A part that is done is one file,
-written under a hidden name and renamed: killed at any moment, the work goes on from there with any number of processes,
-and what comes out is the same to the last byte.
+The work is cut into parts of ``PART`` clips, whatever the number of processes. A part that is done is one file, written
+under a hidden name and renamed: killed at any moment, the work goes on from there with any number of processes, and
+what comes out is the same to the last byte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from st_ssl.transfer.store import Part, PartFolder, Stream, write_npy, write_saf
 from st_ssl.types import RawView, VideoEntry
 
 PART = 64
-"""Videos of a part: the most that a killed process loses."""
+"""Clips of a part (of one video at least): what is in memory at once, and the most that a killed process loses."""
 
 Progress = Callable[[int, int], None]
 """Told how many videos are done, and of how many."""
@@ -81,7 +81,7 @@ def extract(
     if is_main:
         distributed.barrier()
         _claim(output, _settings(run, config, entries))
-    parts = PartFolder(output / ".parts", len(entries), PART)
+    parts = PartFolder(output / ".parts", len(entries), max(1, PART // config.clips))
     pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
     mine = pending[distributed.rank() :: distributed.world_size()]
     if mine:
@@ -141,8 +141,10 @@ def _pending(parts: PartFolder, output: Path, source: DataSource) -> list[int]:
     if (output / "index.jsonl").is_file():
         return []
     done = parts.tidy()
-    if too_many(sum(done.values()), parts.num_samples, source.max_bad_share):
-        done = {part: num_bad for part, num_bad in done.items() if not num_bad}
+    if _too_many(sum(done.values()), parts.num_samples, source.max_bad_share):
+        for part in [part for part, num_bad in done.items() if num_bad]:
+            parts.discard(part)
+            del done[part]
     return [part for part in range(len(parts)) if part not in done]
 
 
@@ -159,13 +161,13 @@ def _work(
     """Do the parts ``mine``, one after the other, while the workers already decode the next."""
     dataset = source.dataset(entries, centred_views(encoder.input, config.clips))
     keys = [[(0, i)] for part in mine for i in parts.samples(part)]  # one by one: a broken video takes no other with it
-    ahead = max(2, math.ceil(PART / max(1, source.num_workers)))
+    ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
     batches = iter(build_loader(dataset, keys, source.collate, source.num_workers, prefetch=ahead))
     lost: list[str] = []
     progress(parts.count(), len(entries))
     for part in mine:
         before, usable, bad = parts.count(), [], []
-        for done, index in enumerate(parts.samples(part), 1):
+        for done, index in enumerate(parts.samples(part)):
             batch: Batch = next(batches)
             if batch.views and batch.indices.equal(batch.wanted):
                 usable.append((index, [copied(view) for view in batch.views]))
@@ -195,8 +197,12 @@ def _encode(
     return Part([index for index, _ in usable], bad, grouped)
 
 
+def _too_many(num_bad: int, num_videos: int, max_share: float) -> bool:
+    return num_bad == num_videos or too_many(num_bad, num_videos, max_share)
+
+
 def _check(lost: list[str], num_videos: int, max_share: float) -> None:
-    if len(lost) == num_videos or too_many(len(lost), num_videos, max_share):
+    if _too_many(len(lost), num_videos, max_share):
         shown = "\n".join(f"  {line}" for line in lost[:5])
         raise DataError(
             f"{len(lost)} of {num_videos} videos are broken, more than data.max_bad_share={max_share:g} allows; the "
@@ -229,8 +235,10 @@ def _assemble(
             write_npy(output / f"{name}.npy", array)
     else:
         write_safetensors(output / "features.safetensors", streams)
+    listed = output / "bad_samples.jsonl"
+    listed.unlink(missing_ok=True)
     if bad:
-        write_text(output / "bad_samples.jsonl", (_line({"path": path, "reason": reason}) for path, reason in bad))
+        write_text(listed, (_line({"path": path, "reason": reason}) for path, reason in bad))
     write_text(output / "index.jsonl", _index(parts, full, entries))
 
 

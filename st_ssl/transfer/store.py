@@ -56,8 +56,12 @@ class PartFolder:
             try:
                 done[part] = len(self.load(part, arrays=()).bad)
             except (SafetensorError, KeyError, ValueError):  # a disk that lost what it was given
-                self._file(part).unlink()
+                self.discard(part)
         return done
+
+    def discard(self, part: int) -> None:
+        """Have a part done again."""
+        self._file(part).unlink()
 
     def done(self) -> list[int]:
         """The parts that are done."""

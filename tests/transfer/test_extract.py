@@ -253,6 +253,19 @@ def test_too_many_broken_videos_stop_it_and_are_tried_again(run: Path, tmp_path:
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
 
 
+def test_nothing_but_broken_videos_is_an_error_and_tried_again(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "set").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "set" / name).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"(?s)2 of 2 videos are broken.*a\.mp4: file is empty"):
+            extract(run, config_of(tmp_path / "set"), tmp_path / "out", CPU)
+    write_clip(tmp_path / "set" / "a.mp4", 100, 12)
+    extract(run, config_of(tmp_path / "set"), tmp_path / "out", CPU)
+    assert len(rows_of(tmp_path / "out")) == len(rows_of(tmp_path / "out", "bad_samples.jsonl")) == 1
+
+
 def test_a_folder_of_something_else_is_left_alone(dataset: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")

@@ -130,11 +130,12 @@ def test_in_the_probe_it_stands_beside_its_baselines(dataset: Path, tmp_path: Pa
     tables = probe_tables(result)
     assert [table.title.split(",")[0] for table in tables] == ["retrieval"]
     columns = [column.header for column in tables[0].columns]
-    assert columns == ["target", "R@k", "pretrained", "random", "pixels", "metadata", "chance"]
-    first = [next(iter(column.cells)) for column in tables[0].columns]
-    assert first[:2] == ["light (2)", "R@1"]
-    assert first[4] == "100.0 ± 0.0"
-    assert tables[0].row_count == 3 * len(result["targets"])
+    assert columns == ["target", "pretrained", "random", "pixels", "metadata", "chance"]
+    cells = [list(column.cells) for column in tables[0].columns]
+    assert cells[0][:5] == ["light (2)", "  R@1", "  R@5", "  R@20", "length (2)"]
+    assert cells[3][:2] == ["", "100.0 ± 0.0"]
+    assert cells[5][1:4:2] == ["50.0", "100.0"]
+    assert tables[0].row_count == (1 + 3) * len(result["targets"])
 
 
 def test_a_video_in_both_parts_does_not_find_itself(dataset: Path, tmp_path: Path) -> None:
