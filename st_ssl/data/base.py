@@ -110,4 +110,13 @@ class DataSource(ABC):
         """Samples of that data set to a batch."""
 
 
+FREE = 5
+"""So many broken samples never stop a run: in a small folder a handful is a large share and still a handful."""
+
+
+def too_many(num_bad: int, num_samples: int, max_share: float) -> bool:
+    """Whether so many are broken that it is the folder, the decoder or the disk, not the samples."""
+    return num_bad > max(FREE, max_share * num_samples)
+
+
 DATA: Registry[DataSource] = Registry("kind of data", "st_ssl.data")

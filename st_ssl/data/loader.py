@@ -27,8 +27,10 @@ def build_loader(
     collate: Callable[[list[Any]], Batch],
     num_workers: int,
     pin_memory: bool = False,
+    prefetch: int = 2,
 ) -> DataLoader[Any]:
-    """A loader whose batches are those of ``batches``, in that order for any ``num_workers``."""
+    """A loader whose batches are those of ``batches``, in that order for any ``num_workers``, each of which works up to
+    ``prefetch`` batches ahead."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -36,5 +38,5 @@ def build_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        prefetch_factor=2 if num_workers else None,
+        prefetch_factor=prefetch if num_workers else None,
     )
