@@ -25,7 +25,7 @@ class VideoEntry:
     """One row of a video source: where it is, to which split it belongs, and its labels by target name.
 
     Only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the labels of a
-    video that has any number of them; nothing uses them yet.
+    video that has any number of them; nothing uses them yet. ``source`` is where a packed video came from.
     """
 
     path: str
@@ -34,6 +34,7 @@ class VideoEntry:
     start: int = 0
     num_frames: int | None = None
     tags: tuple[str, ...] = ()
+    source: str = ""
 
 
 class Mask(NamedTuple):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
   python tools/prepare.py index data/kinetics                      # once: runs then open files without scanning them
-  python tools/prepare.py verify data/kinetics --output bad.jsonl  # decode everything, list what is broken and why
+  python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
   python tools/prepare.py pack data/kinetics --output packed short_side=256
   python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
   python tools/pretrain.py CONFIG data.root=packed"""
@@ -38,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
     pack.add_argument("overrides", nargs="*", metavar="key=value", help="short_side, crf, keyframes, shard_size")
     for step in steps.choices.values():
-        step.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+        step.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes (default: %(default)s)")
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()
     takes = "overrides" in arguments
@@ -54,12 +54,23 @@ def _arguments() -> argparse.Namespace:
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="a folder of videos, or a list; what data.root takes")
+    parser.add_argument("root", help="a folder of videos, a list, or (verify) a pack: what data.root takes")
     parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
-    parser.add_argument("--output", type=Path, help="where to write (index: ROOT/st_ssl_index.jsonl unless given)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was "
+        "found of every video (default: verified.jsonl); pack: the folder",
+    )
     parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
     parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
     parser.add_argument("--reader", default="auto", help="auto, pyav, decord, ... (default: %(default)s)")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return int(text)
 
 
 def _shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
@@ -96,15 +107,20 @@ def _synthetic(arguments: argparse.Namespace) -> int:
 
 
 def _entries(arguments: argparse.Namespace) -> list[VideoEntry]:
+    from st_ssl.data.video.pack import is_pack
     from st_ssl.data.video.sources import read_source
+    from st_ssl.errors import DataError
 
-    return read_source(arguments.root, arguments.list, arguments.format, arguments.split)
+    if is_pack(arguments.root):
+        raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
+    return read_source(Path(arguments.root).expanduser(), arguments.list, arguments.format, arguments.split)
 
 
 def _index(arguments: argparse.Namespace) -> int:
     from st_ssl.data.video.index import INDEX_FILE, survey
 
-    file = arguments.output or arguments.root / INDEX_FILE
+    root = Path(arguments.root).expanduser()
+    file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
     records = survey(_entries(arguments), file, reader=arguments.reader, num_workers=arguments.workers)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
@@ -116,8 +132,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.video.index import decode, survey
     from st_ssl.data.video.pack import is_pack, verify_pack
 
-    if is_pack(str(arguments.root)):
-        return _tell(dict(verify_pack(str(arguments.root), arguments.workers)))
+    if is_pack(arguments.root):
+        return _tell(dict(verify_pack(arguments.root, arguments.workers)))
     file = arguments.output or Path("verified.jsonl")
     records = survey(_entries(arguments), file, decode, arguments.reader, arguments.workers)
     print(f"{file}: {len(records)} videos decoded")
@@ -129,8 +145,10 @@ def _pack(arguments: argparse.Namespace) -> int:
 
     config = _settings(PackConfig, arguments.overrides)
     part, output = arguments.shard, arguments.output
-    broken = write_pack(_entries(arguments), output, config, part, arguments.reader, arguments.workers)
-    print(f"{output}: train on it with data.root={output}")
+    entries = _entries(arguments)
+    broken = write_pack(entries, output, config, part, arguments.reader, arguments.workers)
+    missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
+    print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with data.root={output}'}")
     return _tell(dict(broken))
 
 

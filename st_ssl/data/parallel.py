@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_PR_SET_PDEATHSIG = 1
 
 
 def parallel_map(
@@ -19,32 +26,70 @@ def parallel_map(
     title: str,
     done: int = 0,
     progress: bool = True,
+    crashed: Callable[[T], R] | None = None,
 ) -> Iterator[R]:
     """``work`` of each item, in the order in which they are finished, with a progress bar called ``title``.
 
     ``num_workers`` processes are spawned; 0 or 1 stays in this one. ``done``: how many were finished before. An error
-    of ``work`` is raised here, and what has not begun is not begun any more.
+    of ``work`` is raised here, and what has not begun is not begun any more. An item that ends its process is tried
+    again alone; if it does so again its result is ``crashed(item)``, where that is given.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
         task = bar.add_task(title, total=done + len(items), completed=done)
-        for result in map(work, items) if num_workers <= 1 else _spread(work, items, num_workers):
+        for result in map(work, items) if num_workers <= 1 else _spread(work, items, num_workers, crashed):
             bar.advance(task)
             yield result
 
 
-def _spread(work: Callable[[T], R], items: Sequence[T], num_workers: int) -> Iterator[R]:
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        rest = iter(items)
-        running: set[Future[R]] = {pool.submit(work, item) for item in itertools.islice(rest, 4 * num_workers)}
+def _spread(
+    work: Callable[[T], R], items: Sequence[T], num_workers: int, crashed: Callable[[T], R] | None
+) -> Iterator[R]:
+    rest = iter(items)
+    while suspects := (yield from _until_broken(work, rest, num_workers)):
+        for item in suspects:
+            try:
+                with _pool(1) as pool:
+                    result = pool.submit(work, item).result()
+            except BrokenProcessPool:
+                if crashed is None:
+                    raise
+                result = crashed(item)
+            yield result
+
+
+def _until_broken(work: Callable[[T], R], rest: Iterator[T], num_workers: int) -> Generator[R, None, list[T]]:
+    """Results until all is done, or one process has died: returns the items that were then under way."""
+    with _pool(num_workers) as pool:
+        running: dict[Future[R], T] = {}
         try:
-            while running:  # a few at a time: millions of files are not millions of waiting jobs
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                running |= {pool.submit(work, item) for item in itertools.islice(rest, len(finished))}
-                for job in finished:
-                    yield job.result()
+            while True:
+                for item in itertools.islice(rest, 4 * num_workers - len(running)):  # millions of items are not as
+                    running[pool.submit(work, item)] = item  # many waiting jobs
+                if not running:
+                    return []
+                for job in wait(running, return_when=FIRST_COMPLETED)[0]:
+                    result = job.result()
+                    del running[job]
+                    yield result
+        except BrokenProcessPool:
+            return list(running.values())
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=_follow, initargs=(os.getpid(),)
+    )
+
+
+def _follow(parent: int) -> None:
+    """End with the parent, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)

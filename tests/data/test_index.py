@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from st_ssl.data.video.index import INDEX_FILE, Library, Record, decode, probe, 
 from st_ssl.data.video.readers import open_video, pyav
 from st_ssl.data.video.readers.table import FrameTable, compact
 from st_ssl.data.video.sources import read_source
-from st_ssl.errors import DataError, SampleError
+from st_ssl.errors import ConfigError, DataError, SampleError
 from st_ssl.types import VideoEntry, VideoMeta
 from tests.runs import write_videos
 
@@ -64,7 +65,7 @@ def test_a_file_that_changed_is_looked_at_anew(videos: Path) -> None:
     np.testing.assert_array_equal(frames(str(first), library), frames(str(first)))
     again = survey(entries, videos / INDEX_FILE, progress=False)
     assert again[os.path.abspath(second)].error == "file cannot be read: No such file or directory"
-    assert again[os.path.abspath(first)] == probe("auto", str(first))
+    assert again[os.path.abspath(first)].table == probe("auto", str(first)).table
 
 
 def test_an_index_goes_on_where_it_was_stopped(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +80,7 @@ def test_an_index_goes_on_where_it_was_stopped(videos: Path, monkeypatch: pytest
         looked.append(path)
         return probe(reader, path)
 
+    counted.__name__ = probe.__name__
     assert survey(entries, file, counted, progress=False) == whole
     assert len(looked) == 3
     assert file.read_text() == "".join(lines)
@@ -123,3 +125,52 @@ def test_a_missing_index_is_told(videos: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told(videos: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be written .*--output"):
         survey(read_source(videos), Path("/proc/none") / index.INDEX_FILE, progress=False)
+
+
+def test_what_was_looked_at_in_another_way_is_looked_at_again(videos: Path) -> None:
+    entries = read_source(videos)
+    file = videos / INDEX_FILE
+    survey(entries, file, progress=False)
+    whole = Path(entries[0].path).read_bytes()
+    at = whole.index(b"mdat") + len(whole) // 3
+    damaged = Path(entries[1].path)
+    damaged.write_bytes(whole[:at] + bytes(200) + whole[at + 200 :])
+    survey(entries, file, progress=False)
+    assert {r.made_by for r in read_index(file).values()} == {"probe auto"}
+    found = survey(entries, file, decode, progress=False)
+    assert found[os.path.abspath(damaged)].error is not None
+    assert {r.made_by for r in read_index(file).values()} == {"decode auto"}
+
+
+def test_other_videos_stay_in_the_file(videos: Path) -> None:
+    entries = read_source(videos)
+    file = videos / INDEX_FILE
+    survey(entries[:3], file, progress=False)
+    assert len(survey(entries[3:], file, progress=False)) == 2
+    assert read_index(file).keys() == {os.path.abspath(entry.path) for entry in entries}
+
+
+def crash_on_two(reader: str, path: str) -> Record:
+    if path.endswith("02.mp4"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return probe(reader, path)
+
+
+def test_a_video_that_crashes_the_decoder_is_named(videos: Path) -> None:
+    entries = read_source(videos)
+    found = survey(entries, videos / INDEX_FILE, crash_on_two, num_workers=2, progress=False)
+    errors = {Path(path).name: record.error for path, record in found.items() if record.error}
+    assert errors == {"02.mp4": "the decoder crashed on it"}
+
+
+def test_an_index_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\n")
+    for path in (tmp_path, tmp_path / "binary.jsonl"):
+        with pytest.raises(DataError, match="not an index of videos"):
+            read_index(path)
+
+
+def test_an_unknown_reader_is_told_before_anything_is_written(videos: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'pyav'"):
+        survey(read_source(videos), videos / INDEX_FILE, reader="pyva", progress=False)
+    assert not (videos / INDEX_FILE).exists()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.data.video.pack import Pack, PackConfig, verify_pack, write_pack
 from st_ssl.data.video.plans import RandomClips
 from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError, SampleError
@@ -130,6 +132,8 @@ def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_pa
     broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
     assert [path for path, _ in broken] == [bad.path]
     assert [e.labels["number"] for e in Pack(str(tmp_path / "pack")).entries] == ["0", "1"]
+    failed = verify_pack(str(tmp_path / "pack"), progress=False)
+    assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad.path, "could not be packed")]
 
 
 def test_another_pack_is_not_written_over(entries: list[VideoEntry], packed: Path, tmp_path: Path) -> None:
@@ -171,3 +175,57 @@ def test_a_pack_is_read_through_a_url(packed: Path) -> None:
 def test_a_url_that_is_no_pack_is_told() -> None:
     with pytest.raises(DataError, match=r"memory://nothing/pack.json: not the description of a pack"):
         VideoSource(VideoDataConfig(root="memory://nothing"))
+
+
+def test_changed_labels_and_splits_are_another_pack(entries: list[VideoEntry], packed: Path) -> None:
+    for changed in (replace(entries[0], labels={"number": "7"}), replace(entries[0], split="test")):
+        with pytest.raises(DataError, match=r"holds another pack \(other sources\)"):
+            write_pack([changed, *entries[1:]], packed, CONFIG, progress=False)
+
+
+def test_the_same_videos_in_another_folder_are_the_same_pack(
+    entries: list[VideoEntry], packed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").symlink_to(Path(entries[0].path).parent)
+    moved = [replace(e, path=str(tmp_path / "elsewhere" / Path(e.path).name)) for e in entries]
+    assert write_pack(moved, packed, CONFIG, progress=False) == []
+
+
+def test_a_packed_video_knows_where_it_came_from(entries: list[VideoEntry], packed: Path) -> None:
+    assert [e.source for e in Pack(str(packed)).entries] == [e.path for e in entries]
+
+
+def test_settings_that_a_pack_ignores_are_a_warning(packed: Path) -> None:
+    with pytest.warns(UserWarning, match=r"ignored with a pack: data.split, data.reader"):
+        VideoSource(VideoDataConfig(root=str(packed), split=2, reader="decord"))
+
+
+def test_a_damaged_list_is_named(packed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "pack"
+    copy.mkdir()
+    for name, data in content(packed).items():
+        (copy / name).write_bytes(data.replace(b'"crc32"', b'"crc"') if name == "shard-00001.jsonl" else data)
+    with pytest.raises(DataError, match=r"shard-00001.jsonl: damaged: KeyError\('crc32'\)"):
+        Pack(str(copy))
+
+
+def test_storage_without_its_package_is_told() -> None:
+    with pytest.raises(DataError, match=r"no-such-storage://bucket/pack"):
+        Pack("no-such-storage://bucket/pack")
+
+
+HIDDEN = {"concat": b"ffconcat version 1.0\n#\xc3\xa9\nfile sub/s.dat\n", "hls": b"#EXTM3U\n#\xc3\xa9\nfile:///s.ts\n"}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_video_cannot_name_other_files(entries: list[VideoEntry], tmp_path: Path, kind: str, marked: bool) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "s.dat").write_bytes(Path(entries[0].path).read_bytes())
+    path = tmp_path / "x.mp4"
+    path.write_bytes((b"\xef\xbb\xbf" if marked else b"") + HIDDEN[kind])
+    for backend in ("pyav", "decord"):
+        with pytest.raises(SampleError, match="names other files"):
+            open_video(path, backend)
+    with pytest.raises(SampleError, match="names other files"):
+        PyAVReader(str(path), data=path.read_bytes())

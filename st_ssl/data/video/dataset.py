@@ -157,10 +157,17 @@ class VideoSource(DataSource):
 def _library(config: VideoDataConfig) -> Library | Pack:
     if config.root is None:
         return Library(config.reader)
-    if is_pack(config.root):
-        return Pack(config.root)
-    root = Path(config.root).expanduser()
-    file = Path(config.index).expanduser() if config.index else root / INDEX_FILE
+    place = os.path.expanduser(config.root)
+    if is_pack(place):
+        defaults = VideoDataConfig(root=config.root)
+        keys = ("list", "format", "split", "index", "reader")
+        ignored = [key for key in keys if getattr(config, key) != getattr(defaults, key)]
+        if ignored:
+            warnings.warn(f"ignored with a pack: {', '.join(f'data.{key}' for key in ignored)}", stacklevel=2)
+        return Pack(place)
+    root = Path(place)
+    beside = root.parent if root.is_file() else root
+    file = Path(config.index).expanduser() if config.index else beside / INDEX_FILE
     if config.index and not file.is_file():
         raise DataError(f"data.index: {file} does not exist; `python tools/prepare.py index {root}` writes one")
     return Library(config.reader, read_index(file) if file.is_file() else None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from st_ssl.data.parallel import parallel_map
-from st_ssl.data.video.readers import VideoReader, open_video
+from st_ssl.data.video.readers import READERS, VideoReader, open_video
 from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import VideoEntry
@@ -22,15 +23,19 @@ INDEX_FILE = "st_ssl_index.jsonl"
 @dataclass(frozen=True)
 class Record:
     """One video of an index: the size in bytes and time of change of the file it was made from, its frames (None where
-    the reader needs no table: a folder of images), and why it cannot be used, if so."""
+    the reader needs no table: a folder of images), why it cannot be used, if so, and how that was found out."""
 
     size: int
     mtime_ns: int
     table: FrameTable | None
     error: str | None = None
+    made_by: str = ""
 
     def fits(self, path: str) -> bool:
-        """Whether the file is still the one that was looked at."""
+        """Whether the file is still the one that was looked at. Of a folder that cannot be told: its images may have
+        changed."""
+        if os.path.isdir(path):
+            return False
         try:
             status = os.stat(path)
         except OSError:
@@ -42,13 +47,17 @@ def read_index(file: Path) -> dict[str, Record]:
     """The records of an index by absolute path; relative ones are taken from the folder of the index. The last line may
     be cut short (a run that was killed); ``DataError`` with file and line for anything else that is no record."""
     records: dict[str, Record] = {}
-    lines = file.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not an index of videos: {error}") from error
     for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty or unfinished
         try:
             row = json.loads(line)
             table = FrameTable.from_json(row["table"]) if row["table"] is not None else None
             path = os.path.abspath(file.parent / row["path"])
-            records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, row["error"])
+            how = (row["error"], str(row["made_by"]))
+            records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file}, line {number}: not a record of an index ({error!r}); make it anew") from error
     return records
@@ -91,31 +100,42 @@ def survey(
 ) -> dict[str, Record]:
     """``look`` at every video once and write the index ``file``: ``probe`` it or ``decode`` it whole.
 
-    Taken up where it was stopped: videos that are in the file and have not changed are not looked at again. Lines are
-    written as they come, and put in the order of ``entries`` at the end.
+    Taken up where it was stopped: videos that are in the file and have not changed are not looked at again, if they
+    were looked at in the same way. Lines are written as they come, and put in the order of ``entries`` at the end;
+    those of other videos are kept. A video that ends the process that looks at it is broken.
     """
+    if reader not in ("auto", *READERS):
+        open_video("", reader)  # raises, and names the nearest
+    made_by = f"{look.__name__} {reader}"
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
-    known = _known(file)
-    records = {path: known[path] for path in paths if path in known and known[path].fits(path)}
+    known = read_index(file) if file.exists() else {}
+    records = {path: known[path] for path in paths if path in known and _current(known[path], path, made_by)}
     missing = [path for path in paths if path not in records]
-    _write(file, records)
+    asked = set(paths)
+    others = {path: record for path, record in known.items() if path not in asked}
+    _write(file, others | records)
     with file.open("a", encoding="utf-8") as out:
         work = partial(_look, look, reader)
-        for path, record in parallel_map(work, missing, num_workers, file.name, len(records), progress):
-            records[path] = record
+        found = parallel_map(work, missing, num_workers, file.name, len(records), progress, _crashed)
+        for path, record in found:
+            records[path] = record = replace(record, made_by=made_by)
             out.write(_line(file, path, record))
             out.flush()
     records = {path: records[path] for path in paths}
-    _write(file, records)
+    _write(file, others | records)
     return records
+
+
+def _current(record: Record, path: str, made_by: str) -> bool:
+    return record.made_by == made_by and record.fits(path)
+
+
+def _crashed(path: str) -> tuple[str, Record]:
+    return path, Record(0, 0, None, "the decoder crashed on it")
 
 
 def _look(look: Callable[[str, str], Record], reader: str, path: str) -> tuple[str, Record]:
     return path, look(reader, path)
-
-
-def _known(file: Path) -> dict[str, Record]:
-    return read_index(file) if file.exists() else {}
 
 
 def _line(file: Path, path: str, record: Record) -> str:
@@ -124,13 +144,14 @@ def _line(file: Path, path: str, record: Record) -> str:
         "size": record.size,
         "mtime_ns": record.mtime_ns,
         "error": record.error,
+        "made_by": record.made_by,
         "table": None if record.table is None else record.table.to_json(),
     }
     return json.dumps(row) + "\n"
 
 
 def _write(file: Path, records: dict[str, Record]) -> None:
-    unfinished = file.with_name(f".{file.name}.partial")
+    unfinished = file.with_name(f".{file.name}.{uuid4().hex}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text("".join(_line(file, path, record) for path, record in records.items()), encoding="utf-8")

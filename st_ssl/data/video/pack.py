@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import Field
 
@@ -71,20 +72,41 @@ def write_pack(
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
-    names = "\n".join(f"{entry.path} {entry.start} {entry.num_frames}" for entry in entries)
-    digest = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
+    digest = _digest(entries)
     num_shards = -(-len(entries) // config.shard_size)
     mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": digest, "config": config.model_dump()}
     stamp = output / PACK_FILE
-    if stamp.exists():
-        found = json.loads(stamp.read_text(encoding="utf-8"))
+    foreign = output.exists() and any(not path.name.startswith(".") for path in output.iterdir())
+    if stamp.exists():  # asked after that: another machine may have begun in between
+        try:
+            found = json.loads(stamp.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(
+                f"{stamp} is not valid JSON ({error}): choose another folder, or remove this one"
+            ) from error
         if found != mine:
-            raise DataError(f"{output} holds another pack: {stamp.name} says {found}, asked for is {mine}")
+            other = ", ".join(key for key in mine if found.get(key) != mine[key])
+            raise DataError(
+                f"{output} holds another pack (other {other}): nothing was changed, choose another folder, or remove "
+                "this one. `sources` are the names, sizes, labels and splits of the videos"
+            )
         return
-    if output.exists() and any(output.iterdir()):
+    if foreign:
         raise DataError(f"{output} is not empty and has no {stamp.name}: choose an empty or new folder")
     output.mkdir(parents=True, exist_ok=True)
     _write(stamp, (json.dumps(mine, indent=2) + "\n").encode())
+
+
+def _digest(entries: Sequence[VideoEntry]) -> str:
+    """What is packed, whatever folder it is mounted in: names, sizes, segments, labels and splits."""
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(entry.path)) for entry in entries])
+    digest = hashlib.blake2b(digest_size=16)
+    for entry in entries:
+        size = os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
+        name = os.path.relpath(os.path.abspath(entry.path), root)
+        segment = (entry.start, entry.num_frames)
+        digest.update(repr((name, size, segment, entry.split, sorted(entry.labels.items()), entry.tags)).encode())
+    return digest.hexdigest()
 
 
 def _list_file(output: Path, number: int) -> Path:
@@ -92,22 +114,33 @@ def _list_file(output: Path, number: int) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    unfinished.write_bytes(content)
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        _to_disk(file)
     os.replace(unfinished, path)
+
+
+def _to_disk(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _write_shard(output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[VideoEntry]]) -> None:
     """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
     number, entries = shard
     tar = output / f"shard-{number:05d}.tar"
-    unfinished = tar.with_name(f".{tar.name}.{os.getpid()}.partial")
+    for stale in output.glob(f".{tar.name}.*.partial"):  # of a run that was killed: one process writes a shard
+        stale.unlink(missing_ok=True)
+    unfinished = tar.with_name(f".{tar.name}.{uuid4().hex}.partial")
     rows = []
     try:
-        with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for place, entry in enumerate(entries):
-                name = f"{number:05d}-{place:06d}.mp4"
-                rows.append(_add(archive, name, entry, config, reader))
+        with unfinished.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+                for place, entry in enumerate(entries):
+                    name = f"{number:05d}-{place:06d}.mp4"
+                    rows.append(_add(archive, name, entry, config, reader))
+            _to_disk(file)
         os.replace(unfinished, tar)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -161,7 +194,7 @@ class Pack:
     """A pack to read from: ``entries`` are its videos, ``open`` opens one of them by its ``entry.path``.
 
     ``root`` is a folder or a URL (``s3://…``, with the fsspec package for it installed). Videos that could not be
-    packed are left out. ``DataError`` where the pack is incomplete or not one.
+    packed are left out, and are in ``failed`` as (path, reason). ``DataError`` where the pack is incomplete or not one.
     """
 
     def __init__(self, root: str) -> None:
@@ -175,7 +208,8 @@ class Pack:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
         self.entries: list[VideoEntry] = []
-        self._videos: dict[str, PackedVideo] = {}
+        self.failed: list[tuple[str, str]] = []
+        self.videos: dict[str, PackedVideo] = {}
         for number in range(num_shards):
             self._add_shard(f"{self.root}/shard-{number:05d}", number, num_shards)
 
@@ -185,23 +219,36 @@ class Pack:
         except OSError as error:
             why = f"shard {number} of {num_shards} is missing: run `prepare.py pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
-        for row in rows:
-            if row["error"] is None:
-                path = f"{shard}.tar/{row['name']}"
-                table = FrameTable.from_json(row["table"])
-                self._videos[path] = PackedVideo(f"{shard}.tar", row["offset"], row["size"], row["crc32"], table)
-                self.entries.append(VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"])))
+        try:
+            for row in rows:
+                self._add_row(shard, row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{shard}.jsonl: damaged: {error!r}; remove it and pack again") from error
+
+    def _add_row(self, shard: str, row: dict[str, Any]) -> None:
+        if row["error"] is not None:
+            self.failed.append((row["source"], f"could not be packed: {row['error']}"))
+            return
+        path = f"{shard}.tar/{row['name']}"
+        table = FrameTable.from_json(row["table"])
+        self.videos[path] = PackedVideo(f"{shard}.tar", row["offset"], row["size"], row["crc32"], table)
+        entry = VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
+        self.entries.append(entry)
 
     def open(self, path: str) -> VideoReader:
         """The video of one of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
-        video = self._videos[path]
-        try:
-            content = _read(video.shard, video.offset, video.size)
-        except OSError as error:
-            raise SampleError(path, f"the shard cannot be read: {error}") from error
-        if zlib.crc32(content) != video.crc32:
-            raise SampleError(path, "damaged: its bytes are not those that were packed")
-        return PyAVReader(path, video.table, content)
+        return open_packed(path, self.videos[path])
+
+
+def open_packed(path: str, video: PackedVideo) -> VideoReader:
+    """A video of a pack; ``SampleError`` where its bytes are not those that were packed."""
+    try:
+        content = _read(video.shard, video.offset, video.size)
+    except OSError as error:
+        raise SampleError(path, f"the shard cannot be read: {error}") from error
+    if zlib.crc32(content) != video.crc32:
+        raise SampleError(path, "damaged: its bytes are not those that were packed")
+    return PyAVReader(path, video.table, content)
 
 
 def is_pack(root: str) -> bool:
@@ -214,8 +261,15 @@ def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
     if "://" in path:
         import fsspec
 
-        system, name = fsspec.core.url_to_fs(path)
-        return bytes(system.cat_file(name, start=offset, end=None if size is None else offset + size))
+        try:
+            system, name = fsspec.core.url_to_fs(path)
+            return bytes(system.cat_file(name, start=offset, end=None if size is None else offset + size))
+        except ImportError as error:
+            raise DataError(f"{path}: {error}") from error  # it says which package reads such URLs
+        except OSError:
+            raise
+        except Exception as error:  # each kind of storage has errors of its own
+            raise OSError(f"{path}: {error!r}") from error
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(-1 if size is None else size)
@@ -233,16 +287,18 @@ def _read_list(file: str) -> list[dict[str, Any]]:
 
 def verify_pack(root: str, num_workers: int = 1, progress: bool = True) -> list[tuple[str, str]]:
     """Read every video of a pack, compare its bytes with what was packed and decode all its frames; returns (path,
-    reason) of those that fail."""
+    reason) of those that fail, and of those that could not be packed."""
     pack = Pack(root)
-    paths = [entry.path for entry in pack.entries]
-    results = parallel_map(partial(_verify, pack), paths, num_workers, "videos", 0, progress)
-    return sorted(result for result in results if result is not None)
+    results = parallel_map(
+        _verify, list(pack.videos.items()), num_workers, "videos", 0, progress, lambda item: (item[0], "crashed")
+    )
+    return sorted([*pack.failed, *(result for result in results if result is not None)])
 
 
-def _verify(pack: Pack, path: str) -> tuple[str, str] | None:
+def _verify(item: tuple[str, PackedVideo]) -> tuple[str, str] | None:
+    path = item[0]
     try:
-        with pack.open(path) as video:
+        with open_packed(*item) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:

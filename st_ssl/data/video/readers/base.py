@@ -88,8 +88,18 @@ def check_file(path: str) -> None:
             head = file.read(512)
     except OSError as error:
         raise SampleError(path, f"file cannot be read: {error.strerror}") from error
+    check_head(path, head)
+
+
+_NAMING_OTHERS = (b"ffconcat", b"#ext", b"<?xml", b"<mpd", b"[playlist]", b"v=0")
+
+
+def check_head(path: str, head: bytes) -> None:
+    """Raise ``SampleError`` where a file that begins with ``head`` is empty, text, or a play list in disguise: through
+    those a "video" could name other files and addresses, which a decoder would open."""
     if not head:
         raise SampleError(path, "file is empty")
-    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
-        # also keeps out play lists, through which a "video" could name other files
+    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head[:512]):
         raise SampleError(path, "not a video: it is text")
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_NAMING_OTHERS):
+        raise SampleError(path, "not a video: it is a list that names other files")

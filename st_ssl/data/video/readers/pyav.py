@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.data.video.readers.base import FALLBACK_FPS, Reader, check_file
+from st_ssl.data.video.readers.base import FALLBACK_FPS, Reader, check_file, check_head
 from st_ssl.data.video.readers.table import FrameTable, compact
 from st_ssl.errors import MissingDependencyError, SampleError
 from st_ssl.types import VideoMeta
 
 _SEEK_GAIN = 8  # frames that a seek must skip to pay for refilling the decoder
 _MOST_TABLES = 1 << 17
+# Formats that hold their own frames: none that names other files or addresses (play lists, concat, HLS, DASH, SDP).
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,ivf,mxf,nut,h264,hevc,obu,dv,rm,wtv,y4m,yuv4mpegpipe"
+)
 _TABLES: dict[tuple[str, int, int], FrameTable] = {}  # by path, size and time of change: later epochs do not scan again
 
 
@@ -45,6 +49,8 @@ class PyAVReader(Reader):
         super().__init__(path)
         if data is None:
             check_file(path)
+        else:
+            check_head(path, data[:512])
         self._data = data
         self._av = _import_av()
         self._container: Any = None
@@ -222,8 +228,8 @@ def _open_av(av: Any, path: str, data: bytes | None) -> tuple[Any, Any]:
     """The container and its video stream, set to decode in this thread alone."""
     file = os.path.abspath(path) if data is None else io.BytesIO(data)  # absolute: "a:b.mp4" is no protocol
     try:
-        container = av.open(file, metadata_errors="ignore")
-    except (av.FFmpegError, OSError) as error:
+        container = av.open(file, metadata_errors="ignore", options={"format_whitelist": _CONTAINERS})
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise SampleError(path, f"not a video: {_plain(error)}") from error
     stream = container.streams.best("video")  # of several, the one that players show
     if stream is None or stream.codec_context is None or stream.disposition & av.stream.Disposition.attached_pic:

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from st_ssl.cli.prepare import main
+from st_ssl.errors import DataError
+from tests.runs import write_videos
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return write_videos(tmp_path / "videos", 3)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["prepare", *arguments, "--workers", "0"])
+    return main()
+
+
+def test_index_verify_pack(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack = str(tmp_path / "pack")
+    assert run(monkeypatch, "index", str(videos)) == 0
+    assert "st_ssl_index.jsonl: 3 videos, 72 frames" in capsys.readouterr().out
+    assert run(monkeypatch, "verify", str(videos)) == 0
+    assert "verified.jsonl: 3 videos decoded" in capsys.readouterr().out
+    assert (
+        run(monkeypatch, "pack", str(videos), "--output", pack, "short_side=32", "shard_size=2", "--shard", "1/2") == 0
+    )
+    assert "1 shards are missing" in capsys.readouterr().out
+    assert run(monkeypatch, "pack", str(videos), "--output", pack, "short_side=32", "shard_size=2") == 0
+    assert f"train on it with data.root={pack}" in capsys.readouterr().out
+    assert run(monkeypatch, "verify", pack) == 0
+    assert run(monkeypatch, "verify", f"file://{pack}") == 0
+    with pytest.raises(DataError, match="is a pack: it needs no index"):
+        run(monkeypatch, "index", pack)
+
+
+def test_what_is_broken_is_told_and_counts(
+    videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (videos / "empty.mp4").touch()
+    assert run(monkeypatch, "index", str(videos)) == 1
+    assert capsys.readouterr().out.endswith("empty.mp4: file is empty\n")
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "-1/2"])
+def test_a_shard_that_is_none(shard: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "pack", "videos", "--output", "pack", f"--shard={shard}")
+    assert "expected i/N with i from 0 to N - 1" in capsys.readouterr().err
+
+
+def test_a_mistyped_setting(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"short_sid.*did you mean 'short_side'"):
+        run(monkeypatch, "pack", str(videos), "--output", str(tmp_path / "pack"), "short_sid=32")
