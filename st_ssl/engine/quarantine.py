@@ -45,10 +45,15 @@ class Quarantine:
                 out.write(_lines(new))
         self.known |= new
 
+    @property
+    def limit(self) -> float:
+        """How many may be broken."""
+        return max(FREE, self.max_share * self.num_samples)
+
     def check(self) -> None:
         """Raise ``DataError`` where too many are broken."""
         count = len(self.known)
-        if count > max(FREE, self.max_share * self.num_samples):
+        if count > self.limit:
             raise self.error(
                 f"{count} of {self.num_samples} samples are broken, more than data.max_bad_share="
                 f"{self.max_share:g} allows"
