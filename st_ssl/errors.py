@@ -42,6 +42,10 @@ class MissingDependencyError(UserError):
         return (MissingDependencyError, self._parts)  # survives the trip from a worker process
 
 
+class MissingLibraryError(UserError):
+    """A library of the system that is needed for what was asked; the message says how to get it."""
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """A sentence fragment that names the closest of ``options``: ``"; did you mean 'x'?"``, or ``""``."""
     match = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)

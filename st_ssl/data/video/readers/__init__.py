@@ -11,19 +11,26 @@ from st_ssl.data.video.readers.base import VideoReader
 from st_ssl.data.video.readers.decord import DecordReader
 from st_ssl.data.video.readers.frames import IMAGE_EXTENSIONS, FramesReader
 from st_ssl.data.video.readers.pyav import PyAVReader
+from st_ssl.data.video.readers.torchcodec import TorchCodecReader
 from st_ssl.errors import ConfigError, nearest
 
 __all__ = ["IMAGE_EXTENSIONS", "READERS", "Backend", "VideoReader", "open_video"]
 
-Backend = Literal["auto", "pyav", "decord", "frames"]
-READERS: dict[str, Callable[[str], VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader, "frames": FramesReader}
+Backend = Literal["auto", "pyav", "torchcodec", "decord", "frames"]
+READERS: dict[str, Callable[[str], VideoReader]] = {
+    "pyav": PyAVReader,
+    "torchcodec": TorchCodecReader,
+    "decord": DecordReader,
+    "frames": FramesReader,
+}
 
 
 def open_video(path: str | Path, backend: str = "auto") -> VideoReader:
     """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
 
     Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
-    ``MissingDependencyError`` when the backend is not installed, ``ConfigError`` when there is none of that name.
+    ``MissingDependencyError`` or ``MissingLibraryError`` when the backend is not installed, ``ConfigError`` when there
+    is none of that name.
     """
     if backend == "auto":
         backend = "frames" if os.path.isdir(path) else "pyav"
