@@ -60,12 +60,19 @@ def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
     thread = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(torch.cuda.current_device(),))
     ahead: Future[Batch] | None = None
     with thread:
-        for batch in batches:
-            last, ahead = ahead, thread.submit(batch.pin_memory)
+        while True:
+            batch, failure = None, None
+            try:
+                batch = next(batches, None)
+            except Exception as error:  # not before the batch that comes before it
+                failure = error
+            last, ahead = ahead, None if batch is None else thread.submit(batch.pin_memory)
             if last is not None:
                 yield last.result()
-        if ahead is not None:
-            yield ahead.result()
+            if failure is not None:
+                raise failure
+            if ahead is None:
+                return
 
 
 def _pooled(pool: _Pool, batches: Iterable[list[Any]]) -> Iterator[Batch]:

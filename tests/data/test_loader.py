@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -192,6 +193,40 @@ def test_an_error_arrives_in_its_turn_and_as_itself(num_workers: int, error: Exc
     assert str(caught.value) == str(error)
     if num_workers:
         assert "in fail" in caught.value.__notes__[0]
+
+
+@pytest.fixture
+def pinning(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Pinning of memory that needs no GPU: the names of the threads in which it was done."""
+    threads: list[str] = []
+
+    def pin_memory(self: Batch) -> Batch:
+        threads.append(threading.current_thread().name)
+        return Batch(self.views, self.indices + 100, self.wanted, self.bad)
+
+    monkeypatch.setattr(Batch, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: threads.append(f"device {device}"))
+    return threads
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_pinned_ahead_of_time_and_errors_keep_their_turn(num_workers: int, pinning: list[str]) -> None:
+    def fail(index: int) -> None:
+        if index == 7:
+            raise SampleError("a.mp4", "empty")
+
+    keys = [[(0, 2 * i), (0, 2 * i + 1)] for i in range(5)]
+    found = iter(build_loader(Numbers(fail), keys, gather, num_workers, pin_memory=True))
+    for step in range(3):
+        assert next(found).indices.tolist() == [100 + 2 * step, 101 + 2 * step]
+    with pytest.raises(SampleError, match="empty"):
+        next(found)
+    assert pinning[0] == "device 3"  # else a process of its own GPU would also take memory of the first one
+    assert len(pinning) == 4
+    assert threading.current_thread().name not in pinning
+    healthy = build_loader(Numbers(), keys, gather, num_workers, pin_memory=True)
+    assert [batch.indices.tolist() for batch in healthy] == [[100 + 2 * i, 101 + 2 * i] for i in range(5)]
 
 
 def test_an_error_that_cannot_travel_is_told_in_words() -> None:
