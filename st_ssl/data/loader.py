@@ -199,7 +199,8 @@ class _Pool:
         _end(worker)
         self._read(worker, arrived)  # what it sent before
         worker.connection.close()
-        self._blame(at, None if hung else worker.process.exitcode)
+        if not hung or self._board.seen(at)[0] == worker.beats:  # else it went on at the last moment
+            self._blame(at, None if hung else worker.process.exitcode)
         self._board.move(at, NOTHING)
         self._workers[at] = new = self._start(at)
         new.tasks = worker.tasks

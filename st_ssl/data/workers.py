@@ -106,8 +106,8 @@ def send(connection: Connection, number: int, tree: Any) -> None:
         return slot
 
     tree = _swap(tree, Tensor, put)
-    connection.send((number, size, tree))
     if not size:
+        connection.send((number, size, tree))
         return
     handle = _memory(size)
     try:
@@ -115,6 +115,7 @@ def send(connection: Connection, number: int, tree: Any) -> None:
         for slot, tensor in slots:
             if tensor.numel():
                 _view(memory, slot).copy_(tensor)
+        connection.send((number, size, tree))
         send_handle(connection, handle, None)
     finally:
         os.close(handle)

@@ -12,21 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+from st_ssl.data import loader
 from st_ssl.data.base import Batch
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, SampleKey, StepSampler
 from st_ssl.data.video import dataset as module
 from st_ssl.data.video.dataset import VideoDataset, collate
-from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError, MissingDependencyError, SampleError
 from st_ssl.types import VideoEntry
 from tests.data.test_dataset import VIEWS, tensors
+from tests.data.test_readers import skip_without
 from tests.runs import ROOT
 
 TIMEOUT = 0.5
@@ -158,6 +160,27 @@ def test_a_slow_sample_is_not_a_hung_one() -> None:
     assert [batch.indices.tolist() for batch in numbers(2, slow)] == [[2 * i, 2 * i + 1] for i in range(20)]
 
 
+def test_a_machine_that_was_asleep_blames_nobody(
+    entries: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_video, monotonic = module.open_video, time.monotonic
+
+    def opened(path: str, backend: Any) -> Any:
+        if path == entries[3].path:
+            time.sleep(0.2)
+            (tmp_path / "asleep").touch()
+            time.sleep(0.2)
+        return open_video(path, backend)
+
+    def clock() -> float:
+        return monotonic() + (1000 if (tmp_path / "asleep").exists() else 0)
+
+    monkeypatch.setattr(module, "open_video", opened)
+    monkeypatch.setattr(loader, "time", SimpleNamespace(monotonic=clock))
+    assert all(batch.bad == [] for batch in batches(entries, 2))
+    assert (tmp_path / "asleep").exists()
+
+
 def test_a_consumer_that_takes_its_time_loses_nothing() -> None:
     found = []
     for batch in numbers(2, count=6):
@@ -251,8 +274,8 @@ def test_tensors_of_all_kinds_travel() -> None:
         torch.tensor([True, False]),
         torch.rand(2, 2, dtype=torch.float16),
     ]
-    loader = build_loader(Numbers(), [[(0, 0)]], lambda samples: {"a": [(t, "x") for t in kinds]}, 1)  # type: ignore[arg-type, return-value]
-    found: Any = next(iter(loader))
+    made = build_loader(Numbers(), [[(0, 0)]], lambda samples: {"a": [(t, "x") for t in kinds]}, 1)  # type: ignore[arg-type, return-value]
+    found: Any = next(iter(made))
     for (tensor, text), expected in zip(found["a"], kinds, strict=True):
         assert text == "x"
         assert torch.equal(tensor, expected)
@@ -355,11 +378,31 @@ def memory() -> float:
     return total / 1024
 
 
+class Large(Dataset[torch.Tensor]):
+    def __getitem__(self, key: SampleKey) -> torch.Tensor:
+        return torch.full((1 << 20,), key[1] % 256, dtype=torch.uint8)
+
+
 @linux
-@pytest.mark.slow
-def test_memory_does_not_grow_over_many_samples(entries: list[VideoEntry]) -> None:
-    dataset = VideoDataset(entries, VideoViews(VIEWS.clips, VIEWS.augment), seed=3)
-    loader = iter(build_loader(dataset, StepSampler(Order(3, len(entries), 4), 0, 300), collate, 2))
-    sizes = [memory() for _ in loader]
-    assert len(sizes) == 300
-    assert max(sizes[250:]) < max(sizes[50:100]) + 8
+def test_memory_does_not_grow_over_many_samples() -> None:
+    keys = [[(0, 2 * i), (0, 2 * i + 1)] for i in range(200)]
+    found = build_loader(Large(), keys, lambda samples: {"a": torch.stack(samples)}, 2)  # type: ignore[arg-type, return-value]
+    sizes = []
+    for number, batch in enumerate(found):
+        assert int(batch["a"].max()) == (2 * number + 1) % 256  # type: ignore[index]
+        if number % 20 == 0:
+            sizes.append(memory())
+    assert len(sizes) == 10
+    assert max(sizes[2:]) < max(sizes[:2]) + 64  # of 360 MiB that have passed through
+
+
+@linux
+@pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord"])
+def test_memory_does_not_grow_over_many_videos(made: Path, backend: str) -> None:
+    skip_without(backend, made)
+    sizes = []
+    for _ in range(300):
+        with module.open_video(made / "hevc.mp4", backend) as reader:
+            next(iter(reader.frames([40])))
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    assert max(sizes[100:]) < max(sizes[:100]) + 16
