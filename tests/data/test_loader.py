@@ -330,6 +330,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+def assert_gone(workers: list[int]) -> None:
+    end = time.monotonic() + 5
+    while (left := [pid for pid in workers if alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.02)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
 @linux
 @pytest.mark.parametrize("hung", [False, True])
 def test_workers_do_not_outlive_a_killed_parent(hung: bool) -> None:
@@ -340,11 +349,9 @@ def test_workers_do_not_outlive_a_killed_parent(hung: bool) -> None:
     assert len(workers) == 2
     assert all(alive(pid) for pid in workers)
     process.kill()
-    process.communicate()
-    end = time.monotonic() + 5
-    while any(alive(pid) for pid in workers) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not any(alive(pid) for pid in workers)
+    process.wait()
+    assert_gone(workers)
+    process.stdout.close()
 
 
 @linux
@@ -361,12 +368,10 @@ def test_a_parent_that_is_stopped_takes_its_workers_along(number: signal.Signals
     assert process.stdout is not None
     workers = [int(pid) for pid in process.stdout.readline().split()]
     os.killpg(process.pid, number)
+    process.wait(20)
+    assert_gone(workers)
     _, err = process.communicate(timeout=20)
     assert err.count("Traceback") == (number == signal.SIGINT)  # the parent's, and none of a worker
-    end = time.monotonic() + 5
-    while any(alive(pid) for pid in workers) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not any(alive(pid) for pid in workers)
 
 
 def memory() -> float:
