@@ -27,7 +27,6 @@ from st_ssl.data.workers import Failure, receive, work
 from st_ssl.errors import DataError
 
 TIMEOUT = 60.0
-_AHEAD = 2  # batches that a worker is given at once
 _CRASHES = 2  # the second one proves that it is the sample: the first may be memory that another one spoiled
 _UNEXPLAINED = 3  # deaths outside any sample in a row
 _LOOK = 1.0  # seconds; at most so much is counted between two looks at the workers, however long the process slept
@@ -39,10 +38,12 @@ def build_loader(
     collate: Callable[[list[Any]], Batch],
     num_workers: int,
     pin_memory: bool = False,
+    prefetch: int = 2,
     timeout: float = TIMEOUT,
     max_lost: float = float("inf"),
 ) -> Iterable[Batch]:
-    """The batches of ``batches``, in that order and with the same content for any ``num_workers``.
+    """The batches of ``batches``, in that order and with the same content for any ``num_workers``, each of which works
+    up to ``prefetch`` batches ahead.
 
     A sample that keeps a worker for longer than ``timeout`` seconds, or ends it twice, is lost, if ``dataset`` is
     ``Watched``: the data set is then told never to touch it again. More than ``max_lost`` of them raise ``DataError``.
@@ -51,7 +52,7 @@ def build_loader(
     if num_workers == 0:
         made = (collate([dataset[key] for key in keys]) for keys in batches)
         return _pinned(made) if pin_memory else made
-    pooled = _pooled(_Pool(dataset, collate, num_workers, timeout, max_lost), batches)
+    pooled = _pooled(_Pool(dataset, collate, num_workers, prefetch, timeout, max_lost), batches)
     return _pinned(pooled) if pin_memory else pooled
 
 
@@ -117,10 +118,12 @@ class _Pool:
         dataset: Dataset[Any],
         collate: Callable[[list[Any]], Batch],
         num_workers: int,
+        prefetch: int,
         timeout: float,
         max_lost: float,
     ) -> None:
-        self.room = _AHEAD * num_workers
+        self.room = prefetch * num_workers
+        self._prefetch = prefetch
         self._dataset, self._collate, self._timeout, self._max_lost = dataset, collate, timeout, max_lost
         self._look = min(_LOOK, timeout / 4)
         self._looked = time.monotonic()
@@ -141,7 +144,7 @@ class _Pool:
 
     def has_room(self) -> bool:
         """Whether some worker can be given another batch."""
-        return any(len(worker.tasks) < _AHEAD for worker in self._workers) or not self._workers
+        return any(len(worker.tasks) < self._prefetch for worker in self._workers) or not self._workers
 
     def give(self, number: int, keys: list[Any]) -> None:
         """Have batch ``number`` made of ``keys``."""

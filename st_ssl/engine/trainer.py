@@ -158,7 +158,7 @@ class Trainer:
         dataset = self.source.dataset(self.entries, self.method.views, self.config.seed)
         timeout, max_lost = self.source.sample_timeout, self._open_quarantine(None).limit
         collate, workers = self.source.collate, self.source.num_workers
-        loader = iter(build_loader(dataset, sampler, collate, workers, pin, timeout, max_lost))
+        loader = iter(build_loader(dataset, sampler, collate, workers, pin, timeout=timeout, max_lost=max_lost))
         while True:
             before = time.monotonic()
             batch = next(loader, None)
