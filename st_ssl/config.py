@@ -188,6 +188,24 @@ def _models(annotation: Any) -> Iterator[type[Config]]:
         yield from _models(inner)
 
 
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """What differs between two nested mappings: each dotted key, and a line that tells both values."""
+    old, new = flatten(before), flatten(now)
+    return {
+        key: f"{key}: {old.get(key, 'not set')} before, {new.get(key, 'not set')} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
+
+
 def to_yaml(data: dict[str, Any]) -> str:
     """A configuration as YAML text that reads back to the same values."""
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -22,11 +22,18 @@ class VideoMeta:
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """One row of a video source: where it is, to which split it belongs, and its labels by target name."""
+    """One row of a video source: where it is, to which split it belongs, and its labels by target name.
+
+    Only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the labels of a
+    video that has any number of them; nothing uses them yet.
+    """
 
     path: str
     split: str = "train"
     labels: dict[str, str] = field(default_factory=dict)
+    start: int = 0
+    num_frames: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Mask(NamedTuple):

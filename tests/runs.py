@@ -52,6 +52,14 @@ def write_video(path: Path, number: int, num_frames: int = 24) -> None:
         output.mux(stream.encode())
 
 
+def write_videos(folder: Path, count: int) -> Path:
+    """``count`` videos ``00.mp4``, ``01.mp4``, …"""
+    folder.mkdir()
+    for number in range(count):
+        write_video(folder / f"{number:02}.mp4", number)
+    return folder
+
+
 def tiny(videos: Path, output: Path, method: str = "cvrl", **changes: Any) -> dict[str, Any]:
     """The configuration of a run of 12 steps of 4 videos; ``changes`` are laid on it, mapping by mapping."""
     base: dict[str, Any] = {

@@ -15,6 +15,7 @@ COMMANDS = {
     "pretrain": "pretrain an encoder, probe it and write the report",
     "prepare": "make data ready: write the planted-factor videos",
     "probe": "measure what pretrained encoders learned",
+    "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",
 }

@@ -1,43 +1,140 @@
-"""``prepare``: make data ready. ``synthetic videos`` writes the planted-factor videos."""
+"""``prepare``: make data ready: write planted-factor videos, index, verify and pack those that you have."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_ssl.config import Config
+    from st_ssl.types import VideoEntry
+
+EXAMPLES = """examples:
+  python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
+  python tools/prepare.py index data/kinetics                      # once: runs then open files without scanning them
+  python tools/prepare.py verify data/kinetics --output bad.jsonl  # decode everything, list what is broken and why
+  python tools/prepare.py pack data/kinetics --output packed short_side=256
+  python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
+  python tools/pretrain.py CONFIG data.root=packed"""
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Make data ready.",
-        epilog="example:\n  python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1",
+        description="Make data ready. Every step can be stopped and started again; what is done is not done twice.",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
     synthetic.add_argument("kind", choices=["videos"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
-    synthetic.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, size, seed, ...")
+    _source(steps.add_parser("index", help="look at every video once: frames, rate, size, key frames"))
+    _source(steps.add_parser("verify", help="decode every video whole (or check every byte of a pack)"))
+    pack = steps.add_parser("pack", help="make videos small and quick to read, in a few large files")
+    _source(pack)
+    pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
+    pack.add_argument("overrides", nargs="*", metavar="key=value", help="short_side, crf, keyframes, shard_size")
+    for step in steps.choices.values():
+        step.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()
-    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
+    takes = "overrides" in arguments
+    if unknown := [text for text in rest if not takes or text.startswith("-") or "=" not in text]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    arguments.overrides += rest
+    if takes:
+        arguments.overrides += rest
+    if arguments.step == "pack":
+        arguments.shard = _shard(parser, arguments.shard)
+        if arguments.output is None:
+            parser.error("pack needs --output FOLDER")
     return arguments
 
 
-def main() -> None:
-    """Run the command."""
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="a folder of videos, or a list; what data.root takes")
+    parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
+    parser.add_argument("--output", type=Path, help="where to write (index: ROOT/st_ssl_index.jsonl unless given)")
+    parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
+    parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
+    parser.add_argument("--reader", default="auto", help="auto, pyav, decord, ... (default: %(default)s)")
+
+
+def _shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and int(number) < int(total)):
+        parser.error(f"--shard {text}: expected i/N with i from 0 to N - 1, such as 0/16")
+    return int(number), int(total)
+
+
+def main() -> int:
+    """Run the command: 1 where a video is broken."""
     arguments = _arguments()
+    return {"synthetic": _synthetic, "index": _index, "verify": _verify, "pack": _pack}[arguments.step](arguments)
+
+
+def _settings(model: type[Config], overrides: list[str]) -> Any:
     from st_ssl.config import Place, parse_override, set_key, validate
-    from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
 
     place = Place(Path("command line"))
     values: dict[str, Any] = {}
-    for text in arguments.overrides:
+    for text in overrides:
         key, value = parse_override(text)
         place.overrides[key] = text
         set_key(values, key, value)
-    config = validate(SyntheticVideoConfig, values, place)
+    return validate(model, values, place)
+
+
+def _synthetic(arguments: argparse.Namespace) -> int:
+    from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
+
+    config = _settings(SyntheticVideoConfig, arguments.overrides)
     print(write_dataset(arguments.output, config, num_workers=arguments.workers))
+    return 0
+
+
+def _entries(arguments: argparse.Namespace) -> list[VideoEntry]:
+    from st_ssl.data.video.sources import read_source
+
+    return read_source(arguments.root, arguments.list, arguments.format, arguments.split)
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    from st_ssl.data.video.index import INDEX_FILE, survey
+
+    file = arguments.output or arguments.root / INDEX_FILE
+    records = survey(_entries(arguments), file, reader=arguments.reader, num_workers=arguments.workers)
+    metas = [record.table.meta for record in records.values() if record.table is not None]
+    frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
+    print(f"{file}: {len(records)} videos, {frames} frames, {seconds / 3600:.2f} hours")
+    return _tell({path: record.error for path, record in records.items() if record.error is not None})
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from st_ssl.data.video.index import decode, survey
+    from st_ssl.data.video.pack import is_pack, verify_pack
+
+    if is_pack(str(arguments.root)):
+        return _tell(dict(verify_pack(str(arguments.root), arguments.workers)))
+    file = arguments.output or Path("verified.jsonl")
+    records = survey(_entries(arguments), file, decode, arguments.reader, arguments.workers)
+    print(f"{file}: {len(records)} videos decoded")
+    return _tell({path: record.error for path, record in records.items() if record.error is not None})
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from st_ssl.data.video.pack import PackConfig, write_pack
+
+    config = _settings(PackConfig, arguments.overrides)
+    part, output = arguments.shard, arguments.output
+    broken = write_pack(_entries(arguments), output, config, part, arguments.reader, arguments.workers)
+    print(f"{output}: train on it with data.root={output}")
+    return _tell(dict(broken))
+
+
+def _tell(broken: dict[str, str]) -> int:
+    for path, reason in broken.items():
+        print(f"broken: {path}: {reason}")
+    return 1 if broken else 0

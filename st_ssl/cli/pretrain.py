@@ -22,6 +22,8 @@ Keys that are often set (all of them, with their values: --print-config):
   engine.batch_size     samples per update, over all processes
   engine.precision      fp32, bf16, fp16
   engine.compile        true: torch.compile
+  logging.tensorboard   true: curves for TensorBoard too
+  logging.wandb         the name of a project: curves for Weights & Biases too, offline unless WANDB_MODE=online is set
   optim.lr              learning rate for a batch of optim.lr_batch
 
 examples:
@@ -56,8 +58,11 @@ def main() -> None:
     if arguments.print_config:
         _print_configs(runs)
         return
+    from st_ssl.engine.loggers import require_loggers
     from st_ssl.engine.runtime import start_runtime
 
+    for run in runs:  # all of them, before the first takes its hours
+        require_loggers(run.config.logging)
     with start_runtime(runs[0].config.engine.device) as runtime:
         for run in runs:
             (_dry_run if arguments.dry_run else _pretrain)(run, runtime)

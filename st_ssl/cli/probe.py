@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 The accuracies are those of kNN, linear and attentive probes on frozen features: for every planted factor or label, or
-where there are none for telling which video a clip is from. Several runs of one architecture count as seeds.
+where there are none for telling which video a clip is from. Retrieval needs no classifier: R@k is the share of test
+videos with one of their own class among the k nearest training videos. Several runs of one architecture count as seeds.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
   python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
   python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
+  python tools/probe.py runs/mine data.root=/data/ucf101 probe.kinds=[retrieval] probe.clips=10 probe.limit=100000
 """
 
 
@@ -95,19 +98,41 @@ def probe_inputs(config: RunConfig, probe: ProbeConfig) -> dict[str, Any]:
 
 def probe_tables(result: dict[str, Any]) -> list[Any]:
     """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds."""
-    from rich.table import Table
-
+    sizes = result["sizes"]
+    how = f"({sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
+    targets = result["targets"]
+    first = next(iter(targets.values()))
     tables = []
-    kinds = next(iter(result["targets"].values()))["probes"]
-    for kind in kinds:
-        sizes = result["sizes"]
-        title = f"{kind} probe, % right ({sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
-        table = Table(title=title, title_justify="left")
-        contestants = list(next(iter(result["targets"].values()))["probes"][kind])
-        for column in ("target", *contestants, "chance"):
-            table.add_column(column, justify="left" if column == "target" else "right")
-        for name, target in result["targets"].items():
-            cells = [f"{v['mean']:.1f} ± {v['std']:.1f}" for v in target["probes"][kind].values()]
-            table.add_row(f"{name} ({target['classes']})", *cells, f"{target['chance']:.1f}")
+    for kind, contestants in first["probes"].items():
+        table = _table(f"{kind} probe, % right {how}", contestants)
+        for name, target in targets.items():
+            table.add_row(_target(name, target), *_cells(target["probes"][kind]), f"{target['chance']:.1f}")
+        tables.append(table)
+    if "retrieval" in first:
+        contestants = next(iter(first["retrieval"]["probes"].values()))
+        table = _table(f"retrieval, % with one right among the k nearest {how}", contestants)
+        for name, target in targets.items():
+            table.add_row(_target(name, target))
+            for key, cells in target["retrieval"]["probes"].items():
+                table.add_row(f"  {key}", *_cells(cells), f"{target['retrieval']['chance'][key]:.1f}")
+            table.add_section()
         tables.append(table)
     return tables
+
+
+def _table(title: str, contestants: Iterable[str]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("target")
+    for column in (*contestants, "chance"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _target(name: str, target: dict[str, Any]) -> str:
+    return f"{name} ({target['classes']})"
+
+
+def _cells(contestants: dict[str, Any]) -> list[str]:
+    return [f"{v['mean']:.1f} ± {v['std']:.1f}" for v in contestants.values()]

@@ -94,6 +94,10 @@ class DataSource(ABC):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def max_bad(self, num_samples: int) -> float:
+        """How many of ``num_samples`` may be broken: see ``too_many``."""
+        return max(FREE, self.max_bad_share * num_samples)
+
     @abstractmethod
     def entries(self) -> list[VideoEntry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
@@ -109,6 +113,15 @@ class DataSource(ABC):
     @abstractmethod
     def collate(self, samples: list[Any]) -> Batch:
         """Samples of that data set to a batch."""
+
+
+FREE = 5
+"""So many broken samples never stop a run: in a small folder a handful is a large share and still a handful."""
+
+
+def too_many(num_bad: int, num_samples: int, max_share: float) -> bool:
+    """Whether so many are broken that it is the folder, the decoder or the disk, not the samples."""
+    return num_bad > max(FREE, max_share * num_samples)
 
 
 DATA: Registry[DataSource] = Registry("kind of data", "st_ssl.data")

@@ -30,19 +30,19 @@ class MetricsFile:
         self._out.write(json.dumps(row) + "\n")
         self._out.flush()
 
-    def close(self) -> None:
+    def close(self, well: bool = True) -> None:
         self._out.close()
 
 
 class RunProgress:
-    """A bar with rate, share of time spent waiting for data, and time left; plain lines where nobody watches."""
+    """A bar with how things stand and the time left; plain lines where nobody watches. ``unit``: what is counted."""
 
-    def __init__(self, name: str, total: int, done: int, enabled: bool) -> None:
+    def __init__(self, name: str, total: int, done: int, enabled: bool, unit: str = "step") -> None:
         self._live = enabled and console.is_terminal
         self._lines = enabled and not console.is_terminal
         self._last = 0.0
         self._started = time.monotonic()
-        self._done_before, self._total, self._name = done, total, name
+        self._done_before, self._total, self._name, self._unit = done, total, name, unit
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -64,10 +64,11 @@ class RunProgress:
         self._bar.stop()
 
     def update(self, step: int, status: str) -> None:
-        """``step`` updates are done."""
+        """``step`` out of all are done; ``status`` is what else there is to tell."""
         self._bar.update(self._task, completed=step, status=status)
         now = time.monotonic()
         if self._lines and (now - self._last > 10 or step == self._total):
             self._last = now
             left = (now - self._started) / max(1, step - self._done_before) * (self._total - step)
-            print(f"{self._name}: step {step}/{self._total}, {status}, {left:.0f} s left", file=sys.stderr, flush=True)
+            told = f"{self._name}: {self._unit} {step}/{self._total}, {status}, {left:.0f} s left"
+            print(told, file=sys.stderr, flush=True)

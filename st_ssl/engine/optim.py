@@ -16,7 +16,7 @@ from st_ssl.errors import ConfigError
 
 # Anchored at the end: ``pos_embed.0.weight`` is a layer of a network that computes positions, and does decay.
 _EMBEDDING = re.compile(
-    r"(^|[._])(pos(ition(al)?)?_?emb(ed(ding)?s?)?(_\w+)?|rel(ative)?_pos\w*|(time|temporal|spatial)_emb\w*|tokens?)"
+    r"(^|[._])(pos(ition(al)?)?_?emb(ed(ding)?s?)?(_\w+)?|rel(ative)?_pos\w*|(time|temporal|spatial)_(emb|pos)\w*|tokens?)"
     r"(\.weight)?$"
 )
 _UNUSED = {"adamw": ("momentum", "nesterov"), "sgd": ("betas", "eps"), "lars": ("betas", "eps", "nesterov")}

@@ -6,19 +6,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from st_ssl.data.base import BadSample
+from st_ssl.data.base import BadSample, too_many
 from st_ssl.engine.run_files import replace_text, whole_rows
 from st_ssl.errors import DataError
-
-FREE = 5
-"""So many broken samples never stop a run: in a small folder a handful is a large share and still a handful."""
 
 
 class Quarantine:
     """The broken samples of a run, in ``bad_samples.jsonl`` (one line each) where ``file`` is given.
 
-    More than ``max_share`` of ``num_samples`` (and more than ``FREE``) raise ``DataError``: then it is the folder, the
-    decoder or the disk, not the samples.
+    More than ``max_share`` of ``num_samples`` (and more than a handful) raise ``DataError``: see ``too_many``.
     """
 
     def __init__(self, file: Path | None, num_samples: int, max_share: float) -> None:
@@ -45,15 +41,10 @@ class Quarantine:
                 out.write(_lines(new))
         self.known |= new
 
-    @property
-    def limit(self) -> float:
-        """How many may be broken."""
-        return max(FREE, self.max_share * self.num_samples)
-
     def check(self) -> None:
         """Raise ``DataError`` where too many are broken."""
         count = len(self.known)
-        if count > self.limit:
+        if too_many(count, self.num_samples, self.max_share):
             raise self.error(
                 f"{count} of {self.num_samples} samples are broken, more than data.max_bad_share="
                 f"{self.max_share:g} allows"

@@ -50,6 +50,14 @@ class ReportConfig(Config):
     samples: int = Field(default=6, gt=0)
 
 
+class LoggingConfig(Config):
+    """Where curves go besides ``metrics.jsonl``. ``tensorboard``: event files in the folder of the run; ``wandb``: the
+    name of a Weights & Biases project, whose files stay in that folder unless WANDB_MODE=online is set."""
+
+    tensorboard: bool = False
+    wandb: str | None = Field(default=None, min_length=1)
+
+
 class RunConfig(Config):
     """One pretraining run: data through a method into an encoder. ``probe`` tells what it learned; null skips it."""
 
@@ -60,6 +68,7 @@ class RunConfig(Config):
     engine: EngineConfig = EngineConfig()
     probe: ProbeConfig | None = ProbeConfig()
     report: ReportConfig = ReportConfig()
+    logging: LoggingConfig = LoggingConfig()
     optim: OptimConfig
     # What each registry holds is known only once it is searched: see ``run_model``.
     data: Any

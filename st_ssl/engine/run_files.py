@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from st_ssl.config import differences
 from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.errors import ConfigError, UserError
 
@@ -23,7 +24,8 @@ FREE_KEYS = {
     "engine.keep_last",
     "engine.device",
 }
-"""Keys that may change between the parts of a resumed run, as may all of ``probe`` and ``report``: no loss depends on
+FREE_SECTIONS = {"probe", "report", "logging"}
+"""Keys, and sections with all of their keys, that may change between the parts of a resumed run: no loss depends on
 them."""
 
 
@@ -68,22 +70,14 @@ def check_same_run(directory: Path, config: RunConfig) -> None:
     file = directory / "config.yaml"
     if not file.is_file() or not any((directory / "checkpoints").glob("step_*")):
         return  # nothing to mix with
-    before = _flat(yaml.safe_load(file.read_text()) or {})
-    now = _flat(config.model_dump(mode="json"))
+    before = yaml.safe_load(file.read_text()) or {}
     changed = [
-        f"  {key}: {before.get(key, 'not set')} before, {now.get(key, 'not set')} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE_KEYS and key.split(".")[0] not in ("probe", "report")
+        f"  {line}"
+        for key, line in differences(before, config.model_dump(mode="json")).items()
+        if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS
     ]
     if changed:
         raise ConfigError(
             f"{directory} holds a run with other settings; choose another output_dir, or remove it:\n"
             + "\n".join(changed)
         )
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

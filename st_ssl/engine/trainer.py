@@ -22,9 +22,10 @@ from st_ssl.data.order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
 from st_ssl.engine.batchnorm import convert_batchnorm
 from st_ssl.engine.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
-from st_ssl.engine.console import MetricsFile, RunProgress, console
+from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.ema import EMA
 from st_ssl.engine.gauge import CollapseGauge
+from st_ssl.engine.loggers import RunLog, open_log, require_loggers
 from st_ssl.engine.optim import build_optimizer, peak_lr
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.run_config import RunConfig
@@ -91,6 +92,7 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, runtime: Runtime, name: str = "pretrain") -> None:
+        require_loggers(config.logging)
         self.config, self.runtime, self.name = config, runtime, name
         self.directory = Path(config.output_dir)
         self.source, self.entries = open_source(config, runtime)
@@ -131,32 +133,30 @@ class Trainer:
         """
         checkpointer = self._resume()
         self._quarantine = self._open_quarantine(self.directory / "bad_samples.jsonl")
-        metrics = MetricsFile(self.directory / "metrics.jsonl", self.step) if self.runtime.is_main else None
         every = self.config.engine.checkpoint_every or self.steps_per_epoch
         clock = _Clock(time.monotonic())
         progress = RunProgress(self.name, self.total_steps, self.step, self.runtime.is_main)
-        with self.runtime.deferred_stop(), progress:
+        opened = open_log(self.config, self.step, self.total_steps, self.runtime.is_main)
+        with opened as log, self.runtime.deferred_stop(), progress:
             for batch, waited in self._batches(self.step, self.total_steps):
                 row, stop = self._update(batch)
                 clock.waited += waited
                 clock.samples += self.batch_size
                 done = self.step == self.total_steps
                 if self.step % self.config.engine.log_every == 0 or done:
-                    self._log(row, clock, metrics, progress)
+                    self._log(row, clock, log, progress)
                     clock = _Clock(time.monotonic())
                 if self.step % every == 0 or done or stop:
                     self._save(checkpointer)
                 if stop and not done:
                     raise Preempted(f"stopped at step {self.step} of {self.total_steps}, saved in {self.directory}")
-        if metrics is not None:
-            metrics.close()
         distributed.barrier()
 
     def _batches(self, start: int, stop: int) -> Any:
         sampler = StepSampler(self.order, start, stop, self.runtime.rank, self.runtime.world_size)
         pin = self.runtime.device.type == "cuda"
         dataset = self.source.dataset(self.entries, self.method.views, self.config.seed)
-        timeout, max_lost = self.source.sample_timeout, self._open_quarantine(None).limit
+        timeout, max_lost = self.source.sample_timeout, self.source.max_bad(len(self.entries))
         collate, workers = self.source.collate, self.source.num_workers
         loader = iter(build_loader(dataset, sampler, collate, workers, pin, timeout=timeout, max_lost=max_lost))
         while True:
@@ -234,21 +234,19 @@ class Trainer:
             "Samples of that step:\n" + "\n".join(lines)
         )
 
-    def _log(self, row: dict[str, float], clock: _Clock, metrics: MetricsFile | None, progress: RunProgress) -> None:
+    def _log(self, row: dict[str, float], clock: _Clock, log: RunLog, progress: RunProgress) -> None:
         elapsed = time.monotonic() - clock.started
         gauge, warning = self.gauge.read()
         rate = clock.samples * self.method.views.num_views / elapsed
         if warning and self.runtime.is_main:
             console.print(f"[yellow]{self.name}: step {self.step}: {warning}[/yellow]")
-        if metrics is not None:
-            epoch = self.step / self.steps_per_epoch
-            timing = {
-                "clips_per_second": rate,
-                "data_wait": clock.waited / elapsed,
-                "seconds": elapsed,
-                "broken": len(self._quarantine.known),
-            }
-            metrics.write({"step": self.step, "epoch": epoch, **row, **gauge, **timing})
+        timing = {
+            "clips_per_second": rate,
+            "data_wait": clock.waited / elapsed,
+            "seconds": elapsed,
+            "broken": len(self._quarantine.known),
+        }
+        log.write({"step": self.step, "epoch": self.step / self.steps_per_epoch, **row, **gauge, **timing})
         progress.update(
             self.step, f"loss {row['loss']:.4f}  {rate:.0f} clips/s  {clock.waited / elapsed:.0%} waiting for data"
         )

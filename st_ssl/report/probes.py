@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.errors import DataError
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw
+from st_ssl.report.retrieval import RetrievalTable, retrieval_table
 
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
@@ -42,13 +43,15 @@ class Headline:
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """``groups``: each kind of probe with its contestants; ``rows``: factor, classes, cells in that order, chance."""
+    """``groups``: each kind of probe with its contestants; ``rows``: factor, classes, cells in that order, chance.
+    Without any kind but retrieval there are neither groups, rows nor panels."""
 
     groups: list[tuple[str, list[str]]]
     rows: list[tuple[str, int, list[Cell], str]]
     panels: list[Panel]
     note: str
     headlines: dict[str, Headline]
+    retrieval: RetrievalTable | None
 
 
 def probe_table(run: RunFolder) -> ProbeTable:
@@ -68,16 +71,18 @@ def probe_table(run: RunFolder) -> ProbeTable:
                 for who in contestants
             ]
             rows.append((name, int(target["classes"]), cells, f"{target['chance']:.1f}"))
-        panels = [_dots(name, target) for name, target in targets.items()]
+        panels = [_dots(name, target) for name, target in targets.items() if target["probes"]]
         note = f"{result['sizes']['train']} train and {result['sizes']['test']} test videos, {result['seeds']} seed"
         note += "s." if result["seeds"] != 1 else "."
         headlines = _headlines(targets)
+        retrieval = retrieval_table(targets)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{run.directory / 'probe.json'} is not the result of a probe: {error!r}") from error
     encoder = run.directory / "encoder.safetensors"
     if encoder.is_file() and encoder.stat().st_mtime > (run.directory / "probe.json").stat().st_mtime:
         note += " The encoder is newer than this probe: probe again for its present state."
-    return ProbeTable([(KINDS.get(k, k), list(c)) for k, c in groups.items()], rows, panels, note, headlines)
+    kinds = [(KINDS.get(kind, kind), list(contestants)) for kind, contestants in groups.items()]
+    return ProbeTable(kinds, rows if kinds else [], panels, note, headlines, retrieval)
 
 
 def _cell(probes: dict[str, Any], who: str, first: bool) -> Cell:
@@ -130,7 +135,14 @@ def _headlines(targets: dict[str, Any]) -> dict[str, Headline]:
     for kind in KINDS:
         probes = [target["probes"][kind] for target in targets.values() if kind in target["probes"]]
         if probes:
-            pairs = [(p["pretrained"]["mean"], p["random"]["mean"]) for p in probes]
-            ours, theirs = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-            lines[kind] = Headline(ours, theirs, sum(a > b for a, b in pairs), len(pairs))
+            lines[KINDS[kind]] = _headline(probes)
+    firsts = [next(iter(target["retrieval"]["probes"].items())) for target in targets.values() if "retrieval" in target]
+    if firsts:
+        lines[firsts[0][0]] = _headline([cells for _, cells in firsts])
     return lines
+
+
+def _headline(probes: list[dict[str, Any]]) -> Headline:
+    pairs = [(cells["pretrained"]["mean"], cells["random"]["mean"]) for cells in probes]
+    ours, theirs = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    return Headline(ours, theirs, sum(a > b for a, b in pairs), len(pairs))

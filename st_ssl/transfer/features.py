@@ -34,14 +34,16 @@ class Split:
 
 @dataclass
 class ClipSet:
-    """Clips ready for an encoder: ``frames`` uint8 [N, T, H, W, 3]; ``targets`` name to int64 [N], -1 for no label;
-    ``metadata`` float [N, 4]: width, height, frames per second and number of frames of the file."""
+    """Clips of N videos ready for an encoder: ``raw.frames`` uint8 [N × ``num_clips``, T, H, W, 3], video by video;
+    ``targets`` name to int64 [N], -1 for no label; ``metadata`` float [N, 4]: width, height, frames per second and
+    number of frames of the file."""
 
     entries: list[VideoEntry]
     raw: RawView
     targets: dict[str, np.ndarray]
     metadata: np.ndarray
     bad: list[BadSample] = field(default_factory=list)
+    num_clips: int = 1
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -64,8 +66,9 @@ def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) 
     test = by_split.get("test") or by_split.get("val")
     train = by_split.get("train", [])
     if not test or not train:
-        test = [e for e in entries if keyed_seed("test", e.path.rsplit("/", 1)[-1]) % 1000 < 1000 * test_share]
-        train = [e for e in entries if e not in test]
+        drawn = [keyed_seed("test", e.path.rsplit("/", 1)[-1]) % 1000 < 1000 * test_share for e in entries]
+        test = [e for e, out in zip(entries, drawn, strict=True) if out]
+        train = [e for e, out in zip(entries, drawn, strict=True) if not out]
     if not test or not train:
         raise DataError(f"{len(entries)} labelled videos are too few for a train and a test part")
     return Split(_limit(train, limit)), Split(_limit(test, limit))
@@ -95,38 +98,48 @@ def collect_clips(
     input: InputConfig,
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
+    num_clips: int = 1,
 ) -> ClipSet:
-    """Decode one clip of each video, near the middle of its span (where exactly is a draw of ``seed``).
+    """Decode ``num_clips`` clips of each video, evenly over its span (where exactly is a draw of ``seed``); a single
+    one near its middle.
 
     Videos that cannot be used are left out and listed. Raises ``DataError`` where none is left.
     """
-    plan = EvenClips(input.num_frames, input.stride, span=split.span, jitter=0.5)
-    views = VideoViews(plan, centre_crop(input.size, input.mean, input.std))
+    views = centred_views(input, num_clips, split.span, jitter=0.5)
     dataset = source.dataset(split.entries, views, keyed_seed(seed, "probe"))
     keys = [[(0, i)] for i in range(len(split.entries))]  # one by one: a broken video takes no other with it
     used: list[int] = []
     parts: list[RawView] = []
     bad: list[BadSample] = []
-    max_lost = 5 + source.max_bad_share * len(keys)  # where more than that hang, waiting for the rest is in vain
+    max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
     workers, timeout = source.num_workers, source.sample_timeout
     for batch in build_loader(dataset, keys, source.collate, workers, timeout=timeout, max_lost=max_lost):
         bad += batch.bad
         if batch.views and batch.indices.equal(batch.wanted):
             used += batch.indices.tolist()
-            parts.append(batch.views[0])
+            parts += [copied(view) for view in batch.views]
         progress(len(batch.wanted))
     if not used:
         raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
-    return ClipSet(entries, _concatenate(parts), targets, source.metadata(entries), list(dict.fromkeys(bad)))
+    return ClipSet(entries, concatenate(parts), targets, source.metadata(entries), list(dict.fromkeys(bad)), num_clips)
+
+
+def centred_views(
+    input: InputConfig, num_clips: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+) -> VideoViews:
+    """What an encoder is shown when it is evaluated: clips at even distances over ``span``, cropped at the centre."""
+    plan = EvenClips(input.num_frames, input.stride, num_clips, span, jitter)
+    return VideoViews(plan, centre_crop(input.size, input.mean, input.std))
 
 
 def _rows(view: RawView, rows: Tensor) -> RawView:
     return RawView(view.frames[rows], {k: v[rows] for k, v in view.params.items()}, view.frame_index[rows])
 
 
-def _concatenate(parts: list[RawView]) -> RawView:
+def concatenate(parts: list[RawView]) -> RawView:
+    """The rows of all ``parts``, in order."""
     return RawView(
         torch.cat([p.frames for p in parts]),
         {name: torch.cat([p.params[name] for p in parts]) for name in parts[0].params},
@@ -134,35 +147,50 @@ def _concatenate(parts: list[RawView]) -> RawView:
     )
 
 
+def copied(view: RawView) -> RawView:
+    """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
+    these a process may often have no more than a thousand."""
+    return _rows(view, torch.arange(len(view.frames)))
+
+
 def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
     number = {name: i for i, name in enumerate(classes)}
     return np.array([-1 if label is None else number[label] for label in labels])
 
 
-@torch.inference_mode()
 def encode(
     encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device, local: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Pooled features float32 [N, D] and local ones float16 [N, L, D] (empty unless ``local``) of all clips, on the
-    CPU."""
-    clip = encoder.input
-    views = VideoViews(EvenClips(clip.num_frames, clip.stride), centre_crop(clip.size, clip.mean, clip.std))
+    """Features of all videos, on the CPU: pooled ones float32 [N, D], the mean over a video's clips, and local ones
+    float16 [N, L, D] (empty unless ``local``), those of all its clips."""
+    pooled, tokens = encode_clips(encoder, clips.raw, batch_size, device, local)
+    grouped = (len(clips), clips.num_clips)
+    return pooled.unflatten(0, grouped).mean(1), tokens.unflatten(0, grouped).flatten(1, 2)
+
+
+@torch.inference_mode()
+def encode_clips(
+    encoder: Encoder, raw: RawView, batch_size: int, device: torch.device, local: bool
+) -> tuple[Tensor, Tensor]:
+    """Pooled features float32 [B, D] and local ones float16 [B, L, D] (L = 0 unless ``local``) of clips cut by
+    ``centred_views``, on the CPU."""
+    views = centred_views(encoder.input)
     encoder = encoder.to(device).eval()
     pooled, tokens = [], []
-    for start in range(0, len(clips), batch_size):
-        rows = torch.arange(start, min(start + batch_size, len(clips)))
-        raw = _rows(clips.raw, rows)
-        raw.frames = raw.frames.to(device)
-        features = encoder(views.prepare([raw])[0].clip)
+    for rows in torch.arange(len(raw.frames)).split(batch_size):
+        part = _rows(raw, rows)
+        part.frames = part.frames.to(device)
+        features = encoder(views.prepare([part])[0].clip)
         pooled.append(features.pooled.float().cpu())
         tokens.append(features.as_tokens().half().cpu() if local else torch.empty(len(rows), 0, encoder.embed_dim))
     return torch.cat(pooled), torch.cat(tokens)
 
 
 def shrunken_pixels(clips: ClipSet, frames: int = 4, size: int = 8) -> np.ndarray:
-    """The trivial baseline: ``frames`` frames of each clip at ``size`` × ``size`` pixels, [N, frames × size² × 3]."""
+    """The trivial baseline: ``frames`` frames at ``size`` × ``size`` pixels, [N, frames × size² × 3], the mean over a
+    video's clips."""
     from torch.nn.functional import adaptive_avg_pool3d
 
     clip = clips.raw.frames.permute(0, 4, 1, 2, 3)
     small = [adaptive_avg_pool3d(part.float(), (frames, size, size)) for part in clip.split(64)]
-    return torch.cat(small).flatten(1).numpy() / 255
+    return torch.cat(small).flatten(1).unflatten(0, (len(clips), clips.num_clips)).mean(1).numpy() / 255

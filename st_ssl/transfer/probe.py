@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from st_ssl.config import Config
@@ -17,6 +17,7 @@ from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, random
 from st_ssl.errors import DataError
 from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_predict
 from st_ssl.transfer.features import (
+    INSTANCE,
     ClipSet,
     classes_of,
     collect_clips,
@@ -24,21 +25,26 @@ from st_ssl.transfer.features import (
     shrunken_pixels,
     split_entries,
 )
+from st_ssl.transfer.retrieval import recall_at, recall_by_chance
 
-Kind = Literal["knn", "linear", "attentive"]
+Kind = Literal["knn", "linear", "attentive", "retrieval"]
 
 
 class ProbeConfig(Config):
     """What is probed and how. ``seeds``: how often everything random is drawn anew (the moment of each video that is
-    looked at, the random initialisation, the classifiers); ``limit``: the most videos of a split that are used."""
+    looked at, the random initialisation, the classifiers); ``limit``: the most videos of a split that are used;
+    ``clips``: how many clips of a video are looked at, their features averaged (all are held in memory); ``recall``:
+    the numbers of neighbours that retrieval looks at."""
 
-    kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "attentive"), min_length=1)
+    kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "attentive", "retrieval"), min_length=1)
     seeds: int = Field(default=3, gt=0)
     limit: int = Field(default=2000, gt=1)
+    clips: int = Field(default=1, gt=0)
     test_share: float = Field(default=0.25, gt=0, lt=1)
     batch_size: int = Field(default=32, gt=0)
     knn_k: int = Field(default=20, gt=0)
     knn_temperature: float = Field(default=0.07, gt=0)
+    recall: tuple[PositiveInt, ...] = Field(default=(1, 5, 10, 20, 50), min_length=1)
     linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
     attentive_epochs: int = Field(default=20, gt=0)
     attentive_lr: float = Field(default=3e-3, gt=0)
@@ -59,7 +65,8 @@ def probe_runs(
     With one run, seeds differ in all that the probe draws; with several, each is one seed. Returns, ready for JSON,
     each target's number of classes, chance level (always guessing the commonest class of the training part) and for
     each probe the accuracies of ``pretrained``, ``random`` (same network, not trained), ``pixels`` (kNN on shrunken
-    clips) and ``metadata`` (kNN on width, height, rate and length), in per cent, mean ± std and single values.
+    clips) and ``metadata`` (kNN on width, height, rate and length), in per cent, mean ± std and single values; for
+    retrieval the same and its own chance level for each R@k.
     """
     encoder_config, input = describe_encoder(runs[0])
     for run in runs[1:]:
@@ -74,8 +81,8 @@ def probe_runs(
     bad: dict[BadSample, None] = {}
     for seed in range(seeds):
         progress(f"probe {seed + 1} of {seeds}: decoding")
-        train = collect_clips(source, train_split, classes, input, 2 * seed)
-        test = collect_clips(source, test_split, classes, input, 2 * seed + 1)
+        train = collect_clips(source, train_split, classes, input, 2 * seed, num_clips=config.clips)
+        test = collect_clips(source, test_split, classes, input, 2 * seed + 1, num_clips=config.clips)
         bad.update(dict.fromkeys(train.bad + test.bad))
         cells = _baselines(train, test, classes, config)
         for who in ("pretrained", "random"):
@@ -96,7 +103,8 @@ def probe_runs(
             name: {
                 "classes": len(values),
                 "chance": _chance(train.targets[name], test.targets[name]),
-                "probes": {kind: _row(table, name, kind) for kind in config.kinds},
+                "probes": {kind: _row(table, name, kind) for kind in config.kinds if kind != "retrieval"},
+                **_retrieval(table, name, (train, test), config),
             }
             for name, values in classes.items()
         },
@@ -131,17 +139,61 @@ def _accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(100 * np.mean(predicted == truth))
 
 
-def _knn(
-    train: Tensor, test: Tensor, sets: tuple[ClipSet, ClipSet], name: str, num_classes: int, config: ProbeConfig
-) -> float:
+def _retrieval(
+    table: dict[Cell, list[float]], name: str, sets: tuple[ClipSet, ClipSet], config: ProbeConfig
+) -> dict[str, Any]:
+    """What there is to tell of retrieval, if it was asked for: each R@k, and its chance level."""
+    if "retrieval" not in config.kinds:
+        return {}
+    _, labels, _, truth = _known(sets, name)
+    chance = recall_by_chance(labels, truth, config.recall, _identities(sets, name))
+    keys = _recall_keys(config)
+    return {
+        "retrieval": {
+            "chance": dict(zip(keys, chance, strict=True)),
+            "probes": {key: _row(table, name, key) for key in keys},
+        }
+    }
+
+
+def _recall_keys(config: ProbeConfig) -> list[str]:
+    return [f"R@{k}" for k in config.recall]
+
+
+def _known(sets: tuple[ClipSet, ClipSet], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows and labels of the train videos that have one for a target, and those of the test videos."""
     rows, test_rows = _labelled(*sets, name)
-    labels = sets[0].targets[name][rows]
-    predicted = knn_predict(train[rows], labels, test[test_rows], num_classes, config.knn_k, config.knn_temperature)
-    return _accuracy(predicted, sets[1].targets[name][test_rows])
+    return rows, sets[0].targets[name][rows], test_rows, sets[1].targets[name][test_rows]
+
+
+def _identities(sets: tuple[ClipSet, ClipSet], name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """A number for each labelled train and test video, the same for the same file: it must not find itself, unless
+    that is what is asked for."""
+    if name == INSTANCE:
+        return None
+    rows = _labelled(*sets, name)
+    paths = [[clips.entries[i].path for i in own] for clips, own in zip(sets, rows, strict=True)]
+    number = {path: i for i, path in enumerate(dict.fromkeys(paths[0] + paths[1]))}
+    train, test = (np.array([number[path] for path in own], dtype=np.int64) for own in paths)
+    return train, test
+
+
+def _neighbours(
+    train: Tensor, test: Tensor, sets: tuple[ClipSet, ClipSet], name: str, num_classes: int, config: ProbeConfig
+) -> Iterator[tuple[str, float]]:
+    """What needs no training, for features of all train and test videos: kNN, and each R@k of retrieval."""
+    rows, labels, test_rows, truth = _known(sets, name)
+    x, y = train[rows], test[test_rows]
+    if "knn" in config.kinds:
+        predicted = knn_predict(x, labels, y, num_classes, config.knn_k, config.knn_temperature)
+        yield "knn", _accuracy(predicted, truth)
+    if "retrieval" in config.kinds:
+        recall = recall_at(x, labels, y, truth, config.recall, _identities(sets, name))
+        yield from zip(_recall_keys(config), recall, strict=True)
 
 
 def _baselines(train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig) -> dict[Cell, float]:
-    if "knn" not in config.kinds:
+    if not {"knn", "retrieval"} & set(config.kinds):
         return {}
     pixels = shrunken_pixels(train), shrunken_pixels(test)
     centre, scale = train.metadata.mean(0), train.metadata.std(0) + 1e-9
@@ -154,7 +206,8 @@ def _baselines(train: ClipSet, test: ClipSet, classes: dict[str, list[str]], con
                 torch.from_numpy(a - a.mean(0) * (who == "pixels")),
                 torch.from_numpy(b - a.mean(0) * (who == "pixels")),
             )
-            result[name, "knn", who] = _knn(x, y, (train, test), name, len(values), config)
+            for kind, value in _neighbours(x, y, (train, test), name, len(values), config):
+                result[name, kind, who] = value
     return result
 
 
@@ -172,10 +225,9 @@ def _probe(
     test_pooled, test_tokens = encode(encoder, test, config.batch_size, device, local)
     result: dict[tuple[str, str], float] = {}
     for name, values in classes.items():
-        rows, test_rows = _labelled(train, test, name)
-        labels, truth = train.targets[name][rows], test.targets[name][test_rows]
-        if "knn" in config.kinds:
-            result["knn", name] = _knn(pooled, test_pooled, (train, test), name, len(values), config)
+        rows, labels, test_rows, truth = _known((train, test), name)
+        for kind, value in _neighbours(pooled, test_pooled, (train, test), name, len(values), config):
+            result[kind, name] = value
         if "linear" in config.kinds:
             predicted, _ = linear_predict(
                 pooled[rows].numpy(), labels, test_pooled[test_rows].numpy(), seed, config.linear_strengths

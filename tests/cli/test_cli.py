@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import shlex
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_every_command_has_its_tool() -> None:
         <= set(COMMANDS)
         == {path.stem for path in (ROOT / "tools").glob("*.py")}
     )
-    assert {path.stem for path in (ROOT / "st_ssl" / "cli").glob("*.py")} == set(COMMANDS) | {"__init__"}
+    assert {module.name for module in pkgutil.iter_modules([str(ROOT / "st_ssl" / "cli")])} == set(COMMANDS)
 
 
 def test_st_ssl_lists_its_commands_and_knows_the_nearest() -> None:

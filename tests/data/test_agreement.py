@@ -110,7 +110,8 @@ def test_videos_shorter_than_the_clip_are_played_in_a_loop(made: Path, tmp_path:
 
     skip_without(backend, made)
     path = write_video(tmp_path / "short.mp4", 3)
-    dataset = VideoDataset([VideoEntry(str(path))], VideoViews(EvenClips(8, 1), centre_crop(64)), reader=backend)
+    views_of = VideoViews(EvenClips(8, 1), centre_crop(64))
+    dataset = VideoDataset([VideoEntry(str(path))], views_of, open_video=lambda path: open_video(path, backend))
     views = dataset[0, 0].views
     assert views is not None
     assert [number(image) for image in views[0].frames] == views[0].frame_index.tolist()

@@ -15,8 +15,10 @@ from st_ssl.data.base import Batch
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
 from st_ssl.data.video import dataset as module
+from st_ssl.data.video import index
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource, collate
 from st_ssl.data.video.plans import ClipPair, EvenClips
+from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
@@ -74,7 +76,7 @@ def test_frames_are_those_of_the_indices(videos: Path) -> None:
     views = VideoViews(ClipPair(3, 2), centre_crop(48))
     sample = VideoDataset(entries_of(videos), views)[0, 1]
     assert sample.views is not None
-    with module.open_video(str(videos / "01.mp4")) as reader:
+    with open_video(str(videos / "01.mp4")) as reader:
         for view in sample.views:
             wanted = sorted({int(i) for i in view.frame_index})
             truth = dict(reader.frames(wanted))
@@ -85,8 +87,8 @@ def test_frames_are_those_of_the_indices(videos: Path) -> None:
 def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
-    def spying(path: str, backend: Any) -> Any:
-        reader = open_video(path, backend)
+    def spying(path: str) -> Any:
+        reader = open_video(path)
         frames = reader.frames
 
         def noted(indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -96,9 +98,7 @@ def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(reader, "frames", noted)
         return reader
 
-    open_video = module.open_video
-    monkeypatch.setattr(module, "open_video", spying)
-    sample = VideoDataset(entries_of(videos), VIEWS)[0, 0]
+    sample = VideoDataset(entries_of(videos), VIEWS, open_video=spying)[0, 0]
     assert sample.views is not None
     assert asked == [sorted({int(i) for view in sample.views for i in view.frame_index})]
 
@@ -198,13 +198,12 @@ def test_the_reader_that_is_asked_for_is_used(
 ) -> None:
     skip_without(reader, made)
     used: list[str] = []
-    open_video = module.open_video
 
-    def noted(path: str, backend: Any) -> Any:
+    def noted(path: str, backend: Any, table: Any) -> Any:
         used.append(backend)
-        return open_video(path, backend)
+        return open_video(path, backend, table)
 
-    monkeypatch.setattr(module, "open_video", noted)
+    monkeypatch.setattr(index, "open_video", noted)
     source = VideoSource(VideoDataConfig(root=str(videos), reader=reader))
     assert source.dataset(source.entries(), VIEWS)[0, 0].views is not None
     assert used == [reader]

@@ -77,7 +77,7 @@ def disasters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batches(entries: list[VideoEntry], num_workers: int, steps: int = 6, **settings: Any) -> list[Batch]:
-    dataset = VideoDataset(entries, VIEWS, seed=3)
+    dataset = VideoDataset(entries, VIEWS, 3, lambda path: module.open_video(path, "auto"))
     sampler = StepSampler(Order(3, len(entries), 4), 0, steps)
     return list(build_loader(dataset, sampler, collate, num_workers, timeout=TIMEOUT, **settings))
 

@@ -483,4 +483,4 @@ def test_unknown_backend(made: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh_counts() -> None:
-    pyav._count_decoded.cache_clear()
+    pyav._TABLES.clear()

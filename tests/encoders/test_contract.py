@@ -1,14 +1,16 @@
-"""What every encoder must do. A new one is found here by itself; it needs a row only if its defaults are too large."""
+"""What every encoder must do. A new one is found here by itself; it needs a row of SMALL only if its defaults are too
+large."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from st_ssl.encoders import base
 from st_ssl.encoders.base import (
     ENCODERS,
     Encoder,
@@ -20,14 +22,10 @@ from st_ssl.encoders.base import (
     save_encoder,
 )
 from st_ssl.errors import UserError
+from tests.encoders.small import NAMES, SMALL
 
-SMALL: dict[str, dict[str, Any]] = {
-    "r3d": {"depth": 10, "width": 4},
-    "video_vit": {"dim": 24, "depth": 2, "heads": 3, "patch": 8},
-}
 INPUT = InputConfig(num_frames=4, stride=2, size=32, mean=(0.1, 0.2, 0.3))
-LARGEST = 2_000_000
-NAMES = ENCODERS.names()
+LARGEST = 12_000_000  # some come in no smaller size
 
 
 def small(name: str, seed: int = 0, **changes: Any) -> Encoder:
@@ -123,6 +121,14 @@ def broken(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         load_encoder(folder)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_lists_it(name: str) -> None:
+    readme = Path(base.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert f"\n| `{name}` |" in readme
+    model = ENCODERS.config(name).model_fields.get("model")
+    assert model is None or all(f"`{value}`" in readme for value in get_args(model.annotation))
 
 
 def test_missing_and_damaged_weights(saved: tuple[Encoder, Path]) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from st_ssl.encoders.base import InputConfig, count_parameters
-from st_ssl.encoders.r3d import BLOCKS, R3D, R3DConfig
+from st_ssl.encoders.base import ENCODERS, InputConfig, count_parameters
+from st_ssl.encoders.r2plus1d import R2Plus1DConfig, apart
+from st_ssl.encoders.r3d import BLOCKS, R3D, R3DConfig, ResNetConfig, Slow, SlowConfig, between_of, in_one
 
+torchvision_models = pytest.importorskip("torchvision.models")
 video_models = pytest.importorskip("torchvision.models.video")
 resnet = pytest.importorskip("torchvision.models.video.resnet")
 INPUT = InputConfig(num_frames=8, size=32)
@@ -22,13 +24,22 @@ SLOW: dict[str, Any] = {  # of the CVRL paper: "R3D-50", a slow ResNet
 }
 
 
-def test_r3d_18_is_the_one_of_torchvision() -> None:
+MC3: dict[str, Any] = {"temporal_kernels": (3, 1, 1, 1), "temporal_strides": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("published", "config"),
+    [("r3d_18", R3DConfig()), ("mc3_18", R3DConfig(**MC3)), ("r2plus1d_18", R2Plus1DConfig())],
+)
+def test_resnets_of_18_layers_are_those_of_torchvision(published: str, config: ResNetConfig) -> None:
     torch.manual_seed(0)
-    theirs = video_models.r3d_18(weights=None).eval()
+    theirs = getattr(video_models, published)(weights=None).eval()
     for name, buffer in theirs.named_buffers():  # or batch norm would do nothing here
         if "running" in name:
             buffer.uniform_(0.5, 1.5)
-    ours = R3D(R3DConfig(), INPUT).eval()
+    ours = ENCODERS.build(config, INPUT).eval()
+    documented = torchvision_models.get_model_weights(published).KINETICS400_V1.meta["num_params"]
+    assert count_parameters(ours) + count_parameters(theirs.fc) == documented
     ours.load_state_dict({name: t for name, t in theirs.state_dict().items() if not name.startswith("fc.")})
     theirs.fc = torch.nn.Identity()
     clip = torch.randn(2, 3, 8, 32, 32)
@@ -39,16 +50,17 @@ def test_r3d_18_is_the_one_of_torchvision() -> None:
     torch.testing.assert_close(features.map.mean((2, 3, 4)), features.pooled)
 
 
+@pytest.mark.parametrize("two_steps", [False, True])
 @pytest.mark.parametrize("depth", [10, 18, 34, 50, 101, 152, 200])
-def test_parameters_and_width_of_every_depth(depth: Any) -> None:
+def test_parameters_and_width_of_every_depth(depth: Any, two_steps: bool) -> None:
     kind, counts = BLOCKS[depth]
     with torch.device("meta"):
-        ours = R3D(R3DConfig(depth=depth), INPUT)
+        ours = ENCODERS.build(R2Plus1DConfig(depth=depth) if two_steps else R3DConfig(depth=depth), INPUT)
         theirs = resnet.VideoResNet(
             resnet.BasicBlock if kind == "basic" else resnet.Bottleneck,
-            [resnet.Conv3DSimple] * 4,
+            [resnet.Conv2Plus1D if two_steps else resnet.Conv3DSimple] * 4,
             list(counts),
-            resnet.BasicStem,
+            resnet.R2Plus1dStem if two_steps else resnet.BasicStem,
         )
         features = ours.eval()(torch.empty(1, 3, 8, 32, 32))
     assert count_parameters(ours) == count_parameters(theirs) - count_parameters(theirs.fc)
@@ -83,6 +95,32 @@ def test_zero_initialised_residuals_make_blocks_identities() -> None:
         encoder = R3D(R3DConfig(depth=50, width=8, zero_init_residual=zero), INPUT)
         changed[zero] = not torch.allclose(encoder.get_submodule("layer1.1")(x), x)
     assert changed == {True: False, False: True}
+
+
+def test_slow_is_settings_of_r3d() -> None:
+    with torch.device("meta"):
+        slow = Slow(SlowConfig(), InputConfig())
+        settings = SlowConfig().model_dump(exclude={"name"})
+        same = R3D(R3DConfig(**settings), InputConfig())
+        features = slow.eval()(torch.empty(1, 3, 8, 224, 224))
+    assert count_parameters(slow) == count_parameters(same)
+    assert slow.state_dict().keys() == same.state_dict().keys()
+    assert features.map is not None
+    assert features.map.shape == (1, 2048, 8, 7, 7)  # res5 of Table 1 (Feichtenhofer et al. 2019) for 8 slow frames
+    assert settings == R3DConfig(**(SLOW | {"stem_kernel": (1, 7, 7), "stem_stride": (1, 2, 2)})).model_dump(
+        exclude={"name"}
+    )
+
+
+@pytest.mark.parametrize(("cin", "cout"), [(64, 64), (64, 128), (512, 512), (3, 7)])
+def test_two_steps_have_no_more_parameters_than_one(cin: int, cout: int) -> None:
+    kernel, stride = (3, 3, 3), (1, 1, 1)
+    between = between_of(cin, cout, kernel)
+    one, two, more = (
+        sum(p.numel() for p in build(cin, cout, kernel, stride, n).parameters() if p.ndim == 5)
+        for build, n in ((in_one, between), (apart, between), (apart, between + 1))
+    )
+    assert two <= one < more
 
 
 @pytest.mark.parametrize("frames", [1, 3, 16])

@@ -149,17 +149,17 @@ def test_the_healthy_samples_are_seen_as_if_nothing_were_broken(folder: Path, tm
 def test_a_decoder_that_hangs_or_crashes_costs_one_sample(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, reason: str
 ) -> None:
-    from st_ssl.data.video import dataset
+    from st_ssl.data.video import index
 
-    open_video = dataset.open_video
+    open_video = index.open_video
     merely_broken = train(tiny(list_with(videos, tmp_path, "gone.mp4"), tmp_path / "broken"))
 
-    def opened(path: str, backend: Any) -> Any:
+    def opened(path: str, *rest: Any) -> Any:
         if path.endswith("victim.mp4"):
             ctypes.PyDLL(None).sleep(1000) if how == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
-        return open_video(path, backend)
+        return open_video(path, *rest)
 
-    monkeypatch.setattr(dataset, "open_video", opened)
+    monkeypatch.setattr(index, "open_video", opened)
     settings = {"num_workers": 2, "sample_timeout": 0.5}
     trainer = train(tiny(list_with(videos, tmp_path, "victim.mp4"), tmp_path / "run", data=settings))
     (row,) = bad_samples(tmp_path / "run")

@@ -33,6 +33,7 @@ def test_peak_lr() -> None:
         ("pos_embed", 3, True),
         ("decoder_pos_embed", 3, True),
         ("pos_embed_spatial", 3, True),
+        ("pos_encoding.spatial_pos", 2, True),
         ("embeddings.position_embeddings.weight", 2, True),
         ("pos_embed.0.weight", 2, False),
         ("cls_token", 3, True),

@@ -23,7 +23,7 @@ LABEL = "<i>$x_\"'"
 CONFIG = """
 output_dir: OUT
 data: {root: ROOT, num_workers: 0, max_bad_share: 0.5}
-probe: {kinds: [knn, linear], seeds: 2}
+probe: {kinds: [knn, linear, retrieval], seeds: 2, recall: [1, 5]}
 report: {samples: 20}
 engine: {epochs: 3, batch_size: 6, log_every: 1, device: cpu}
 optim: {name: adamw, lr: 1.0e-3}

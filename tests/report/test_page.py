@@ -116,6 +116,12 @@ def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> Non
     assert "t-SNE" in page.texts["run1-map"]
     target = json.loads((suite[0] / "probe.json").read_text())["targets"]["scene"]["probes"]["linear"]["random"]
     assert f"{target['mean']:.1f} ± {target['std']:.1f}" in page.texts["run1-probes"]
+    scene = json.loads((suite[0] / "probe.json").read_text())["targets"]["scene"]["retrieval"]
+    for text in ("Retrieval", "R@1", "R@5", f"{scene['chance']['R@5']:.1f}"):
+        assert text in page.texts["run1-probes"], text
+    recall = scene["probes"]["R@5"]["pixels"]
+    assert f"{recall['mean']:.1f} ± {recall['std']:.1f}" in page.texts["run1-probes"]
+    assert all(f"{kind}, %" in page.texts["summary"] for kind in ("kNN", "linear", "R@1"))
     assert "Not probed yet" in page.texts["run2-probes"]
     assert f"probe.py {suite[1]}" in page.texts["run2-probes"]
     assert "num_frames: 4" in page.texts["run1-config"]
@@ -146,6 +152,23 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_in_place(suite: list[Path]
     text = write_report([run], tmp_path / "report.html").read_text()
     assert f"With the weights of step {int(folders[-2][5:])}" in text
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == folders
+
+
+def test_retrieval_alone_is_shown_alone(suite: list[Path], tmp_path: Path) -> None:
+    run = tmp_path / "bare"
+    run.mkdir()
+    shutil.copy(suite[0] / "config.yaml", run)
+    result = json.loads((suite[0] / "probe.json").read_text())
+    for target in result["targets"].values():
+        target["probes"] = {}
+    (run / "probe.json").write_text(json.dumps(result))
+    text = write_report([run], tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert text.count('<table class="retrieval">') == 1
+    assert '<table class="probes">' not in text
+    assert "R@5" in page.texts["run1-probes"]
+    assert "R@1, %" in page.texts["summary"]
+    assert "kNN, %" not in page.texts["summary"]
 
 
 def test_runs_of_one_name_are_told_apart(suite: list[Path], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from st_ssl.data.base import BadSample
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import DataError
 from st_ssl.transfer.features import (
@@ -167,6 +170,17 @@ def test_broken_videos_are_left_out_and_listed(tmp_path: Path) -> None:
     lost = Split([VideoEntry(str(root / "06.mp4"))])
     with pytest.raises(DataError, match=r"none of 1 videos can be read; the first: .*06\.mp4: file is missing"):
         collect_clips(source, lost, {}, INPUT, 0)
+
+
+def test_clips_of_many_videos_need_few_open_files(dataset: Path) -> None:
+    entries = source_of(dataset).entries() * 4
+    source = VideoSource(VideoDataConfig(root=str(dataset), num_workers=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
+    try:
+        assert len(collect_clips(source, Split(entries), {}, INPUT, 0)) == 96
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_features_are_those_of_the_encoder_for_any_batch_size(dataset: Path, tmp_path: Path) -> None:

@@ -14,10 +14,8 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +23,7 @@ import numpy as np
 from pydantic import Field
 
 from st_ssl.config import Config
+from st_ssl.data.parallel import parallel_map
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
 from st_ssl.errors import DataError, MissingDependencyError, nearest
@@ -231,21 +230,20 @@ def encode(path: Path, frames: np.ndarray, fps: int) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    unfinished.write_text(text, encoding="utf-8", newline="")
+    os.replace(unfinished, path)
 
 
-def _write_video(root: Path, config: SyntheticVideoConfig, split: str, index: int) -> None:
+def _write_video(root: Path, config: SyntheticVideoConfig, video: PlantedVideo) -> None:
     """Render and encode one clip under a temporary name, then rename it: a file with its own name is complete."""
-    video = plan_video(config, split, index)
     path = root / video.path
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
-        encode(partial, render(config, video), config.fps)
-        os.replace(partial, path)
+        encode(unfinished, render(config, video), config.fps)
+        os.replace(unfinished, path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _claim(root: Path, config: SyntheticVideoConfig) -> None:
@@ -292,8 +290,6 @@ def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2
     A folder that holds anything else, or the clips of another configuration, is a ``DataError`` and is left as it is.
     ``num_workers`` processes are spawned; 0 or 1 stays in this one.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     root = Path(root)
     _claim(root, config)
     for split in ("train", "test"):
@@ -302,22 +298,8 @@ def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2
     missing = [v for v in videos if not (root / v.path).exists()]
     if not missing and (root / "factors.csv").exists():
         return root
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("synthetic videos", total=len(videos), completed=len(videos) - len(missing))
-        if num_workers <= 1:
-            for video in missing:
-                _write_video(root, config, video.split, video.index)
-                bar.advance(task)
-        else:
-            with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-                jobs = [pool.submit(_write_video, root, config, v.split, v.index) for v in missing]
-                try:
-                    for job in as_completed(jobs):
-                        job.result()
-                        bar.advance(task)
-                except BaseException:
-                    pool.shutdown(wait=True, cancel_futures=True)  # do not render the rest before reporting
-                    raise
+    write = partial(_write_video, root, config)
+    for _ in parallel_map(write, missing, num_workers, "synthetic videos", len(videos) - len(missing), progress):
+        continue
     _write_atomically(root / "factors.csv", _factors_csv(videos))
     return root

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,11 @@ from st_ssl.data.base import DATA, BadSample, Batch, DataSource
 from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.order import SampleKey
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
-from st_ssl.data.video.readers import Backend, open_video
-from st_ssl.data.video.sources import read_source
+from st_ssl.data.video.index import INDEX_FILE, Library, read_index
+from st_ssl.data.video.pack import Pack, is_pack
+from st_ssl.data.video.readers import Backend, VideoReader, open_video
+from st_ssl.data.video.segment import segment_of
+from st_ssl.data.video.sources import SourceFormat, read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
@@ -32,9 +36,13 @@ MAX_REPLACEMENTS = 10
 class VideoDataConfig(Config):
     """Videos: where the videos are and how they are read.
 
-    ``root``: a folder of videos, or a list of ``path label`` lines; nothing means the planted-factor videos, which are
-    written on first use. ``list``: a list file whose paths are relative to ``root``. ``epoch_size``: how many videos
-    make an epoch (default: all of them); a small folder is then gone through several times an epoch.
+    ``root``: a folder of videos, a list of ``path label`` lines, or a pack (a folder or URL); nothing means the
+    planted-factor videos, which are written on first use. ``list``: a list whose paths are relative to ``root``, or the
+    folder of a data set's annotations. ``format``: what that is, where its looks do not tell (configs/README.md has the
+    formats). ``split``: which of the official splits of UCF101 or HMDB51 (default: the first). ``index``: what
+    ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before it is
+    read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone through
+    several times an epoch.
     ``sample_timeout``: seconds that a worker may spend on one video; one that hangs or crashes its decoder is taken as
     broken. With ``num_workers=0`` nothing protects the run from such files.
     """
@@ -42,6 +50,9 @@ class VideoDataConfig(Config):
     name: Literal["video"] = "video"
     root: str | None = None
     list: str | None = None
+    format: SourceFormat = "auto"
+    split: int | None = Field(default=None, ge=1, le=3)
+    index: str | None = None
     reader: Backend = "auto"
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
@@ -67,13 +78,19 @@ class VideoDataset(Watched, Dataset[VideoSample]):
     found broken travels with the sample.
     """
 
-    def __init__(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0, reader: str = "auto") -> None:
+    def __init__(
+        self,
+        entries: Sequence[VideoEntry],
+        views: VideoViews,
+        seed: Key = 0,
+        open_video: Callable[[str], VideoReader] = open_video,
+    ) -> None:
         if not entries:
             raise DataError("no videos to read")
         self.entries = list(entries)
         self.views = views
         self.seed = seed
-        self.reader = reader
+        self.open_video = open_video
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -93,10 +110,10 @@ class VideoDataset(Watched, Dataset[VideoSample]):
         return [wanted, *(int(i) for i in others if i != wanted)][: 1 + MAX_REPLACEMENTS]
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
-        path = self.entries[index].path
-        with self.working_on(index), open_video(path, self.reader) as reader:
+        entry = self.entries[index]
+        with self.working_on(index), segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
-                raise SampleError(path, "has a single frame: a clip needs at least 2")
+                raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
             return self.views.cut(reader, (self.seed, epoch, wanted))
 
 
@@ -111,28 +128,48 @@ class VideoSource(DataSource):
         self.epoch_size = config.epoch_size
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
+        self.library = _library(config)
 
     def entries(self) -> list[VideoEntry]:
         config = self.video
-        if config.root is not None:
-            return read_source(Path(config.root).expanduser(), Path(config.list).expanduser() if config.list else None)
+        if isinstance(self.library, Pack):
+            return self.library.entries
+        root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
+        if root is None and listing is not None:
+            root, listing = listing, None
+        if root is not None:
+            return read_source(root, listing, config.format, config.split)
+        if config.format != "auto" or config.split is not None:
+            warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
 
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
-        return VideoDataset(entries, views, seed, self.video.reader)
+        return VideoDataset(entries, views, seed, self.library.open)
 
     def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
         """Width, height, frames per second and number of frames of each video."""
         rows = []
         for entry in entries:
-            with open_video(entry.path, self.video.reader) as reader:
+            with segment_of(self.library.open(entry.path), entry) as reader:
                 rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
         return np.array(rows, dtype=np.float64)
 
     def collate(self, samples: list[VideoSample]) -> Batch:
         return collate(samples)
+
+
+def _library(config: VideoDataConfig) -> Library | Pack:
+    if config.root is None:
+        return Library(config.reader)
+    if is_pack(config.root):
+        return Pack(config.root)
+    root = Path(config.root).expanduser()
+    file = Path(config.index).expanduser() if config.index else root / INDEX_FILE
+    if config.index and not file.is_file():
+        raise DataError(f"data.index: {file} does not exist; `python tools/prepare.py index {root}` writes one")
+    return Library(config.reader, read_index(file) if file.is_file() else None)
 
 
 def collate(samples: list[VideoSample]) -> Batch:

@@ -11,6 +11,7 @@ from st_ssl.data.video.readers.base import VideoReader
 from st_ssl.data.video.readers.decord import DecordReader
 from st_ssl.data.video.readers.frames import IMAGE_EXTENSIONS, FramesReader
 from st_ssl.data.video.readers.pyav import PyAVReader
+from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.data.video.readers.torchcodec import TorchCodecReader
 from st_ssl.errors import ConfigError, nearest
 
@@ -25,8 +26,10 @@ READERS: dict[str, Callable[[str], VideoReader]] = {
 }
 
 
-def open_video(path: str | Path, backend: str = "auto") -> VideoReader:
+def open_video(path: str | Path, backend: str = "auto", table: FrameTable | None = None) -> VideoReader:
     """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
+
+    ``table``: what an index knows of the file, for readers that can use it.
 
     Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
     ``MissingDependencyError`` or ``MissingLibraryError`` when the backend is not installed, ``ConfigError`` when there
@@ -37,4 +40,6 @@ def open_video(path: str | Path, backend: str = "auto") -> VideoReader:
     if backend not in READERS:
         allowed = ("auto", *READERS)
         raise ConfigError(f"no video reader {backend!r}: one of {', '.join(allowed)}{nearest(str(backend), allowed)}")
+    if backend == "pyav":
+        return PyAVReader(str(path), table)
     return READERS[backend](str(path))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from st_ssl.data.video.readers.base import FALLBACK_FPS, Reader, check_file
+from st_ssl.data.video.readers.table import FrameTable, compact
 from st_ssl.errors import MissingDependencyError, SampleError
 from st_ssl.types import VideoMeta
 
 _SEEK_GAIN = 8  # frames that a seek must skip to pay for refilling the decoder
+_MOST_TABLES = 1 << 17
+_TABLES: dict[tuple[str, int, int], FrameTable] = {}  # by path, size and time of change: later epochs do not scan again
 
 
 def _import_av() -> Any:
@@ -31,14 +34,18 @@ class PyAVReader(Reader):
     Frames that nobody asked for and no other frame is predicted from are not decoded (a quarter of the time at stride
     4 of usual H.264); what is asked for is the same to the bit.
 
-    On opening, the packets are read once without decoding them, which gives the exact number of frames and the time
-    stamp and key flag of each; one frame is decoded, for the size and rotation that only a frame shows. Where time
-    stamps are absent or guessed (MPEG-4 in AVI), frames are counted from the start instead.
+    On first opening, the packets are read once without decoding them, which gives the exact number of frames and the
+    time stamp and key flag of each; one frame is decoded, for the size and rotation that only a frame shows. What was
+    found is remembered as a ``FrameTable`` for as long as the file does not change, or comes with ``table``.
+    Where time stamps are absent or guessed (MPEG-4 in AVI), frames are counted from the start instead.
+    ``data`` are the bytes of the file, where it is not one of its own.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, table: FrameTable | None = None, data: bytes | None = None) -> None:
         super().__init__(path)
-        check_file(path)
+        if data is None:
+            check_file(path)
+        self._data = data
         self._av = _import_av()
         self._container: Any = None
         self._reformatter: Any = self._av.video.reformatter.VideoReformatter()  # one scaler for all frames
@@ -47,10 +54,13 @@ class PyAVReader(Reader):
         self._error: object = "it is missing from the stream"
         try:
             self._open()
-            self._index()
+            self.table = table or self._remembered()
         except BaseException:
             self.close()
             raise
+        self.meta = self.table.meta
+        self._pts, self._keys, self._turns = self.table.pts, self.table.keys, self.table.turns
+        self._key_indices = sorted(self._keys)
 
     def close(self) -> None:
         """Release the file; may be called twice."""
@@ -60,12 +70,22 @@ class PyAVReader(Reader):
 
     def _open(self) -> None:
         self.close()
-        self._container, self._stream = _open_av(self._av, self.path)
+        self._container, self._stream = _open_av(self._av, self.path, self._data)
 
-    def _index(self) -> None:
-        """Learn which frames there are: ``_pts`` sorted (None: count them), ``_keys`` frame index to key (pts, dts)."""
+    def _remembered(self) -> FrameTable:
+        if self._data is not None:
+            return self._scan()
+        status = os.stat(self.path)
+        key = (os.path.abspath(self.path), status.st_size, status.st_mtime_ns)
+        if key not in _TABLES:
+            if len(_TABLES) >= _MOST_TABLES:
+                _TABLES.clear()
+            _TABLES[key] = self._scan()
+        return _TABLES[key]
+
+    def _scan(self) -> FrameTable:
         pts: list[Any] = []
-        keys: dict[int, int | None] = {}
+        keys: dict[Any, int | None] = {}
         first, last_dts, total = None, None, 0
         hidden = self._stream.codec_context.name == "vp8"  # may hold frames that are decoded and never shown
         for packet in _packets(self._av, self._container, self._stream):
@@ -84,19 +104,15 @@ class PyAVReader(Reader):
             raise SampleError(self.path, "no frames")
         if first is None:
             raise SampleError(self.path, f"no frame can be decoded: {self._error}")
-        self._pts = None if self._guessed_times(pts) else sorted(pts)
-        self._keys = {} if self._pts is None else {bisect_right(self._pts, k) - 1: (k, d) for k, d in keys.items()}
-        if self._pts is None:
-            status = os.stat(self.path)
-            num_frames = _count_decoded(self.path, status.st_size, status.st_mtime_ns)
-        else:
-            num_frames = self._cut_short(last_dts, total)
-        self._key_indices = sorted(self._keys)
         turned = int(getattr(first, "rotation", 0)) % 360  # PyAV before 14 does not tell
-        self._turns = round(turned / 90) % 4
-        width, height = (first.width, first.height) if self._turns % 2 == 0 else (first.height, first.width)
+        turns = round(turned / 90) % 4
+        width, height = (first.width, first.height) if turns % 2 == 0 else (first.height, first.width)
         fps = float(self._stream.average_rate or self._stream.guessed_rate or FALLBACK_FPS)
-        self.meta = VideoMeta(num_frames, fps, width, height)
+        if self._guessed_times(pts):
+            return FrameTable(VideoMeta(self._count(), fps, width, height), None, {}, turns)
+        num_frames, there = self._cut_short(sorted(pts), last_dts, total)
+        places = {bisect_right(there, pts) - 1: (pts, dts) for pts, dts in keys.items()}
+        return FrameTable(VideoMeta(num_frames, fps, width, height), compact(there), places, turns)
 
     def _guessed_times(self, pts: list[Any]) -> bool:
         """Whether the time stamps cannot tell the frames apart, or are FFmpeg's guess (AVI has none of its own)."""
@@ -105,17 +121,21 @@ class PyAVReader(Reader):
         context = self._stream.codec_context
         return self._container.format.name == "avi" and (context.name == "mpeg4" or bool(context.has_b_frames))
 
-    def _cut_short(self, last_dts: int | None, packets: int) -> int:
-        """The number of frames there should be; what is left of a file that was cut short keeps its indices."""
-        assert self._pts is not None
+    def _cut_short(self, pts: list[int], last_dts: int | None, packets: int) -> tuple[int, list[int]]:
+        """The number of frames there should be, and the time stamps of those that are there: what is left of a file
+        that was cut short keeps its indices."""
         table = getattr(self._stream, "index_entries", ())  # PyAV before 17 does not show it
         missing = len(table) - packets
         if missing <= 0 or "mp4" not in self._container.format.name:  # others have no full table
-            return len(self._pts)
-        num_frames = len(self._pts) + missing
-        if last_dts is not None:  # the lost packets may be shown before some that are here, but not before this time
-            self._pts = self._pts[: bisect_right(self._pts, last_dts)]
-        return num_frames
+            return len(pts), pts
+        # the lost packets may be shown before some that are here, but not before this time
+        return len(pts) + missing, pts if last_dts is None else pts[: bisect_right(pts, last_dts)]
+
+    def _count(self) -> int:
+        """The number of frames that decoding gives, for files whose packets do not tell; damaged ones are lost."""
+        self._open()
+        packets = _packets(self._av, self._container, self._stream)
+        return sum(len(self._decode_packet(packet)) for packet in packets)
 
     def _decode_packet(self, packet: Any) -> list[Any]:
         """A damaged packet costs the frames in it, and only those who ask for them."""
@@ -198,10 +218,11 @@ def _plain(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _open_av(av: Any, path: str) -> tuple[Any, Any]:
+def _open_av(av: Any, path: str, data: bytes | None) -> tuple[Any, Any]:
     """The container and its video stream, set to decode in this thread alone."""
+    file = os.path.abspath(path) if data is None else io.BytesIO(data)  # absolute: "a:b.mp4" is no protocol
     try:
-        container = av.open(os.path.abspath(path), metadata_errors="ignore")  # "a:b.mp4" is no protocol
+        container = av.open(file, metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise SampleError(path, f"not a video: {_plain(error)}") from error
     stream = container.streams.best("video")  # of several, the one that players show
@@ -218,18 +239,3 @@ def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
         yield from container.demux(stream)
     except (av.FFmpegError, EOFError):
         return
-
-
-@lru_cache(maxsize=1 << 16)  # one number per file: later epochs do not pay again
-def _count_decoded(path: str, size: int, mtime_ns: int) -> int:
-    """The number of frames that decoding gives, for files whose packets do not tell."""
-    av = _import_av()
-    container, stream = _open_av(av, path)
-    count = 0
-    with container:
-        for packet in _packets(av, container, stream):
-            try:
-                count += len(packet.decode())
-            except (av.FFmpegError, EOFError):
-                continue  # those frames are lost to the reader as well
-    return count

@@ -1,0 +1,79 @@
+"""``benchmark``: what this costs on this machine, as ratios of runs that alternate: to a peer, and to what the machine
+can do at most."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+EPILOG = """\
+visible   a training step of the video transformer on the visible tokens alone, against the same fed all of them
+data      clips a second from video files to normalised tensors, against decoding alone
+step      a training step of VideoMAE, and the share of the machine's matrix multiplications
+memory    growth of a worker's memory over thousands of samples
+
+examples:
+  python tools/benchmark.py visible
+  python tools/benchmark.py data --peer pytorchvideo --peer videomae=CHECKOUT
+  python tools/benchmark.py data --size 224 --packed 256 --peer videomae=CHECKOUT
+  python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
+  python tools/benchmark.py step --precision bf16 --compile --peer transformers
+"""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Measure speed as ratios: every figure is a median over runs that alternate.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    visible, data, step, memory = (whats.add_parser(name) for name in ("visible", "data", "step", "memory"))
+    for part, batch in ((visible, 4), (step, 8)):
+        part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
+        part.add_argument("--batch", type=int, default=batch, help="clips (default: %(default)s)")
+        part.add_argument("--ratio", type=float, default=0.9, help="share of tokens masked (default: %(default)s)")
+        part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    for part, threads in ((visible, None), (data, 1), (step, None), (memory, 1)):
+        part.add_argument("--size", type=int, default=112, help="pixels (default: %(default)s)")
+        part.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
+        part.add_argument("--runs", type=int, default=7, help="counted runs of each (default: %(default)s)")
+        part.add_argument("--threads", type=int, default=threads, help=f"CPU threads (default: {threads or 'all'})")
+    step.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of ours and the peer's")
+    step.add_argument("--compile", action="store_true", help="torch.compile for ours")
+    step.add_argument("--peer", action="append", default=[], choices=["transformers"], help="run it beside ours")
+    for part in (data, memory):
+        part.add_argument("--root", help="your videos (default: made here: 340 × 256, 30 fps, key frame every 250)")
+        part.add_argument("--stride", type=int, default=4, help="frames from one to the next (default: %(default)s)")
+        part.add_argument("--clips", type=int, default=1, help="clips of a file (default: %(default)s)")
+        part.add_argument("--packed", type=int, metavar="SIDE", help="ours reads a pack of this short side")
+    data.add_argument("--peer", action="append", default=[], help="pytorchvideo, or videomae=CHECKOUT")
+    memory.add_argument("--samples", type=int, default=10_000, help="how many (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    import torch
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.what == "visible":
+        from st_ssl.cli.benchmark.visible import visible
+
+        visible(arguments)
+    elif arguments.what == "step":
+        from st_ssl.cli.benchmark.step import step
+
+        step(arguments)
+    elif arguments.what == "data":
+        from st_ssl.cli.benchmark.data import data
+
+        data(arguments)
+    else:
+        from st_ssl.cli.benchmark.data import memory
+
+        memory(arguments)

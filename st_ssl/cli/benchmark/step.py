@@ -1,0 +1,118 @@
+"""A training step of VideoMAE: ours, that of transformers at the same sizes, and the machine's matrix products."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from st_ssl.augment.masking import MaskConfig, draw_mask
+from st_ssl.cli.benchmark.timing import alternate, matmul_rate, ratio
+from st_ssl.encoders.base import InputConfig
+from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
+from st_ssl.errors import MissingDependencyError
+from st_ssl.heads.masked_decoder import DecoderConfig
+from st_ssl.methods.videomae import VideoMAE, VideoMAEConfig
+from st_ssl.random import keyed_rng
+from st_ssl.types import View
+
+DECODER_DEPTH = 4
+
+
+def step(arguments: argparse.Namespace) -> None:
+    """Print the time of a whole step (forward, backward, AdamW) and how the contestants compare."""
+    input = InputConfig(num_frames=arguments.frames, size=arguments.size)
+    mask = MaskConfig(kind="tube", ratio=arguments.ratio)
+    encoder = VideoViT(VideoViTConfig(variant=arguments.variant), input)
+    dim, heads = encoder.embed_dim // 2, encoder.config.shape[2] // 2  # type: ignore[attr-defined]
+    decoder = DecoderConfig(dim=dim, depth=DECODER_DEPTH, heads=heads)
+    method = VideoMAE(VideoMAEConfig(mask=mask, decoder=decoder), encoder)
+    clip = torch.randn(arguments.batch, 3, input.num_frames, input.size, input.size)
+    draws = [draw_mask(mask, encoder.grid, keyed_rng(i)) for i in range(arguments.batch)]
+    keep, masked = (torch.stack([torch.from_numpy(draw[i]) for draw in draws]) for i in (0, 1))
+    view = View(clip, torch.zeros(arguments.batch, input.num_frames, dtype=torch.int64), keep, masked)
+    view = View(*(t.to(arguments.device) if isinstance(t, Tensor) else t for t in vars(view).values()))
+    method.to(arguments.device)
+    operations = _operations(method, view)
+    forward: Callable[..., Any] = torch.compile(method) if arguments.compile else method
+    contestants = {"st_ssl": _trainer(method, lambda: forward([view])["loss"], arguments)}
+    if "transformers" in arguments.peer:
+        contestants["transformers"] = _transformers(arguments, encoder, decoder, view)
+    seconds = alternate(contestants, arguments.runs)
+    compiled = ", ours compiled" if arguments.compile else ""
+    shape = f"{input.num_frames} × {input.size}², {arguments.ratio:.0%} {mask.kind} mask, batch {arguments.batch}"
+    how = f"{arguments.precision}{compiled}, {torch.get_num_threads()} threads"
+    print(f"VideoMAE ViT-{arguments.variant}, {shape}, {how}")
+    for name, values in seconds.items():
+        line = f"{name:13} {median(values) * 1e3:8.1f} ms a step, {arguments.batch / median(values):6.1f} clips/s"
+        print(line if name == "st_ssl" else f"{line}, {ratio(seconds, name, 'st_ssl'):.2f} times as long")
+    if arguments.device == "cpu":
+        rate = operations / median(seconds["st_ssl"])
+        share = f"{rate / matmul_rate():.0%} of what matrix multiplication alone does here in fp32"
+        print(f"{rate / 1e9:.0f} GFLOP/s: {share}")
+
+
+def _operations(method: nn.Module, view: View) -> float:
+    """Floating point operations of forward and backward, convolutions and matrix products alone."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        method([view])["loss"].backward()
+    return counter.get_total_flops()
+
+
+def _trainer(model: nn.Module, loss: Callable[[], Tensor], arguments: argparse.Namespace) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        with _autocast(arguments):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        if arguments.device != "cpu":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def _autocast(arguments: argparse.Namespace) -> AbstractContextManager[object]:
+    if arguments.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(arguments.device).type, dtype=torch.bfloat16)
+
+
+def _transformers(
+    arguments: argparse.Namespace, encoder: VideoViT, decoder: DecoderConfig, view: View
+) -> Callable[[], None]:
+    try:
+        from transformers import VideoMAEConfig as PeerConfig
+        from transformers import VideoMAEForPreTraining
+    except ImportError as error:
+        raise MissingDependencyError("transformers", "test", "--peer transformers") from error
+    dim, depth, heads = encoder.config.shape  # type: ignore[attr-defined]
+    config = PeerConfig(
+        image_size=arguments.size,
+        num_frames=arguments.frames,
+        hidden_size=dim,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * dim,
+        decoder_hidden_size=decoder.dim,
+        decoder_num_hidden_layers=decoder.depth,
+        decoder_num_attention_heads=decoder.heads,
+        decoder_intermediate_size=4 * decoder.dim,
+    )
+    assert config._attn_implementation in (None, "sdpa"), config._attn_implementation
+    model = VideoMAEForPreTraining(config).to(arguments.device).train()
+    assert view.masked is not None
+    length = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
+    hidden = torch.zeros(arguments.batch, length, dtype=torch.bool, device=arguments.device)
+    hidden.scatter_(1, view.masked, True)
+    pixels = view.clip.transpose(1, 2).contiguous()
+    return _trainer(model, lambda: model(pixels, bool_masked_pos=hidden).loss, arguments)

@@ -1,0 +1,122 @@
+"""``extract``: the features of a whole data set, for whatever is to be done with them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_ssl.transfer.extract import ExtractConfig
+
+EPILOG = """\
+FOLDER then holds, in the order of the data set:
+  features.npy        float32 [N, D], with --clips [N, clips, D]: numpy.load(..., mmap_mode="r") reads what is used
+  tokens.npy          float16 [N, L, D] or [N, clips, L, D], with --tokens
+  index.jsonl         for each row: row, path, split, labels, and the frames [clips][T] that were looked at
+  bad_samples.jsonl   videos that could not be read and have no row, if any
+  extract.json        the settings
+With --format safetensors the arrays are tensors in features.safetensors. index.jsonl comes last: where it is, all is.
+
+The same command goes on where it was stopped. With torchrun each process does its share; the result is the same.
+
+keys that are often set:
+  data.num_workers, data.reader, data.list, data.max_bad_share    as in pretraining
+  batch_size=32, device=cpu
+
+examples:
+  python tools/extract.py runs/mine --data /data/ucf101 --output features/ucf101
+  python tools/extract.py runs/mine --data /data/ucf101 --output features/ten --clips 10 data.num_workers=8
+  torchrun --nproc-per-node 8 tools/extract.py runs/mine --data /data/kinetics400 --output features/k400 --tokens
+"""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Write the features of all videos of a data set, with an index of what each row is.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or any with its encoder.* files")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, see below")
+    parser.add_argument("--data", metavar="ROOT", help="videos: a folder or a list (default: what the run was given)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the features go")
+    parser.add_argument("--format", metavar="npy|safetensors", help="of the arrays (default: npy)")
+    parser.add_argument("--clips", metavar="N", help="clips of each video, evenly spaced (default: 1)")
+    parser.add_argument("--tokens", action="store_true", help="local features too")
+    arguments, unknown = parser.parse_known_intermixed_args()
+    if unknown:
+        from st_ssl.errors import nearest
+
+        options = [text for action in parser._actions for text in action.option_strings]
+        parser.error(f"unknown option {unknown[0]}{nearest(unknown[0], options)}")
+    return arguments
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    from contextlib import ExitStack
+
+    from st_ssl.engine.console import RunProgress
+    from st_ssl.engine.runtime import start_runtime
+    from st_ssl.transfer.extract import extract
+
+    config = _config(arguments)
+    with start_runtime(config.device) as runtime, ExitStack() as stack:
+        bar: RunProgress | None = None
+        first = last = 0
+        started = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal bar, first, last, started
+            if bar is None:
+                first, started = done, time.monotonic()
+                bar = stack.enter_context(RunProgress("extract", total, done, runtime.is_main, "videos"))
+            elif done > last:
+                bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} videos/s")
+            last = done
+
+        extract(arguments.run, config, arguments.output, runtime.device, progress)
+    if runtime.is_main:
+        _summarise(arguments.output)
+
+
+def _config(arguments: argparse.Namespace) -> ExtractConfig:
+    """Options and keys as one configuration; a mistake in either is named."""
+    from st_ssl.config import Place, parse_override, set_key, validate
+    from st_ssl.transfer.extract import extract_model
+
+    place = Place(Path("command line"))
+    values: dict[str, Any] = {"data": _data(arguments)}
+    given = {"format": arguments.format, "clips": arguments.clips, "tokens": arguments.tokens or None}
+    for name, value in given.items():
+        if value is not None:
+            values[name] = value
+            place.overrides[(name,)] = f"--{name} {value}"
+    for text in arguments.overrides:
+        key, value = parse_override(text)
+        place.overrides[key] = text
+        set_key(values, key, value)
+    return validate(extract_model(), values, place)
+
+
+def _data(arguments: argparse.Namespace) -> dict[str, Any]:
+    from st_ssl.engine.run_files import load_run_config
+    from st_ssl.errors import ConfigError
+
+    if arguments.data is not None:
+        return {"name": "video", "root": arguments.data}
+    if not (arguments.run / "config.yaml").is_file():
+        raise ConfigError(f"{arguments.run} has no config.yaml that tells its data: --data ROOT is needed")
+    return load_run_config(arguments.run).data.model_dump(mode="json")
+
+
+def _summarise(output: Path) -> None:
+    from st_ssl.engine.run_files import whole_rows
+
+    rows, bad = (len(whole_rows(output / name)) for name in ("index.jsonl", "bad_samples.jsonl"))
+    broken = f"; {bad} broken, listed in {output / 'bad_samples.jsonl'}" if bad else ""
+    print(f"{output}: features of {rows} videos{broken}")

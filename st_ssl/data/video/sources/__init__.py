@@ -1,0 +1,83 @@
+"""Sources: from what people have (a folder of videos, a list, the files of a known data set) to a list of entries.
+
+One file for each family of formats; ``FORMATS`` has them in the order in which they are tried.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, tables, ucf101
+from st_ssl.data.video.sources.base import VIDEO_EXTENSIONS, Format, Place, sibling
+from st_ssl.errors import ConfigError, DataError, nearest
+from st_ssl.types import VideoEntry
+
+__all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
+
+SourceFormat = Literal[
+    "auto",
+    "folder",
+    "factors",
+    "csv",
+    "list",
+    "multilabel",
+    "videomae",
+    "rawframes",
+    "rawframes_offset",
+    "kinetics",
+    "ucf101",
+    "hmdb51",
+    "ssv2",
+]
+_FAMILIES = (kinetics, ucf101, hmdb51, ssv2, tables, lists, folder)  # the more special ones first
+FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family.FORMATS}
+
+
+def read_source(
+    root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None
+) -> list[VideoEntry]:
+    """The videos of one source, in a fixed order; ``entry.path`` is what ``open_video`` takes.
+
+    ``root`` holds the videos, ``listing`` (a file or a folder) says what is known of them; without it, ``root`` is
+    either a folder that has both, or the file. ``format`` is one of ``FORMATS``, or "auto" for what it looks like:
+
+    - the files of Kinetics, UCF101, HMDB51 and Something-Something v2, in the folder or in one of the usual folders for
+      annotations within it. ``split`` is the number of the official split of those that have several (1 if None);
+    - a table: ``factors.csv`` in the folder (each column is a target), or a file whose first line names columns, one
+      of them ``path`` (or ``filename``, ``video``, …);
+    - any other file is a list of one video a line. Numbers behind the path are what they can only be by their values
+      (a number of frames is at least 2, and -1 stands for all; a label is not negative); if that leaves a choice it is
+      an error that names the choices. Blank lines and those starting with ``#`` are skipped. Relative paths are taken
+      from ``root``, then from the folder of the list;
+    - a folder: all videos in it, at any depth, in byte order of their paths; a folder that holds only images is one
+      video. Top folders train / val / validation / validate / test are splits, the folders below them (or at the top,
+      where there are no splits) give ``{"label": name}``.
+
+    Where nothing tells the split it is "train". Files missing from lists and tables are left to the reader; videos of
+    known data sets that are missing are counted in a warning, and so are rows that repeat another one. ``DataError``
+    where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for a format
+    that does not exist.
+    """
+    if format not in ("auto", *FORMATS):
+        raise ConfigError(f"no format {format!r}: one of auto, {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    if not root.exists():
+        raise DataError(f"{root} does not exist{sibling(root)}")
+    if listing is not None and not listing.exists():
+        raise DataError(f"the list {listing} does not exist{sibling(listing)}")
+    if root.is_file():
+        if listing is not None:
+            raise DataError(f"{root} is a file, and the list {listing} another one: expected the folder of the videos")
+        root, listing = root.parent, root
+    place = Place(root, listing or root, split or 1, format == "auto")
+    chosen = next(form for form in FORMATS.values() if form.matches(place)) if place.auto else FORMATS[format]
+    if split is not None and not chosen.numbered:
+        warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=2)
+    return chosen.read(place)
+
+
+def target_names(entries: Iterable[VideoEntry]) -> list[str]:
+    """The names of the targets that any of ``entries`` has a label for, in order of appearance: ``["label"]``, say."""
+    return list(dict.fromkeys(name for entry in entries for name in entry.labels))

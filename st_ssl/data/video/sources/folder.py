@@ -1,0 +1,103 @@
+"""A folder of videos: its folders are splits and labels. And videos by name, for the formats that name no paths."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+
+from st_ssl.data.video.readers import IMAGE_EXTENSIONS
+from st_ssl.data.video.sources.base import NAMES, SPLITS, VIDEO_EXTENSIONS, Format, Place, Row, is_video, unique
+from st_ssl.errors import DataError
+from st_ssl.types import VideoEntry
+
+
+def _read(place: Place) -> list[VideoEntry]:
+    root = place.root
+    if place.notes != root:
+        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
+    return [_entry(root, path) for path in _videos(root)]
+
+
+def _videos(root: Path) -> list[PurePath]:
+    """Paths of the videos below ``root``, relative to it, in byte order; ``DataError`` where there are none."""
+    seen: Counter[str] = Counter()
+    found = sorted(_walk(root, seen), key=lambda path: os.fsencode(path.as_posix()))
+    if found:
+        return found
+    if not seen:
+        raise DataError(f"{root} is empty: expected videos ({NAMES}), or folders of images")
+    instead = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in seen.most_common(5))
+    raise DataError(f"{root} holds no videos: looked for {NAMES}, or folders of images only; found {instead}")
+
+
+def _walk(root: Path, seen: Counter[str]) -> Iterator[PurePath]:
+    """Paths of the videos below ``root``, relative to it; ``seen`` counts all files by extension."""
+    been = set()
+    for folder, folders, files in os.walk(root, followlinks=True):  # data sets are often linked into place
+        real = os.path.realpath(folder)
+        folders[:] = [name for name in folders if not name.startswith(".") and real not in been]
+        files = [name for name in files if not name.startswith(".") and real not in been]
+        been.add(real)
+        suffixes = [os.path.splitext(name)[1].lower() for name in files]
+        seen.update(suffixes)
+        here = PurePath(os.path.relpath(folder, root))
+        if files and not folders and all(suffix in IMAGE_EXTENSIONS for suffix in suffixes):
+            yield here
+        yield from (here / name for name, end in zip(files, suffixes, strict=True) if end in VIDEO_EXTENSIONS)
+
+
+def _entry(root: Path, path: PurePath) -> VideoEntry:
+    split, folders = "train", path.parts[:-1]
+    if folders and folders[0].lower() in SPLITS:
+        split, folders = SPLITS[folders[0].lower()], folders[1:]
+    return VideoEntry(str(root / path), split, {"label": folders[0]} if folders else {})
+
+
+class VideoIndex:
+    """The videos below ``root`` by name, whatever folders they are in and whatever they have been converted to.
+
+    ``x`` is ``x.webm``, ``a/b/x.mp4`` or a folder ``x`` of images. Those asked for in vain are counted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._paths: dict[str, list[PurePath]] = {}
+        for path in sorted(_videos(root), key=lambda path: not is_video(path.name)):  # files before folders of images
+            self._paths.setdefault(_stem(path.name), []).append(path)
+        self._missing: list[str] = []
+
+    def find(self, names: Sequence[str], label: str = "") -> str | None:
+        """The path of the video with the first of ``names`` that there is, or None; one from the folder ``label`` where
+        there are several of that name."""
+        for name in names:
+            paths = self._paths.get(_stem(name), [])
+            folder = label.replace(" ", "_")
+            for path in sorted(paths, key=lambda path: path.parent.name.replace(" ", "_") != folder):
+                return str(self.root / path)
+        self._missing.append(names[0])
+        return None
+
+    def entries(self, notes: Path, rows: Sequence[Row], strict: bool = True) -> list[VideoEntry]:
+        """The entries of ``rows`` once each, with a warning that counts those missing; ``DataError`` if all are."""
+        count, total = len(self._missing), len(self._missing) + len(rows)
+        if not rows and not count:
+            raise DataError(f"{notes} lists no videos")
+        if not rows:
+            raise DataError(f"{notes}: none of the {total} videos is in {self.root}; the first: {self._missing[0]}")
+        if count:
+            warnings.warn(
+                f"{notes}: {count} of {total} videos are not in {self.root} and are left out; "
+                f"the first: {self._missing[0]}",
+                stacklevel=2,
+            )
+        return unique(rows, strict)
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0] if is_video(name) else name
+
+
+FORMATS = (Format("folder", _read, lambda place: place.notes == place.root),)

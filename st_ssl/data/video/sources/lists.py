@@ -1,0 +1,209 @@
+"""Lists: one video on each line, its path first and numbers or a label behind it, with white space between.
+
+Where a path ends: behind the last field that ends like a video file; a folder of images has none, and ends before the
+numbers at the end of the line (or before its last field, where that is a word).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from st_ssl.data.video.sources.base import Format, Place, Row, is_video, listed, read_lines, resolve
+from st_ssl.errors import DataError
+from st_ssl.types import VideoEntry
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_INTEGER = re.compile(r"-?\d+")
+_ANY = 1 << 30
+
+
+class Line(NamedTuple):
+    """One line: the path, the fields behind it, and whether the path ends like a video file."""
+
+    at: int
+    path: str
+    fields: tuple[str, ...]
+    is_file: bool
+
+    def __str__(self) -> str:
+        return " ".join((self.path, *self.fields))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands behind the path: a start, a number of frames, and ``fewest`` to ``most`` labels.
+
+    ``whole``: -1 frames mean the whole video, and the start of a folder of images is the number in an image's name,
+    not a count of those before it.
+    """
+
+    form: str
+    meaning: str
+    start: bool = False
+    count: bool = False
+    fewest: int = 0
+    most: int = 1
+    whole: bool = False
+    words: bool = False
+
+    @property
+    def head(self) -> int:
+        """How many fields stand before the labels."""
+        return self.start + self.count
+
+    def wrong(self, line: Line) -> bool:
+        """Whether ``line`` cannot be read in this way."""
+        head, labels = line.fields[: self.head], line.fields[self.head :]
+        if len(head) < self.head or not all(map(_INTEGER.fullmatch, head)):
+            return True
+        many = len(labels) > self.most and not (self.words and not all(map(_NUMBER.fullmatch, labels)))
+        if len(labels) < self.fewest or many:
+            return True
+        start = int(head[0]) if self.start else 0
+        count = int(head[-1]) if self.count else 0
+        return start < 0 or (count < 0 and not (self.whole and count == -1))
+
+
+LAYOUTS = {
+    "list": Layout("path label", "a label", words=True),
+    "multilabel": Layout("path label label …", "several labels", fewest=1, most=_ANY),
+    "videomae": Layout("path start num_frames", "start and number of frames", start=True, count=True, whole=True),
+    "rawframes": Layout("folder num_frames label", "number of frames and labels", count=True, most=_ANY),
+    "rawframes_offset": Layout(
+        "folder offset num_frames label", "offset, number of frames and labels", start=True, count=True, most=_ANY
+    ),
+}
+
+
+def _read(place: Place, name: str) -> list[VideoEntry]:
+    file = place.notes
+    most = 1 if name == "list" and not place.auto else _ANY
+    lines = [_split_line(line, at, most) for at, line in enumerate(read_lines(file), 1) if _counts(line)]
+    if not lines:
+        raise DataError(f"{file} lists no videos: expected one `path label`, or one path, on each line")
+    if place.auto:
+        name = _guess(file, lines)
+    layout = LAYOUTS[name]
+    labelled = len(lines[0].fields) > layout.head
+    for line in lines:
+        if layout.wrong(line):
+            raise DataError(f"{file}, line {line.at}: `{line}`, expected `{layout.form}` (data.format={name})")
+        if (len(line.fields) > layout.head) != labelled:
+            has, first = ("no label", "one") if labelled else ("a label", "none")
+            raise DataError(f"{file}, line {line.at}: {line.path} has {has}, while line {lines[0].at} has {first}")
+    folders = list(dict.fromkeys((place.root, file.parent)))
+    tagged = name == "multilabel" or (not layout.words and any(len(line.fields) > layout.head + 1 for line in lines))
+    entries = _entries(lines, layout, tagged, folders)
+    rows = [Row(file, f"line {line.at}", line.path, entry) for line, entry in zip(lines, entries, strict=True)]
+    hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
+    return listed(file, rows, folders, hint or _hint(lines[0]))
+
+
+def _counts(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _split_line(line: str, at: int = 1, most: int = _ANY) -> Line:
+    """Path and fields of a line; of a folder of images at most ``most`` fields."""
+    words = line.split()
+    ends = [i for i, word in enumerate(words) if is_video(word)]
+    if ends:
+        count = len(words) - 1 - ends[-1]
+    else:
+        numbers = next((i for i, word in enumerate(reversed(words)) if not _NUMBER.fullmatch(word)), len(words))
+        count = min(max(numbers, 1), len(words) - 1, most)
+    path, *fields = line.strip().rsplit(maxsplit=count)
+    return Line(at, path, tuple(fields), bool(ends))
+
+
+def _guess(file: Path, lines: Sequence[Line]) -> str:
+    """The only layout that all lines can have; ``DataError`` where there are several, or none."""
+    if all(len(line.fields) <= 1 for line in lines) or not all(_NUMBER.fullmatch(f) for n in lines for f in n.fields):
+        return "list"
+    longest = max(lines, key=lambda line: len(line.fields))
+    fits = [name for name in LAYOUTS if name != "list" and _fits(name, lines)]
+    if not fits:
+        forms = ", ".join(f"`{layout.form}`" for layout in LAYOUTS.values())
+        other = next((line for line in lines if len(line.fields) != len(longest.fields)), None)
+        differs = f", unlike line {other.at}: `{other}`" if other else ""
+        raise DataError(
+            f"{file}, line {longest.at}: `{longest}`{differs}: no format has that; expected one of {forms} on all "
+            f"lines (data.format names it)"
+        )
+    if len(fits) > 1:
+        fits += [] if any(line.is_file for line in lines) else ["list"]
+        ways = ", ".join(f"data.format={name} ({LAYOUTS[name].meaning})" for name in fits)
+        raise DataError(f"{file}, line {longest.at}: `{longest}` can be read in {len(fits)} ways; say which: {ways}")
+    if fits[0] == "multilabel" or len({len(line.fields) for line in lines}) > 1:
+        warnings.warn(
+            f"{file}: read as `{LAYOUTS[fits[0]].form}`, several labels a video (see line {longest.at}); "
+            f"data.format={fits[0]} says that this is meant",
+            stacklevel=2,
+        )
+    return fits[0]
+
+
+def _fits(name: str, lines: Sequence[Line]) -> bool:
+    """Whether all lines can be in this layout, by the numbers in them alone."""
+    layout = LAYOUTS[name]
+    if any(layout.wrong(line) for line in lines):
+        return False
+    labels = [line.fields[layout.head :] for line in lines]
+    if any(len(set(row)) < len(row) or not all(map(str.isdigit, row)) for row in labels):
+        return False  # a label stands once and is not negative
+    if layout.count and any(int(line.fields[layout.head - 1]) in (0, 1) for line in lines):
+        return False  # a clip has at least two frames
+    if name == "multilabel":
+        return all(line.is_file for line in lines)
+    lengths = {len(row) for row in labels}
+    if name == "videomae":
+        # three numbers behind a folder are what rawframes_offset is for, but for the -1
+        either = lengths == {1} and not any(line.is_file or line.fields[1] == "-1" for line in lines)
+        return len(lengths) == 1 and not either
+    if name == "rawframes_offset":
+        return min(lengths) > 0 and not any(line.is_file for line in lines)
+    return min(lengths) > 0
+
+
+def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Sequence[Path]) -> list[VideoEntry]:
+    # The images of a folder are numbered from 1, unless a line for it starts at 0.
+    from_zero = {line.path for line in lines if layout.whole and int(line.fields[0]) == 0}
+    entries = []
+    for line in lines:
+        labels = line.fields[layout.head :]
+        start = int(line.fields[0]) if layout.start else 0
+        count = int(line.fields[layout.head - 1]) if layout.count else -1
+        if layout.whole and count == -1:
+            start = 0
+        elif layout.whole and not line.is_file and line.path not in from_zero:
+            start -= 1
+        entry = VideoEntry(
+            resolve(line.path, folders),
+            labels={} if tagged or not labels else {"label": " ".join(labels)},
+            start=start,
+            num_frames=None if count == -1 else count,
+            tags=tuple(dict.fromkeys(labels)) if tagged else (),
+        )
+        entries.append(entry)
+    return entries
+
+
+def _hint(line: Line) -> str:
+    """What may be wrong with a list of which no file exists: other separators than white space."""
+    found = next((mark for mark in (",", ";", "|") if mark in line.path), None)
+    if line.fields or found is None:
+        return ""
+    return f". White space separates the fields of a list; for {found!r} write a header above it: `path{found}label`"
+
+
+FORMATS = (
+    # any other file that is named is a list, in the layout that fits
+    Format("list", partial(_read, name="list"), lambda place: place.notes != place.root),
+    *(Format(name, partial(_read, name=name)) for name in LAYOUTS if name != "list"),
+)

@@ -1,0 +1,261 @@
+"""Extraction: the features of a whole data set, as one array and an index of its rows.
+
+The work is cut into parts of ``PART`` clips, whatever the number of processes. A part that is done is one file, written
+under a hidden name and renamed: killed at any moment, the work goes on from there with any number of processes, and
+what comes out is the same to the last byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, create_model
+
+from st_ssl import distributed
+from st_ssl.config import Config, differences
+from st_ssl.data.base import DATA, Batch, DataSource, too_many
+from st_ssl.data.loader import build_loader
+from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
+from st_ssl.errors import ConfigError, DataError
+from st_ssl.transfer.features import centred_views, concatenate, copied, encode_clips
+from st_ssl.transfer.store import Part, PartFolder, Stream, write_npy, write_safetensors, write_text
+from st_ssl.types import RawView, VideoEntry
+
+PART = 64
+"""Clips of a part (of one video at least): what is in memory at once, and the most that a killed process loses."""
+
+Progress = Callable[[int, int], None]
+"""Told how many videos are done, and of how many."""
+
+
+class ExtractConfig(Config):
+    """What is extracted and how. ``clips``: how many clips of a video, evenly spaced, each with features of its own;
+    ``tokens``: local features too; ``batch_size``: clips that the encoder is given at once."""
+
+    clips: int = Field(default=1, gt=0)
+    tokens: bool = False
+    format: Literal["npy", "safetensors"] = "npy"
+    batch_size: int = Field(default=32, gt=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    # What the registry holds is known only once it is searched: see ``extract_model``.
+    data: Any
+
+
+@lru_cache(maxsize=1)
+def extract_model() -> type[ExtractConfig]:
+    """``ExtractConfig`` with the registered kinds of data as the type of ``data``."""
+    return create_model(
+        "ExtractConfig", __base__=ExtractConfig, __doc__=ExtractConfig.__doc__, data=(DATA.union(), ...)
+    )
+
+
+def extract(
+    run: Path, config: ExtractConfig, output: Path, device: torch.device, progress: Progress = lambda *_: None
+) -> None:
+    """Write the features that the encoder in the folder ``run`` gives for all videos of ``config.data`` to ``output``.
+
+    - ``features.npy`` float32 [N, D], for several clips [N, clips, D]: pooled features, in the order of the data set
+    - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features, where asked for
+      (with ``format: safetensors`` both are tensors in ``features.safetensors``)
+    - ``index.jsonl`` a line for each row: row, path, split, labels, and the frames [clips][T] looked at
+    - ``bad_samples.jsonl`` the videos that could not be used and have no row, if any
+    - ``extract.json`` the settings: with other ones the work is not gone on with
+
+    Every process of a group calls this and does its share; ``progress`` is told what all of them have done.
+    Where ``index.jsonl`` is, everything is: it comes last. Raises ``ConfigError`` where ``output`` holds something
+    else, ``DataError`` where too many videos are broken.
+    """
+    is_main = distributed.rank() == 0
+    source: DataSource = DATA.build(config.data)
+    if not is_main:
+        distributed.barrier()  # the main process goes first, since it may have to write the data
+    entries = source.entries()
+    if is_main:
+        distributed.barrier()
+        _claim(output, _settings(run, config, entries))
+    parts = PartFolder(output / ".parts", len(entries), max(1, PART // config.clips))
+    pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
+    mine = pending[distributed.rank() :: distributed.world_size()]
+    if mine:
+        _work(load_encoder(run), source, entries, parts, mine, config, device, progress)
+    if is_main and not (output / "index.jsonl").is_file():
+        # Not a barrier: these give up after minutes, by which the others may well be behind.
+        parts.wait(lambda done: progress(done, len(entries)))
+        _assemble(parts, entries, config, output, source.max_bad_share)
+    if is_main:
+        parts.remove()
+
+
+def _settings(run: Path, config: ExtractConfig, entries: Sequence[VideoEntry]) -> dict[str, Any]:
+    """All that the features depend on."""
+    encoder, input = describe_encoder(run)
+    weights = run / "encoder.safetensors"
+    listed = json.dumps([[entry.path, entry.split, entry.labels] for entry in entries])
+    data = config.data.model_dump(mode="json")
+    return {
+        "encoder": encoder.model_dump(mode="json"),
+        "input": input.model_dump(mode="json"),
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        "data": {key: value for key, value in data.items() if key not in ("num_workers", "max_bad_share")},
+        "videos": len(entries),
+        "part": PART,
+        "list": hashlib.sha256(listed.encode()).hexdigest(),
+        **config.model_dump(mode="json", exclude={"data", "device"}),
+    }
+
+
+def _claim(output: Path, settings: dict[str, Any]) -> None:
+    """Make ``output`` the folder of this extraction; raise ``ConfigError`` where it is something else."""
+    file = output / "extract.json"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        other = sorted(path.name for path in output.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be written to: {error.strerror}") from error
+    if not other:
+        write_text(file, [json.dumps(settings, indent=2) + "\n"])
+    elif not file.is_file():
+        raise ConfigError(f"{output} holds other files ({', '.join(other[:3])}): expected a new or an empty folder")
+    try:
+        changed = differences(json.loads(file.read_text()), json.loads(json.dumps(settings)))
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{file} is not the settings of an extraction: {error}") from error
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed.values())
+        raise ConfigError(
+            f"{output} holds features made with other settings; choose another --output, or remove it:\n{lines}"
+        )
+
+
+def _pending(parts: PartFolder, output: Path, source: DataSource) -> list[int]:
+    """The parts still to do. Where too many videos were broken their parts are done again: what was wrong may be
+    mended."""
+    if (output / "index.jsonl").is_file():
+        return []
+    done = parts.tidy()
+    if _too_many(sum(done.values()), parts.num_samples, source.max_bad_share):
+        for part in [part for part, num_bad in done.items() if num_bad]:
+            parts.discard(part)
+            del done[part]
+    return [part for part in range(len(parts)) if part not in done]
+
+
+def _work(
+    encoder: Encoder,
+    source: DataSource,
+    entries: Sequence[VideoEntry],
+    parts: PartFolder,
+    mine: list[int],
+    config: ExtractConfig,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    """Do the parts ``mine``, one after the other, while the workers already decode the next."""
+    dataset = source.dataset(entries, centred_views(encoder.input, config.clips))
+    keys = [[(0, i)] for part in mine for i in parts.samples(part)]  # one by one: a broken video takes no other with it
+    ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
+    timeout, max_lost = source.sample_timeout, source.max_bad(len(entries))
+    workers = source.num_workers
+    loader = build_loader(dataset, keys, source.collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost)
+    batches = iter(loader)
+    lost: list[str] = []
+    progress(parts.count(), len(entries))
+    for part in mine:
+        before, usable, bad = parts.count(), [], []
+        for done, index in enumerate(parts.samples(part)):
+            batch: Batch = next(batches)
+            if batch.views and batch.indices.equal(batch.wanted):
+                usable.append((index, [copied(view) for view in batch.views]))
+            else:
+                bad.append((index, batch.bad[0].reason))
+            progress(before + done, len(entries))
+        parts.save(part, _encode(encoder, usable, bad, config, device))
+        progress(parts.count(), len(entries))
+        lost += [f"{entries[index].path}: {reason}" for index, reason in bad]
+        _check(lost, len(entries), source.max_bad_share)
+
+
+def _encode(
+    encoder: Encoder,
+    usable: list[tuple[int, list[RawView]]],
+    bad: list[tuple[int, str]],
+    config: ExtractConfig,
+    device: torch.device,
+) -> Part:
+    """The features of the videos of a part."""
+    if not usable:
+        return Part([], bad, {})
+    raw = concatenate([view for _, views in usable for view in views])
+    pooled, tokens = encode_clips(encoder, raw, config.batch_size, device, config.tokens)
+    arrays = {"features": pooled, "frames": raw.frame_index} | ({"tokens": tokens} if config.tokens else {})
+    grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
+    return Part([index for index, _ in usable], bad, grouped)
+
+
+def _too_many(num_bad: int, num_videos: int, max_share: float) -> bool:
+    return num_bad == num_videos or too_many(num_bad, num_videos, max_share)
+
+
+def _check(lost: list[str], num_videos: int, max_share: float) -> None:
+    if _too_many(len(lost), num_videos, max_share):
+        shown = "\n".join(f"  {line}" for line in lost[:5])
+        raise DataError(
+            f"{len(lost)} of {num_videos} videos are broken, more than data.max_bad_share={max_share:g} allows; the "
+            f"same command tries them again. The first:\n{shown}"
+        )
+
+
+def _assemble(
+    parts: PartFolder, entries: Sequence[VideoEntry], config: ExtractConfig, output: Path, max_share: float
+) -> None:
+    """Put the parts together, the index last."""
+    done = [parts.load(part, ()) for part in range(len(parts))]
+    bad = [(entries[index].path, reason) for part in done for index, reason in part.bad]
+    _check([f"{path}: {reason}" for path, reason in bad], len(entries), max_share)
+    full = [number for number, part in enumerate(done) if part.indices]
+    num_rows = sum(len(part.indices) for part in done)
+
+    def stream(name: str) -> Stream:
+        def rows() -> Iterator[np.ndarray]:
+            for part in full:
+                array = parts.load(part, (name,)).arrays[name]
+                yield array if config.clips > 1 else array[:, 0]
+
+        first = next(rows())
+        return Stream(first.dtype, (num_rows, *first.shape[1:]), rows())
+
+    streams = {name: stream(name) for name in ("features", "tokens")[: 1 + config.tokens]}
+    if config.format == "npy":
+        for name, array in streams.items():
+            write_npy(output / f"{name}.npy", array)
+    else:
+        write_safetensors(output / "features.safetensors", streams)
+    listed = output / "bad_samples.jsonl"
+    listed.unlink(missing_ok=True)
+    if bad:
+        write_text(listed, (_line({"path": path, "reason": reason}) for path, reason in bad))
+    write_text(output / "index.jsonl", _index(parts, full, entries))
+
+
+def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry]) -> Iterator[str]:
+    row = 0
+    for number in full:
+        part = parts.load(number, ("frames",))
+        for index, frames in zip(part.indices, part.arrays["frames"].tolist(), strict=True):
+            entry = entries[index]
+            yield _line(
+                {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels, "frames": frames}
+            )
+            row += 1
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

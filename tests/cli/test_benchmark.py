@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from st_ssl.cli.benchmark import main
+from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.errors import ConfigError
+from tests.runs import write_videos
+
+SMALL = ["--frames", "4", "--size", "32", "--runs", "1", "--threads", "1"]
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that what the command sets is taken back
+    monkeypatch.setattr(sys, "argv", ["benchmark", *arguments])
+    main()
+    return capsys.readouterr().out
+
+
+def test_contestants_take_turns() -> None:
+    calls: list[str] = []
+    seconds = alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_ratio_is_the_median_of_paired_rounds() -> None:
+    assert ratio({"slow": [2.0, 9.0, 8.0], "fast": [1.0, 3.0, 1.0]}, "slow", "fast") == 3.0
+
+
+def test_visible(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = run(capsys, monkeypatch, "visible", "--variant", "Ti", "--batch", "1", "--ratio", "0.5", *SMALL)
+    assert re.search(r"all tokens: +[\d.]+ ms, [\d.]+ times as long", out)
+
+
+@pytest.mark.parametrize("more", [[], ["--clips", "2"], ["--packed", "32"]])
+def test_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: list[str]
+) -> None:
+    root = str(write_videos(tmp_path / "videos", 2))
+    out = run(capsys, monkeypatch, "data", "--root", root, "--stride", "1", *SMALL, *more)
+    assert "2 videos" in out
+    assert re.search(r"decoding alone\W+[\d.]+\W+[\d.]+ ×", out)
+
+
+def test_an_unknown_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "data", "--peer", "pytorchvido"])
+    with pytest.raises(ConfigError, match="no such peer; did you mean 'pytorchvideo'"):
+        main()
+
+
+def test_a_checkout_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "data", "--peer", f"videomae={tmp_path}"])
+    with pytest.raises(ConfigError, match="expected the folder of a checkout"):
+        main()
+
+
+def test_step_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("st_ssl.cli.benchmark.step.DECODER_DEPTH", 1)
+    small = ["--variant", "S", "--batch", "1", "--ratio", "0.5", "--peer", "transformers"]
+    out = run(capsys, monkeypatch, "step", *small, *SMALL)
+    assert re.search(r"transformers +[\d.]+ ms a step, +[\d.]+ clips/s, [\d.]+ times as long", out)
+
+
+def test_memory(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = str(write_videos(tmp_path / "videos", 2))
+    out = run(capsys, monkeypatch, "memory", "--root", root, "--stride", "1", "--samples", "20", *SMALL)
+    assert re.fullmatch(r"[\d.]+ MiB after 2 samples, [\d.]+ MiB after 20: [+-][\d.]+ %\n", out)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from st_ssl.data.video import index
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
+from st_ssl.data.video.index import INDEX_FILE, Library, Record, decode, probe, read_index, survey
+from st_ssl.data.video.readers import open_video, pyav
+from st_ssl.data.video.readers.table import FrameTable, compact
+from st_ssl.data.video.sources import read_source
+from st_ssl.errors import DataError, SampleError
+from st_ssl.types import VideoEntry, VideoMeta
+from tests.runs import write_videos
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return write_videos(tmp_path / "videos", 5)
+
+
+def frames(path: str, library: Library | None = None) -> np.ndarray:
+    with library.open(path) if library else open_video(path) as reader:
+        return np.stack([image for _, image in reader.frames(range(0, reader.meta.num_frames, 3))])
+
+
+@pytest.mark.parametrize("pts", [[0, 512, 1024, 1536], [7], [0, 1, 5], [3, 3 + 2, 3 + 4, 3 + 7]])
+def test_a_table_survives_the_trip_through_json(pts: Sequence[int]) -> None:
+    table = FrameTable(VideoMeta(len(pts), 29.97, 64, 48), compact(list(pts)), {0: (0, None), 2: (1024, 512)}, 3)
+    back = FrameTable.from_json(json.loads(json.dumps(table.to_json())))
+    assert list(back.pts or []) == list(pts)
+    assert (back.meta, back.keys, back.turns) == (table.meta, table.keys, table.turns)
+
+
+def test_even_time_stamps_are_kept_as_three_numbers() -> None:
+    assert compact([5, 8, 11]) == range(5, 12, 3)
+    assert compact([5, 8, 12]) == [5, 8, 12]
+
+
+def test_indexed_videos_open_without_a_scan(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = read_source(videos)
+    records = survey(entries, videos / INDEX_FILE, progress=False)
+    plain = [frames(entry.path) for entry in entries]
+    pyav._TABLES.clear()
+    monkeypatch.setattr(pyav.PyAVReader, "_scan", lambda self: pytest.fail("scanned"))
+    source = VideoSource(VideoDataConfig(root=str(videos)))
+    assert isinstance(source.library, Library)
+    assert source.library.records == records == read_index(videos / INDEX_FILE)
+    for entry, expected in zip(entries, plain, strict=True):
+        np.testing.assert_array_equal(frames(entry.path, source.library), expected)
+
+
+def test_a_file_that_changed_is_looked_at_anew(videos: Path) -> None:
+    entries = read_source(videos)
+    records = survey(entries, videos / INDEX_FILE, progress=False)
+    first, second = Path(entries[0].path), Path(entries[1].path)
+    os.replace(second, first)
+    library = Library(records=records)
+    np.testing.assert_array_equal(frames(str(first), library), frames(str(first)))
+    again = survey(entries, videos / INDEX_FILE, progress=False)
+    assert again[os.path.abspath(second)].error == "file cannot be read: No such file or directory"
+    assert again[os.path.abspath(first)] == probe("auto", str(first))
+
+
+def test_an_index_goes_on_where_it_was_stopped(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = read_source(videos)
+    whole = survey(entries, videos / "whole.jsonl", progress=False)
+    file = videos / INDEX_FILE
+    lines = (videos / "whole.jsonl").read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:2]) + lines[2][:30])  # killed while it wrote the third
+    looked: list[str] = []
+
+    def counted(reader: str, path: str) -> Record:
+        looked.append(path)
+        return probe(reader, path)
+
+    assert survey(entries, file, counted, progress=False) == whole
+    assert len(looked) == 3
+    assert file.read_text() == "".join(lines)
+
+
+def test_several_processes_write_the_same_index(videos: Path) -> None:
+    entries = read_source(videos)
+    one = survey(entries, videos / "one.jsonl", progress=False)
+    assert survey(entries, videos / "two.jsonl", num_workers=2, progress=False) == one
+    assert (videos / "one.jsonl").read_text() == (videos / "two.jsonl").read_text()
+
+
+def test_verifying_finds_what_opening_does_not(videos: Path, tmp_path: Path) -> None:
+    whole = Path(read_source(videos)[0].path).read_bytes()
+    broken = videos / "spoilt.mp4"
+    at = whole.index(b"mdat") + len(whole) // 3
+    broken.write_bytes(whole[:at] + bytes(200) + whole[at + 200 :])
+    entry = VideoEntry(str(broken))
+    assert probe("auto", entry.path).error is None
+    reason = decode("auto", entry.path).error
+    assert reason is not None
+    with pytest.raises(SampleError, match=reason.partition(":")[0]):
+        frames(entry.path) if "damaged" not in reason else list(
+            open_video(entry.path).frames(range(open_video(entry.path).meta.num_frames))
+        )
+
+
+def test_a_line_that_is_no_record_is_named(videos: Path) -> None:
+    file = videos / INDEX_FILE
+    survey(read_source(videos), file, progress=False)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[0] + '{"path": "a.mp4"}\n' + lines[1])
+    with pytest.raises(DataError, match=r"st_ssl_index.jsonl, line 2: not a record of an index"):
+        read_index(file)
+
+
+def test_a_missing_index_is_told(videos: Path) -> None:
+    with pytest.raises(DataError, match=r"data.index: .*none.jsonl does not exist"):
+        VideoSource(VideoDataConfig(root=str(videos), index=str(videos / "none.jsonl")))
+
+
+def test_a_folder_that_cannot_be_written_is_told(videos: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be written .*--output"):
+        survey(read_source(videos), Path("/proc/none") / index.INDEX_FILE, progress=False)

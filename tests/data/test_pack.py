@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2.functional import resize
+
+from st_ssl.augment.video import centre_crop
+from st_ssl.data.loader import build_loader
+from st_ssl.data.order import Order, StepSampler
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
+from st_ssl.data.video.pack import Pack, PackConfig, verify_pack, write_pack
+from st_ssl.data.video.plans import RandomClips
+from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.sources import read_source
+from st_ssl.data.video.views import VideoViews
+from st_ssl.errors import DataError, SampleError
+from st_ssl.types import VideoEntry
+from tests.runs import write_videos
+
+CONFIG = PackConfig(short_side=32, crf=10, shard_size=4)
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[VideoEntry]:
+    root = write_videos(tmp_path_factory.mktemp("raw") / "videos", 10)
+    return [VideoEntry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(root))]
+
+
+@pytest.fixture(scope="module")
+def packed(entries: list[VideoEntry], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("pack") / "pack"
+    assert write_pack(entries, output, CONFIG, progress=False) == []
+    return output
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_packed_video_is_the_raw_one_made_small(entries: list[VideoEntry], packed: Path) -> None:
+    pack = Pack(str(packed))
+    assert [e.labels for e in pack.entries] == [e.labels for e in entries]
+    assert [e.split for e in pack.entries] == [e.split for e in entries]
+    for raw, small in zip(entries, pack.entries, strict=True):
+        with open_video(raw.path) as a, pack.open(small.path) as b:
+            assert a.meta.num_frames == b.meta.num_frames
+            assert a.meta.fps == pytest.approx(b.meta.fps)
+            assert min(b.meta.width, b.meta.height) == 32
+            wanted = [0, 3, a.meta.num_frames - 1]
+            for (_, x), (_, y) in zip(a.frames(wanted), b.frames(wanted), strict=True):
+                shrunken = resize(torch.from_numpy(x).movedim(2, 0), [b.meta.height, b.meta.width], antialias=True)
+                assert (shrunken.movedim(0, 2).float() - torch.from_numpy(y)).abs().mean() < 8
+
+
+def test_shards_are_plain_tars(packed: Path) -> None:
+    names = []
+    for tar in sorted(packed.glob("*.tar")):
+        with tarfile.open(tar) as archive:
+            names += archive.getnames()
+    assert names == [f"{i // 4:05d}-{i % 4:06d}.mp4" for i in range(10)]
+
+
+def test_several_machines_and_processes_write_the_same_bytes(
+    entries: list[VideoEntry], packed: Path, tmp_path: Path
+) -> None:
+    for part in (1, 0):
+        write_pack(entries, tmp_path / "pack", CONFIG, (part, 2), num_workers=2, progress=False)
+    assert content(tmp_path / "pack") == content(packed)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from st_ssl.data.video.pack import PackConfig, write_pack
+from st_ssl.data.video.sources import read_source
+from st_ssl.types import VideoEntry
+entries = [VideoEntry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
+write_pack(entries, Path(sys.argv[2]), PackConfig(short_side=32, crf=10, shard_size=4), progress=False)
+"""
+
+
+def test_a_pack_killed_in_the_middle_goes_on_to_the_same_bytes(
+    entries: list[VideoEntry], packed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "pack"
+    root = Path(entries[0].path).parent
+    command = [sys.executable, "-c", KILLED, str(root), str(output)]
+    process = subprocess.Popen(command)
+    while not list(output.glob("*.jsonl")) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(list(output.glob("*.jsonl"))) < 3
+    with pytest.raises(DataError, match=r"is not complete: shard . of 3 is missing"):
+        Pack(str(output))
+    subprocess.run(command, check=True)
+    assert {n: b for n, b in content(output).items() if not n.endswith(".partial")} == content(packed)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_one_flipped_byte_is_caught(packed: Path, tmp_path: Path, place: float) -> None:
+    copy = tmp_path / "pack"
+    copy.mkdir()
+    for name, data in content(packed).items():
+        (copy / name).write_bytes(data)
+    row = json.loads((copy / "shard-00001.jsonl").read_text().splitlines()[2])
+    tar = copy / "shard-00001.tar"
+    spoilt = bytearray(tar.read_bytes())
+    spoilt[row["offset"] + int(place * row["size"])] ^= 1
+    tar.write_bytes(spoilt)
+    pack = Pack(str(copy))
+    with pytest.raises(SampleError, match="damaged"):
+        pack.open(f"{copy}/shard-00001.tar/{row['name']}")
+    assert [path for path, _ in verify_pack(str(copy), progress=False)] == [f"{copy}/shard-00001.tar/{row['name']}"]
+    assert verify_pack(str(packed), progress=False) == []
+
+
+def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"\0" * 100)
+    bad = VideoEntry(str(tmp_path / "bad.mp4"))
+    broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
+    assert [path for path, _ in broken] == [bad.path]
+    assert [e.labels["number"] for e in Pack(str(tmp_path / "pack")).entries] == ["0", "1"]
+
+
+def test_another_pack_is_not_written_over(entries: list[VideoEntry], packed: Path, tmp_path: Path) -> None:
+    before = content(packed)
+    with pytest.raises(DataError, match="holds another pack"):
+        write_pack(entries, packed, PackConfig(short_side=16), progress=False)
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(DataError, match="not empty"):
+        write_pack(entries, tmp_path, CONFIG, progress=False)
+    assert content(packed) == before
+
+
+def test_two_ranks_see_every_clip_once_in_one_order_for_any_number_of_workers(packed: Path) -> None:
+    source = VideoSource(VideoDataConfig(root=str(packed)))
+    entries = source.entries()
+    views = VideoViews(RandomClips(4, 1), centre_crop(16))
+    seen: dict[int, list[list[int]]] = {}
+    pixels: dict[int, list[np.ndarray]] = {}
+    for workers in (0, 1, 4):
+        for rank in (0, 1):
+            sampler = StepSampler(Order(0, len(entries), 2), 0, 5, rank, 2)
+            loader = build_loader(source.dataset(entries, views), sampler, source.collate, workers)
+            for batch in loader:
+                seen.setdefault(workers, []).append(batch.indices.tolist())
+                pixels.setdefault(workers, []).append(batch.views[0].frames.numpy())
+    assert sorted(i for batch in seen[0] for i in batch) == list(range(10))
+    assert seen[0] == seen[1] == seen[4]
+    for workers in (1, 4):
+        assert all(np.array_equal(a, b) for a, b in zip(pixels[0], pixels[workers], strict=True))
+
+
+def test_a_pack_is_read_through_a_url(packed: Path) -> None:
+    local, remote = Pack(str(packed)), Pack(f"file://{packed}")
+    for a, b in zip(local.entries[:2], remote.entries[:2], strict=True):
+        with local.open(a.path) as x, remote.open(b.path) as y:
+            np.testing.assert_array_equal(next(x.frames([1]))[1], next(y.frames([1]))[1])
+
+
+def test_a_url_that_is_no_pack_is_told() -> None:
+    with pytest.raises(DataError, match=r"memory://nothing/pack.json: not the description of a pack"):
+        VideoSource(VideoDataConfig(root="memory://nothing"))

@@ -1,0 +1,45 @@
+"""Every encoder learns by every method that suits it. A new one of either kind is found here by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from st_ssl.errors import ConfigError
+from st_ssl.methods.base import METHODS
+from tests.encoders.small import NAMES, SMALL
+from tests.methods import test_methods
+from tests.methods.steps import build, raw_views, tiny_encoder
+
+
+def must_suit(method: str, encoder: dict[str, Any]) -> bool:
+    """Whether the two are known to go together; of other pairs a method may refuse the encoder."""
+    return method == "cvrl" or (method == "videomae" and tiny_encoder(encoder).grid is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method_name", METHODS.names())
+def test_training_steps(method_name: str, name: str) -> None:
+    row = {"name": name, **SMALL.get(name, {})}
+    try:
+        method = build(method_name, encoder=row, **test_methods.SMALL.get(method_name, {}))
+    except ConfigError as error:
+        if must_suit(method_name, row):
+            raise
+        pytest.skip(f"{method_name} refuses {name}: {error}")
+    before = {key: p.detach().clone() for key, p in method.encoder.named_parameters()}
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3, weight_decay=0.0)
+    views = method.views.prepare(raw_views(method))
+    for _ in range(2):  # the first one opens residual branches that start as zero
+        optimizer.zero_grad()
+        method(views)["loss"].backward()
+        for key, parameter in method.encoder.named_parameters():
+            assert parameter.grad is not None, key  # or it could not be trained in several processes
+            assert parameter.grad.isfinite().all(), key
+        optimizer.step()
+    moved = [key for key, p in method.encoder.named_parameters() if not torch.equal(p, before[key])]
+    assert len(moved) == len(before), before.keys() - set(moved)
+    with torch.no_grad():
+        assert method(views)["loss"].isfinite()

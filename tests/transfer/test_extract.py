@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from st_ssl.encoders.base import load_encoder
+from st_ssl.errors import ConfigError, DataError, UserError
+from st_ssl.transfer import extract as module
+from st_ssl.transfer.extract import ExtractConfig, extract, extract_model
+from st_ssl.transfer.store import Part, PartFolder, Stream, write_npy, write_safetensors
+from tests.ddp import run_ranks
+from tests.runs import ROOT, call, start, tiny, write_config
+from tests.transfer.tiny import INPUT, write_clip, write_dataset, write_encoder
+
+CPU = torch.device("cpu")
+LOST = {"04.mp4": "not a video: it is text", "13.mp4": "file is missing"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 videos, two of which are broken."""
+    pytest.importorskip("av")
+    root = write_dataset(tmp_path_factory.mktemp("tiny") / "set")
+    (root / "04.mp4").write_text("not a video")
+    (root / "13.mp4").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART", 5)
+
+
+def config_of(root: Path, **changes: Any) -> ExtractConfig:
+    data = {"name": "video", "root": str(root), "num_workers": 0} | changes.pop("data", {})
+    return extract_model()(data=data, batch_size=3, device="cpu", **changes)
+
+
+def rows_of(folder: Path, name: str = "index.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_rows_are_the_features_of_the_videos_in_their_order(dataset: Path, run: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    extract(run, config_of(dataset, tokens=True), tmp_path / "out", CPU, lambda *now: told.append(now))
+    names = ["bad_samples.jsonl", "extract.json", "features.npy", "index.jsonl", "tokens.npy"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    features = np.load(tmp_path / "out" / "features.npy", mmap_mode="r", allow_pickle=False)
+    tokens = np.load(tmp_path / "out" / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    assert (features.shape, features.dtype) == ((22, 24), np.float32)
+    assert (tokens.shape, tokens.dtype) == ((22, 8, 24), np.float16)
+    index = rows_of(tmp_path / "out")
+    assert [row["row"] for row in index] == list(range(22))
+    expected = [f"{i:02d}.mp4" for i in range(24) if f"{i:02d}.mp4" not in LOST]
+    assert [Path(row["path"]).name for row in index] == expected
+    assert index[0]["split"] == "test"
+    assert index[1]["labels"]["light"] == "bright"
+    bad = {Path(row["path"]).name: row["reason"] for row in rows_of(tmp_path / "out", "bad_samples.jsonl")}
+    assert bad == LOST
+    assert told[0] == (0, 24)
+    assert told[-1] == (24, 24)
+    assert told == sorted(told)
+
+    encoder = load_encoder(run)
+    for row in (0, 9, 21):
+        clip = decoded(Path(index[row]["path"]), index[row]["frames"][0])
+        with torch.inference_mode():
+            alone = encoder(clip[None])
+        # Where the resized pixels lie half a grey level apart the features differ in the third digit.
+        np.testing.assert_allclose(features[row], alone.pooled[0], atol=0.01)
+        np.testing.assert_allclose(tokens[row], alone.as_tokens()[0], atol=0.05)
+        assert np.abs(features - alone.pooled[0].numpy()).max(1).argmin() == row
+
+
+def decoded(path: Path, frames: list[int]) -> torch.Tensor:
+    """A clip [3, T, H, W] by other means: all frames, resized by torch, normalised."""
+    import av
+
+    with av.open(str(path)) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    clip = torch.from_numpy(np.stack([images[i] for i in frames])).permute(0, 3, 1, 2)[..., :, 4:28]  # 24 of 32 wide
+    small = torch.nn.functional.interpolate(clip.float(), INPUT.size, mode="bilinear", antialias=True).round()
+    mean, std = (torch.tensor(v)[:, None, None, None] for v in (INPUT.mean, INPUT.std))
+    return (small.permute(1, 0, 2, 3) / 255 - mean) / std
+
+
+def test_several_clips_have_features_of_their_own(dataset: Path, run: Path, tmp_path: Path) -> None:
+    extract(run, config_of(dataset, clips=3, tokens=True, format="safetensors"), tmp_path / "out", CPU)
+    extract(run, config_of(dataset), tmp_path / "one", CPU)
+    with safe_open(tmp_path / "out" / "features.safetensors", framework="np") as file:
+        assert list(file.keys()) == ["features", "tokens"]
+        features, tokens = file.get_tensor("features"), file.get_tensor("tokens")
+    assert (features.shape, features.dtype) == ((22, 3, 24), np.float32)
+    assert (tokens.shape, tokens.dtype) == ((22, 3, 8, 24), np.float16)
+    frames = np.array([row["frames"] for row in rows_of(tmp_path / "out")])
+    assert frames.shape == (22, 3, 4)
+    assert (np.diff(frames[:, :, 0]) > 0).all()
+    middle = np.load(tmp_path / "one" / "features.npy")  # a single clip is the one in the middle
+    np.testing.assert_array_equal(frames[:, 1], [row["frames"][0] for row in rows_of(tmp_path / "one")])
+    np.testing.assert_allclose(features[:, 1], middle, rtol=1e-5, atol=1e-6)
+
+
+def test_workers_change_nothing(dataset: Path, run: Path, tmp_path: Path) -> None:
+    extract(run, config_of(dataset), tmp_path / "none", CPU)
+    extract(run, config_of(dataset, data={"num_workers": 2}), tmp_path / "two", CPU)
+    assert contents(tmp_path / "none") == contents(tmp_path / "two")
+
+
+# -------------------------------------------------------------------- killed, and several processes
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def killed_at(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = PartFolder.save
+
+    def dying(self: PartFolder, number: int, content: Part) -> None:
+        if number == part:
+            raise Killed
+        save(self, number, content)
+
+    monkeypatch.setattr(PartFolder, "save", dying)
+
+
+def record_parts(patch: pytest.MonkeyPatch) -> list[int]:
+    """A list that every part is added to when it is saved."""
+    saved: list[int] = []
+    save = PartFolder.save
+
+    def recording(self: PartFolder, part: int, content: Part) -> None:
+        saved.append(part)
+        save(self, part, content)
+
+    patch.setattr(PartFolder, "save", recording)
+    return saved
+
+
+def test_killed_and_resumed_it_is_the_same_and_nothing_is_done_twice(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(run, config_of(dataset, tokens=True), tmp_path / "whole", CPU)
+    output = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        killed_at(3, patch)
+        with pytest.raises(Killed):
+            extract(run, config_of(dataset, tokens=True), output, CPU)
+    assert sorted(path.name for path in output.iterdir()) == [".parts", "extract.json"]
+    (output / ".parts" / "000001.safetensors").write_bytes(b"half")  # a disk that lost what it was given
+    (output / ".parts" / ".000003.safetensors").write_bytes(b"half")
+    saved = record_parts(monkeypatch)
+    with monkeypatch.context() as patch:
+
+        def full(*_: Any) -> None:
+            raise Killed
+
+        patch.setattr(module, "_index", full)
+        with pytest.raises(Killed):
+            extract(run, config_of(dataset, tokens=True), output, CPU)
+    assert saved == [1, 3, 4]
+    assert not (output / "index.jsonl").exists()
+    extract(run, config_of(dataset, tokens=True), output, CPU)
+    assert saved == [1, 3, 4]
+    assert contents(output) == contents(tmp_path / "whole")
+    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
+    extract(run, config_of(dataset, tokens=True), output, CPU)  # all is done
+    assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
+
+
+def on_a_rank(rank: int, world_size: int, run: str, root: str, output: str) -> list[int]:
+    """The parts that this rank did."""
+    module.PART = 5
+    with pytest.MonkeyPatch.context() as patch:
+        saved = record_parts(patch)
+        extract(Path(run), config_of(Path(root), tokens=True), Path(output), CPU)
+    return saved
+
+
+@pytest.mark.ddp
+def test_two_processes_give_what_one_gives(dataset: Path, run: Path, tmp_path: Path) -> None:
+    extract(run, config_of(dataset, tokens=True), tmp_path / "one", CPU)
+    saved = run_ranks(on_a_rank, 2, tmp_path, str(run), str(dataset), str(tmp_path / "two"))
+    assert saved == [[0, 2, 4], [1, 3]]
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_torchrun_starts_it(dataset: Path, run: Path, tmp_path: Path) -> None:
+    import os
+    import subprocess
+
+    arguments = ["--data", str(dataset), "data.num_workers=0", "device=cpu"]
+    tool = [str(ROOT / "tools" / "extract.py"), str(run), "--output", str(tmp_path / "two")]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *tool, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert call("extract", run, "--output", tmp_path / "one", *arguments)[0] == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+# -------------------------------------------------------------------- mistakes
+
+
+def test_too_many_broken_videos_stop_it_and_are_tried_again(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    root, away = tmp_path / "set", tmp_path / "away"
+    root.mkdir()
+    for i in range(12):
+        write_clip(root / f"{i:02d}.mp4", 20 * i, 12)
+    listing = root / "list.txt"
+    listing.write_text("".join(f"{i:02d}.mp4\n" for i in range(12)))
+    config = config_of(root, data={"list": str(listing)})
+    extract(run, config, tmp_path / "whole", CPU)
+    shutil.copytree(root, away)
+    for i in range(2, 10):
+        (root / f"{i:02d}.mp4").unlink()
+    with pytest.raises(DataError, match=r"(?s)8 of 12 videos are broken, more than .*=0\.1 allows.*02\.mp4: file is"):
+        extract(run, config, tmp_path / "out", CPU)
+    assert not (tmp_path / "out" / "index.jsonl").exists()
+    extract(run, config_of(root, data={"list": str(listing), "max_bad_share": 0.7}), tmp_path / "out", CPU)
+    assert len(rows_of(tmp_path / "out")) == 4
+    with pytest.raises(DataError, match="8 of 12"):
+        extract(run, config, tmp_path / "again", CPU)
+    shutil.copytree(away, root, dirs_exist_ok=True)  # the disk is back
+    extract(run, config, tmp_path / "again", CPU)
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+def test_nothing_but_broken_videos_is_an_error_and_tried_again(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "set").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "set" / name).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"(?s)2 of 2 videos are broken.*a\.mp4: file is empty"):
+            extract(run, config_of(tmp_path / "set"), tmp_path / "out", CPU)
+    write_clip(tmp_path / "set" / "a.mp4", 100, 12)
+    extract(run, config_of(tmp_path / "set"), tmp_path / "out", CPU)
+    assert len(rows_of(tmp_path / "out")) == len(rows_of(tmp_path / "out", "bad_samples.jsonl")) == 1
+
+
+def test_a_folder_of_something_else_is_left_alone(dataset: Path, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match=r"mine holds other files \(thesis\.tex\): expected a new or an empty folder"):
+        extract(run, config_of(dataset), tmp_path / "mine", CPU)
+    with pytest.raises(ConfigError, match=r"thesis\.tex: cannot be written to: File exists"):
+        extract(run, config_of(dataset), tmp_path / "mine" / "thesis.tex", CPU)
+    extract(run, config_of(dataset), tmp_path / "out", CPU)
+    other = write_encoder(tmp_path / "other", seed=1)
+    for where, config, named in (
+        (run, config_of(dataset, clips=2), "clips: 1 before, 2 now"),
+        (other, config_of(dataset), "weights: "),
+    ):
+        with pytest.raises(ConfigError, match=f"(?s)holds features made with other settings.*{named}"):
+            extract(where, config, tmp_path / "out", CPU)
+    (tmp_path / "out" / "extract.json").write_text("[3]")
+    with pytest.raises(ConfigError, match=r"extract\.json is not the settings of an extraction"):
+        extract(run, config_of(dataset), tmp_path / "out", CPU)
+
+
+def test_a_full_disk_is_told_without_a_traceback(tmp_path: Path) -> None:
+    parts = PartFolder(tmp_path / "nowhere", 5, 5)
+    with pytest.raises(UserError, match=r"000000\.safetensors: could not be written: No such file"):
+        parts.save(0, Part([], [], {}))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
+def test_arrays_are_written_as_their_libraries_read_them(tmp_path: Path, dtype: Any) -> None:
+    array = np.arange(60).reshape(10, 2, 3).astype(dtype)
+
+    def stream() -> Stream:
+        return Stream(array.dtype, array.shape, iter([array[:4], array[4:4], array[4:]]))
+
+    write_npy(tmp_path / "x.npy", stream())
+    found = np.load(tmp_path / "x.npy", mmap_mode="r", allow_pickle=False)
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == dtype
+    write_safetensors(tmp_path / "x.safetensors", {"long name": stream(), "b": stream()})
+    with safe_open(tmp_path / "x.safetensors", framework="np") as file:
+        for name in ("long name", "b"):
+            np.testing.assert_array_equal(file.get_tensor(name), array)
+            assert file.get_tensor(name).dtype == dtype
+    with pytest.raises(AssertionError):
+        write_npy(tmp_path / "y.npy", Stream(array.dtype, (11, 2, 3), iter([array])))
+    assert not (tmp_path / "y.npy").exists()
+
+
+# -------------------------------------------------------------------- the command
+
+
+def command(*arguments: object) -> int:
+    """``extract`` with these arguments, in this process; its exit code."""
+    from st_ssl.cli import guarded
+    from st_ssl.cli.extract import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["extract", *map(str, arguments)])
+        try:
+            return guarded(main)
+        except SystemExit as stop:  # argparse
+            return int(stop.code or 0)
+
+
+def test_the_command(dataset: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    where = tmp_path / "out"
+    arguments = (run, "--data", dataset, "--output", where, "--clips", 2, "data.num_workers=0", "device=cpu")
+    assert command(*arguments) == 0
+    told = f"{where}: features of 22 videos; 2 broken, listed in {where / 'bad_samples.jsonl'}\n"
+    out, err = capfd.readouterr()
+    assert out == told
+    assert "extract: videos 24/24, " in err
+    assert "s left" in err
+    assert np.load(where / "features.npy").shape == (22, 2, 24)
+    assert command(*arguments) == 0
+    assert capfd.readouterr() == (told, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--clip", "2"), "unknown option --clip; did you mean '--clips'?"),
+        (("--tokns",), "unknown option --tokns; did you mean '--tokens'?"),
+        (("--clips", "0"), "command line, '--clips 0': clips: must be greater than 0, not '0'"),
+        (("--clips", "many"), "clips: must be a whole number, not 'many'"),
+        (("--format", "npz"), "did you mean 'npy'?"),
+        (("data.num_wokers=1",), "data.num_wokers: unknown key; did you mean 'num_workers'?"),
+        (("batchsize=1",), "batchsize: unknown key; did you mean 'batch_size'?"),
+    ],
+)
+def test_mistyped_options_are_named(
+    dataset: Path,
+    run: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command(run, "--data", dataset, "--output", tmp_path / "out", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_data_are_those_of_the_run_where_none_are_named(
+    dataset: Path, run: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(run, "--output", tmp_path / "out") == 2
+    assert f"{run} has no config.yaml that tells its data: --data ROOT is needed" in capsys.readouterr().err
+    own = write_encoder(tmp_path / "own")
+    write_config(own / "config.yaml", tiny(videos, own))
+    assert command(own, "--output", tmp_path / "out", "device=cpu") == 0
+    assert [Path(row["path"]) for row in rows_of(tmp_path / "out")] == sorted(videos.iterdir())
+
+
+def test_told_to_stop_it_goes_on_where_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    root, where = tmp_path / "set", tmp_path / "out"
+    root.mkdir()
+    write_clip(root / "0.mp4", 100, 60)
+    for i in range(1, 150):
+        (root / f"{i}.mp4").symlink_to("0.mp4")
+    arguments = (run, "--data", root, "data.num_workers=0", "device=cpu", "--output", where)
+    process = start("extract", *arguments)
+    while not list((where / ".parts").glob("0*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "the same command goes on from there" in err
+    assert not (where / "index.jsonl").exists()
+    assert 0 < len(list((where / ".parts").glob("0*"))) < 3
+    monkeypatch.setattr(module, "PART", 64)  # as the other process had it
+    assert command(*arguments) == 0
+    features = np.load(where / "features.npy")
+    assert features.shape == (150, 24)
+    np.testing.assert_allclose(features, np.broadcast_to(features[0], features.shape), rtol=1e-5, atol=1e-6)
