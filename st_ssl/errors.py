@@ -31,10 +31,19 @@ class SampleError(UserError):
 
 
 class MissingDependencyError(UserError):
-    """An optional package that is needed for what was asked; the message says which extra installs it."""
+    """An optional package that is needed for what was asked; the message says which extra installs it, and ``also``
+    what else has to be done."""
 
-    def __init__(self, package: str, extra: str, needed_for: str) -> None:
-        super().__init__(f'{needed_for} needs the package {package}: pip install "st_ssl[{extra}]"')
+    def __init__(self, package: str, extra: str, needed_for: str, also: str = "") -> None:
+        super().__init__(f'{needed_for} needs the package {package}: pip install "st_ssl[{extra}]"{also}')
+        self._parts = (package, extra, needed_for, also)
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str, str, str]]:
+        return (MissingDependencyError, self._parts)  # survives the trip from a worker process
+
+
+class MissingLibraryError(UserError):
+    """A library of the system that is needed for what was asked; the message says how to get it."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -84,14 +84,19 @@ class Views(Protocol):
 
 class DataSource(ABC):
     """A data set as its configuration describes it. ``num_workers``, ``epoch_size`` and ``max_bad_share`` are what
-    every source's configuration has for the engine."""
+    every source's configuration has for the engine; ``sample_timeout`` in seconds, for one sample in a worker."""
 
     num_workers: int
     epoch_size: int | None
     max_bad_share: float
+    sample_timeout: float = 60.0
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def max_bad(self, num_samples: int) -> float:
+        """How many of ``num_samples`` may be broken: see ``too_many``."""
+        return max(FREE, self.max_bad_share * num_samples)
 
     @abstractmethod
     def entries(self) -> list[VideoEntry]:

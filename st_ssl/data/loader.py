@@ -1,24 +1,35 @@
-"""Workers: the plain torch ``DataLoader`` over one long run of steps, without pauses between epochs."""
+"""The loader: batches of one long run of steps, in order, without pauses between epochs, whatever decoders do.
+
+Decoders are other people's C code and run in workers. A worker that hangs or dies costs the sample that it was on: that
+one is listed as broken and replaced by the rule for broken samples, its batch is made again by a new worker, and all
+other samples are what they would have been.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from st_ssl.data.base import Batch
+from st_ssl.data.watch import NOTHING, Board, Watched, describe_exit
+from st_ssl.data.workers import Failure, receive, work
+from st_ssl.errors import DataError
 
-
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.setpgid(0, 0)  # a signal to the whole group (torchrun, schedulers) must not take the workers from the parent
+TIMEOUT = 60.0
+_CRASHES = 2  # the second one proves that it is the sample: the first may be memory that another one spoiled
+_UNEXPLAINED = 3  # deaths outside any sample in a row
+_LOOK = 1.0  # seconds; at most so much is counted between two looks at the workers, however long the process slept
 
 
 def build_loader(
@@ -28,15 +39,216 @@ def build_loader(
     num_workers: int,
     pin_memory: bool = False,
     prefetch: int = 2,
-) -> DataLoader[Any]:
-    """A loader whose batches are those of ``batches``, in that order for any ``num_workers``, each of which works up to
-    ``prefetch`` batches ahead."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        prefetch_factor=prefetch if num_workers else None,
-    )
+    timeout: float = TIMEOUT,
+    max_lost: float = float("inf"),
+) -> Iterable[Batch]:
+    """The batches of ``batches``, in that order and with the same content for any ``num_workers``, each of which works
+    up to ``prefetch`` batches ahead.
+
+    A sample that keeps a worker for longer than ``timeout`` seconds, or ends it twice, is lost, if ``dataset`` is
+    ``Watched``: the data set is then told never to touch it again. More than ``max_lost`` of them raise ``DataError``.
+    With 0 workers everything happens in this process, which nothing protects.
+    """
+    if num_workers == 0:
+        made = (collate([dataset[key] for key in keys]) for keys in batches)
+        return _pinned(made) if pin_memory else made
+    pooled = _pooled(_Pool(dataset, collate, num_workers, prefetch, timeout, max_lost), batches)
+    return _pinned(pooled) if pin_memory else pooled
+
+
+def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """``batches`` in page-locked memory, one ahead, so that copying them there takes no time of the caller."""
+    thread = ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(torch.cuda.current_device(),))
+    ahead: Future[Batch] | None = None
+    with thread:
+        while True:
+            batch, failure = None, None
+            try:
+                batch = next(batches, None)
+            except Exception as error:  # not before the batch that comes before it
+                failure = error
+            last, ahead = ahead, None if batch is None else thread.submit(batch.pin_memory)
+            if last is not None:
+                yield last.result()
+            if failure is not None:
+                raise failure
+            if ahead is None:
+                return
+
+
+def _pooled(pool: _Pool, batches: Iterable[list[Any]]) -> Iterator[Batch]:
+    todo = enumerate(batches)
+    arrived: dict[int, Any] = {}
+    with closing(pool):
+        given = head = 0
+        while True:
+            arrived |= pool.collect(0)
+            while given < head + pool.room and pool.has_room() and (task := next(todo, None)) is not None:
+                pool.give(*task)
+                given += 1
+            if head == given:
+                return
+            if head not in arrived:
+                arrived |= pool.collect(_LOOK)
+                continue
+            batch = arrived.pop(head)
+            head += 1
+            if isinstance(batch, Failure):
+                batch.error.add_note(batch.where)
+                raise batch.error
+            yield batch
+
+
+@dataclass
+class _Worker:
+    """``tasks`` number to keys, in the order given; ``quiet`` seconds since its count on the board was ``beats``."""
+
+    process: BaseProcess
+    connection: Connection
+    tasks: dict[int, list[Any]] = field(default_factory=dict)
+    beats: int = 0
+    quiet: float = 0.0
+
+
+class _Pool:
+    """Workers that are watched, and replaced where they hang or die."""
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], Batch],
+        num_workers: int,
+        prefetch: int,
+        timeout: float,
+        max_lost: float,
+    ) -> None:
+        self.room = prefetch * num_workers
+        self._prefetch = prefetch
+        self._dataset, self._collate, self._timeout, self._max_lost = dataset, collate, timeout, max_lost
+        self._look = min(_LOOK, timeout / 4)
+        self._looked = time.monotonic()
+        self._entries = dataset.entries if isinstance(dataset, Watched) else []
+        self._board = Board(num_workers, len(self._entries), timeout)
+        self._crashes: dict[int, int] = {}
+        self._lost: list[int] = []
+        self._unexplained = 0
+        self._workers: list[_Worker] = []
+        self._num_workers = num_workers
+
+    def close(self) -> None:
+        """End all workers; they hold nothing that could be lost."""
+        for worker in self._workers:
+            _end(worker)
+            worker.connection.close()
+        self._workers = []
+
+    def has_room(self) -> bool:
+        """Whether some worker can be given another batch."""
+        return any(len(worker.tasks) < self._prefetch for worker in self._workers) or not self._workers
+
+    def give(self, number: int, keys: list[Any]) -> None:
+        """Have batch ``number`` made of ``keys``."""
+        if not self._workers:
+            self._workers = [self._start(number) for number in range(self._num_workers)]
+        worker = min(self._workers, key=lambda worker: len(worker.tasks))
+        worker.tasks[number] = keys
+        _tell(worker, number, keys)
+
+    def collect(self, patience: float) -> dict[int, Any]:
+        """What has been made, waiting for it for up to ``patience`` seconds; and a look at who makes it."""
+        busy = [at for at, worker in enumerate(self._workers) if worker.tasks]
+        if not busy:
+            return {}
+        ready = wait([self._workers[at].connection for at in busy], min(patience, self._look))
+        arrived: dict[int, Any] = {}
+        for at in busy:
+            worker = self._workers[at]
+            dead = worker.connection in ready and not self._read(worker, arrived)
+            if dead or not worker.process.is_alive():
+                self._replace(at, arrived, hung=False)
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, self._look), now
+        for at in busy:
+            if self._is_hung(at, passed):
+                self._replace(at, arrived, hung=True)
+        return arrived
+
+    def _read(self, worker: _Worker, arrived: dict[int, Any]) -> bool:
+        """All that ``worker`` has sent. False: it will send no more."""
+        try:
+            while worker.connection.poll():
+                number, result = receive(worker.connection)
+                arrived[number] = result
+                del worker.tasks[number]
+                self._unexplained = 0
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _is_hung(self, at: int, passed: float) -> bool:
+        worker = self._workers[at]
+        beats, _ = self._board.seen(at)
+        if beats != worker.beats or not worker.tasks:
+            worker.beats, worker.quiet = beats, 0.0
+        else:
+            worker.quiet += passed
+        return worker.quiet > self._timeout
+
+    def _replace(self, at: int, arrived: dict[int, Any], hung: bool) -> None:
+        """A new worker in place of one that hangs or is dead, with what that one had still to do."""
+        worker = self._workers[at]
+        if not hung:
+            worker.process.join(5)  # its connection may be closed a moment before its end
+        _end(worker)
+        self._read(worker, arrived)  # what it sent before
+        worker.connection.close()
+        if not hung or self._board.seen(at)[0] == worker.beats:  # else it went on at the last moment
+            self._blame(at, None if hung else worker.process.exitcode)
+        self._board.move(at, NOTHING)
+        self._workers[at] = new = self._start(at)
+        new.tasks = worker.tasks
+        for number, keys in new.tasks.items():
+            _tell(new, number, keys)
+
+    def _blame(self, at: int, code: int | None) -> None:
+        """Note what worker ``at`` was on when it ended with ``code``, or (None) hung."""
+        _, entry = self._board.seen(at)
+        if entry == NOTHING:
+            self._unexplained += 1
+            if self._unexplained == _UNEXPLAINED:
+                what = f"hung for {self._timeout:g} s" if code is None else f"ended ({describe_exit(code)})"
+                raise RuntimeError(f"workers of the loader {what} {_UNEXPLAINED} times in a row, outside any sample")
+            return
+        self._crashes[entry] = self._crashes.get(entry, 0) + 1
+        if code is not None and self._crashes[entry] < _CRASHES:
+            return
+        self._board.lose(entry, code)
+        self._lost.append(entry)
+        if len(self._lost) > self._max_lost:
+            lines = [f"  {self._entries[i].path}: {self._board.reason(i)}" for i in self._lost[:5]]
+            raise DataError(
+                f"{len(self._lost)} of {len(self._entries)} samples hung or crashed the decoder, more than "
+                "data.max_bad_share allows: then it is the decoder, the disk or the memory, not the samples\n"
+                + "\n".join(lines)
+            )
+
+    def _start(self, at: int) -> _Worker:
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.Process(
+            target=work, args=(at, self._dataset, self._collate, self._board, theirs, os.getpid()), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+def _tell(worker: _Worker, number: int, keys: list[Any]) -> None:
+    try:
+        worker.connection.send((number, keys))
+    except OSError:  # it is dead, which the next look finds
+        return
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join(5)  # not for ever: a process that waits for a dead disk cannot even be killed

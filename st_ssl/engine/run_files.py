@@ -18,6 +18,7 @@ FREE_KEYS = {
     "output_dir",
     "data.num_workers",
     "data.max_bad_share",
+    "data.sample_timeout",
     "engine.log_every",
     "engine.checkpoint_every",
     "engine.keep_last",

@@ -156,7 +156,9 @@ class Trainer:
         sampler = StepSampler(self.order, start, stop, self.runtime.rank, self.runtime.world_size)
         pin = self.runtime.device.type == "cuda"
         dataset = self.source.dataset(self.entries, self.method.views, self.config.seed)
-        loader = iter(build_loader(dataset, sampler, self.source.collate, self.source.num_workers, pin))
+        timeout, max_lost = self.source.sample_timeout, self.source.max_bad(len(self.entries))
+        collate, workers = self.source.collate, self.source.num_workers
+        loader = iter(build_loader(dataset, sampler, collate, workers, pin, timeout=timeout, max_lost=max_lost))
         while True:
             before = time.monotonic()
             batch = next(loader, None)

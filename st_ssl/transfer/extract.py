@@ -162,7 +162,10 @@ def _work(
     dataset = source.dataset(entries, centred_views(encoder.input, config.clips))
     keys = [[(0, i)] for part in mine for i in parts.samples(part)]  # one by one: a broken video takes no other with it
     ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
-    batches = iter(build_loader(dataset, keys, source.collate, source.num_workers, prefetch=ahead))
+    timeout, max_lost = source.sample_timeout, source.max_bad(len(entries))
+    workers = source.num_workers
+    loader = build_loader(dataset, keys, source.collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost)
+    batches = iter(loader)
     lost: list[str] = []
     progress(parts.count(), len(entries))
     for part in mine:

@@ -113,7 +113,9 @@ def collect_clips(
     used: list[int] = []
     parts: list[RawView] = []
     bad: list[BadSample] = []
-    for batch in build_loader(dataset, keys, source.collate, source.num_workers):
+    max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
+    workers, timeout = source.num_workers, source.sample_timeout
+    for batch in build_loader(dataset, keys, source.collate, workers, timeout=timeout, max_lost=max_lost):
         bad += batch.bad
         if batch.views and batch.indices.equal(batch.wanted):
             used += batch.indices.tolist()

@@ -22,6 +22,7 @@ from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
+from tests.data.test_readers import skip_without
 from tests.runs import write_video
 
 VIEWS = VideoViews(
@@ -191,10 +192,11 @@ def test_the_source_of_a_configuration(videos: Path, tmp_path: Path) -> None:
         source.dataset([], VIEWS)
 
 
-@pytest.mark.parametrize("reader", ["pyav", "decord"])
-def test_the_reader_that_is_asked_for_is_used(videos: Path, reader: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    if reader == "decord":
-        pytest.importorskip("decord")
+@pytest.mark.parametrize("reader", ["pyav", "torchcodec", "decord"])
+def test_the_reader_that_is_asked_for_is_used(
+    videos: Path, made: Path, reader: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without(reader, made)
     used: list[str] = []
 
     def noted(path: str, backend: Any, table: Any) -> Any:

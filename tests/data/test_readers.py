@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from st_ssl.data.video.readers import READERS, base, open_video, pyav
-from st_ssl.errors import ConfigError, MissingDependencyError, SampleError
+from st_ssl.errors import ConfigError, MissingDependencyError, MissingLibraryError, SampleError
 
 av = pytest.importorskip("av")
 
@@ -27,12 +27,12 @@ SIZE, BITS = 64, 8
 def barcode(index: int, width: int = SIZE, height: int = SIZE) -> np.ndarray:
     """The index in binary, as eight vertical bars, dark or light: it outlives any codec."""
     bars = np.array([200 if index >> bit & 1 else 40 for bit in range(BITS)], dtype=np.uint8)
-    return np.broadcast_to(bars.repeat(width // BITS)[None, :, None], (height, width, 3)).copy()
+    return np.broadcast_to(bars[np.arange(width) * BITS // width][None, :, None], (height, width, 3)).copy()
 
 
 def number(image: np.ndarray) -> int:
     """The index that ``barcode`` wrote."""
-    bars = image.mean(axis=(0, 2)).reshape(BITS, -1).mean(axis=1)
+    bars = [bar.mean() for bar in np.array_split(image.mean(axis=(0, 2)), BITS)]
     return sum(1 << bit for bit in range(BITS) if bars[bit] > 120)
 
 
@@ -44,22 +44,32 @@ def write_video(
     shift: int = 0,
     container: dict[str, str] | None = None,
     turn: int = 0,
+    size: tuple[int, int] = (SIZE, SIZE),
+    pix_fmt: str = "yuv420p",
+    sound: bool = False,
     **options: str,
 ) -> Path:
-    """Frame i shows i. ``times`` in milliseconds for a variable rate; ``shift`` in frames moves all time stamps."""
+    """Frame i shows i. ``times`` in milliseconds for a variable rate; ``shift`` in frames moves all time stamps;
+    ``size`` width and height; ``sound`` adds a track of silence."""
     base = Fraction(1, 1000) if times else Fraction(1, 25)
     with av.open(str(path), "w", options=container or {}) as output:
         stream = output.add_stream(codec, rate=25, options=options)
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        stream.width, stream.height = size
+        stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt
         stream.codec_context.time_base = base
+        audio = output.add_stream("aac", rate=16000) if sound else None
         if turn:
             stream.set_display_rotation(turn)
         for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(barcode(index), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(barcode(index, *size), format="rgb24")
             frame.pts, frame.time_base = (times[index] if times else index + shift), base
             output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+            if audio:
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 640), dtype=np.float32), format="fltp", layout="mono")
+                silence.sample_rate = 16000
+                output.mux(audio.encode(silence))
+        for encoder in (stream, audio):
+            output.mux(encoder.encode() if encoder else [])
     return path
 
 
@@ -73,6 +83,15 @@ def sequential(path: Path | str) -> list[np.ndarray]:
             image = frame.to_ndarray(format="rgb24")
             out.append(np.rot90(image, frame.rotation // 90) if frame.rotation else image)
         return out
+
+
+def skip_without(backend: str, made: Path) -> None:
+    """Skip where ``backend`` or its libraries are missing."""
+    try:
+        if backend != "frames":
+            open_video(made / "intra.mp4", backend).close()
+    except (MissingDependencyError, MissingLibraryError) as error:
+        pytest.skip(str(error))
 
 
 RAGGED = [40 * i + (300 if i > 20 else 0) + 7 * (i % 3) for i in range(64)]
@@ -98,15 +117,18 @@ KINDS: dict[str, dict[str, Any]] = {
     "vp9.webm": {"codec": "libvpx-vp9", "g": "20", "lag-in-frames": "20", "auto-alt-ref": "1", "cpu-used": "8"},
     "plain.gif": {"codec": "gif"},
     "fragmented.mp4": {"g": "10", "container": {"movflags": "frag_keyframe+empty_moov"}},
+    "sound.mp4": {"sound": True, "bf": "2", "g": "10"},
+    "odd.webm": {"codec": "libvpx-vp9", "size": (67, 49), "g": "20", "cpu-used": "8"},
+    "odd_444.mp4": {"pix_fmt": "yuv444p", "size": (67, 49), "bf": "2", "g": "10"},
+    "422.mp4": {"pix_fmt": "yuv422p", "bf": "2", "g": "10"},
+    "grey.mp4": {"pix_fmt": "gray", "bf": "2", "g": "10"},
+    "ten_bits.mp4": {"pix_fmt": "yuv420p10le", "bf": "3", "g": "12"},
+    "hevc_ten_bits.mp4": {"codec": "libx265", "pix_fmt": "yuv420p10le", "x265-params": "log-level=none:pools=1"},
+    "full_range.mp4": {"x264-params": "fullrange=on:colormatrix=bt709", "bf": "2", "g": "10"},
+    "interlaced.mp4": {"x264-params": "tff=1", "bf": "2", "g": "10"},
+    "mjpeg.mkv": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "lossless_rgb.mkv": {"codec": "ffv1", "pix_fmt": "bgr0"},
 }
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    for name, how in KINDS.items():
-        write_video(folder / name, **how)
-    return folder
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -114,7 +136,7 @@ def test_random_access_is_exact(made: Path, name: str) -> None:
     reference = sequential(made / name)
     with open_video(made / name) as reader:
         assert reader.meta.num_frames == len(reference) == 64
-        assert (reader.meta.width, reader.meta.height) == (SIZE, SIZE)
+        assert (reader.meta.width, reader.meta.height) == KINDS[name].get("size", (SIZE, SIZE))
         every = list(reader.frames(range(64)))
         assert [number(image) for _, image in every] == [index for index, _ in every] == list(range(64))
         for wanted in ([63], [0], [10], [9, 11], [1, 40, 41], [5, 23, 24, 62], list(range(0, 64, 7))):
@@ -279,11 +301,10 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("backend", ["pyav", "decord"])
+@pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord"])
 @pytest.mark.parametrize("kind", REASONS)
 def test_unusable_files_say_why(made: Path, tmp_path: Path, kind: str, backend: Any) -> None:
-    if backend == "decord":
-        pytest.importorskip("decord")
+    skip_without(backend, made)
     path = spoil(kind, tmp_path, made)
     with pytest.raises(SampleError) as caught:
         open_video(path, backend)
@@ -293,12 +314,11 @@ def test_unusable_files_say_why(made: Path, tmp_path: Path, kind: str, backend: 
         assert re.search(REASONS[kind], caught.value.reason), caught.value.reason
 
 
-@pytest.mark.parametrize("backend", ["pyav", "decord", "frames"])
+@pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord", "frames"])
 @pytest.mark.parametrize("wanted", [[64], [0, 64], [-1, 3]])
 def test_index_outside(made: Path, tmp_path: Path, backend: Any, wanted: list[int]) -> None:
     path = made / "b_frames.mp4"
-    if backend == "decord":
-        pytest.importorskip("decord")
+    skip_without(backend, made)
     if backend == "frames":
         path = write_images(tmp_path / "frames", 64)
     with open_video(path, backend) as reader, pytest.raises(SampleError, match="is outside: it has 64 frames"):
@@ -456,7 +476,7 @@ def test_missing_package_is_named(made: Path, package: str, monkeypatch: pytest.
 
 
 def test_unknown_backend(made: Path) -> None:
-    assert set(READERS) == {"pyav", "decord", "frames"}
+    assert set(READERS) == {"pyav", "torchcodec", "decord", "frames"}
     with pytest.raises(ConfigError, match=r"pyva.*did you mean 'pyav'"):
         open_video(made / "b_frames.mp4", "pyva")
 

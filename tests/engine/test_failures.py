@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,39 @@ def test_the_healthy_samples_are_seen_as_if_nothing_were_broken(folder: Path, tm
                     assert torch.equal(view.frames[row], other.frames[row])
                     assert all(torch.equal(value[row], other.params[name][row]) for name, value in view.params.items())
     assert replaced == 5
+
+
+@pytest.mark.parametrize(("how", "reason"), [("hang", "hung for 0.5 s"), ("crash", "crashed (signal 11, SIGSEGV)")])
+def test_a_decoder_that_hangs_or_crashes_costs_one_sample(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, reason: str
+) -> None:
+    from st_ssl.data.video import index
+
+    open_video = index.open_video
+    merely_broken = train(tiny(list_with(videos, tmp_path, "gone.mp4"), tmp_path / "broken"))
+
+    def opened(path: str, *rest: Any) -> Any:
+        if path.endswith("victim.mp4"):
+            ctypes.PyDLL(None).sleep(1000) if how == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
+        return open_video(path, *rest)
+
+    monkeypatch.setattr(index, "open_video", opened)
+    settings = {"num_workers": 2, "sample_timeout": 0.5}
+    trainer = train(tiny(list_with(videos, tmp_path, "victim.mp4"), tmp_path / "run", data=settings))
+    (row,) = bad_samples(tmp_path / "run")
+    assert row["path"].endswith("victim.mp4")
+    assert row["reason"] == f"decoder {reason}"
+    for name, parameter in trainer.method.named_parameters():  # all other samples are untouched
+        assert torch.equal(parameter, merely_broken.method.get_parameter(name))
+
+
+def list_with(videos: Path, folder: Path, name: str) -> Path:
+    """A list of all of ``videos``, with ``name`` in place of number 5."""
+    paths = sorted(str(path) for path in videos.iterdir())
+    paths[5] = str(folder / name)
+    file = folder / f"{name}.txt"
+    file.write_text("\n".join(paths))
+    return file
 
 
 def test_more_than_the_share_stops_the_run(folder: Path, tmp_path: Path) -> None:

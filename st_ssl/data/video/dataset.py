@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from st_ssl.config import Config
 from st_ssl.data.base import DATA, BadSample, Batch, DataSource
+from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.order import SampleKey
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.index import INDEX_FILE, Library, read_index
@@ -24,6 +25,7 @@ from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.sources import SourceFormat, read_source
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
+from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
 from st_ssl.random import Key, keyed_rng, keyed_seed
 from st_ssl.types import VideoEntry
@@ -41,6 +43,8 @@ class VideoDataConfig(Config):
     ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before it is
     read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone through
     several times an epoch.
+    ``sample_timeout``: seconds that a worker may spend on one video; one that hangs or crashes its decoder is taken as
+    broken. With ``num_workers=0`` nothing protects the run from such files.
     """
 
     name: Literal["video"] = "video"
@@ -53,6 +57,7 @@ class VideoDataConfig(Config):
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
+    sample_timeout: float = Field(default=TIMEOUT, gt=0)
     synthetic: SyntheticVideoConfig = SyntheticVideoConfig()
 
 
@@ -66,7 +71,7 @@ class VideoSample:
     bad: list[BadSample]
 
 
-class VideoDataset(Dataset[VideoSample]):
+class VideoDataset(Watched, Dataset[VideoSample]):
     """Videos behind (pass, index) keys; every draw is a function of (seed, pass, index, view) and nothing else.
 
     A video that cannot be used is replaced by another one, chosen by the same rule on every machine; which ones were
@@ -106,7 +111,7 @@ class VideoDataset(Dataset[VideoSample]):
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
         entry = self.entries[index]
-        with segment_of(self.open_video(entry.path), entry) as reader:
+        with self.working_on(index), segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
             return self.views.cut(reader, (self.seed, epoch, wanted))
@@ -122,6 +127,7 @@ class VideoSource(DataSource):
         self.num_workers = config.num_workers
         self.epoch_size = config.epoch_size
         self.max_bad_share = config.max_bad_share
+        self.sample_timeout = config.sample_timeout
         self.library = _library(config)
 
     def entries(self) -> list[VideoEntry]:

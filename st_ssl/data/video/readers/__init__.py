@@ -12,12 +12,18 @@ from st_ssl.data.video.readers.decord import DecordReader
 from st_ssl.data.video.readers.frames import IMAGE_EXTENSIONS, FramesReader
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
+from st_ssl.data.video.readers.torchcodec import TorchCodecReader
 from st_ssl.errors import ConfigError, nearest
 
 __all__ = ["IMAGE_EXTENSIONS", "READERS", "Backend", "VideoReader", "open_video"]
 
-Backend = Literal["auto", "pyav", "decord", "frames"]
-READERS: dict[str, Callable[[str], VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader, "frames": FramesReader}
+Backend = Literal["auto", "pyav", "torchcodec", "decord", "frames"]
+READERS: dict[str, Callable[[str], VideoReader]] = {
+    "pyav": PyAVReader,
+    "torchcodec": TorchCodecReader,
+    "decord": DecordReader,
+    "frames": FramesReader,
+}
 
 
 def open_video(path: str | Path, backend: str = "auto", table: FrameTable | None = None) -> VideoReader:
@@ -26,7 +32,8 @@ def open_video(path: str | Path, backend: str = "auto", table: FrameTable | None
     ``table``: what an index knows of the file, for readers that can use it.
 
     Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
-    ``MissingDependencyError`` when the backend is not installed, ``ConfigError`` when there is none of that name.
+    ``MissingDependencyError`` or ``MissingLibraryError`` when the backend is not installed, ``ConfigError`` when there
+    is none of that name.
     """
     if backend == "auto":
         backend = "frames" if os.path.isdir(path) else "pyav"

@@ -33,9 +33,11 @@ class DecordReader(Reader):
         if num_frames == 0:
             raise SampleError(path, "no frames")
         try:
-            height, width = self._video[0].shape[:2]
+            height, width, channels = self._video[0].shape
         except self._errors as error:
             raise SampleError(path, f"frame 0 of {num_frames} cannot be decoded: {_first_line(error)}") from error
+        if channels != 3:  # where it turns narrow frames it takes the padding of their rows for pixels
+            raise SampleError(path, f"decord finds {channels} colours in it; data.reader=pyav reads it")
         self.meta = VideoMeta(num_frames, float(self._video.get_avg_fps()) or FALLBACK_FPS, width, height)
 
     def close(self) -> None:

@@ -216,8 +216,8 @@ class PyAVReader(Reader):
             raise self._undecodable(index, "its data are damaged")
         image = self._reformatter.reformat(frame, format="rgb24", **self._scaling).to_ndarray()
         if self._turns:
-            image = np.ascontiguousarray(np.rot90(image, self._turns))  # both count anticlockwise
-        return self._sized(index, image)
+            image = np.rot90(image, self._turns)  # both count anticlockwise
+        return self._sized(index, np.ascontiguousarray(image))  # rows of odd widths are padded
 
 
 def _plain(error: Exception) -> str:

@@ -1,0 +1,85 @@
+"""What a loader and its workers tell each other without messages, which a worker that hangs or dies could not send."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawArray
+
+from st_ssl.errors import SampleError
+from st_ssl.types import VideoEntry
+
+NOTHING = -1
+"""No entry: a worker that waits, or puts a batch together."""
+_HUNG, _LEFT = 1 << 20, 1 << 21  # larger than any exit code; _LEFT stands for 0
+
+
+class Board:
+    """Shared memory of a loader and its workers.
+
+    For each worker: a count that grows with everything it does, and the entry that it works on. For each entry of the
+    data set: whether it hung or crashed a worker, which keeps all of them from touching it again.
+    """
+
+    def __init__(self, num_workers: int, num_entries: int, timeout: float) -> None:
+        self.timeout = timeout
+        self._beats = RawArray("q", num_workers)
+        self._entries = RawArray("q", [NOTHING] * num_workers)
+        self._lost = RawArray("i", num_entries)
+
+    def move(self, worker: int, entry: int) -> None:
+        """``worker`` goes on to ``entry``, or to ``NOTHING``."""
+        self._entries[worker] = entry
+        self._beats[worker] += 1
+
+    def seen(self, worker: int) -> tuple[int, int]:
+        """Count and entry of ``worker``."""
+        return self._beats[worker], self._entries[worker]
+
+    def lose(self, entry: int, exit_code: int | None) -> None:
+        """Nobody touches ``entry`` again: it ended a worker with ``exit_code``, or (None) hung it."""
+        self._lost[entry] = _HUNG if exit_code is None else exit_code or _LEFT
+
+    def reason(self, entry: int) -> str | None:
+        """Why ``entry`` must not be touched, or None."""
+        code = self._lost[entry]
+        if code == 0:
+            return None
+        return f"decoder hung for {self.timeout:g} s" if code == _HUNG else f"decoder crashed ({describe_exit(code)})"
+
+
+def describe_exit(code: int | None) -> str:
+    """The exit code of a process in words."""
+    if code is None or code >= 0:
+        return f"it ended its process with code {code if code != _LEFT else 0}"
+    names = {number.value: number.name for number in signal.Signals}
+    memory = "; out of memory?" if -code == signal.SIGKILL else ""
+    return f"signal {-code}, {names.get(-code, 'unknown')}{memory}"
+
+
+class Watched:
+    """A data set that says on which of its ``entries`` it works, so that it is known which one ended a worker."""
+
+    entries: Sequence[VideoEntry]
+    _board: Board | None = None
+    _worker: int = 0
+
+    def watch(self, board: Board, worker: int) -> None:
+        """From now on tell ``board`` that it is ``worker`` who works here."""
+        self._board, self._worker = board, worker
+
+    @contextmanager
+    def working_on(self, entry: int) -> Iterator[None]:
+        """Around all work on ``entry``. Raises ``SampleError`` where that has hung or crashed a worker before."""
+        if self._board is None:
+            yield
+            return
+        reason = self._board.reason(entry)
+        if reason is not None:
+            raise SampleError(self.entries[entry].path, reason)
+        self._board.move(self._worker, entry)
+        try:
+            yield
+        finally:
+            self._board.move(self._worker, NOTHING)
