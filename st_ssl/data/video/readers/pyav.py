@@ -18,9 +18,7 @@ from st_ssl.types import VideoMeta
 _SEEK_GAIN = 8  # frames that a seek must skip to pay for refilling the decoder
 _MOST_TABLES = 1 << 17
 # Formats that hold their own frames: none that names other files or addresses (play lists, concat, HLS, DASH, SDP).
-_CONTAINERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,ivf,mxf,nut,h264,hevc,obu,dv,rm,wtv,y4m,yuv4mpegpipe"
-)
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,ivf,mxf,nut,h264,hevc,obu,dv,rm,wtv"
 _TABLES: dict[tuple[str, int, int], FrameTable] = {}  # by path, size and time of change: later epochs do not scan again
 
 
