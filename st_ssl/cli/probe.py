@@ -36,7 +36,7 @@ def _arguments() -> argparse.Namespace:
         "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes (default: probe.json in the first run)")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # key=value may stand behind an option
 
 
 def main() -> None:

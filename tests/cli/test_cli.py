@@ -219,3 +219,11 @@ def test_a_closed_pipe_is_quiet() -> None:
         )
         assert done.stderr == ""
         assert done.stdout == "141\n"
+
+
+def test_keys_of_a_probe_may_stand_behind_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    from st_ssl.cli import probe
+
+    monkeypatch.setattr(sys, "argv", ["probe", "run", "--output", "out.json", "probe.kinds=[knn]"])
+    arguments = probe._arguments()
+    assert (arguments.runs, arguments.output) == (["run", "probe.kinds=[knn]"], Path("out.json"))
