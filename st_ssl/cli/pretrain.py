@@ -14,7 +14,7 @@ EPILOG = """\
 Keys that are often set (all of them, with their values: --print-config):
   output_dir            where the run is written; the same command goes on from there
   seed                  everything random is a function of it
-  data.root             a folder of videos, or a list of "path label" lines; null writes and uses planted-factor videos
+  data.root             a folder of videos, a list, or a pack; null writes and uses planted-factor videos
   data.num_workers      processes that decode; results do not depend on it
   encoder.name          r3d, video_vit, ...      (a new name takes that encoder's defaults)
   method.name           cvrl, videomae, ...      (likewise)

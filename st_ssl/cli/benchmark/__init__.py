@@ -31,25 +31,37 @@ def _arguments() -> argparse.Namespace:
     visible, data, step, memory = (whats.add_parser(name) for name in ("visible", "data", "step", "memory"))
     for part, batch in ((visible, 4), (step, 8)):
         part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
-        part.add_argument("--batch", type=int, default=batch, help="clips (default: %(default)s)")
-        part.add_argument("--ratio", type=float, default=0.9, help="share of tokens masked (default: %(default)s)")
+        part.add_argument("--batch", type=_count, default=batch, help="clips (default: %(default)s)")
+        part.add_argument("--ratio", type=_share, default=0.9, help="share of tokens masked (default: %(default)s)")
         part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     for part, threads in ((visible, None), (data, 1), (step, None), (memory, 1)):
-        part.add_argument("--size", type=int, default=112, help="pixels (default: %(default)s)")
-        part.add_argument("--frames", type=int, default=16, help="frames of a clip (default: %(default)s)")
-        part.add_argument("--runs", type=int, default=7, help="counted runs of each (default: %(default)s)")
-        part.add_argument("--threads", type=int, default=threads, help=f"CPU threads (default: {threads or 'all'})")
+        part.add_argument("--size", type=_count, default=112, help="pixels (default: %(default)s)")
+        part.add_argument("--frames", type=_count, default=16, help="frames of a clip (default: %(default)s)")
+        part.add_argument("--runs", type=_count, default=7, help="counted runs of each (default: %(default)s)")
+        part.add_argument("--threads", type=_count, default=threads, help=f"CPU threads (default: {threads or 'all'})")
     step.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of ours and the peer's")
     step.add_argument("--compile", action="store_true", help="torch.compile for ours")
     step.add_argument("--peer", action="append", default=[], choices=["transformers"], help="run it beside ours")
     for part in (data, memory):
         part.add_argument("--root", help="your videos (default: made here: 340 × 256, 30 fps, key frame every 250)")
-        part.add_argument("--stride", type=int, default=4, help="frames from one to the next (default: %(default)s)")
-        part.add_argument("--clips", type=int, default=1, help="clips of a file (default: %(default)s)")
-        part.add_argument("--packed", type=int, metavar="SIDE", help="ours reads a pack of this short side")
+        part.add_argument("--stride", type=_count, default=4, help="frames from one to the next (default: %(default)s)")
+        part.add_argument("--clips", type=_count, default=1, help="clips of a file (default: %(default)s)")
+        part.add_argument("--packed", type=_count, metavar="SIDE", help="ours reads a pack of this short side")
     data.add_argument("--peer", action="append", default=[], help="pytorchvideo, or videomae=CHECKOUT")
-    memory.add_argument("--samples", type=int, default=10_000, help="how many (default: %(default)s)")
+    memory.add_argument("--samples", type=_count, default=10_000, help="how many (default: %(default)s)")
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
+    return float(text)
 
 
 def main() -> None:
@@ -59,8 +71,12 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     import torch
 
+    from st_ssl.errors import ConfigError
+
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if getattr(arguments, "device", "cpu") != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(f"--device {arguments.device}: torch finds no CUDA device here")
     if arguments.what == "visible":
         from st_ssl.cli.benchmark.visible import visible
 

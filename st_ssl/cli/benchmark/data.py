@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.pack import PackConfig, write_pack
+from st_ssl.data.video.pack import PackConfig, is_pack, write_pack
 from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews, stack_views
@@ -65,7 +66,10 @@ def _peer(text: str) -> tuple[str, Callable[..., Callable[[], object]]]:
 
 def _videos(root: str | None, folder: Path) -> list[VideoEntry]:
     if root is not None:
-        return VideoSource(VideoDataConfig(root=root)).entries()
+        entries = [] if is_pack(root) else VideoSource(VideoDataConfig(root=root)).entries()
+        if not entries or any(os.path.isdir(entry.path) for entry in entries):
+            raise ConfigError(f"--root {root}: expected video files (--packed SIDE makes a pack of them)")
+        return entries
     return [VideoEntry(str(_write(folder / f"{number}.mp4", number))) for number in range(NUM_MADE)]
 
 
@@ -121,6 +125,10 @@ def _decode_alone(paths: list[str], num_frames: int, stride: int, drawn: random.
             last = last_start(num_frames, stride, reader.meta.num_frames)
             wanted = clip_indices(drawn.randint(0, last), num_frames, stride, reader.meta.num_frames)
             pts = table.table.pts
+            if pts is None:  # it can only be gone through from the start
+                for _ in zip(range(int(wanted[-1]) + 1), container.decode(stream), strict=False):
+                    continue
+                continue
             container.seek(pts[int(wanted[0])], stream=stream)
             for frame in container.decode(stream):
                 if frame.pts >= pts[int(wanted[-1])]:
@@ -135,9 +143,10 @@ def memory(arguments: argparse.Namespace) -> None:
         for number in range(arguments.samples):
             sample = dataset[divmod(number, len(dataset))]
             assert sample.views is not None, sample.bad
-            if number + 1 in (arguments.samples // 10, arguments.samples):
+            if number + 1 in (max(1, arguments.samples // 10), arguments.samples):
                 marks[number + 1] = _resident()
-    (early, before), (late, after) = marks.items()
+    early, late = min(marks), max(marks)
+    before, after = marks[early], marks[late]
     print(f"{before / 2**20:.1f} MiB after {early} samples, {after / 2**20:.1f} MiB after {late}: ", end="")
     print(f"{100 * (after / before - 1):+.2f} %")
 

@@ -85,6 +85,7 @@ def videomae(checkout: str) -> Build:
             sampling_rate=stride,
         )
         dataset = datasets.build_pretraining_dataset(arguments)
+        Path(listing.name).unlink()
 
         def run() -> None:
             for index in range(len(dataset)):
