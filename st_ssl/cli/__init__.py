@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = {
     "pretrain": "pretrain an encoder, probe it and write the report",
-    "prepare": "make data ready: write the planted-factor videos",
+    "prepare": "index, verify and pack videos, write planted-factor ones",
     "probe": "measure what pretrained encoders learned",
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",

@@ -14,7 +14,8 @@ EPILOG = """\
 FOLDER then holds, in the order of the data set:
   features.npy        float32 [N, D], with --clips [N, clips, D]: numpy.load(..., mmap_mode="r") reads what is used
   tokens.npy          float16 [N, L, D] or [N, clips, L, D], with --tokens
-  index.jsonl         for each row: row, path, split, labels, and the frames [clips][T] that were looked at
+  index.jsonl         for each row: row, path, split, labels, and the frames [clips][T] of the file that were looked
+                      at; start and num_frames (null: up to the end) where a row is a part of a video
   bad_samples.jsonl   videos that could not be read and have no row, if any
   extract.json        the settings
 With --format safetensors the arrays are tensors in features.safetensors. index.jsonl comes last: where it is, all is.
@@ -87,8 +88,10 @@ def main() -> None:
 def _config(arguments: argparse.Namespace) -> ExtractConfig:
     """Options and keys as one configuration; a mistake in either is named."""
     from st_ssl.config import Place, parse_override, set_key, validate
+    from st_ssl.encoders.base import describe_encoder
     from st_ssl.transfer.extract import extract_model
 
+    describe_encoder(arguments.run)  # raises where it is none, before its data are asked for
     place = Place(Path("command line"))
     values: dict[str, Any] = {"data": _data(arguments)}
     given = {"format": arguments.format, "clips": arguments.clips, "tokens": arguments.tokens or None}

@@ -80,7 +80,9 @@ def describe_encoder(directory: Path) -> tuple[Config, InputConfig]:
     """The configurations in ``encoder.json``. Raises ``UserError`` where there is none or it is not understood."""
     file = Path(directory) / "encoder.json"
     if not file.is_file():
-        raise UserError(f"{directory}: no encoder.json: this is not the folder of a pretrained encoder")
+        inside = sorted(path.parent.name for path in Path(directory).glob("*/encoder.json"))
+        hint = f" (but these in it are: {', '.join(inside)})" if inside else ""
+        raise UserError(f"{directory}: no encoder.json: this is not the folder of a pretrained encoder{hint}")
     try:
         description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if description["format"] > FORMAT:

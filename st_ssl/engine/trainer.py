@@ -6,6 +6,7 @@ import hashlib
 import resource
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, list[V
     return source, [entry for entry in entries if entry.split == "train"] or entries
 
 
+def samples_digest(entries: Sequence[VideoEntry]) -> str:
+    """What tells whether a run goes on with the samples it began with: their names, wherever they are, and which part
+    of a video is one."""
+    names = [
+        Path(e.path).name + ("" if (e.start, e.num_frames) == (0, None) else f"\0{e.start}\0{e.num_frames}")
+        for e in entries
+    ]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
 def build_method(config: RunConfig) -> Method:
     """The method around a freshly initialised encoder; the weights are a function of ``config.seed`` alone."""
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +109,7 @@ class Trainer:
         self.source, self.entries = open_source(config, runtime)
         engine = config.engine
         self.batch_size = fit_batch(engine.batch_size, len(self.entries), runtime.world_size * engine.accumulate)
-        self.samples = hashlib.sha256("\n".join(Path(e.path).name for e in self.entries).encode()).hexdigest()
+        self.samples = samples_digest(self.entries)
         self.order = Order(config.seed, len(self.entries), self.batch_size)
         self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
         self.total_steps = engine.epochs * self.steps_per_epoch

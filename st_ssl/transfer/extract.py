@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +28,14 @@ from st_ssl.data.loader import build_loader
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.features import centred_views, concatenate, copied, encode_clips
-from st_ssl.transfer.store import Part, PartFolder, Stream, write_npy, write_safetensors, write_text
+from st_ssl.transfer.store import Part, PartFolder, Stream, locked, write_npy, write_safetensors, write_text
 from st_ssl.types import RawView, VideoEntry
 
 PART = 64
 """Clips of a part (of one video at least): what is in memory at once, and the most that a killed process loses."""
+
+PARTS = ".parts"
+"""The folder of the parts within that of the extraction."""
 
 Progress = Callable[[int, int], None]
 """Told how many videos are done, and of how many."""
@@ -65,13 +70,14 @@ def extract(
     - ``features.npy`` float32 [N, D], for several clips [N, clips, D]: pooled features, in the order of the data set
     - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features, where asked for
       (with ``format: safetensors`` both are tensors in ``features.safetensors``)
-    - ``index.jsonl`` a line for each row: row, path, split, labels, and the frames [clips][T] looked at
+    - ``index.jsonl`` a line for each row: row, path, split, labels, and the frames [clips][T] of the file looked at;
+      for a part of a video also its start and num_frames (null: up to the end)
     - ``bad_samples.jsonl`` the videos that could not be used and have no row, if any
     - ``extract.json`` the settings: with other ones the work is not gone on with
 
     Every process of a group calls this and does its share; ``progress`` is told what all of them have done.
     Where ``index.jsonl`` is, everything is: it comes last. Raises ``ConfigError`` where ``output`` holds something
-    else, ``DataError`` where too many videos are broken.
+    else, ``UserError`` where another extraction is at work there, ``DataError`` where too many videos are broken.
     """
     is_main = distributed.rank() == 0
     source: DataSource = DATA.build(config.data)
@@ -80,25 +86,25 @@ def extract(
     entries = source.entries()
     if is_main:
         distributed.barrier()
-        _claim(output, _settings(run, config, entries))
-    parts = PartFolder(output / ".parts", len(entries), max(1, PART // config.clips))
-    pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
-    mine = pending[distributed.rank() :: distributed.world_size()]
-    if mine:
-        _work(load_encoder(run), source, entries, parts, mine, config, device, progress)
-    if is_main and not (output / "index.jsonl").is_file():
-        # Not a barrier: these give up after minutes, by which the others may well be behind.
-        parts.wait(lambda done: progress(done, len(entries)))
-        _assemble(parts, entries, config, output, source.max_bad_share)
-    if is_main:
-        parts.remove()
+    with _claimed(output, _settings(run, config, entries)) if is_main else nullcontext():
+        parts = PartFolder(output / PARTS, len(entries), max(1, PART // config.clips))
+        pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
+        mine = pending[distributed.rank() :: distributed.world_size()]
+        if mine:
+            _work(load_encoder(run), source, entries, parts, mine, config, device, progress)
+        if is_main and not (output / "index.jsonl").is_file():
+            # Not a barrier: these give up after minutes, by which the others may well be behind.
+            parts.wait(lambda done: progress(done, len(entries)))
+            _assemble(parts, entries, config, output, source.max_bad_share)
+        if is_main:
+            parts.remove()
 
 
 def _settings(run: Path, config: ExtractConfig, entries: Sequence[VideoEntry]) -> dict[str, Any]:
     """All that the features depend on."""
     encoder, input = describe_encoder(run)
     weights = run / "encoder.safetensors"
-    listed = json.dumps([[entry.path, entry.split, entry.labels] for entry in entries])
+    listed = json.dumps([vars(entry) for entry in entries])
     data = config.data.model_dump(mode="json")
     return {
         "encoder": encoder.model_dump(mode="json"),
@@ -112,15 +118,30 @@ def _settings(run: Path, config: ExtractConfig, entries: Sequence[VideoEntry]) -
     }
 
 
+@contextmanager
+def _claimed(output: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """While it lasts ``output`` is the folder of this extraction and no other process's. Raises ``ConfigError`` where
+    it is something else, ``UserError`` where another process works there."""
+    with ExitStack() as stack:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            if not (output / "index.jsonl").is_file():  # else there is nothing to write, and perhaps no right to
+                stack.enter_context(locked(output))
+        except OSError as error:
+            raise ConfigError(f"{output}: cannot be written to: {error.strerror}") from error
+        _claim(output, settings)
+        yield
+
+
 def _claim(output: Path, settings: dict[str, Any]) -> None:
     """Make ``output`` the folder of this extraction; raise ``ConfigError`` where it is something else."""
     file = output / "extract.json"
     try:
-        output.mkdir(parents=True, exist_ok=True)
         other = sorted(path.name for path in output.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise ConfigError(f"{output}: cannot be written to: {error.strerror}") from error
+        raise ConfigError(f"{output}: cannot be read: {error.strerror}") from error
     if not other:
+        shutil.rmtree(output / PARTS, ignore_errors=True)  # whose they are was in the file that is gone
         write_text(file, [json.dumps(settings, indent=2) + "\n"])
     elif not file.is_file():
         raise ConfigError(f"{output} holds other files ({', '.join(other[:3])}): expected a new or an empty folder")
@@ -249,11 +270,12 @@ def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry]) ->
     row = 0
     for number in full:
         part = parts.load(number, ("frames",))
-        for index, frames in zip(part.indices, part.arrays["frames"].tolist(), strict=True):
+        for index, frames in zip(part.indices, part.arrays["frames"], strict=True):
             entry = entries[index]
-            yield _line(
-                {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels, "frames": frames}
-            )
+            whole = (entry.start, entry.num_frames) == (0, None)
+            place = {} if whole else {"start": entry.start, "num_frames": entry.num_frames}
+            about = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
+            yield _line(about | place | {"frames": (frames + entry.start).tolist()})
             row += 1
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -94,6 +97,51 @@ def test_the_order_does_not_depend_on_the_disk(tmp_path: Path, monkeypatch: pyte
     listed = list(os.walk(tmp_path, followlinks=True))
     monkeypatch.setattr(os, "walk", lambda *_, **__: ((f, d[::-1], n[::-1]) for f, d, n in listed[::-1]))
     assert read_source(tmp_path) == once
+
+
+class Listing(ExitStack):
+    """What ``os.scandir`` gives, with the items in an order of ours."""
+
+    def __init__(self, items: Iterable[os.DirEntry[str]]) -> None:
+        super().__init__()
+        self._items = iter(items)
+
+    def __iter__(self) -> Listing:
+        return self
+
+    def __next__(self) -> os.DirEntry[str]:
+        return next(self._items)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_several_links_to_a_folder_the_first_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    touch(tmp_path, "set/walk/a.mp4")
+    (tmp_path / "set/run").symlink_to("walk")
+    listed = os.scandir
+
+    def scandir(folder: str) -> Listing:
+        return Listing(sorted(listed(folder), key=lambda item: item.name, reverse=backwards))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert seen(tmp_path / "set", read_source(tmp_path / "set", format="folder")) == [("run/a.mp4", "train", "run")]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "run/a.mp4", "walk/b.mp4", "lost+found/x", ".trash/x")
+    listed = os.scandir
+
+    def scandir(folder: str) -> Any:
+        if os.path.basename(folder) in ("walk", "lost+found", ".trash"):
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"the folder .*walk cannot be listed: Permission denied"):
+        read_source(tmp_path, format="folder")
+    (tmp_path / "walk").rename(tmp_path / ".walk")
+    assert seen(tmp_path, read_source(tmp_path, format="folder")) == [("run/a.mp4", "train", "run")]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:

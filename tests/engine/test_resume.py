@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from st_ssl.engine.checkpoint import load_checkpoint
 from st_ssl.engine.console import MetricsFile
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Preempted, Runtime, start_runtime
-from st_ssl.engine.trainer import Trainer
+from st_ssl.engine.trainer import Trainer, samples_digest
 from st_ssl.errors import ConfigError
+from st_ssl.types import VideoEntry
 from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
 
 EMA: dict[str, Any] = {"engine": {"ema": 0.9, "clip_grad": 1.0}}
@@ -114,6 +117,15 @@ def test_other_settings_are_refused_by_name_and_free_ones_may_change(videos: Pat
     train(tiny(videos, run, engine=free, data={"num_workers": 1, "max_bad_share": 0.5}, report={"samples": 3}))
     assert [row["step"] for row in metrics(run)] == [1, 2, 5, 10, 12]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_00000012"]
+
+
+def test_other_parts_of_the_same_videos_are_other_samples() -> None:
+    whole = [VideoEntry("/here/a.mp4"), VideoEntry("/here/b.mp4")]
+    before = hashlib.sha256(b"a.mp4\nb.mp4").hexdigest()  # as in the checkpoints that there are
+    assert samples_digest(whole) == samples_digest([replace(e, path=e.path.replace("here", "there")) for e in whole])
+    assert samples_digest(whole) == before
+    parts = [replace(whole[0], start=start, num_frames=count) for start, count in ((0, 5), (5, None), (5, 9), (6, 9))]
+    assert len({before, *(samples_digest([part, whole[1]]) for part in parts)}) == 5
 
 
 def test_settings_may_change_while_nothing_is_saved_yet(videos: Path, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from st_ssl.errors import ConfigError, DataError, UserError
 from st_ssl.transfer import extract as module
 from st_ssl.transfer.extract import ExtractConfig, extract, extract_model
 from st_ssl.transfer.store import Part, PartFolder, Stream, write_npy, write_safetensors
+from st_ssl.types import VideoEntry
 from tests.ddp import run_ranks
 from tests.runs import ROOT, call, start, tiny, write_config
 from tests.transfer.tiny import INPUT, write_clip, write_dataset, write_encoder
@@ -207,9 +211,6 @@ def test_two_processes_give_what_one_gives(dataset: Path, run: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.ddp
 def test_torchrun_starts_it(dataset: Path, run: Path, tmp_path: Path) -> None:
-    import os
-    import subprocess
-
     arguments = ["--data", str(dataset), "data.num_workers=0", "device=cpu"]
     tool = [str(ROOT / "tools" / "extract.py"), str(run), "--output", str(tmp_path / "two")]
     done = subprocess.run(
@@ -223,6 +224,93 @@ def test_torchrun_starts_it(dataset: Path, run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert call("extract", run, "--output", tmp_path / "one", *arguments)[0] == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_nothing_is_left_of_an_extraction_whose_settings_are_gone(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_encoder(tmp_path / "other", seed=1)
+    with monkeypatch.context() as patch:
+        killed_at(3, patch)
+        with pytest.raises(Killed):
+            extract(run, config_of(dataset), tmp_path / "out", CPU)
+    (tmp_path / "out" / "extract.json").unlink()  # rm out/*
+    extract(other, config_of(dataset), tmp_path / "out", CPU)
+    extract(other, config_of(dataset), tmp_path / "whole", CPU)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+HOLD = """
+import pathlib, sys, time
+from st_ssl.transfer.store import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_extraction_into_the_same_folder_is_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(output)], env=environment, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    with other:
+        assert other.stdout.readline() == b"locked\n"
+        try:
+            with pytest.raises(UserError, match="out: another process is writing to it; wait for its end"):
+                extract(run, config_of(dataset), output, CPU)
+            assert [path.name for path in output.iterdir()] == [".lock"]
+        finally:
+            other.kill()
+    extract(run, config_of(dataset), output, CPU)  # its lock went with it
+    extract(run, config_of(dataset), tmp_path / "whole", CPU)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_a_folder_removed_meanwhile_ends_the_wait(tmp_path: Path) -> None:
+    parts = PartFolder(tmp_path / ".parts", 10, 5)
+    parts.tidy()
+    parts.save(0, Part([], [], {}))
+    told: list[int] = []
+
+    def removing(done: int) -> None:
+        told.append(done)
+        assert len(told) < 5, "waits for ever"
+        parts.remove()
+
+    with pytest.raises(UserError, match=r"\.parts is gone: another process finished or removed this extraction"):
+        parts.wait(removing, pause=0)
+    with pytest.raises(UserError, match=r"000000\.safetensors is gone"):
+        parts.load(0, ())
+
+
+def test_parts_of_videos_are_told_apart_and_noticed(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    root = tmp_path / "set"
+    root.mkdir()
+    write_clip(root / "a.mp4", 100, 60)
+    listing = root / "list.txt"
+    listing.write_text("a.mp4 0 20\na.mp4 30 30\n")
+    config = config_of(root, data={"list": str(listing), "format": "videomae"})
+    extract(run, config, tmp_path / "out", CPU)
+    first, second = rows_of(tmp_path / "out")
+    assert (first["start"], first["num_frames"]) == (0, 20)
+    assert (second["start"], second["num_frames"]) == (30, 30)
+    assert 0 <= min(first["frames"][0]) <= max(first["frames"][0]) < 20
+    assert 30 <= min(second["frames"][0]) <= max(second["frames"][0]) < 60
+    listing.write_text("a.mp4 0 20\na.mp4 20 30\n")
+    with pytest.raises(ConfigError, match=r"(?s)holds features made with other settings.*list: "):
+        extract(run, config, tmp_path / "out", CPU)
+
+
+@pytest.mark.parametrize("change", [{"start": 1}, {"num_frames": 9}, {"labels": {"x": "2"}}, {"tags": ("t",)}])
+def test_every_change_of_a_video_is_a_change_of_the_settings(run: Path, change: dict[str, Any]) -> None:
+    config = config_of(Path("set"))
+    entry = VideoEntry("a.mp4", labels={"x": "1"})
+    before = module._settings(run, config, [entry])
+    assert module._settings(run, config, [VideoEntry("a.mp4", labels={"x": "1"})]) == before
+    assert module._settings(run, config, [replace(entry, **change)]) != before
 
 
 # -------------------------------------------------------------------- mistakes
@@ -377,6 +465,16 @@ def test_the_data_are_those_of_the_run_where_none_are_named(
     write_config(own / "config.yaml", tiny(videos, own))
     assert command(own, "--output", tmp_path / "out", "device=cpu") == 0
     assert [Path(row["path"]) for row in rows_of(tmp_path / "out")] == sorted(videos.iterdir())
+
+
+def test_a_folder_of_several_runs_is_answered_with_their_names(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("b", "a"):
+        write_encoder(tmp_path / "suite" / name)
+    for data in ((), ("--data", dataset)):
+        assert command(tmp_path / "suite", *data, "--output", tmp_path / "out") == 1
+        assert "is not the folder of a pretrained encoder (but these in it are: a, b)" in capsys.readouterr().err
 
 
 def test_told_to_stop_it_goes_on_where_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,9 +36,10 @@ def _videos(root: Path) -> list[PurePath]:
 def _walk(root: Path, seen: Counter[str]) -> Iterator[PurePath]:
     """Paths of the videos below ``root``, relative to it; ``seen`` counts all files by extension."""
     been = set()
-    for folder, folders, files in os.walk(root, followlinks=True):  # data sets are often linked into place
+    for folder, folders, files in os.walk(root, onerror=_unlisted, followlinks=True):  # data sets are often linked
         real = os.path.realpath(folder)
-        folders[:] = [name for name in folders if not name.startswith(".") and real not in been]
+        # In order: of several links to one folder the first one counts.
+        folders[:] = sorted((name for name in folders if not _hidden(name) and real not in been), key=os.fsencode)
         files = [name for name in files if not name.startswith(".") and real not in been]
         been.add(real)
         suffixes = [os.path.splitext(name)[1].lower() for name in files]
@@ -47,6 +48,14 @@ def _walk(root: Path, seen: Counter[str]) -> Iterator[PurePath]:
         if files and not folders and all(suffix in IMAGE_EXTENSIONS for suffix in suffixes):
             yield here
         yield from (here / name for name, end in zip(files, suffixes, strict=True) if end in VIDEO_EXTENSIONS)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "lost+found"  # the latter is the file system's, and closed to users
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
 
 
 def _entry(root: Path, path: PurePath) -> VideoEntry:
