@@ -25,8 +25,19 @@ class DropPath(nn.Module):
         return x * alive.to(x.dtype) / (1 - self.p)
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention, [B, H, Q, D] and twice [B, H, L, D] to [B, H, Q, D].
+
+    Fused where that is fastest. On CPUs the fused kernel is slower in bfloat16 than in float32: up to a thousand
+    tokens the product written out takes a half to a fifth of its time. It rounds the scores to bfloat16.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 1024:
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1, dtype=q.dtype) @ v
+    return scaled_dot_product_attention(q, k, v)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention through SDPA, tokens [B, L, D] to [B, L, D]."""
+    """Multi-head self-attention, tokens [B, L, D] to those from ``start`` on, [B, L - start, D]."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -34,14 +45,14 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
         b, length, dim = x.shape
         q, k, v = self.qkv(x).view(b, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        return self.proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, length, dim))
+        return self.proj(attend(q[:, :, start:], k, v).transpose(1, 2).reshape(b, length - start, dim))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block (Dosovitskiy et al. 2021)."""
+    """Pre-norm transformer block (Dosovitskiy et al. 2021), tokens [B, L, D] to those from ``start`` on."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -52,8 +63,8 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        x = x[:, start:] + self.drop_path(self.attn(self.norm1(x), start))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -59,10 +60,15 @@ class VideoViTConfig(Config):
         return self
 
 
-def tubelets(clip: Tensor, tubelet: int, patch: int) -> Tensor:
+def tubelets(clip: Tensor, tubelet: int, patch: int, index: Tensor | None = None) -> Tensor:
     """Clips [B, C, T, H, W] to flattened tubelets [B, L, C × tubelet × patch × patch], L in (time, row, column) order
-    and each tubelet in (channel, time, row, column) order."""
-    return rearrange(clip, "b c (t dt) (h dh) (w dw) -> b (t h w) (c dt dh dw)", dt=tubelet, dh=patch, dw=patch)
+    and each tubelet in (channel, time, row, column) order. With ``index`` [B, K] those alone, the others unread."""
+    if index is None:
+        return rearrange(clip, "b c (t dt) (h dh) (w dw) -> b (t h w) (c dt dh dw)", dt=tubelet, dh=patch, dw=patch)
+    grid = rearrange(clip, "b c (t dt) (h dh) (w dw) -> b t h w c dt dh dw", dt=tubelet, dh=patch, dw=patch)
+    rows, columns = grid.shape[2:4]
+    sample = torch.arange(len(clip), device=clip.device)[:, None]
+    return grid[sample, index // (rows * columns), index // columns % rows, index % columns].flatten(2)
 
 
 def untubelets(tokens: Tensor, grid: Grid, tubelet: int, patch: int) -> Tensor:
@@ -103,10 +109,10 @@ class VideoViT(Encoder):
         initialise(self)
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
-        patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
+        """Normalised clips [B, 3, T, H, W], and the tokens to see [B, K] if not all, to features."""
+        patches = tubelets(clip, self.vit.tubelet, self.vit.patch, keep)  # hidden tokens cost nothing
         positions = self.pos_embed.to(patches.dtype)[None]
         if keep is not None:
-            patches = gather_tokens(patches, keep)  # before embedding: hidden tokens cost nothing
             positions = gather_tokens(positions.expand(len(keep), -1, -1), keep)
         x = self.embed(patches) + positions
         for block in self.blocks:

@@ -50,6 +50,7 @@ class MaskedDecoder(nn.Module):
         visible = self.embed(tokens) + gather_tokens(positions, keep)
         hidden = self.mask_token.to(visible.dtype) + gather_tokens(positions, masked)
         x = torch.cat([visible, hidden], dim=1)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self.head(self.norm(x[:, keep.shape[1] :]))  # a loss is taken on the masked ones alone
+        x = self.blocks[-1](x, start=keep.shape[1])  # a loss is taken on the masked ones alone
+        return self.head(self.norm(x))

@@ -14,7 +14,6 @@ from st_ssl.config import Config
 from st_ssl.data.video.plans import RandomClips
 from st_ssl.data.video.views import VideoViews
 from st_ssl.encoders.base import Encoder
-from st_ssl.encoders.transformer import gather_tokens
 from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
 from st_ssl.errors import ConfigError
 from st_ssl.heads.masked_decoder import DecoderConfig, MaskedDecoder
@@ -73,7 +72,7 @@ class VideoMAE(Method):
         """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
         assert view.keep is not None and view.masked is not None
         tokens = self.encoder(view.clip, view.keep).as_tokens()
-        pixels = gather_tokens(tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch), view.masked)
+        pixels = tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch, view.masked)
         return self.decoder(tokens, view.keep, view.masked), pixels
 
     def outputs(self, views: list[View]) -> dict[str, Tensor]:

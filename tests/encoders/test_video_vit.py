@@ -45,6 +45,13 @@ def test_order_of_tubelets() -> None:
         assert torch.equal(tokens[0, t * 12 + row * 4 + column], piece.flatten())
 
 
+def test_tubelets_by_index() -> None:
+    clip = torch.randn(2, 3, 4, 6, 8)
+    index = torch.stack([torch.randperm(24)[:5] for _ in range(2)])
+    picked = tubelets(clip, 2, 2, index)
+    assert torch.equal(picked, tubelets(clip, 2, 2).gather(1, index[..., None].expand(-1, -1, 24)))
+
+
 @pytest.mark.parametrize("positions", ["sincos_1d", "sincos_3d", "learned"])
 def test_all_tokens_visible_is_the_whole_clip(positions: Any) -> None:
     encoder, clip = build(positions=positions), a_clip()
