@@ -1,12 +1,14 @@
-"""What the rooms hand to each other. B batch, V views, T frames, H W size, C channels, L tokens, D embedding."""
+"""What the rooms hand to each other. B batch, V views, T frames, H W size, C channels, N points, L tokens, G groups,
+K neighbours or kept tokens, D embedding."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 
@@ -73,12 +75,69 @@ class View:
 
 
 @dataclass
+class PointCloud:
+    """One cloud in memory, as a reader gives it.
+
+    ``xyz`` float32 [N, 3] in metres, or in the unit the file has (objects are brought to the unit sphere later).
+    ``attributes`` name to float32 [N, k]: ``color`` RGB in 0 … 1, ``normal`` of length 1 (0 where unknown),
+    ``intensity`` in 0 … 1. ``labels`` name to int64 [N], -1 for none: ``segment`` the class, ``instance`` the object,
+    ``part``. ``pose`` float64 [4, 4] takes its points to the world; ``time`` is in seconds.
+    """
+
+    xyz: np.ndarray
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    pose: np.ndarray | None = None
+    time: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    def take(self, index: np.ndarray) -> PointCloud:
+        """The points ``index`` (int64 [M], or bool [N]), in that order, with all that belongs to them."""
+        return PointCloud(
+            self.xyz[index],
+            {name: values[index] for name, values in self.attributes.items()},
+            {name: values[index] for name, values in self.labels.items()},
+            self.pose,
+            self.time,
+        )
+
+
+@dataclass
+class PointBatch:
+    """Clouds one after the other: ``xyz`` float32 [P, 3] with P points in all; cloud b is ``offsets[b]:offsets[b+1]``
+    (``offsets`` int64 [B + 1], from 0). ``attributes`` name to float32 [P, k]; ``labels`` name to int64 [P];
+    ``source`` int64 [P] is the index that each point had in the cloud it was taken from, for correspondences."""
+
+    xyz: Tensor
+    offsets: Tensor
+    attributes: dict[str, Tensor] = field(default_factory=dict)
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    source: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Clouds, not points."""
+        return len(self.offsets) - 1
+
+    def dense(self) -> Tensor:
+        """``xyz`` as [B, N, 3] where all clouds have the same number of points; raises ``ValueError`` otherwise."""
+        counts = self.offsets.diff()
+        if len(counts) == 0 or (counts != counts[0]).any():
+            raise ValueError(f"clouds of {counts.tolist()} points are no dense batch")
+        return self.xyz.view(len(self), -1, 3)
+
+
+@dataclass
 class Features:
-    """What every encoder returns: ``tokens`` [B, L, D] or ``map`` [B, D, T, H, W], and ``pooled`` [B, D]."""
+    """What every encoder returns: ``tokens`` [B, L, D] or ``map`` [B, D, T, H, W], and ``pooled`` [B, D]. Of clouds
+    ``points`` [P, D] one for each point of the batch; with ``tokens`` the ``centres`` [B, L, 3] they are at."""
 
     pooled: Tensor
     tokens: Tensor | None = None
     map: Tensor | None = None
+    points: Tensor | None = None
+    centres: Tensor | None = None
 
     def as_tokens(self) -> Tensor:
         """The local features as [B, L, D], whichever form the encoder gives them in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -31,6 +31,17 @@ class InputConfig(Config):
     size: int = Field(default=112, gt=0)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+
+
+class PointInputConfig(Config):
+    """The cloud that an encoder is fed: ``num_points`` points (null: all of them), brought to the unit sphere around
+    their centroid where ``unit_sphere``; of a scene one point a voxel of ``voxel_size`` metres. ``attributes`` are what
+    is known of a point besides its place, in the order of the channels."""
+
+    num_points: int | None = Field(default=1024, gt=0)
+    unit_sphere: bool = True
+    voxel_size: float | None = Field(default=None, gt=0)
+    attributes: tuple[Literal["color", "normal", "intensity"], ...] = ()
 
 
 class Encoder(nn.Module, ABC):

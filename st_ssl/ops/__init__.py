@@ -1,0 +1,1 @@
+"""Pure tensor geometry: sampling, neighbours, voxels, sparse convolution, distances, boxes. Knows of no data set."""
