@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from st_ssl.cli.benchmark import main
+from st_ssl.cli.benchmark import main, scenes
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.errors import ConfigError
 from tests.runs import write_videos
@@ -35,6 +35,32 @@ def test_a_ratio_is_the_median_of_paired_rounds() -> None:
 def test_visible(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     out = run(capsys, monkeypatch, "visible", "--variant", "Ti", "--batch", "1", "--ratio", "0.5", *SMALL)
     assert re.search(r"all tokens: +[\d.]+ ms, [\d.]+ times as long", out)
+
+
+def test_made_videos_look_to_a_codec_like_real_scenes(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    scenes.write_scene(tmp_path / "a.mp4", 3)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec.name, stream.width, stream.height, stream.average_rate) == ("h264", 340, 256, 30)
+        frames = [
+            (frame.key_frame, av.video.frame.PictureType(frame.pict_type).name) for frame in container.decode(stream)
+        ]
+    assert [at for at, (key, _) in enumerate(frames) if key] == [0, 250]
+    assert len(frames) == 300
+    assert {kind for _, kind in frames} == {"I", "P", "B"}
+    # real scenes of this size at crf 23: 75 to 650 kbit/s, nine files; noise alone would take thousands
+    assert 100e3 < (tmp_path / "a.mp4").stat().st_size * 8 / 10 < 450e3
+
+
+def test_made_videos_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    monkeypatch.setattr(scenes, "NUM_FRAMES", 60)
+    written = []
+    for number in (1, 1, 2):
+        scenes.write_scene(tmp_path / "a.mp4", number)
+        written.append((tmp_path / "a.mp4").read_bytes())
+    assert written[0] == written[1] != written[2]
 
 
 @pytest.mark.parametrize("more", [[], ["--clips", "2"], ["--packed", "32"]])

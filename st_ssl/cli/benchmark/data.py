@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.cli.benchmark.peers import PEERS
+from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
 from st_ssl.data.video.pack import PackConfig, is_pack, write_pack
@@ -70,25 +70,10 @@ def _videos(root: str | None, folder: Path) -> list[VideoEntry]:
         if not entries or any(os.path.isdir(entry.path) for entry in entries):
             raise ConfigError(f"--root {root}: expected video files (--packed SIDE makes a pack of them)")
         return entries
-    return [VideoEntry(str(_write(folder / f"{number}.mp4", number))) for number in range(NUM_MADE)]
-
-
-def _write(path: Path, number: int, num_frames: int = 300) -> Path:
-    """Ten seconds as Kinetics-400 is usually kept: 340 × 256, 30 frames a second, x264's defaults, a key frame every
-    250 frames. The content is a planted-factor video with the camera in motion."""
-    import av
-
-    from st_ssl.data.synthetic.videos import SyntheticVideoConfig, plan_video, render
-
-    config = SyntheticVideoConfig(num_train=NUM_MADE, num_test=1, size=340, num_frames=num_frames)
-    frames = render(config, plan_video(config, "train", number))[:, 42:298]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": "250", "crf": "23"})
-        stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    paths = [folder / f"{number}.mp4" for number in range(NUM_MADE)]
+    for number, path in enumerate(paths):
+        write_scene(path, number)
+    return [VideoEntry(str(path)) for path in paths]
 
 
 def _ours(entries: list[VideoEntry], arguments: argparse.Namespace, folder: Path) -> VideoDataset:
