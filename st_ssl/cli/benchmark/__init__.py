@@ -16,6 +16,7 @@ examples:
   python tools/benchmark.py visible
   python tools/benchmark.py data --peer pytorchvideo --peer videomae=CHECKOUT
   python tools/benchmark.py data --size 224 --packed 256 --peer videomae=CHECKOUT
+  python tools/benchmark.py data --table --peer pytorchvideo --peer videomae=CHECKOUT    # that and four more lines
   python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
   python tools/benchmark.py step --precision bf16 --compile --peer transformers
 """
@@ -48,6 +49,7 @@ def _arguments() -> argparse.Namespace:
         part.add_argument("--clips", type=_count, default=1, help="clips of a file (default: %(default)s)")
         part.add_argument("--packed", type=_count, metavar="SIDE", help="ours reads a pack of this short side")
     data.add_argument("--peer", action="append", default=[], help="pytorchvideo, or videomae=CHECKOUT")
+    data.add_argument("--table", action="store_true", help="five lines in one run: 112², 224², two clips, two packs")
     memory.add_argument("--samples", type=_count, default=10_000, help="how many (default: %(default)s)")
     return parser.parse_args()
 
