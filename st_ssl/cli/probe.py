@@ -73,6 +73,7 @@ def probe_and_print(
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import load_run_config
+    from st_ssl.files import replace_text
     from st_ssl.transfer.probe import probe_runs
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def probe_and_print(
 
         quarantine = Quarantine(runs[0] / "bad_samples.jsonl", len(source.entries()), config.data.max_bad_share)
         quarantine.add(BadSample(b["path"], b["reason"]) for b in result["bad"])
-    output.write_text(json.dumps(result, indent=2) + "\n")
+    replace_text(output, json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
         Console().print(table)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from st_ssl.config import Config
 from st_ssl.errors import UserError
+from st_ssl.files import replace_text, write_atomically
 from st_ssl.registry import Registry
 from st_ssl.types import Features
 
@@ -75,15 +76,13 @@ def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | N
     from safetensors.torch import save_file
 
     weights = {name: t.detach().cpu().contiguous() for name, t in (state or encoder.state_dict()).items()}
-    temporary = directory / ".encoder.safetensors"
     description = {"format": FORMAT, "encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(weights, temporary)
-        temporary.rename(directory / "encoder.safetensors")
-        (directory / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+        with write_atomically(directory / "encoder.safetensors") as unfinished:
+            save_file(weights, unfinished)
+        replace_text(directory / "encoder.json", json.dumps(description, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{directory}: the encoder could not be written: {error}") from error
 
 

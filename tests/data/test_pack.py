@@ -179,7 +179,7 @@ def test_a_url_that_is_no_pack_is_told() -> None:
 
 def test_changed_labels_and_splits_are_another_pack(entries: list[VideoEntry], packed: Path) -> None:
     for changed in (replace(entries[0], labels={"number": "7"}), replace(entries[0], split="test")):
-        with pytest.raises(DataError, match=r"holds another pack \(other sources\)"):
+        with pytest.raises(DataError, match=r"holds another pack \(sources: "):
             write_pack([changed, *entries[1:]], packed, CONFIG, progress=False)
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from st_ssl.data.parallel import parallel_map
 from st_ssl.data.video.readers import READERS, VideoReader, open_video
 from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.errors import DataError, SampleError
+from st_ssl.files import replace_text
 from st_ssl.types import VideoEntry
 
 INDEX_FILE = "st_ssl_index.jsonl"
@@ -151,11 +151,9 @@ def _line(file: Path, path: str, record: Record) -> str:
 
 
 def _write(file: Path, records: dict[str, Record]) -> None:
-    unfinished = file.with_name(f".{file.name}.{uuid4().hex}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text("".join(_line(file, path, record) for path, record in records.items()), encoding="utf-8")
-        os.replace(unfinished, file)
+        replace_text(file, "".join(_line(file, path, record) for path, record in records.items()))
     except OSError as error:
         raise DataError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from pydantic import Field
 
@@ -30,6 +29,7 @@ from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
+from st_ssl.files import claim_folder, remove_unfinished, replace_text, write_atomically
 from st_ssl.types import VideoEntry
 
 PACK_FILE = "pack.json"
@@ -75,26 +75,8 @@ def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> N
     digest = _digest(entries)
     num_shards = -(-len(entries) // config.shard_size)
     mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": digest, "config": config.model_dump()}
-    stamp = output / PACK_FILE
-    foreign = output.exists() and any(not path.name.startswith(".") for path in output.iterdir())
-    if stamp.exists():  # asked after that: another machine may have begun in between
-        try:
-            found = json.loads(stamp.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{stamp} is not valid JSON ({error}): choose another folder, or remove this one"
-            ) from error
-        if found != mine:
-            other = ", ".join(key for key in mine if found.get(key) != mine[key])
-            raise DataError(
-                f"{output} holds another pack (other {other}): nothing was changed, choose another folder, or remove "
-                "this one. `sources` are the names, sizes, labels and splits of the videos"
-            )
-        return
-    if foreign:
-        raise DataError(f"{output} is not empty and has no {stamp.name}: choose an empty or new folder")
-    output.mkdir(parents=True, exist_ok=True)
-    _write(stamp, (json.dumps(mine, indent=2) + "\n").encode())
+    note = ". `sources` are the names, sizes, labels and splits of the videos"
+    claim_folder(output, PACK_FILE, mine, "pack", note)
 
 
 def _digest(entries: Sequence[VideoEntry]) -> str:
@@ -113,38 +95,19 @@ def _list_file(output: Path, number: int) -> Path:
     return output / f"shard-{number:05d}.jsonl"
 
 
-def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        _to_disk(file)
-    os.replace(unfinished, path)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def _write_shard(output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[VideoEntry]]) -> None:
     """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
     number, entries = shard
     tar = output / f"shard-{number:05d}.tar"
-    for stale in output.glob(f".{tar.name}.*.partial"):  # of a run that was killed: one process writes a shard
-        stale.unlink(missing_ok=True)
-    unfinished = tar.with_name(f".{tar.name}.{uuid4().hex}.partial")
+    remove_unfinished(tar)  # one process writes a shard
     rows = []
-    try:
-        with unfinished.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-                for place, entry in enumerate(entries):
-                    name = f"{number:05d}-{place:06d}.mp4"
-                    rows.append(_add(archive, name, entry, config, reader))
-            _to_disk(file)
-        os.replace(unfinished, tar)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _write(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows).encode())
+    with (
+        write_atomically(tar) as unfinished,
+        tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for place, entry in enumerate(entries):
+            rows.append(_add(archive, f"{number:05d}-{place:06d}.mp4", entry, config, reader))
+    replace_text(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
