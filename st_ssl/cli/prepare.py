@@ -36,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     pack = steps.add_parser("pack", help="make videos small and quick to read, in a few large files")
     _source(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
+    pack.add_argument("--retry", action="store_true", help="pack the shards again in which videos failed or changed")
     pack.add_argument("overrides", nargs="*", metavar="key=value", help="short_side, crf, keyframes, shard_size")
     for step in steps.choices.values():
         step.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes (default: %(default)s)")
@@ -146,9 +147,11 @@ def _pack(arguments: argparse.Namespace) -> int:
     config = _settings(PackConfig, arguments.overrides)
     part, output = arguments.shard, arguments.output
     entries = _entries(arguments)
-    broken = write_pack(entries, output, config, part, arguments.reader, arguments.workers)
+    broken = write_pack(entries, output, config, part, arguments.reader, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with data.root={output}'}")
+    if broken:
+        print(f"{len(broken)} videos are left out; the same command with --retry packs their shards again")
     return _tell(dict(broken))
 
 

@@ -136,6 +136,38 @@ def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_pa
     assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad.path, "could not be packed")]
 
 
+def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list[VideoEntry], tmp_path: Path) -> None:
+    videos = []
+    for entry in entries[:5]:
+        path = tmp_path / Path(entry.path).name
+        path.write_bytes(Path(entry.path).read_bytes())
+        videos.append(replace(entry, path=str(path)))
+    lost = Path(videos[3].path)
+    whole = lost.read_bytes()
+    output, config = tmp_path / "pack", PackConfig(short_side=32, shard_size=2)
+
+    def pack(retry: bool, part: tuple[int, int] = (0, 1)) -> list[str]:
+        return [path for path, _ in write_pack(videos, output, config, part, progress=False, retry=retry)]
+
+    lost.unlink()
+    assert pack(retry=False) == pack(retry=False) == [str(lost)]
+    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert pack(retry=True) == [str(lost)]  # still not there
+    lost.write_bytes(whole)
+    with pytest.raises(DataError, match=r"\(sizes: .*--retry will do"):
+        pack(retry=False)
+    assert pack(retry=True, part=(0, 2)) == []  # another machine's shards, and it is a pack of these sizes now
+    with pytest.raises(DataError, match="holds another pack"):
+        write_pack(videos[:4], output, config, progress=False, retry=True)
+    assert pack(retry=True) == []
+    assert len(Pack(str(output)).entries) == 5
+    after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"pack.json", "shard-00001.tar", "shard-00001.jsonl"}
+    write_pack(videos, tmp_path / "at once", config, progress=False)
+    assert content(output) == content(tmp_path / "at once")
+
+
 def test_another_pack_is_not_written_over(entries: list[VideoEntry], packed: Path, tmp_path: Path) -> None:
     before = content(packed)
     with pytest.raises(DataError, match="holds another pack"):

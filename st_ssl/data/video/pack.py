@@ -54,13 +54,17 @@ def write_pack(
     reader: str = "auto",
     num_workers: int = 1,
     progress: bool = True,
+    retry: bool = False,
 ) -> list[tuple[str, str]]:
     """Pack ``entries`` into shards under ``output``; returns (path, reason) of those that could not be packed.
 
     ``part`` (i, N): only every N-th shard from the i-th on, for N machines at once. A shard that is there is not
     written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
-    version of the encoder). ``DataError`` where ``output`` holds another pack.
+    version of the encoder). ``retry``: those of its shards in which a video failed, or has another size by now, are
+    packed anew. ``DataError`` where ``output`` holds another pack.
     """
+    if retry:
+        _forget(entries, output, config, part)
     _claim(entries, output, config)
     cuts = [entries[at : at + config.shard_size] for at in range(0, len(entries), config.shard_size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
@@ -72,23 +76,56 @@ def write_pack(
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
-    digest = _digest(entries)
+    note = ". `sources` are the names, labels and splits of the videos; where only their `sizes` differ --retry will do"
+    claim_folder(output, PACK_FILE, _stamp(entries, config), "pack", note)
+
+
+def _stamp(entries: Sequence[VideoEntry], config: PackConfig) -> dict[str, Any]:
     num_shards = -(-len(entries) // config.shard_size)
-    mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": digest, "config": config.model_dump()}
-    note = ". `sources` are the names, sizes, labels and splits of the videos"
-    claim_folder(output, PACK_FILE, mine, "pack", note)
+    sources, sizes = _digests(entries)
+    mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
+    return {**mine, "config": config.model_dump()}
 
 
-def _digest(entries: Sequence[VideoEntry]) -> str:
-    """What is packed, whatever folder it is mounted in: names, sizes, segments, labels and splits."""
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(entry.path)) for entry in entries])
-    digest = hashlib.blake2b(digest_size=16)
-    for entry in entries:
-        size = os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
-        name = os.path.relpath(os.path.abspath(entry.path), root)
+def _forget(entries: Sequence[VideoEntry], output: Path, config: PackConfig, part: tuple[int, int]) -> None:
+    """Remove the lists of the shards that are to be packed anew, and then say of which sizes the pack now is."""
+    try:
+        found = json.loads((output / PACK_FILE).read_text(encoding="utf-8"))
+        mine = _stamp(entries, config)
+        if {**found, "sizes": mine["sizes"]} != mine:
+            return
+    except (OSError, ValueError, TypeError):
+        return  # nothing to try again, or another pack: claiming the folder tells
+    for number, first in enumerate(range(0, len(entries), config.shard_size)):
+        file = _list_file(output, number)
+        if number % part[1] == part[0] and file.exists():
+            rows = _read_list(str(file))
+            shard = entries[first : first + config.shard_size]
+            if any(row["error"] is not None or row["bytes"] != _size(e) for row, e in zip(rows, shard, strict=True)):
+                file.unlink()
+    if found != mine:
+        replace_text(output / PACK_FILE, json.dumps(mine, indent=2) + "\n")
+
+
+def _digests(entries: Sequence[VideoEntry]) -> tuple[str, str]:
+    """What is packed, whatever folder it is mounted in: one of names, segments, labels and splits, one of sizes."""
+    sources, sizes = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    for name, entry in zip(_names(entries), entries, strict=True):
         segment = (entry.start, entry.num_frames)
-        digest.update(repr((name, size, segment, entry.split, sorted(entry.labels.items()), entry.tags)).encode())
-    return digest.hexdigest()
+        sources.update(repr((name, segment, entry.split, sorted(entry.labels.items()), entry.tags)).encode())
+        sizes.update(repr(_size(entry)).encode())
+    return sources.hexdigest(), sizes.hexdigest()
+
+
+def _names(entries: Sequence[VideoEntry]) -> list[str]:
+    """The path of each video from the folder that all of them are in, however that folder was named."""
+    paths = [os.path.abspath(entry.path) for entry in entries]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, root) for path in paths]
+
+
+def _size(entry: VideoEntry) -> int:
+    return os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
 
 
 def _list_file(output: Path, number: int) -> Path:
@@ -117,6 +154,7 @@ def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackCon
         "labels": entry.labels,
         "tags": entry.tags,
         "source": entry.path,
+        "bytes": _size(entry),
     }
     try:
         content = _shrink(entry, config, reader)
