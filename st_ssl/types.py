@@ -27,7 +27,8 @@ class VideoEntry:
     """One row of a video source: where it is, to which split it belongs, and its labels by target name.
 
     Only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the labels of a
-    video that has any number of them; nothing uses them yet. ``source`` is where a packed video came from.
+    video that has any number of them; nothing uses them yet. ``source`` is the file that a packed video was, from
+    the folder that all of its pack were in.
     """
 
     path: str

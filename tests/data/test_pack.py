@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -131,9 +132,10 @@ def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_pa
     bad = VideoEntry(str(tmp_path / "bad.mp4"))
     broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
     assert [path for path, _ in broken] == [bad.path]
+    bad_name = os.path.relpath(bad.path, os.path.commonpath([tmp_path, entries[0].path]))
     assert [e.labels["number"] for e in Pack(str(tmp_path / "pack")).entries] == ["0", "1"]
     failed = verify_pack(str(tmp_path / "pack"), progress=False)
-    assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad.path, "could not be packed")]
+    assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
 
 
 def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list[VideoEntry], tmp_path: Path) -> None:
@@ -216,15 +218,19 @@ def test_changed_labels_and_splits_are_another_pack(entries: list[VideoEntry], p
 
 
 def test_the_same_videos_in_another_folder_are_the_same_pack(
-    entries: list[VideoEntry], packed: Path, tmp_path: Path
+    entries: list[VideoEntry], packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").symlink_to(Path(entries[0].path).parent)
     moved = [replace(e, path=str(tmp_path / "elsewhere" / Path(e.path).name)) for e in entries]
     assert write_pack(moved, packed, CONFIG, progress=False) == []
+    monkeypatch.chdir(tmp_path)
+    typed = [replace(e, path=f"./elsewhere/./{Path(e.path).name}") for e in entries]
+    assert write_pack(typed, tmp_path / "anew", CONFIG, progress=False) == []
+    assert content(tmp_path / "anew") == content(packed)
 
 
 def test_a_packed_video_knows_where_it_came_from(entries: list[VideoEntry], packed: Path) -> None:
-    assert [e.source for e in Pack(str(packed)).entries] == [e.path for e in entries]
+    assert [e.source for e in Pack(str(packed)).entries] == [Path(e.path).name for e in entries]
 
 
 def test_settings_that_a_pack_ignores_are_a_warning(packed: Path) -> None:

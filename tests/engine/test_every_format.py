@@ -90,7 +90,7 @@ def pretrain_and_probe(data: dict[str, object], root: Path, case: Case, output: 
     clips = collect_clips(trainer.source, Split(entries), {"label": classes}, config.input, 0)
     assert not clips.bad
     given = [None if code < 0 else classes[code] for code in clips.targets["label"]]
-    names = [(os.path.relpath(entry.source or entry.path, root), entry.start) for entry in clips.entries]
+    names = [(os.path.relpath(root / (entry.source or entry.path), root), entry.start) for entry in clips.entries]
     found = [
         (*name, entry.split, label, entry.tags) for name, entry, label in zip(names, clips.entries, given, strict=True)
     ]

@@ -1,8 +1,9 @@
 """Packs: videos made small and quick to cut clips from, in a few large files that also suit object storage.
 
 A pack is a folder (or a URL that fsspec understands) with ``pack.json``, and for each shard ``shard-00000.tar``, a
-plain tar of MP4 files, beside ``shard-00000.jsonl``, its list: a line for each video with its labels, where it came
-from, where it lies in the tar, its checksum, and the table of its frames. A video is read as one range of bytes.
+plain tar of MP4 files, beside ``shard-00000.jsonl``, its list: a line for each video with its labels, which file it
+was (from the folder that all of them were in), where it lies in the tar, its checksum, and the table of its frames. A
+video is read as one range of bytes.
 """
 
 from __future__ import annotations
@@ -60,19 +61,22 @@ def write_pack(
 
     ``part`` (i, N): only every N-th shard from the i-th on, for N machines at once. A shard that is there is not
     written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
-    version of the encoder). ``retry``: those of its shards in which a video failed, or has another size by now, are
-    packed anew. ``DataError`` where ``output`` holds another pack.
+    version of the encoder): videos are named by their path from the folder that all of them are in, wherever that is
+    mounted and however it was typed. ``retry``: those of its shards in which a video failed, or has another size by
+    now, are packed anew. ``DataError`` where ``output`` holds another pack.
     """
     if retry:
         _forget(entries, output, config, part)
     _claim(entries, output, config)
-    cuts = [entries[at : at + config.shard_size] for at in range(0, len(entries), config.shard_size)]
+    named = list(zip(_names(entries), entries, strict=True))
+    cuts = [named[at : at + config.shard_size] for at in range(0, len(named), config.shard_size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
     missing = [(number, cuts[number]) for number in mine if not _list_file(output, number).exists()]
     for _ in parallel_map(partial(_write_shard, output, config, reader), missing, num_workers, "shards", 0, progress):
         continue
+    videos = [entry for number in mine for _, entry in cuts[number]]
     rows = [row for number in mine for row in _read_list(str(_list_file(output, number)))]
-    return [(row["source"], row["error"]) for row in rows if row["error"] is not None]
+    return [(e.path, row["error"]) for e, row in zip(videos, rows, strict=True) if row["error"] is not None]
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
@@ -132,9 +136,11 @@ def _list_file(output: Path, number: int) -> Path:
     return output / f"shard-{number:05d}.jsonl"
 
 
-def _write_shard(output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[VideoEntry]]) -> None:
+def _write_shard(
+    output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[tuple[str, VideoEntry]]]
+) -> None:
     """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
-    number, entries = shard
+    number, videos = shard
     tar = output / f"shard-{number:05d}.tar"
     remove_unfinished(tar)  # one process writes a shard
     rows = []
@@ -142,31 +148,26 @@ def _write_shard(output: Path, config: PackConfig, reader: str, shard: tuple[int
         write_atomically(tar) as unfinished,
         tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for place, entry in enumerate(entries):
-            rows.append(_add(archive, f"{number:05d}-{place:06d}.mp4", entry, config, reader))
+        for place, (source, entry) in enumerate(videos):
+            name = f"{number:05d}-{place:06d}.mp4"
+            about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
+            made = _add(archive, name, entry, config, reader)
+            rows.append({**about, "source": source, "bytes": _size(entry), **made})
     replace_text(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": name,
-        "split": entry.split,
-        "labels": entry.labels,
-        "tags": entry.tags,
-        "source": entry.path,
-        "bytes": _size(entry),
-    }
     try:
         content = _shrink(entry, config, reader)
         table = PyAVReader(name, data=content).table
     except SampleError as error:
-        return {**row, "error": error.reason}
+        return {"error": error.reason}
     info = tarfile.TarInfo(name)
     info.size = len(content)
     offset = archive.offset + tarfile.BLOCKSIZE  # after the header of one block
     archive.addfile(info, io.BytesIO(content))
     place = {"offset": offset, "size": len(content), "crc32": zlib.crc32(content)}
-    return {**row, "error": None, **place, "table": table.to_json()}
+    return {"error": None, **place, "table": table.to_json()}
 
 
 def _shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
