@@ -142,7 +142,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.video.pack import PackConfig, write_pack
+    from st_ssl.data.video.packing import PackConfig, write_pack
 
     config = _settings(PackConfig, arguments.overrides)
     part, output = arguments.shard, arguments.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class DataSource(ABC):
         return max(FREE, self.max_bad_share * num_samples)
 
     @abstractmethod
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> Sequence[VideoEntry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
 
     @abstractmethod
@@ -113,6 +113,33 @@ class DataSource(ABC):
     @abstractmethod
     def collate(self, samples: list[Any]) -> Batch:
         """Samples of that data set to a batch."""
+
+
+class Chosen(Sequence[VideoEntry]):
+    """Those of ``entries`` at ``rows`` (sorted), none of which is made before it is asked for."""
+
+    def __init__(self, entries: Sequence[VideoEntry], rows: np.ndarray) -> None:
+        self._entries, self._rows = entries, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoEntry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+
+    def __getitem__(self, index: int | slice) -> VideoEntry | Chosen:
+        if isinstance(index, slice):
+            return Chosen(self._entries, self._rows[index])
+        return self._entries[int(self._rows[index])]
+
+
+def training_part(entries: Sequence[VideoEntry]) -> Sequence[VideoEntry]:
+    """Those of ``entries`` of the split "train"; all of them where there is none."""
+    rows = np.flatnonzero(np.fromiter((entry.split == "train" for entry in entries), bool, len(entries)))
+    return Chosen(entries, rows) if 0 < len(rows) < len(entries) else entries
 
 
 FREE = 5

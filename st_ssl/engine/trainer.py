@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from st_ssl import distributed
 from st_ssl.config import to_yaml
-from st_ssl.data.base import DATA, Batch, DataSource
+from st_ssl.data.base import DATA, Batch, DataSource, training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
@@ -45,7 +45,7 @@ class TrainingError(UserError):
     """Training went wrong in a way that more steps will not mend, such as a loss that is not finite."""
 
 
-def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, list[VideoEntry]]:
+def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequence[VideoEntry]]:
     """The data set and its training samples; the main process goes first, since it may have to write them."""
     source: DataSource = DATA.build(config.data)
     if not runtime.is_main:
@@ -53,7 +53,7 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, list[V
     entries = source.entries()
     if runtime.is_main:
         distributed.barrier()
-    return source, [entry for entry in entries if entry.split == "train"] or entries
+    return source, training_part(entries)
 
 
 def samples_digest(entries: Sequence[VideoEntry]) -> str:

@@ -28,9 +28,10 @@ class Sample:
 
 def _draw_batch(run: RunFolder) -> tuple[Batch, list[VideoEntry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
+    from st_ssl.data.base import training_part
     from st_ssl.random import keyed_rng
 
-    entries = [entry for entry in run.entries if entry.split == "train"] or run.entries
+    entries = training_part(run.entries)
     dataset = run.source.dataset(entries, run.method.views, run.config.seed)
     chosen = keyed_rng("report", len(entries)).permutation(len(entries))[: run.config.report.samples]
     batch = run.source.collate([dataset[0, int(i)] for i in sorted(chosen)])

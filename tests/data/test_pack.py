@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +18,12 @@ import torch
 from torchvision.transforms.v2.functional import resize
 
 from st_ssl.augment.video import centre_crop
+from st_ssl.data.base import training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.data.video.pack import Pack, PackConfig, verify_pack, write_pack
+from st_ssl.data.video.pack import Pack, verify_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.readers.pyav import PyAVReader
@@ -83,7 +87,7 @@ def test_several_machines_and_processes_write_the_same_bytes(
 KILLED = """
 import sys
 from pathlib import Path
-from st_ssl.data.video.pack import PackConfig, write_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.sources import read_source
 from st_ssl.types import VideoEntry
 entries = [VideoEntry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
@@ -245,6 +249,58 @@ def test_a_damaged_list_is_named(packed: Path, tmp_path: Path) -> None:
         (copy / name).write_bytes(data.replace(b'"crc32"', b'"crc"') if name == "shard-00001.jsonl" else data)
     with pytest.raises(DataError, match=r"shard-00001.jsonl: damaged: KeyError\('crc32'\)"):
         Pack(str(copy))
+
+
+def test_what_is_known_of_a_video_takes_little_room(packed: Path, tmp_path: Path) -> None:
+    videos, copies = 10, 2000
+    listed = [(packed / f"shard-{n:05d}.jsonl").read_text().splitlines() for n in range(3)]
+    rows = [json.loads(line) for shard in listed for line in shard]
+    rng = np.random.default_rng(0)
+    for at in range(copies):  # what a pack of other videos would say: other names, places and checksums
+        row = rows[at % videos] | {"name": f"00000-{at:06d}.mp4", "source": f"{rng.bytes(8).hex()}.mp4"}
+        place = {
+            "crc32": int(rng.integers(2**32)),
+            "size": int(rng.integers(10**6)),
+            "offset": int(rng.integers(10**9)),
+        }
+        rows.append(row | place)
+    (tmp_path / "shard-00000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[videos:]))
+    (tmp_path / "pack.json").write_text(json.dumps(json.loads((packed / "pack.json").read_text()) | {"shards": 1}))
+    tracemalloc.start()
+    pack = Pack(str(tmp_path))
+    gc.collect()
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(pack.entries) == copies
+    assert used < 200 * copies
+    for at in (0, 63, 64, 1999, 5):
+        entry, row = pack.entries[at], rows[videos + at]
+        assert (entry.source, entry.labels) == (row["source"], row["labels"])
+        video = pack.find(entry.path)
+        assert (video.offset, video.size, video.crc32) == (row["offset"], row["size"], row["crc32"])
+        assert video.table.to_json() == row["table"]
+    assert [entry.path for entry in pack.entries[-2:]] == [pack.entries[i].path for i in (1998, 1999)]
+    with pytest.raises(IndexError):
+        pack.entries[copies]
+
+
+def test_a_list_whose_rows_are_not_those_of_its_tar_is_named(packed: Path, tmp_path: Path) -> None:
+    for name, data in content(packed).items():
+        (tmp_path / name).write_bytes(data)
+    lines = (tmp_path / "shard-00001.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "shard-00001.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(DataError, match=r"shard-00001.jsonl: damaged: .*00001-000001.mp4 is not 00001-000000.mp4"):
+        Pack(str(tmp_path))
+
+
+def test_training_takes_its_part_of_a_pack(entries: list[VideoEntry], tmp_path: Path) -> None:
+    mixed = [replace(e, split="test" if i % 3 == 1 else "train") for i, e in enumerate(entries[:5])]
+    write_pack(mixed, tmp_path / "pack", CONFIG, progress=False)
+    part = training_part(Pack(str(tmp_path / "pack")).entries)
+    assert [e.labels["number"] for e in part] == ["0", "2", "3"]
+    assert [e.labels["number"] for e in part[1:]] == ["2", "3"]
+    tests = [e for e in mixed if e.split == "test"]
+    assert training_part(tests) is tests
 
 
 def test_storage_without_its_package_is_told() -> None:

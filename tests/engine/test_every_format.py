@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from st_ssl.data.video.dataset import VideoSource
-from st_ssl.data.video.pack import PackConfig, write_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.sources import FORMATS
 from st_ssl.engine.trainer import Trainer
 from st_ssl.transfer.features import Split, collect_clips

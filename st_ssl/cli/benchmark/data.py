@@ -19,7 +19,8 @@ from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.pack import PackConfig, is_pack, write_pack
+from st_ssl.data.video.pack import is_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews, stack_views
@@ -102,7 +103,7 @@ def _videos(root: str | None, folder: Path) -> list[VideoEntry]:
         entries = [] if is_pack(root) else VideoSource(VideoDataConfig(root=root)).entries()
         if not entries or any(os.path.isdir(entry.path) for entry in entries):
             raise ConfigError(f"--root {root}: expected video files (--packed SIDE makes a pack of them)")
-        return entries
+        return list(entries)
     paths = [_made(folder) / f"{number}.mp4" for number in range(NUM_MADE)]
     _made(folder).mkdir()
     for number, path in enumerate(paths):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,7 +87,7 @@ class VideoDataset(Watched, Dataset[VideoSample]):
     ) -> None:
         if not entries:
             raise DataError("no videos to read")
-        self.entries = list(entries)
+        self.entries = entries
         self.views = views
         self.seed = seed
         self.open_video = open_video
@@ -105,9 +105,10 @@ class VideoDataset(Watched, Dataset[VideoSample]):
                 bad.append(BadSample(self.entries[index].path, error.reason))
         return VideoSample(None, wanted, wanted, bad)
 
-    def _candidates(self, epoch: int, wanted: int) -> list[int]:
+    def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
+        yield wanted
         others = keyed_rng(self.seed, epoch, wanted, "replacement").permutation(len(self.entries))
-        return [wanted, *(int(i) for i in others if i != wanted)][: 1 + MAX_REPLACEMENTS]
+        yield from others[others != wanted][:MAX_REPLACEMENTS].tolist()
 
     def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
         entry = self.entries[index]
@@ -130,7 +131,7 @@ class VideoSource(DataSource):
         self.sample_timeout = config.sample_timeout
         self.library = _library(config)
 
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> Sequence[VideoEntry]:
         config = self.video
         if isinstance(self.library, Pack):
             return self.library.entries

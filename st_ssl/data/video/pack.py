@@ -8,177 +8,29 @@ video is read as one range of bytes.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
-import tarfile
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from pydantic import Field
-
-from st_ssl.config import Config
 from st_ssl.data.parallel import parallel_map
-from st_ssl.data.video.readers import VideoReader, open_video
+from st_ssl.data.video.readers import VideoReader
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
-from st_ssl.data.video.segment import segment_of
-from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
-from st_ssl.files import claim_folder, remove_unfinished, replace_text, write_atomically
 from st_ssl.types import VideoEntry
 
 PACK_FILE = "pack.json"
-_FORMAT = {"format": "st_ssl pack", "version": 1}
+PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
+_BLOCK = 32
 
 
-class PackConfig(Config):
-    """How videos are packed. ``short_side`` in pixels (smaller videos keep their size); ``crf``: quality of H.264, less
-    is better; ``keyframes``: frames from one key frame to the next; ``shard_size``: videos in a shard."""
-
-    short_side: int = Field(default=256, ge=16)
-    crf: int = Field(default=20, ge=0, le=51)
-    keyframes: int = Field(default=32, gt=0)
-    shard_size: int = Field(default=1000, gt=0)
-
-
-def write_pack(
-    entries: Sequence[VideoEntry],
-    output: Path,
-    config: PackConfig,
-    part: tuple[int, int] = (0, 1),
-    reader: str = "auto",
-    num_workers: int = 1,
-    progress: bool = True,
-    retry: bool = False,
-) -> list[tuple[str, str]]:
-    """Pack ``entries`` into shards under ``output``; returns (path, reason) of those that could not be packed.
-
-    ``part`` (i, N): only every N-th shard from the i-th on, for N machines at once. A shard that is there is not
-    written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
-    version of the encoder): videos are named by their path from the folder that all of them are in, wherever that is
-    mounted and however it was typed. ``retry``: those of its shards in which a video failed, or has another size by
-    now, are packed anew. ``DataError`` where ``output`` holds another pack.
-    """
-    if retry:
-        _forget(entries, output, config, part)
-    _claim(entries, output, config)
-    named = list(zip(_names(entries), entries, strict=True))
-    cuts = [named[at : at + config.shard_size] for at in range(0, len(named), config.shard_size)]
-    mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
-    missing = [(number, cuts[number]) for number in mine if not _list_file(output, number).exists()]
-    for _ in parallel_map(partial(_write_shard, output, config, reader), missing, num_workers, "shards", 0, progress):
-        continue
-    videos = [entry for number in mine for _, entry in cuts[number]]
-    rows = [row for number in mine for row in _read_list(str(_list_file(output, number)))]
-    return [(e.path, row["error"]) for e, row in zip(videos, rows, strict=True) if row["error"] is not None]
-
-
-def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
-    note = ". `sources` are the names, labels and splits of the videos; where only their `sizes` differ --retry will do"
-    claim_folder(output, PACK_FILE, _stamp(entries, config), "pack", note)
-
-
-def _stamp(entries: Sequence[VideoEntry], config: PackConfig) -> dict[str, Any]:
-    num_shards = -(-len(entries) // config.shard_size)
-    sources, sizes = _digests(entries)
-    mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
-    return {**mine, "config": config.model_dump()}
-
-
-def _forget(entries: Sequence[VideoEntry], output: Path, config: PackConfig, part: tuple[int, int]) -> None:
-    """Remove the lists of the shards that are to be packed anew, and then say of which sizes the pack now is."""
-    try:
-        found = json.loads((output / PACK_FILE).read_text(encoding="utf-8"))
-        mine = _stamp(entries, config)
-        if {**found, "sizes": mine["sizes"]} != mine:
-            return
-    except (OSError, ValueError, TypeError):
-        return  # nothing to try again, or another pack: claiming the folder tells
-    for number, first in enumerate(range(0, len(entries), config.shard_size)):
-        file = _list_file(output, number)
-        if number % part[1] == part[0] and file.exists():
-            rows = _read_list(str(file))
-            shard = entries[first : first + config.shard_size]
-            if any(row["error"] is not None or row["bytes"] != _size(e) for row, e in zip(rows, shard, strict=True)):
-                file.unlink()
-    if found != mine:
-        replace_text(output / PACK_FILE, json.dumps(mine, indent=2) + "\n")
-
-
-def _digests(entries: Sequence[VideoEntry]) -> tuple[str, str]:
-    """What is packed, whatever folder it is mounted in: one of names, segments, labels and splits, one of sizes."""
-    sources, sizes = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-    for name, entry in zip(_names(entries), entries, strict=True):
-        segment = (entry.start, entry.num_frames)
-        sources.update(repr((name, segment, entry.split, sorted(entry.labels.items()), entry.tags)).encode())
-        sizes.update(repr(_size(entry)).encode())
-    return sources.hexdigest(), sizes.hexdigest()
-
-
-def _names(entries: Sequence[VideoEntry]) -> list[str]:
-    """The path of each video from the folder that all of them are in, however that folder was named."""
-    paths = [os.path.abspath(entry.path) for entry in entries]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [os.path.relpath(path, root) for path in paths]
-
-
-def _size(entry: VideoEntry) -> int:
-    return os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
-
-
-def _list_file(output: Path, number: int) -> Path:
-    return output / f"shard-{number:05d}.jsonl"
-
-
-def _write_shard(
-    output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[tuple[str, VideoEntry]]]
-) -> None:
-    """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
-    number, videos = shard
-    tar = output / f"shard-{number:05d}.tar"
-    remove_unfinished(tar)  # one process writes a shard
-    rows = []
-    with (
-        write_atomically(tar) as unfinished,
-        tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-    ):
-        for place, (source, entry) in enumerate(videos):
-            name = f"{number:05d}-{place:06d}.mp4"
-            about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
-            made = _add(archive, name, entry, config, reader)
-            rows.append({**about, "source": source, "bytes": _size(entry), **made})
-    replace_text(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
-    try:
-        content = _shrink(entry, config, reader)
-        table = PyAVReader(name, data=content).table
-    except SampleError as error:
-        return {"error": error.reason}
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    offset = archive.offset + tarfile.BLOCKSIZE  # after the header of one block
-    archive.addfile(info, io.BytesIO(content))
-    place = {"offset": offset, "size": len(content), "crc32": zlib.crc32(content)}
-    return {"error": None, **place, "table": table.to_json()}
-
-
-def _shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
-    with segment_of(open_video(entry.path, reader), entry) as video:
-        meta = video.meta
-        scale = min(1.0, config.short_side / min(meta.width, meta.height))
-        size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))
-        frames = (frame for _, frame in video.frames(range(meta.num_frames)))
-        file = io.BytesIO()
-        encode(file, frames, meta.fps, (size[0], size[1]), config.crf, config.keyframes)
-    return file.getvalue()
+def packed_name(shard: int, place: int) -> str:
+    """The name in its tar of the video at ``place`` of a shard."""
+    return f"{shard:05d}-{place:06d}.mp4"
 
 
 @dataclass(frozen=True)
@@ -192,11 +44,62 @@ class PackedVideo:
     table: FrameTable
 
 
+class Rows:
+    """Rows of JSON in little room: their text, compressed in blocks; a row is read anew whenever it is asked for."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._rest: list[bytes] = []
+        self._seen: tuple[int, list[bytes]] = (-1, [])
+
+    def __len__(self) -> int:
+        return _BLOCK * len(self._blocks) + len(self._rest)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One more row, at the end."""
+        self._rest.append(json.dumps(row, separators=(",", ":")).encode())
+        if len(self._rest) == _BLOCK:
+            self._blocks.append(zlib.compress(b"\n".join(self._rest)))
+            self._rest = []
+
+    def __getitem__(self, at: int) -> Any:
+        block, line = divmod(at, _BLOCK)
+        if block == len(self._blocks):
+            return json.loads(self._rest[line])
+        seen, lines = self._seen
+        if seen != block:
+            lines = zlib.decompress(self._blocks[block]).split(b"\n")
+            self._seen = block, lines
+        return json.loads(lines[line])
+
+
+class PackedEntries(Sequence[VideoEntry]):
+    """The videos of a pack, each made when it is asked for: ``chosen`` has their numbers in ``rows``."""
+
+    def __init__(self, root: str, rows: Rows, chosen: array[int]) -> None:
+        self._root, self._rows, self._chosen = root, rows, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoEntry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PackedEntries: ...
+
+    def __getitem__(self, index: int | slice) -> VideoEntry | PackedEntries:
+        if isinstance(index, slice):
+            return PackedEntries(self._root, self._rows, self._chosen[index])
+        return _entry(self._root, self._rows[self._chosen[index]])
+
+
 class Pack:
     """A pack to read from: ``entries`` are its videos, ``open`` opens one of them by its ``entry.path``.
 
     ``root`` is a folder or a URL (``s3://…``, with the fsspec package for it installed). Videos that could not be
-    packed are left out, and are in ``failed`` as (path, reason). ``DataError`` where the pack is incomplete or not one.
+    packed are left out, and are in ``failed`` as (path, reason). What is known of a million videos is held in less than
+    200 MB. ``DataError`` where the pack is incomplete or not one.
     """
 
     def __init__(self, root: str) -> None:
@@ -204,42 +107,64 @@ class Pack:
         stamp = f"{self.root}/{PACK_FILE}"
         try:
             settings = json.loads(_read(stamp))
-            if {key: settings.get(key) for key in _FORMAT} != _FORMAT:
-                raise ValueError(f"expected {_FORMAT}")
+            if {key: settings.get(key) for key in PACK_FORMAT} != PACK_FORMAT:
+                raise ValueError(f"expected {PACK_FORMAT}")
             num_shards = int(settings["shards"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
-        self.entries: list[VideoEntry] = []
         self.failed: list[tuple[str, str]] = []
-        self.videos: dict[str, PackedVideo] = {}
+        self._rows = Rows()
+        self._starts: list[int] = []
+        chosen = array("l")
         for number in range(num_shards):
-            self._add_shard(f"{self.root}/shard-{number:05d}", number, num_shards)
+            self._add_shard(number, num_shards, chosen)
+        self.entries = PackedEntries(self.root, self._rows, chosen)
 
-    def _add_shard(self, shard: str, number: int, num_shards: int) -> None:
+    def _add_shard(self, number: int, num_shards: int, chosen: array[int]) -> None:
+        file = f"{_shard_path(self.root, number)}.jsonl"
         try:
-            rows = _read_list(f"{shard}.jsonl")
+            rows = read_list(file)
         except OSError as error:
             why = f"shard {number} of {num_shards} is missing: run `prepare.py pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
+        self._starts.append(len(self._rows))
         try:
-            for row in rows:
-                self._add_row(shard, row)
+            for place, row in enumerate(rows):
+                if row["error"] is not None:
+                    self.failed.append((row["source"], f"could not be packed: {row['error']}"))
+                else:
+                    if row["name"] != packed_name(number, place):
+                        raise ValueError(f"{row['name']} is not {packed_name(number, place)}")
+                    _place(file, row)
+                    _entry(self.root, row)
+                    chosen.append(len(self._rows))
+                self._rows.append(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{shard}.jsonl: damaged: {error!r}; remove it and pack again") from error
+            raise DataError(f"{file}: damaged: {error!r}; remove it and pack again") from error
 
-    def _add_row(self, shard: str, row: dict[str, Any]) -> None:
-        if row["error"] is not None:
-            self.failed.append((row["source"], f"could not be packed: {row['error']}"))
-            return
-        path = f"{shard}.tar/{row['name']}"
-        table = FrameTable.from_json(row["table"])
-        self.videos[path] = PackedVideo(f"{shard}.tar", row["offset"], row["size"], row["crc32"], table)
-        entry = VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
-        self.entries.append(entry)
+    def find(self, path: str) -> PackedVideo:
+        """Where one of ``entries`` lies, by its path."""
+        shard, name = path.rsplit("/", 1)
+        number, place = name.removesuffix(".mp4").split("-")
+        return _place(shard, self._rows[self._starts[int(number)] + int(place)])
 
     def open(self, path: str) -> VideoReader:
         """The video of one of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
-        return open_packed(path, self.videos[path])
+        return open_packed(path, self.find(path))
+
+
+def _shard_path(root: str, number: int) -> str:
+    return f"{root}/shard-{number:05d}"
+
+
+def _entry(root: str, row: dict[str, Any]) -> VideoEntry:
+    path = f"{_shard_path(root, int(row['name'].partition('-')[0]))}.tar/{row['name']}"
+    return VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
+
+
+def _place(shard: str, row: dict[str, Any]) -> PackedVideo:
+    table = FrameTable.from_json(row["table"])
+    return PackedVideo(shard, int(row["offset"]), int(row["size"]), int(row["crc32"]), table)
 
 
 def open_packed(path: str, video: PackedVideo) -> VideoReader:
@@ -277,7 +202,8 @@ def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
         return file.read(-1 if size is None else size)
 
 
-def _read_list(file: str) -> list[dict[str, Any]]:
+def read_list(file: str) -> list[dict[str, Any]]:
+    """The rows of the list of a shard; ``DataError`` with file and line where one is damaged."""
     rows = []
     for number, line in enumerate(_read(file).decode().splitlines(), 1):
         try:
@@ -291,9 +217,8 @@ def verify_pack(root: str, num_workers: int = 1, progress: bool = True) -> list[
     """Read every video of a pack, compare its bytes with what was packed and decode all its frames; returns (path,
     reason) of those that fail, and of those that could not be packed."""
     pack = Pack(root)
-    results = parallel_map(
-        _verify, list(pack.videos.items()), num_workers, "videos", 0, progress, lambda item: (item[0], "crashed")
-    )
+    items = [(entry.path, pack.find(entry.path)) for entry in pack.entries]
+    results = parallel_map(_verify, items, num_workers, "videos", 0, progress, lambda item: (item[0], "crashed"))
     return sorted([*pack.failed, *(result for result in results if result is not None)])
 
 
