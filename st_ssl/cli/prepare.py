@@ -133,9 +133,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.video.index import decode, survey
     from st_ssl.data.video.pack import is_pack, verify_pack
 
-    if is_pack(arguments.root):
-        return _tell(dict(verify_pack(arguments.root, arguments.workers)))
     file = arguments.output or Path("verified.jsonl")
+    if is_pack(arguments.root):
+        broken = dict(verify_pack(arguments.root, file, arguments.workers))
+        print(f"{file}: what was found of every video")
+        return _tell(broken)
     records = survey(_entries(arguments), file, decode, arguments.reader, arguments.workers)
     print(f"{file}: {len(records)} videos decoded")
     return _tell({path: record.error for path, record in records.items() if record.error is not None})

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -21,31 +21,34 @@ _PR_SET_PDEATHSIG = 1
 
 def parallel_map(
     work: Callable[[T], R],
-    items: Sequence[T],
+    items: Iterable[T],
     num_workers: int,
     title: str,
     done: int = 0,
     progress: bool = True,
     crashed: Callable[[T], R] | None = None,
+    count: int | None = None,
 ) -> Iterator[R]:
     """``work`` of each item, in the order in which they are finished, with a progress bar called ``title``.
 
-    ``num_workers`` processes are spawned; 0 or 1 stays in this one. ``done``: how many were finished before. An error
-    of ``work`` is raised here, and what has not begun is not begun any more. An item that ends its process is tried
+    ``num_workers`` processes are spawned; 0 or 1 stays in this one. ``done``: how many were finished before;
+    ``count``: how many ``items`` there are, where they are made only as they are needed and have no length. An error of
+    ``work`` is raised here, and what has not begun is not begun any more. An item that ends its process is tried
     again alone; if it does so again its result is ``crashed(item)``, where that is given.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(title, total=done + len(items), completed=done)
+        count = count if count is not None or not isinstance(items, Sized) else len(items)
+        task = bar.add_task(title, total=None if count is None else done + count, completed=done)
         for result in map(work, items) if num_workers <= 1 else _spread(work, items, num_workers, crashed):
             bar.advance(task)
             yield result
 
 
 def _spread(
-    work: Callable[[T], R], items: Sequence[T], num_workers: int, crashed: Callable[[T], R] | None
+    work: Callable[[T], R], items: Iterable[T], num_workers: int, crashed: Callable[[T], R] | None
 ) -> Iterator[R]:
     rest = iter(items)
     while suspects := (yield from _until_broken(work, rest, num_workers)):

@@ -12,11 +12,12 @@ import json
 import os
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, overload
 
-from st_ssl.data.parallel import parallel_map
+from st_ssl.data.video.index import Job, Record, take_down
 from st_ssl.data.video.readers import VideoReader
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
@@ -186,20 +187,25 @@ def is_pack(root: str) -> bool:
 def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
     """``size`` bytes from ``offset`` of a file or of what a URL names, all where ``size`` is None."""
     if "://" in path:
-        import fsspec
-
-        try:
-            system, name = fsspec.core.url_to_fs(path)
-            return bytes(system.cat_file(name, start=offset, end=None if size is None else offset + size))
-        except ImportError as error:
-            raise DataError(f"{path}: {error}") from error  # it says which package reads such URLs
-        except OSError:
-            raise
-        except Exception as error:  # each kind of storage has errors of its own
-            raise OSError(f"{path}: {error!r}") from error
+        end = None if size is None else offset + size
+        return bytes(_ask(path, lambda system, name: system.cat_file(name, start=offset, end=end)))
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(-1 if size is None else size)
+
+
+def _ask(path: str, question: Callable[[Any, str], Any]) -> Any:
+    """The answer of the storage that a URL names; ``OSError`` where it has none."""
+    import fsspec
+
+    try:
+        return question(*fsspec.core.url_to_fs(path))
+    except ImportError as error:
+        raise DataError(f"{path}: {error}") from error  # it says which package reads such URLs
+    except OSError:
+        raise
+    except Exception as error:  # each kind of storage has errors of its own
+        raise OSError(f"{path}: {error!r}") from error
 
 
 def read_list(file: str) -> list[dict[str, Any]]:
@@ -213,21 +219,58 @@ def read_list(file: str) -> list[dict[str, Any]]:
     return rows
 
 
-def verify_pack(root: str, num_workers: int = 1, progress: bool = True) -> list[tuple[str, str]]:
+def verify_pack(root: str, file: Path, num_workers: int = 1, progress: bool = True) -> list[tuple[str, str]]:
     """Read every video of a pack, compare its bytes with what was packed and decode all its frames; returns (path,
-    reason) of those that fail, and of those that could not be packed."""
-    pack = Pack(root)
-    items = [(entry.path, pack.find(entry.path)) for entry in pack.entries]
-    results = parallel_map(_verify, items, num_workers, "videos", 0, progress, lambda item: (item[0], "crashed"))
-    return sorted([*pack.failed, *(result for result in results if result is not None)])
+    reason) of those that fail, and of those that could not be packed.
+
+    What was found is kept in ``file``, an index, as it comes: taken up where it was stopped, only those are read again
+    that failed, or whose shard has another size or time of change.
+    """
+    pack = Pack(root if "://" in root else os.path.abspath(root))
+    states: dict[str, tuple[int, int]] = {}
+
+    def state(path: str) -> tuple[int, int]:
+        shard = path.rpartition("/")[0]
+        if shard not in states:
+            states[shard] = _state(shard)
+        return states[shard]
+
+    def fits(path: str, record: Record) -> bool:
+        return record.error is None and (record.size, record.mtime_ns) == state(path)
+
+    job = Job(_verify, lambda path: (path, pack.find(path), state(path)), _crashed, fits)
+    records = take_down([entry.path for entry in pack.entries], file, "verify pack", job, num_workers, progress)
+    broken = [(path, record.error) for path, record in records.items() if record.error is not None]
+    return sorted([*pack.failed, *broken])
 
 
-def _verify(item: tuple[str, PackedVideo]) -> tuple[str, str] | None:
-    path = item[0]
+_Item = tuple[str, PackedVideo, tuple[int, int]]
+
+
+def _verify(item: _Item) -> tuple[str, Record]:
+    path, place, state = item
     try:
-        with open_packed(*item) as video:
+        with open_packed(path, place) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:
-        return path, error.reason
-    return None
+        return path, Record(*state, None, error.reason)
+    return path, Record(*state, None)
+
+
+def _crashed(item: _Item) -> tuple[str, Record]:
+    return item[0], Record(*item[2], None, "the decoder crashed on it")
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change of a file, or for a URL a number for what its storage says of versions; zeros
+    where there is none."""
+    try:
+        if "://" not in path:
+            status = os.stat(path)
+            return status.st_size, status.st_mtime_ns
+        about = _ask(path, lambda system, name: system.info(name))
+    except OSError:
+        return 0, 0
+    version = [str(about.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated")]
+    return int(about.get("size") or 0), zlib.crc32("\n".join(version).encode())
