@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -29,12 +29,15 @@ class BadSample:
 @dataclass
 class Batch:
     """``views`` one per view of the method; ``indices`` int64 [B] the samples used, ``wanted`` [B] those of the order
-    (they differ where a broken sample was replaced); ``bad`` what was found broken. No views: nothing was usable."""
+    (they differ where a broken sample was replaced); ``bad`` what was found broken; ``metadata`` float64 [B, k] what
+    the files of the samples used say of themselves without their content (a video: width, height, frames per second and
+    number of frames), a trivial baseline for probes. No views: nothing was usable."""
 
     views: list[RawView]
     indices: Tensor
     wanted: Tensor
     bad: list[BadSample]
+    metadata: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.float64))
 
     def to(self, device: torch.device) -> Batch:
         """Pixels and masks on ``device``; augmentation parameters stay on the CPU, where decisions are taken."""
@@ -42,7 +45,7 @@ class Batch:
             return self
         moved = self._map(lambda t: t.to(device, non_blocking=True))
         views = [replace(new, params=old.params) for new, old in zip(moved.views, self.views, strict=True)]
-        return replace(moved, views=views)
+        return replace(moved, views=views, metadata=self.metadata)
 
     def pin_memory(self) -> Batch:
         """Called by the loader, for copies that overlap with work."""
@@ -55,7 +58,9 @@ class Batch:
         return [self._map(lambda t, i=i: t[i * size : (i + 1) * size]) for i in range(parts)]
 
     def _map(self, fn: _TensorMap) -> Batch:
-        return Batch([_map_view(v, fn) for v in self.views], fn(self.indices), fn(self.wanted), self.bad)
+        return Batch(
+            [_map_view(v, fn) for v in self.views], fn(self.indices), fn(self.wanted), self.bad, fn(self.metadata)
+        )
 
 
 class _TensorMap(Protocol):
@@ -105,10 +110,6 @@ class DataSource(ABC):
     @abstractmethod
     def dataset(self, entries: Sequence[VideoEntry], views: Any, seed: Key = 0) -> Dataset[Any]:
         """The samples behind (pass, index) keys, seen as ``views`` declares."""
-
-    @abstractmethod
-    def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
-        """What the files say of themselves without their content, float64 [N, k]: a trivial baseline for probes."""
 
     @abstractmethod
     def collate(self, samples: list[Any]) -> Batch:

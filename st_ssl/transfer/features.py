@@ -112,6 +112,7 @@ def collect_clips(
     keys = [[(0, i)] for i in range(len(split.entries))]  # one by one: a broken video takes no other with it
     used: list[int] = []
     parts: list[RawView] = []
+    metadata: list[np.ndarray] = []
     bad: list[BadSample] = []
     max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
     workers, timeout = source.num_workers, source.sample_timeout
@@ -120,12 +121,14 @@ def collect_clips(
         if batch.views and batch.indices.equal(batch.wanted):
             used += batch.indices.tolist()
             parts += [copied(view) for view in batch.views]
+            metadata.append(batch.metadata.numpy().copy())
         progress(len(batch.wanted))
     if not used:
         raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
-    return ClipSet(entries, concatenate(parts), targets, source.metadata(entries), list(dict.fromkeys(bad)), num_clips)
+    found = list(dict.fromkeys(bad))
+    return ClipSet(entries, concatenate(parts), targets, np.concatenate(metadata), found, num_clips)
 
 
 def centred_views(

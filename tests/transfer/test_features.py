@@ -10,6 +10,8 @@ import torch
 
 from st_ssl.data.base import BadSample
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
+from st_ssl.data.video.index import Library
+from st_ssl.data.video.readers import VideoReader
 from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import DataError
 from st_ssl.transfer.features import (
@@ -131,6 +133,25 @@ def test_clips_of_all_videos(dataset: Path) -> None:
     long = np.array([e.labels["length"] == "long" for e in train.entries])
     np.testing.assert_array_equal(train.metadata, np.c_[np.tile([32, 24, 25], (16, 1)), np.where(long, 18, 12)])
     assert train.bad == []
+
+
+def test_each_file_is_opened_once_and_never_outside_the_workers(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, opened = os.getpid(), tmp_path / "opened"
+    real = Library.open
+
+    def noted(library: Library, path: str) -> VideoReader:
+        assert os.getpid() != pid, "nothing protects this process from a file that hangs"
+        with opened.open("a") as file:
+            file.write(f"{path}\n")
+        return real(library, path)
+
+    monkeypatch.setattr(Library, "open", noted)
+    source = VideoSource(VideoDataConfig(root=str(dataset), num_workers=2))
+    clips = collect_clips(source, Split(source.entries()), {}, INPUT, 0)
+    assert len(clips.metadata) == 24
+    assert sorted(opened.read_text().split()) == sorted(entry.path for entry in clips.entries)
 
 
 def test_the_moment_of_a_clip_is_a_draw_of_the_seed(dataset: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch.utils.data import Dataset
@@ -28,7 +27,7 @@ from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
 from st_ssl.random import Key, keyed_rng, keyed_seed
-from st_ssl.types import VideoEntry
+from st_ssl.types import VideoEntry, VideoMeta
 
 MAX_REPLACEMENTS = 10
 
@@ -63,9 +62,11 @@ class VideoDataConfig(Config):
 
 @dataclass
 class VideoSample:
-    """The views of one video (none if it and all its replacements were broken), and what was found broken."""
+    """The views of one video (none if it and all its replacements were broken), what its file says of itself, and what
+    was found broken."""
 
     views: list[CutView] | None
+    meta: VideoMeta | None
     index: int
     wanted: int
     bad: list[BadSample]
@@ -100,22 +101,22 @@ class VideoDataset(Watched, Dataset[VideoSample]):
         bad: list[BadSample] = []
         for index in self._candidates(epoch, wanted):
             try:
-                return VideoSample(self._cut(epoch, wanted, index), index, wanted, bad)
+                return VideoSample(*self._cut(epoch, wanted, index), index, wanted, bad)
             except SampleError as error:
                 bad.append(BadSample(self.entries[index].path, error.reason))
-        return VideoSample(None, wanted, wanted, bad)
+        return VideoSample(None, None, wanted, wanted, bad)
 
     def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
         yield wanted
         others = keyed_rng(self.seed, epoch, wanted, "replacement").permutation(len(self.entries))
         yield from others[others != wanted][:MAX_REPLACEMENTS].tolist()
 
-    def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
+    def _cut(self, epoch: int, wanted: int, index: int) -> tuple[list[CutView], VideoMeta]:
         entry = self.entries[index]
         with self.working_on(index), segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
-            return self.views.cut(reader, (self.seed, epoch, wanted))
+            return self.views.cut(reader, (self.seed, epoch, wanted)), reader.meta
 
 
 @DATA.register(VideoDataConfig)
@@ -149,14 +150,6 @@ class VideoSource(DataSource):
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.library.open)
 
-    def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
-        """Width, height, frames per second and number of frames of each video."""
-        rows = []
-        for entry in entries:
-            with segment_of(self.library.open(entry.path), entry) as reader:
-                rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
-        return np.array(rows, dtype=np.float64)
-
     def collate(self, samples: list[VideoSample]) -> Batch:
         return collate(samples)
 
@@ -183,9 +176,11 @@ def _library(config: VideoDataConfig) -> Library | Pack:
 def collate(samples: list[VideoSample]) -> Batch:
     """Samples to a batch; without views where one of them had no usable replacement."""
     cuts = [sample.views for sample in samples if sample.views is not None]
+    metas = [(meta.width, meta.height, meta.fps, meta.num_frames) for sample in samples if (meta := sample.meta)]
     return Batch(
         views=stack_views(cuts) if len(cuts) == len(samples) else [],
         indices=torch.tensor([sample.index for sample in samples]),
         wanted=torch.tensor([sample.wanted for sample in samples]),
         bad=list(dict.fromkeys(bad for sample in samples for bad in sample.bad)),
+        metadata=torch.tensor(metas, dtype=torch.float64).view(-1, 4),
     )
