@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_ssl.cli import Parser
+
 if TYPE_CHECKING:
     from st_ssl.config import Config
     from st_ssl.types import VideoEntry
@@ -21,7 +23,7 @@ EXAMPLES = """examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Make data ready. Every step can be stopped and started again; what is done is not done twice.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,14 +45,15 @@ def _arguments() -> argparse.Namespace:
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()
     takes = "overrides" in arguments
+    step = steps.choices[arguments.step]
     if unknown := [text for text in rest if not takes or text.startswith("-") or "=" not in text]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        step.refuse(unknown)
     if takes:
         arguments.overrides += rest
     if arguments.step == "pack":
-        arguments.shard = _shard(parser, arguments.shard)
+        arguments.shard = _shard(step, arguments.shard)
         if arguments.output is None:
-            parser.error("pack needs --output FOLDER")
+            step.error("pack needs --output FOLDER")
     return arguments
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_ssl.cli import Parser
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +29,7 @@ examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Measure what pretrained encoders learned.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +38,7 @@ def _arguments() -> argparse.Namespace:
         "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes (default: probe.json in the first run)")
-    return parser.parse_intermixed_args()  # key=value may stand behind an option
+    return parser.parse()
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from st_ssl.cli import Parser
+
 EPILOG = """\
 visible   a training step of the video transformer on the visible tokens alone, against the same fed all of them
 data      clips a second from video files to normalised tensors, against decoding alone
@@ -23,7 +25,7 @@ examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Measure speed as ratios: every figure is a median over runs that alternate.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -51,7 +53,10 @@ def _arguments() -> argparse.Namespace:
     data.add_argument("--peer", action="append", default=[], help="pytorchvideo, or videomae=CHECKOUT")
     data.add_argument("--table", action="store_true", help="five lines in one run: 112², 224², two clips, two packs")
     memory.add_argument("--samples", type=_count, default=10_000, help="how many (default: %(default)s)")
-    return parser.parse_args()
+    arguments, unknown = parser.parse_known_args()
+    if unknown:
+        whats.choices[arguments.what].refuse(unknown)
+    return arguments
 
 
 def _count(text: str) -> int:
