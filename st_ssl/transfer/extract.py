@@ -71,7 +71,8 @@ def extract(
     - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features, where asked for
       (with ``format: safetensors`` both are tensors in ``features.safetensors``)
     - ``index.jsonl`` a line for each row: row, path, split, labels, and the frames [clips][T] of the file looked at;
-      for a part of a video also its start and num_frames (null: up to the end)
+      for a part of a video also its start and num_frames (null: up to the end), for one of several labels its tags,
+      for one of a pack its source, the file that was packed
     - ``bad_samples.jsonl`` the videos that could not be used and have no row, if any
     - ``extract.json`` the settings: with other ones the work is not gone on with
 
@@ -274,7 +275,11 @@ def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry]) ->
             entry = entries[index]
             whole = (entry.start, entry.num_frames) == (0, None)
             place = {} if whole else {"start": entry.start, "num_frames": entry.num_frames}
-            about = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
+            about: dict[str, Any] = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
+            if entry.tags:
+                about["tags"] = entry.tags
+            if entry.source:
+                about["source"] = entry.source
             yield _line(about | place | {"frames": (frames + entry.start).tolist()})
             row += 1
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import ConfigError, DataError, UserError
 from st_ssl.transfer import extract as module
@@ -302,6 +303,21 @@ def test_parts_of_videos_are_told_apart_and_noticed(run: Path, tmp_path: Path) -
     listing.write_text("a.mp4 0 20\na.mp4 20 30\n")
     with pytest.raises(ConfigError, match=r"(?s)holds features made with other settings.*list: "):
         extract(run, config, tmp_path / "out", CPU)
+
+
+def test_rows_of_a_pack_name_the_videos_that_were_packed(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw" / "a").mkdir(parents=True)
+    paths = [tmp_path / "raw" / name for name in ("a/x.mp4", "y.mp4")]
+    for path in paths:
+        write_clip(path, 50, 12)
+    entries = [VideoEntry(str(paths[0]), labels={"n": "0"}, tags=("wet", "cold")), VideoEntry(str(paths[1]))]
+    write_pack(entries, tmp_path / "pack", PackConfig(short_side=16), progress=False)
+    extract(run, config_of(tmp_path / "pack"), tmp_path / "out", CPU)
+    first, second = rows_of(tmp_path / "out")
+    assert (first["source"], first["tags"], first["labels"]) == ("a/x.mp4", ["wet", "cold"], {"n": "0"})
+    assert first["path"] == f"{tmp_path}/pack/shard-00000.tar/00000-000000.mp4"
+    assert second["source"] == "y.mp4"
+    assert "tags" not in second
 
 
 @pytest.mark.parametrize("change", [{"start": 1}, {"num_frames": 9}, {"labels": {"x": "2"}}, {"tags": ("t",)}])
