@@ -23,7 +23,7 @@ from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.readers.torchcodec import TorchCodecReader
 from st_ssl.errors import MissingDependencyError, MissingLibraryError, SampleError
 from st_ssl.types import VideoEntry
-from tests.data.test_readers import KINDS, REAL, REAL_FILES, number, skip_without, write_video
+from tests.data.made import KINDS, REAL, REAL_FILES, number, skip_without, write_video
 
 av = pytest.importorskip("av")
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from st_ssl.data.video.readers import open_video
 from st_ssl.errors import SampleError
-from tests.data.test_readers import REAL, skip_without
+from tests.data.made import REAL, skip_without
 
 pytest.importorskip("av")
 
