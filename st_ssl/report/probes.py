@@ -98,6 +98,7 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
     kinds, chance = list(target["probes"]), target["chance"]
 
     def paint(axis: Any) -> None:
+        """A row for each probe: mean ± standard deviation in per cent of all who were probed, a line at chance."""
         axis.axvline(chance, color=INK, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
         for y, kind in enumerate(kinds):
             probes = target["probes"][kind]

@@ -133,6 +133,8 @@ class VideoSource(DataSource):
         self.library = _library(config)
 
     def entries(self) -> Sequence[VideoEntry]:
+        """All videos of all splits, in a fixed order; the planted ones are written first if they are not there. Raises
+        ``DataError`` or ``ConfigError`` where ``root`` and ``list`` cannot be used: see ``read_source``."""
         config = self.video
         if isinstance(self.library, Pack):
             return self.library.entries
