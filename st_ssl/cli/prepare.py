@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
   python tools/prepare.py pack data/kinetics --output packed short_side=256
   python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
+  python tools/prepare.py pack data/kinetics --output packed --retry         # shards in which videos failed, again
   python tools/pretrain.py CONFIG data.root=packed"""
 
 
