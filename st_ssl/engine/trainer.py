@@ -259,9 +259,8 @@ class Trainer:
             "broken": len(self._quarantine.known),
         }
         log.write({"step": self.step, "epoch": self.step / self.steps_per_epoch, **row, **gauge, **timing})
-        progress.update(
-            self.step, f"loss {row['loss']:.4f}  {rate:.0f} clips/s  {clock.waited / elapsed:.0%} waiting for data"
-        )
+        speed = f"{rate:.0f} {self.source.unit}/s  {clock.waited / elapsed:.0%} waiting for data"
+        progress.update(self.step, f"loss {row['loss']:.4f}  {speed}")
 
     # ---------------------------------------------------------------- state
 
@@ -336,7 +335,7 @@ class Trainer:
             before = time.monotonic()
             loss = self._update(batch)[0]["loss"]
             rates.append(waited + time.monotonic() - before)
-            shapes = [tuple(view.frames.shape) for view in batch.views]
+            shapes = [str(view) for view in batch.views]
         seconds = min(rates)
         memory = (
             torch.cuda.max_memory_allocated(self.runtime.device)
@@ -344,13 +343,13 @@ class Trainer:
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
         return {
-            "views (B, T, H, W, C)": " and ".join(str(shape) for shape in shapes),
+            "views": " and ".join(shapes),
             "encoder parameters": f"{count_parameters(self.method.encoder):,}",
             "method parameters": f"{count_parameters(self.method):,}",
             "samples": f"{len(self.entries):,} ({len(self._quarantine.known)} found broken)",
             "first losses": f"{loss:.4f}",
             "memory": f"{memory / 2**30:.2f} GiB",
-            "clips/s": f"{self.batch_size * self.method.views.num_views / seconds:.1f}",
+            f"{self.source.unit}/s": f"{self.batch_size * self.method.views.num_views / seconds:.1f}",
             "steps": f"{self.total_steps:,} ({self.config.engine.epochs} epochs of {self.steps_per_epoch})",
             "time for the run": f"{seconds * self.total_steps / 60:.1f} min",
         }

@@ -13,7 +13,7 @@ from st_ssl.report.retrieval import RetrievalTable, retrieval_table
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
 
-_MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "pixels": ("x", INK), "metadata": ("|", INK)}
+_MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "raw": ("x", INK), "metadata": ("|", INK)}
 KINDS = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
 
 

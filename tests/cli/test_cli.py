@@ -226,7 +226,7 @@ def test_a_dry_run_tells_the_costs_and_writes_nothing(config: Path, tmp_path: Pa
     assert code == 0, err
     assert sorted(tmp_path.rglob("*")) == before
     for line in (
-        "views (B, T, H, W, C)", "(4, 4, 32, 32, 3) and (4, 4, 32, 32, 3)", "encoder parameters", "method parameters",
+        "views", "(4, 4, 32, 32, 3) (B, T, H, W, C) and", "encoder parameters", "method parameters",
         "memory", "GiB", "clips/s", "12 (4 epochs of 3)", "time for the run", "min",
     ):  # fmt: skip
         assert line in out, line

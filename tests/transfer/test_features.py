@@ -12,6 +12,7 @@ from st_ssl.data.base import BadSample
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.data.video.index import Library
 from st_ssl.data.video.readers import VideoReader
+from st_ssl.data.video.views import shrunken_pixels
 from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import DataError
 from st_ssl.transfer.features import (
@@ -21,7 +22,6 @@ from st_ssl.transfer.features import (
     classes_of,
     collect_clips,
     encode,
-    shrunken_pixels,
     split_entries,
 )
 from st_ssl.types import VideoEntry
@@ -220,7 +220,7 @@ def test_features_are_those_of_the_encoder_for_any_batch_size(dataset: Path, tmp
 
 def test_shrunken_pixels(dataset: Path) -> None:
     clips, _ = clips_of(dataset)
-    pixels = shrunken_pixels(clips, frames=2, size=1)
+    pixels = shrunken_pixels(clips.raw, frames=2, size=1)
     assert pixels.shape == (16, 2 * 3)
     frames = clips.raw.frames.double().numpy() / 255
     expected = frames.reshape(16, 2, 2, 16 * 16, 3).mean((2, 3)).transpose(0, 2, 1).reshape(16, 6)

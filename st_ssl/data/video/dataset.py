@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch.utils.data import Dataset
@@ -23,11 +24,12 @@ from st_ssl.data.video.pack import Pack, is_pack
 from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.sources import SourceFormat, read_source
-from st_ssl.data.video.views import CutView, VideoViews, stack_views
+from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
 from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
+from st_ssl.inputs import InputConfig
 from st_ssl.random import Key, keyed_rng, keyed_seed
-from st_ssl.types import VideoEntry, VideoMeta
+from st_ssl.types import RawView, VideoEntry, VideoMeta
 
 MAX_REPLACEMENTS = 10
 
@@ -154,6 +156,14 @@ class VideoSource(DataSource):
 
     def collate(self, samples: list[VideoSample]) -> Batch:
         return collate(samples)
+
+    def evaluation(
+        self, input: InputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+    ) -> VideoViews:
+        return centred_views(input, num_views, span, jitter)
+
+    def raw_features(self, view: RawView) -> np.ndarray:
+        return shrunken_pixels(view)
 
 
 def _library(config: VideoDataConfig) -> Library | Pack:
