@@ -69,9 +69,11 @@ def _smallest(query: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
             difference = query[:, :, axis : axis + 1] - rows[:, None, axis]
             distances += difference.square_()
     if k == 1:
-        return tuple(distances.min(dim=2, keepdim=True))
+        values, index = distances.min(dim=2, keepdim=True)
+        return values, index
     if distances.is_cuda or distances.dtype != torch.float32:
-        return tuple(distances.topk(k, dim=2, largest=False))
+        values, index = distances.topk(k, dim=2, largest=False)
+        return values, index
     # The bits of a float that is not negative order as an integer does. With the index in the lower half one number is
     # sorted in place of two, half as long, and of equal distances the first comes first.
     keys = torch.arange(distances.shape[2]).expand(distances.shape).contiguous()
