@@ -30,6 +30,8 @@ class Encoder(nn.Module, ABC):
     """A network from clips, or clouds, to ``Features``. ``embed_dim`` is known without running it."""
 
     modality: ClassVar[Modality] = "video"
+    per_point: ClassVar[bool] = False
+    """Whether its features of clouds have ``points``, one for each point."""
     config: Config
     input: Any
     """An ``InputConfig`` or a ``PointInputConfig``, as the modality has it."""

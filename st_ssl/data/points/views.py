@@ -1,0 +1,88 @@
+"""What a method wants to see of a cloud, and how it comes about: cut in the worker, finish on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
+from st_ssl.augment.points import PointAugment
+from st_ssl.random import Key, keyed_rng
+from st_ssl.types import PointBatch, PointCloud, PointView, RawPointView
+
+
+@dataclass
+class CutPointView:
+    """One view of one sample: the points that were chosen, which of the cloud's they are (int64 [N]), the parameters
+    of what is still to be done to them, and the patches to keep and to mask, if any."""
+
+    cloud: PointCloud
+    source: np.ndarray
+    params: dict[str, np.ndarray]
+    keep: np.ndarray | None = None
+    masked: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class PointViews:
+    """A method's declaration: how many views, the augmentation of each, and the mask of its ``num_groups`` patches, if
+    any. Of a ``block`` mask ``masked`` is one patch, drawn here, and ``keep`` None: the others are those around it.
+
+    Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
+    """
+
+    augment: PointAugment
+    mask: PointMaskConfig | None = None
+    num_groups: int = 0
+    num_views: int = 1
+
+    def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
+        """All views of one cloud. Runs in the worker."""
+        return [self._cut(cloud, key, view) for view in range(self.num_views)]
+
+    def _cut(self, cloud: PointCloud, key: tuple[Key, ...], view: int) -> CutPointView:
+        params = self.augment.sample(keyed_rng(*key, "augment", view))
+        chosen = CutPointView(*self.augment.cut(cloud, params), params)
+        if self.mask is None:
+            return chosen
+        rng = keyed_rng(*key, "mask", view)
+        if self.mask.kind == "block":
+            chosen.masked = rng.integers(self.num_groups, size=1)
+        else:
+            chosen.keep, chosen.masked = random_point_mask(self.num_groups, self.mask.ratio, rng)
+        return chosen
+
+    def prepare(self, views: list[RawPointView]) -> list[PointView]:
+        """Augment a batch on the device that it is on."""
+        return [PointView(self.augment.apply(raw.points, raw.params), raw.keep, raw.masked) for raw in views]
+
+
+def stack_point_views(samples: list[list[CutPointView]]) -> list[RawPointView]:
+    """Samples × views to views of batches."""
+    return [_stack(list(column)) for column in zip(*samples, strict=True)]
+
+
+def _stack(column: list[CutPointView]) -> RawPointView:
+    clouds = [view.cloud for view in column]
+    first = clouds[0]
+    points = PointBatch(
+        _joined([cloud.xyz for cloud in clouds]),
+        torch.tensor([0, *np.cumsum([len(cloud) for cloud in clouds]).tolist()]),
+        {name: _joined([cloud.attributes[name] for cloud in clouds]) for name in first.attributes},
+        {name: _joined([cloud.labels[name] for cloud in clouds]) for name in first.labels},
+        _joined([view.source for view in column]),
+    )
+    params = {name: torch.from_numpy(np.stack([view.params[name] for view in column])) for name in column[0].params}
+    keep, masked = [v.keep for v in column if v.keep is not None], [v.masked for v in column if v.masked is not None]
+    return RawPointView(
+        points,
+        params,
+        torch.from_numpy(np.stack(keep)) if keep else None,
+        torch.from_numpy(np.stack(masked)) if masked else None,
+    )
+
+
+def _joined(parts: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts))
