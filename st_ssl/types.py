@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     TensorMap = Callable[[Tensor], Tensor]
 
 
-_Holder = TypeVar("_Holder", "RawView", "RawPointView", "PointBatch")
+_Holder = TypeVar("_Holder", "RawView", "View", "RawPointView", "PointView", "PointBatch")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ class View:
 
     def __len__(self) -> int:
         return self.clip.shape[0]
+
+    def part(self, start: int, stop: int) -> View:
+        """The samples ``start`` to ``stop``."""
+        return _map(self, lambda tensor: tensor[start:stop])
 
     @property
     def content(self) -> Tensor:
@@ -214,6 +218,10 @@ class PointView:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def part(self, start: int, stop: int) -> PointView:
+        """The samples ``start`` to ``stop``."""
+        return replace(_map(self, lambda tensor: tensor[start:stop]), points=self.points.part(start, stop))
 
     @property
     def content(self) -> PointBatch:

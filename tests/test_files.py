@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,16 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     fsync, rename = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("sync"), fsync(handle))[1])
-    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("rename"), rename(*names))[1])
+
+    def seen(name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def noted(*arguments: object) -> None:
+            steps.append(name)
+            call(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", seen("sync", fsync))
+    monkeypatch.setattr(os, "replace", seen("rename", rename))
     replace_text(tmp_path / "a.txt", "text")
     assert steps == ["sync", "rename"]
 

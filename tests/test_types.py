@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_a_dense_batch_has_clouds_of_one_size() -> None:
 @pytest.mark.parametrize("kind", ["video", "points"])
 def test_views_are_mapped_parted_and_joined(kind: str) -> None:
     params, keep = {"box": torch.arange(8).view(4, 2)}, torch.arange(12).view(4, 3)
-    view: RawView | RawPointView
+    view: Any
     if kind == "video":
         view = RawView(torch.arange(4 * 6).view(4, 1, 1, 2, 3), params, torch.arange(4)[:, None], keep=keep)
     else:
@@ -55,9 +57,14 @@ def test_views_are_mapped_parted_and_joined(kind: str) -> None:
     assert part.keep.tolist() == [[3, 4, 5], [6, 7, 8]]
     assert part.masked is None
     seen: list[Tensor] = []
-    view.map(lambda tensor: (seen.append(tensor), tensor)[1])
+
+    def see(tensor: Tensor) -> Tensor:
+        seen.append(tensor)
+        return tensor
+
+    view.map(see)
     assert len(seen) == (4 if kind == "video" else 6)
-    joined = part.joined([view.part(3, 4)])  # type: ignore[arg-type]
+    joined = part.joined([view.part(3, 4)])
     assert joined.params["box"].tolist() == [[2, 3], [4, 5], [6, 7]]
     if isinstance(joined, RawPointView):
         assert joined.points.offsets.tolist() == [0, 0, 3, 4]

@@ -16,7 +16,7 @@ from st_ssl.config import Config
 from st_ssl.inputs import Modality
 from st_ssl.random import Key
 from st_ssl.registry import Registry
-from st_ssl.types import RawPointView, RawView, VideoEntry
+from st_ssl.types import VideoEntry
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class BadSample:
 
 @dataclass
 class Batch:
-    """``views`` one per view of the method; ``indices`` int64 [B] the samples used, ``wanted`` [B] those of the order
-    (they differ where a broken sample was replaced); ``bad`` what was found broken; ``metadata`` float64 [B, k] what
-    the files of the samples used say of themselves without their content (a video: width, height, frames per second and
-    number of frames), a trivial baseline for probes. No views: nothing was usable."""
+    """``views`` one per view of the method, of ``RawView`` or ``RawPointView``; ``indices`` int64 [B] the samples used,
+    ``wanted`` [B] those of the order (they differ where a broken sample was replaced); ``bad`` what was found broken;
+    ``metadata`` float64 [B, k] what the files of the samples used say of themselves without their content (a video:
+    width, height, frames per second and number of frames), a trivial baseline for probes. No views: nothing was usable.
+    """
 
-    views: Sequence[RawView | RawPointView]
+    views: Sequence[Any]
     indices: Tensor
     wanted: Tensor
     bad: list[BadSample]

@@ -26,7 +26,7 @@ INSTANCE = "video"
 class Split:
     """Some videos, and the share of each in time that is looked at."""
 
-    entries: list[VideoEntry]
+    entries: Sequence[VideoEntry]
     span: tuple[float, float] = (0.0, 1.0)
 
 
@@ -38,7 +38,7 @@ class ClipSet:
 
     entries: list[VideoEntry]
     views: Views
-    raw: RawView | RawPointView
+    raw: Any
     targets: dict[str, np.ndarray]
     metadata: np.ndarray
     bad: list[BadSample] = field(default_factory=list)

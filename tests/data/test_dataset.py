@@ -69,7 +69,7 @@ def test_shapes_and_types(videos: Path) -> None:
         assert view.masked is not None
         assert view.keep.shape == view.masked.shape == (3, 4)
     assert not torch.equal(batch.views[0].params["box"], batch.views[1].params["box"])
-    assert not torch.equal(batch.views[0].keep, batch.views[1].keep)  # type: ignore[arg-type]
+    assert not torch.equal(batch.views[0].keep, batch.views[1].keep)
 
 
 def test_frames_are_those_of_the_indices(videos: Path) -> None:

@@ -58,7 +58,7 @@ def assert_same(found: list[tuple[int, np.ndarray]], truth: np.ndarray, toleranc
 def test_edge_files_are_read_right(made: Path, name: str, backend: str) -> None:
     skip_without(backend, made)
     width, height, count, fps = EDGE[name]
-    with open_video(REAL / "edge" / name, backend) as reader:  # type: ignore[arg-type]
+    with open_video(REAL / "edge" / name, backend) as reader:
         meta = reader.meta
         found = list(reader.frames(range(meta.num_frames)))
     assert (meta.width, meta.height, meta.num_frames) == (width, height, count)

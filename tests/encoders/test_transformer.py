@@ -22,7 +22,8 @@ def qkv(length: int, dtype: torch.dtype, queries: int | None = None) -> list[Ten
 )
 def test_attention_and_its_gradients_are_the_exact_ones(dtype: torch.dtype, length: int, tolerance: float) -> None:
     ours, exact = qkv(length, dtype, queries=7), [x.detach().double().requires_grad_() for x in qkv(length, dtype, 7)]
-    output, expected = attend(*ours), scaled_dot_product_attention(*exact)
+    (q, k, v), output = exact, attend(*ours)
+    expected = scaled_dot_product_attention(q, k, v)
     assert output.dtype == dtype
     weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
     output.backward(weight)

@@ -107,7 +107,7 @@ def test_an_epoch_of_every_format(tmp_path: Path, videos: Path, name: str) -> No
     case, root = RUNS[name], tmp_path / "data"
     fill(case, root, videos)
     listing = str(root / case.listing) if case.listing else None
-    data = {"list": listing, "format": case.format, "split": case.split}
+    data: dict[str, object] = {"list": listing, "format": case.format, "split": case.split}
     pretrain_and_probe(data, root, case, tmp_path / "run")
 
 

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.data.points.views import stack_point_views
 from st_ssl.data.video.views import stack_views
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig, random_encoder
 from st_ssl.errors import ConfigError
+from st_ssl.inputs import PointInputConfig
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.types import RawView, VideoMeta
+from st_ssl.types import PointCloud, VideoMeta
 
 INPUT = InputConfig(num_frames=4, stride=2, size=16)
+POINT_INPUT = PointInputConfig(num_points=64, attributes=("color",))
 TINY_ENCODERS: list[dict[str, Any]] = [
     {"name": "r3d", "depth": 10, "width": 4},
     {"name": "video_vit", "dim": 24, "depth": 2, "heads": 3, "patch": 4},
@@ -35,8 +38,17 @@ class NoiseReader:
         return ((i, self.pixels[i]) for i in indices)
 
 
+def noise_cloud(seed: int, num_points: int = 96) -> PointCloud:
+    """Coloured points on two planes that depend on ``seed`` alone."""
+    rng = np.random.default_rng(seed)
+    xyz = ((rng.random((2, num_points // 2, 2)) - 0.5) @ rng.normal(size=(2, 2, 3))).reshape(-1, 3)
+    return PointCloud(xyz.astype(np.float32), {"color": rng.random((num_points, 3), dtype=np.float32)})
+
+
 def tiny_encoder(row: dict[str, Any]) -> Encoder:
-    return random_encoder(ENCODERS.config(row["name"]).model_validate(row), INPUT, seed=0)
+    config = ENCODERS.config(row["name"]).model_validate(row)
+    points = ENCODERS.registered(row["name"]).modality == "points"
+    return random_encoder(config, POINT_INPUT if points else INPUT, seed=0)
 
 
 def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Method:
@@ -45,8 +57,9 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
     torch.manual_seed(0)
     if encoder is not None:
         return METHODS.build(config, tiny_encoder(encoder)).train()
+    modality = METHODS.registered(name).modality
     refusals = []
-    for row in TINY_ENCODERS:
+    for row in (r for r in TINY_ENCODERS if ENCODERS.registered(r["name"]).modality == modality):
         try:
             return METHODS.build(config, tiny_encoder(row)).train()
         except ConfigError as error:
@@ -54,7 +67,9 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
     pytest.fail(f"no row of TINY_ENCODERS suits {name!r}: add one ({refusals})")
 
 
-def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[RawView]:
-    """The views that ``method`` declares, of ``batch`` videos."""
+def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[Any]:
+    """The views that ``method`` declares, of ``batch`` videos or clouds."""
     views: Any = method.views
+    if method.modality == "points":
+        return stack_point_views([views.cut(noise_cloud(i), (0, 0, i)) for i in range(first, first + batch)])
     return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in range(first, first + batch)])

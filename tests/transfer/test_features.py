@@ -194,7 +194,7 @@ def test_broken_videos_are_left_out_and_listed(tmp_path: Path) -> None:
 
 
 def test_clips_of_many_videos_need_few_open_files(dataset: Path) -> None:
-    entries = source_of(dataset).entries() * 4
+    entries = [*source_of(dataset).entries()] * 4
     source = VideoSource(VideoDataConfig(root=str(dataset), num_workers=1))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
