@@ -113,7 +113,7 @@ def test_one_label_for_all_tells_nothing_and_counts_as_none() -> None:
 
 def test_classes_that_say_nothing_are_left_out() -> None:
     train = Split([entry("a", k="1", same="x", lone="1"), entry("b", k="2", same="x"), entry("c", only="1")])
-    train.entries += [entry("d", only="2")]
+    train.entries = [*train.entries, entry("d", only="2")]
     test = Split([entry("e", k="0", same="y"), entry("f", new="1")])
     assert classes_of(train, test) == {"k": ["0", "1", "2"]}
 
