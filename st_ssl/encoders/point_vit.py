@@ -4,17 +4,18 @@ Point-MAE, Pang et al. 2022) that can be fed a part of its patches."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from st_ssl.augment.masking import PatchMaskConfig, grow_blocks
+from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
 from st_ssl.config import Config
-from st_ssl.encoders.base import ENCODERS, Encoder, PointInputConfig
+from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.transformer import Block, gather_tokens
 from st_ssl.errors import ConfigError, DataError
+from st_ssl.inputs import PointInputConfig
 from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
 from st_ssl.ops.sampling import farthest_points, farthest_points_packed
 from st_ssl.types import Features, PointBatch, PointView
@@ -26,6 +27,11 @@ SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
 }
 WIDTHS = {"color": 3, "normal": 3, "intensity": 1}
 """Channels of what a point may carry besides its place."""
+
+
+def point_channels(input: PointInputConfig) -> int:
+    """How many numbers are known of a point."""
+    return 3 + sum(WIDTHS[name] for name in input.attributes)
 
 
 class PointViTConfig(Config):
@@ -124,10 +130,10 @@ class PointViT(Encoder):
     with 273,960 in its head for 40 classes and 768 in a class token.
     """
 
-    modality: ClassVar[Literal["video", "points"]] = "points"
+    modality = "points"
 
     def __init__(self, config: PointViTConfig, input: PointInputConfig) -> None:
-        super().__init__(config, input)  # type: ignore[arg-type]
+        super().__init__(config, input)
         if input.num_points is not None and input.num_points < max(config.num_groups, config.group_size):
             raise ConfigError(
                 f"input.num_points {input.num_points} must be at least encoder.num_groups {config.num_groups} and "
@@ -136,7 +142,7 @@ class PointViT(Encoder):
         dim, depth, heads = config.shape
         self.vit, self.attributes = config, input.attributes
         self.embed_dim = dim
-        self.tokeniser = MiniPointNet(3 + sum(WIDTHS[name] for name in input.attributes), dim)
+        self.tokeniser = MiniPointNet(point_channels(input), dim)
         self.position = position_mlp(dim)
         rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
@@ -182,7 +188,7 @@ class PointViT(Encoder):
         index = nearest_packed(picked, bounds, points.xyz, points.offsets, self.vit.group_size)[1]
         return picked.view(batch, groups, 3), index.view(batch, groups, -1)
 
-    def forward(self, clip: PointBatch, keep: Tensor | None = None, patches: Patches | None = None) -> Features:  # type: ignore[override]
+    def forward(self, clip: PointBatch, keep: Tensor | None = None, patches: Patches | None = None) -> Features:
         """A batch of clouds, and the patches to see int64 [B, K'] if not all, to features. ``patches`` are those of
         ``clip`` where they were cut before; the tokeniser is spared where they have their tokens."""
         patches = self.patches(clip) if patches is None else patches
@@ -192,12 +198,15 @@ class PointViT(Encoder):
         return Features(pooled=x.mean(1), tokens=x, centres=patches.centres)
 
 
-def split_patches(view: PointView, patches: Patches, mask: PatchMaskConfig) -> tuple[Tensor, Tensor]:
-    """``keep`` int64 [B, K'] and ``masked`` int64 [B, M] of a view; blocks grow around the patch that was drawn."""
-    assert view.keep is not None and view.masked is not None, "views of masked methods carry their masks"
+def split_patches(view: PointView, patches: Patches, mask: PointMaskConfig) -> tuple[Tensor, Tensor]:
+    """``keep`` int64 [B, K'] and ``masked`` int64 [B, M] of a view. Of blocks the views carry in ``masked`` [B, 1] the
+    patch that each is around; the others are found here, where the centres are."""
+    assert view.masked is not None, "views of masked methods carry their masks"
     if mask.kind == "random":
+        assert view.keep is not None
         return view.keep, view.masked
-    return grow_blocks(patches.centres, view.masked[:, 0], mask.count(patches.centres.shape[1]))
+    draw = (view.masked[:, 0] + 0.5) / patches.centres.shape[1]
+    return block_point_mask(patches.centres, draw, mask.ratio)
 
 
 def through(blocks: nn.ModuleList, x: Tensor, positions: Tensor) -> Tensor:

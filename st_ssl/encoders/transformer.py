@@ -25,7 +25,7 @@ class DropPath(nn.Module):
         return x * alive.to(x.dtype) / (1 - self.p)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
     """Scaled dot-product attention, [B, H, Q, D] and twice [B, H, L, D] to [B, H, Q, D]; ``dropout`` of its weights.
 
     Fused where that is fastest. On CPUs the fused kernel is slower in bfloat16 than in float32: up to a thousand
@@ -51,7 +51,7 @@ class Attention(nn.Module):
         b, length, dim = x.shape
         q, k, v = self.qkv(x).view(b, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        return self.proj(attend(q[:, :, start:], k, v, dropout).transpose(1, 2).reshape(b, length - start, dim))
+        return self.proj(attend(q[:, :, start:], k, v, dropout=dropout).transpose(1, 2).reshape(b, length - start, dim))
 
 
 class Block(nn.Module):

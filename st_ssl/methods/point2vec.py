@@ -12,8 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, mse_loss, smooth_l1_loss
 
-from st_ssl.augment.masking import PatchMaskConfig
+from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
+from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.config import Config
+from st_ssl.data.points.views import PointViews
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, split_patches
 from st_ssl.encoders.transformer import gather_tokens, initialise
@@ -22,6 +24,13 @@ from st_ssl.heads.point_decoder import PointDecoder, PointDecoderConfig
 from st_ssl.methods.base import METHODS, Method, MethodOutput
 from st_ssl.methods.momentum import MomentumConfig, follow
 from st_ssl.types import PointBatch, PointView
+
+
+class Point2VecAugmentConfig(PointAugmentConfig):
+    """What Point2Vec does to a cloud: turn it about the vertical, and stretch it along each axis."""
+
+    scale: Range = (0.8, 1.2)
+    anisotropic: bool = True
 
 
 class Point2VecConfig(Config):
@@ -33,13 +42,14 @@ class Point2VecConfig(Config):
     """
 
     name: Literal["point2vec"] = "point2vec"
-    mask: PatchMaskConfig = PatchMaskConfig(ratio=0.65)
+    mask: PointMaskConfig = PointMaskConfig(ratio=0.65)
     target_layers: int = Field(default=6, gt=0)
     loss: Literal["smooth_l1", "mse"] = "smooth_l1"
     beta: float = Field(default=2.0, gt=0)
     momentum: MomentumConfig = MomentumConfig(shape="linear", start=0.9998, end=0.99999, share=0.25)
     position_leak: bool = False
     decoder: PointDecoderConfig = PointDecoderConfig(qkv_bias=True, drop_path=0.25, attention_dropout=0.05)
+    augment: Point2VecAugmentConfig = Point2VecAugmentConfig()
 
 
 @METHODS.register(Point2VecConfig)
@@ -48,6 +58,7 @@ class Point2Vec(Method):
     teacher's blocks are a moving average of the student's. The encoder that is exported is the student, as published.
     """
 
+    modality = "points"
     encoder: PointViT
 
     def __init__(self, config: Point2VecConfig, encoder: Encoder) -> None:
@@ -57,8 +68,11 @@ class Point2Vec(Method):
         depth = len(encoder.blocks)
         if config.target_layers > depth:
             raise ConfigError(f"method.target_layers={config.target_layers}: the encoder has {depth} blocks")
-        config.mask.count(encoder.vit.num_groups)
+        check_point_mask(config.mask, encoder.vit.num_groups)
         self.point2vec = config
+        cloud = encoder.input
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        self.views = PointViews(augment, config.mask, encoder.vit.num_groups)
         self.teacher = deepcopy(encoder.blocks).requires_grad_(False)
         dim = encoder.embed_dim
         if config.position_leak:
@@ -98,7 +112,7 @@ class Point2Vec(Method):
         positions = self.encoder.position(patches.centres)
         return self.decoder(seen, gather_tokens(positions, keep), gather_tokens(positions, masked))
 
-    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:  # type: ignore[override]
+    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
         """Views of [B] clouds to ``prediction`` and ``target`` [B, M, D] of all their masked patches."""
         predictions, targets = [], []
         for view in views:

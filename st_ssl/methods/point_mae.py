@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from st_ssl.augment.masking import PatchMaskConfig
+from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
+from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range, Strength
 from st_ssl.config import Config
+from st_ssl.data.points.views import PointViews
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, position_mlp, split_patches
 from st_ssl.encoders.transformer import initialise
@@ -19,6 +21,15 @@ from st_ssl.ops.chamfer import chamfer
 from st_ssl.types import PointBatch, PointView
 
 
+class PointMAEAugmentConfig(PointAugmentConfig):
+    """What Point-MAE does to a cloud: stretch and shift it along each axis."""
+
+    rotation: Literal["none", "z", "so3"] = "none"
+    scale: Range = (2 / 3, 3 / 2)
+    anisotropic: bool = True
+    translation: Strength = 0.2
+
+
 class PointMAEConfig(Config):
     """Hide most patches of a cloud and predict their points, relative to their centres, from the rest.
 
@@ -27,9 +38,10 @@ class PointMAEConfig(Config):
     """
 
     name: Literal["point_mae"] = "point_mae"
-    mask: PatchMaskConfig = PatchMaskConfig(ratio=0.6)
+    mask: PointMaskConfig = PointMaskConfig(ratio=0.6)
     chamfer: Literal["l1", "l2"] = "l2"
     decoder: PointDecoderConfig = PointDecoderConfig()
+    augment: PointMAEAugmentConfig = PointMAEAugmentConfig()
 
 
 @METHODS.register(PointMAEConfig)
@@ -41,15 +53,19 @@ class PointMAE(Method):
     statistics of batch norm alone; here they are not tokenised.
     """
 
+    modality = "points"
     encoder: PointViT
 
     def __init__(self, config: PointMAEConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         if not isinstance(encoder, PointViT):
             raise ConfigError("method.name=point_mae needs an encoder that can see a part of its patches: point_vit")
-        config.mask.count(encoder.vit.num_groups)
+        check_point_mask(config.mask, encoder.vit.num_groups)
         dim, size = encoder.embed_dim, encoder.vit.group_size
         self.mask = config.mask
+        cloud = encoder.input
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        self.views = PointViews(augment, config.mask, encoder.vit.num_groups)
         self.order = 2 if config.chamfer == "l2" else 1
         self.position = position_mlp(dim)
         initialise(self.position)
@@ -64,7 +80,7 @@ class PointMAE(Method):
         prediction = self.decoder(tokens, self.position(visible.centres), self.position(masked.centres))
         return prediction.unflatten(2, (-1, 3)), masked, visible
 
-    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:  # type: ignore[override]
+    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
         """Views of [B] clouds to each cloud's Chamfer distance [B], over its masked patches and views."""
         errors = []
         for view in views:
@@ -76,7 +92,7 @@ class PointMAE(Method):
     def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
         return {"loss": outputs["error"].mean()}
 
-    def pictures(self, views: list[PointView]) -> dict[str, PointBatch]:  # type: ignore[override]
+    def pictures(self, views: list[PointView]) -> dict[str, PointBatch]:
         """The first view's clouds, the patches of them that the encoder sees, and these with what is predicted in the
         place of the masked ones."""
         view = views[0]

@@ -14,7 +14,6 @@ from st_ssl.encoders import base
 from st_ssl.encoders.base import (
     ENCODERS,
     Encoder,
-    InputConfig,
     count_parameters,
     describe_encoder,
     load_encoder,
@@ -22,22 +21,19 @@ from st_ssl.encoders.base import (
     save_encoder,
 )
 from st_ssl.errors import UserError
-from tests.encoders.small import NAMES, SMALL
+from st_ssl.inputs import InputConfig, PointInputConfig
+from st_ssl.types import PointBatch
+from tests.encoders.small import INPUTS, NAMES, SMALL, content, modality
 
-INPUT = InputConfig(num_frames=4, stride=2, size=32, mean=(0.1, 0.2, 0.3))
 LARGEST = 12_000_000  # some come in no smaller size
 
 
 def small(name: str, seed: int = 0, **changes: Any) -> Encoder:
     config = ENCODERS.config(name).model_validate({"name": name, **SMALL.get(name, {}), **changes})
-    encoder = random_encoder(config, INPUT, seed)
+    encoder = random_encoder(config, INPUTS[modality(name)], seed)
     count = count_parameters(encoder)
     assert count <= LARGEST, f"add a row for {name!r} to SMALL that makes it fit tests ({count:,} parameters)"
     return encoder
-
-
-def a_clip(batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(params=NAMES)
@@ -50,15 +46,21 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Encoder, Path
 @pytest.mark.parametrize("name", NAMES)
 def test_features(name: str) -> None:
     encoder = small(name)
-    features = encoder(a_clip())
-    assert (features.tokens is None) != (features.map is None)
+    features = encoder(content(name))
+    assert sum(local is not None for local in (features.tokens, features.map, features.points)) == 1
     assert features.pooled.shape == (2, encoder.embed_dim)
-    tokens = features.as_tokens()
-    assert tokens.shape[0] == 2
-    assert tokens.shape[2] == encoder.embed_dim
-    assert features.pooled.dtype == tokens.dtype == torch.float32
+    if features.points is None:
+        local = features.as_tokens()
+        assert local.shape[0] == 2
+    else:
+        local = features.points
+        assert len(local) == len(content(name).xyz)
+    assert local.shape[-1] == encoder.embed_dim
+    assert (features.centres is not None) == (modality(name) == "points" and features.tokens is not None)
+    assert features.pooled.dtype == local.dtype == torch.float32
     assert not torch.allclose(features.pooled[0], features.pooled[1])
-    torch.testing.assert_close(encoder(a_clip()[1:]).pooled, features.pooled[1:], rtol=1e-4, atol=1e-5)
+    second = content(name)[1:] if modality(name) == "video" else content(name).part(1, 2)
+    torch.testing.assert_close(encoder(second).pooled, features.pooled[1:], rtol=1e-4, atol=1e-5)
     features.pooled.square().sum().backward()
     for parameter_name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -68,9 +70,15 @@ def test_features(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_width_is_known_without_weights(name: str) -> None:
     config = ENCODERS.config(name)()
-    with torch.device("meta"):
-        encoder = ENCODERS.build(config, InputConfig())
-        assert encoder.embed_dim == encoder(torch.empty(1, 3, 16, 112, 112)).pooled.shape[1]
+    if modality(name) == "video":
+        with torch.device("meta"):
+            encoder = ENCODERS.build(config, InputConfig())
+            assert encoder.embed_dim == encoder(torch.empty(1, 3, 16, 112, 112)).pooled.shape[1]
+    else:  # neighbours are found among points that are somewhere
+        encoder = ENCODERS.build(config, PointInputConfig()).eval()
+        with torch.no_grad():
+            pooled = encoder(PointBatch(torch.rand(1024, 3), torch.tensor([0, 1024]))).pooled
+        assert encoder.embed_dim == pooled.shape[1]
     assert encoder.config is config
 
 
@@ -80,9 +88,11 @@ def test_encoders_with_a_grid_see_a_part(name: str) -> None:
     if encoder.grid is None:
         return
     length = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
-    whole = encoder(a_clip())
+    whole = encoder(content(name))
     assert whole.as_tokens().shape[1] == length
-    assert encoder(a_clip(), torch.arange(0, length, 3).expand(2, -1)).as_tokens().shape[1] == len(range(0, length, 3))
+    assert encoder(content(name), torch.arange(0, length, 3).expand(2, -1)).as_tokens().shape[1] == len(
+        range(0, length, 3)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,12 +110,13 @@ def test_saved_and_loaded_is_equal_to_the_bit(saved: tuple[Encoder, Path]) -> No
     loaded = load_encoder(folder)
     assert type(loaded) is type(encoder)
     assert not loaded.training
-    assert (loaded.config, loaded.input) == (encoder.config, INPUT)
-    assert describe_encoder(folder) == (encoder.config, INPUT)
+    assert (loaded.config, loaded.input) == (encoder.config, encoder.input)
+    assert describe_encoder(folder) == (encoder.config, encoder.input)
     assert loaded.state_dict().keys() == encoder.state_dict().keys()
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    assert torch.equal(loaded(a_clip()).pooled, encoder(a_clip()).pooled)
+    fed = content(encoder.config.model_dump()["name"])
+    assert torch.equal(loaded(fed).pooled, encoder(fed).pooled)
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.json", "encoder.safetensors"]
 
 
@@ -172,8 +183,8 @@ def test_descriptions_that_cannot_be_used(saved: tuple[Encoder, Path]) -> None:
     for mistake in mistakes:
         file.write_text(json.dumps(mistake))
         assert broken(folder).startswith(f"{file}: not an encoder description: ")
-    for content in (b"", b"{", b"\xff\xfe{}"):
-        file.write_bytes(content)
+    for nonsense in (b"", b"{", b"\xff\xfe{}"):
+        file.write_bytes(nonsense)
         assert broken(folder).startswith(f"{file}: not an encoder description: ")
     file.unlink()
     assert broken(folder) == f"{folder}: no encoder.json: this is not the folder of a pretrained encoder"

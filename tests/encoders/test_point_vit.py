@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from st_ssl.augment.masking import PatchMaskConfig, draw_patch_mask, grow_blocks
-from st_ssl.encoders.base import PointInputConfig, count_parameters
+from st_ssl.augment.point_masking import PointMaskConfig
+from st_ssl.encoders.base import count_parameters
 from st_ssl.encoders.point_vit import MiniPointNet, Patches, PointViT, PointViTConfig, split_patches
 from st_ssl.errors import ConfigError, DataError
+from st_ssl.inputs import PointInputConfig
 from st_ssl.types import PointBatch, PointView
 
 TINY: dict[str, Any] = {"dim": 24, "depth": 3, "heads": 3, "num_groups": 8, "group_size": 6, "drop_path": 0.0}
@@ -188,35 +187,12 @@ def test_clouds_too_small_are_refused() -> None:
         build(num_groups=64)
 
 
-@given(st.integers(2, 100), st.floats(0.01, 0.99), st.integers(0, 5))
-def test_random_masks_hide_their_share(num_patches: int, ratio: float, seed: int) -> None:
-    config = PatchMaskConfig(ratio=ratio)
-    if int(num_patches * ratio) == 0:
-        with pytest.raises(ConfigError, match="would hide none of"):
-            config.count(num_patches)
-        return
-    mask = draw_patch_mask(config, num_patches, np.random.default_rng(seed))
-    assert len(mask.masked) == int(num_patches * ratio)
-    assert sorted([*mask.keep, *mask.masked]) == list(range(num_patches))
-    assert (np.diff(mask.keep) > 0).all()
-    assert (np.diff(mask.masked) > 0).all()
-
-
-def test_blocks_are_the_patches_nearest_to_the_one_drawn() -> None:
-    config = PatchMaskConfig(kind="block", ratio=0.5)
-    drawn = [draw_patch_mask(config, 8, np.random.default_rng(i)).masked for i in range(40)]
-    assert {int(first) for (first,) in drawn} == set(range(8))
+def test_blocks_are_found_where_the_centres_are() -> None:
     encoder, points = build(), clouds()
     patches = encoder.patches(points)
-    view = PointView(points, torch.zeros(2, 7, dtype=torch.int64), torch.tensor([[2], [5]]))
-    keep, masked = split_patches(view, patches, config)
-    for cloud, first in enumerate([2, 5]):
+    view = PointView(points, None, torch.tensor([[2], [7]]))
+    keep, masked = split_patches(view, patches, PointMaskConfig(kind="block", ratio=0.5))
+    for cloud, first in enumerate([2, 7]):
         near = (patches.centres[cloud] - patches.centres[cloud, first]).norm(dim=1).argsort()[:4].tolist()
         assert masked[cloud].tolist() == sorted(near)
         assert keep[cloud].tolist() == sorted(set(range(8)) - set(near))
-
-
-def test_a_block_holds_the_patch_it_grows_around_even_among_equals() -> None:
-    keep, masked = grow_blocks(torch.zeros(1, 5, 3), torch.tensor([3]), 2)
-    assert masked.tolist() == [[0, 3]]
-    assert keep.tolist() == [[1, 2, 4]]

@@ -6,21 +6,15 @@ from typing import Any
 
 import torch
 
-from st_ssl.augment.masking import PatchMaskConfig, draw_patch_mask
-from st_ssl.encoders.base import ENCODERS, Encoder, PointInputConfig
+from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
+from st_ssl.encoders.base import ENCODERS, Encoder
+from st_ssl.inputs import PointInputConfig
 from st_ssl.methods.base import METHODS
 from st_ssl.random import keyed_rng
 from st_ssl.types import PointBatch, PointView
+from tests.methods.steps import TINY_ENCODERS
 
-POINT_VIT: dict[str, Any] = {
-    "name": "point_vit",
-    "dim": 24,
-    "depth": 3,
-    "heads": 3,
-    "num_groups": 10,
-    "group_size": 6,
-    "drop_path": 0.0,
-}
+POINT_VIT = next(row for row in TINY_ENCODERS if row["name"] == "point_vit")
 NUM_POINTS = 48
 
 
@@ -47,7 +41,10 @@ def point_batch(batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float3
     return PointBatch(xyz, torch.arange(batch + 1) * NUM_POINTS)
 
 
-def point_view(mask: PatchMaskConfig, batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> PointView:
-    draws = [draw_patch_mask(mask, POINT_VIT["num_groups"], keyed_rng(seed, i)) for i in range(batch)]
+def point_view(mask: PointMaskConfig, batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> PointView:
+    points, groups = point_batch(batch, seed, dtype), POINT_VIT["num_groups"]
+    if mask.kind == "block":
+        return PointView(points, None, torch.arange(batch)[:, None] + 3)
+    draws = [random_point_mask(groups, mask.ratio, keyed_rng(seed, i)) for i in range(batch)]
     keep, masked = (torch.stack([torch.from_numpy(draw[i]) for draw in draws]) for i in (0, 1))
-    return PointView(point_batch(batch, seed, dtype), keep, masked)
+    return PointView(points, keep, masked)

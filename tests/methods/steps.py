@@ -1,4 +1,5 @@
-"""A method at a tiny size and what it is fed: views as the workers cut them, of videos of noise, without files."""
+"""A method at a tiny size and what it is fed: views as the workers cut them, of videos or clouds of noise, without
+files."""
 
 from __future__ import annotations
 
@@ -9,16 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.data.points.views import stack_point_views
 from st_ssl.data.video.views import stack_views
-from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig, random_encoder
+from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.errors import ConfigError
+from st_ssl.inputs import InputConfig, PointInputConfig
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.types import RawView, VideoMeta
+from st_ssl.types import PointCloud, VideoMeta
 
-INPUT = InputConfig(num_frames=4, stride=2, size=16)
+INPUTS: dict[str, InputConfig | PointInputConfig] = {
+    "video": InputConfig(num_frames=4, stride=2, size=16),
+    "points": PointInputConfig(num_points=48),
+}
 TINY_ENCODERS: list[dict[str, Any]] = [
     {"name": "r3d", "depth": 10, "width": 4},
     {"name": "video_vit", "dim": 24, "depth": 2, "heads": 3, "patch": 4},
+    {"name": "point_vit", "dim": 24, "depth": 3, "heads": 3, "num_groups": 10, "group_size": 6, "drop_path": 0.0},
 ]
 
 
@@ -36,7 +43,15 @@ class NoiseReader:
 
 
 def tiny_encoder(row: dict[str, Any]) -> Encoder:
-    return random_encoder(ENCODERS.config(row["name"]).model_validate(row), INPUT, seed=0)
+    input = INPUTS[ENCODERS.registered(row["name"]).modality]
+    return random_encoder(ENCODERS.config(row["name"]).model_validate(row), input, seed=0)
+
+
+def noise_cloud(seed: int) -> PointCloud:
+    """60 points on two planes that cross."""
+    rng = np.random.default_rng(seed)
+    xyz = rng.uniform(-0.5, 0.5, (2, 30, 2)) @ rng.normal(size=(2, 2, 3))
+    return PointCloud(xyz.reshape(60, 3).astype(np.float32))
 
 
 def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Method:
@@ -47,6 +62,8 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
         return METHODS.build(config, tiny_encoder(encoder)).train()
     refusals = []
     for row in TINY_ENCODERS:
+        if ENCODERS.registered(row["name"]).modality != METHODS.registered(name).modality:
+            continue
         try:
             return METHODS.build(config, tiny_encoder(row)).train()
         except ConfigError as error:
@@ -54,7 +71,10 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
     pytest.fail(f"no row of TINY_ENCODERS suits {name!r}: add one ({refusals})")
 
 
-def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[RawView]:
-    """The views that ``method`` declares, of ``batch`` videos."""
+def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[Any]:
+    """The views that ``method`` declares, of ``batch`` videos or clouds."""
     views: Any = method.views
-    return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in range(first, first + batch)])
+    seeds = range(first, first + batch)
+    if method.modality == "points":
+        return stack_point_views([views.cut(noise_cloud(i), (0, 0, i)) for i in seeds])
+    return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in seeds])

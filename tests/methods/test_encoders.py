@@ -9,13 +9,15 @@ import torch
 
 from st_ssl.errors import ConfigError
 from st_ssl.methods.base import METHODS
-from tests.encoders.small import NAMES, SMALL
+from tests.encoders.small import NAMES, SMALL, modality
 from tests.methods import test_methods
 from tests.methods.steps import build, raw_views, tiny_encoder
 
 
 def must_suit(method: str, encoder: dict[str, Any]) -> bool:
     """Whether the two are known to go together; of other pairs a method may refuse the encoder."""
+    if METHODS.registered(method).modality == "points":
+        return encoder["name"] == "point_vit"
     return method == "cvrl" or (method == "videomae" and tiny_encoder(encoder).grid is not None)
 
 
@@ -23,6 +25,8 @@ def must_suit(method: str, encoder: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("method_name", METHODS.names())
 def test_training_steps(method_name: str, name: str) -> None:
     row = {"name": name, **SMALL.get(name, {})}
+    if METHODS.registered(method_name).modality != modality(name):
+        pytest.skip(f"{method_name} is not for {modality(name)}, which {name} takes")
     try:
         method = build(method_name, encoder=row, **test_methods.SMALL.get(method_name, {}))
     except ConfigError as error:

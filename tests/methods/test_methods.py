@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.types import View
+from st_ssl.types import PointBatch, PointView, View
 from tests.methods.steps import build, raw_views
 
 SMALL: dict[str, dict[str, Any]] = {
     "cvrl": {"hidden_dim": 32, "output_dim": 16},
+    "point2vec": {"decoder": {"depth": 1, "heads": 3}, "target_layers": 2},
+    "point_mae": {"decoder": {"depth": 1, "heads": 3}},
     "videomae": {"mask": {"ratio": 0.75}, "decoder": {"dim": 16, "depth": 1, "heads": 2}},
 }
 
@@ -22,7 +24,7 @@ def small(name: str) -> Method:
     return build(name, **SMALL.get(name, {}))
 
 
-def prepared(method: Method, batch: int = 4) -> list[View]:
+def prepared(method: Method, batch: int = 4) -> list[Any]:
     views = method.views.prepare(raw_views(method, batch))
     assert len(views) == method.views.num_views
     return views
@@ -74,13 +76,12 @@ def test_forward_is_losses_of_outputs(name: str) -> None:
         torch.testing.assert_close(head[key], outputs[key][:2], rtol=1e-4, atol=1e-5)
 
 
-def part(view: View, rows: slice) -> View:
-    return View(
-        view.clip[rows],
-        view.frame_index[rows],
-        None if view.keep is None else view.keep[rows],
-        None if view.masked is None else view.masked[rows],
-    )
+def part(view: View | PointView, rows: slice) -> View | PointView:
+    keep = None if view.keep is None else view.keep[rows]
+    masked = None if view.masked is None else view.masked[rows]
+    if isinstance(view, PointView):
+        return PointView(view.points.part(rows.start, rows.stop), keep, masked)
+    return View(view.clip[rows], view.frame_index[rows], keep, masked)
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -116,13 +117,18 @@ def test_cached_gradients_are_those_of_the_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_pictures_are_clips_of_colours(name: str) -> None:
+def test_pictures_are_clips_of_colours_or_clouds(name: str) -> None:
     method = small(name).eval()
     views = prepared(method)
     with torch.inference_mode():
         pictures = method.pictures(views)
-    for caption, clip in pictures.items():
-        assert clip.shape == views[0].clip.shape, caption
-        assert clip.dtype == torch.float32, caption
-        assert 0 <= clip.min() <= clip.max() <= 1, caption
-        assert clip.std() > 0, caption
+    for caption, picture in pictures.items():
+        if isinstance(picture, PointBatch):
+            assert method.modality == "points", caption
+            assert len(picture) == len(views[0]), caption
+            assert picture.xyz.isfinite().all(), caption
+            continue
+        assert picture.shape == views[0].clip.shape, caption
+        assert picture.dtype == torch.float32, caption
+        assert 0 <= picture.min() <= picture.max() <= 1, caption
+        assert picture.std() > 0, caption

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from st_ssl.augment.masking import PatchMaskConfig
+from st_ssl.augment.point_masking import PointMaskConfig
 from st_ssl.encoders.point_vit import Patches
 from st_ssl.errors import ConfigError
 from st_ssl.types import PointView
@@ -25,7 +25,7 @@ def small(**settings: Any) -> Any:
 
 
 def a_view(seed: int = 0) -> PointView:
-    return point_view(PatchMaskConfig(ratio=0.65), seed=seed, dtype=torch.float64)
+    return point_view(PointMaskConfig(ratio=0.6), seed=seed, dtype=torch.float64)
 
 
 def apart(method: Any) -> Any:
@@ -128,7 +128,7 @@ def test_the_teacher_starts_as_the_student_and_follows_by_hand() -> None:
 
 def test_nothing_is_learned_through_the_teacher_and_it_drops_nothing() -> None:
     encoder = point_encoder(drop_path=0.9)
-    method, view = build_points("point2vec", encoder, **SMALL).train(), point_view(PatchMaskConfig(ratio=0.65))
+    method, view = build_points("point2vec", encoder, **SMALL).train(), point_view(PointMaskConfig(ratio=0.6))
     assert not any(p.requires_grad for p in method.teacher.parameters())
     assert not method.teacher.training
     assert method.encoder.training
@@ -181,7 +181,7 @@ def test_only_the_leak_tells_the_student_where_masked_patches_are(leak: bool, mo
 @pytest.mark.parametrize("leak", [False, True])
 def test_the_loss_of_one_batch_falls(leak: bool) -> None:
     method = build_points("point2vec", **SMALL, position_leak=leak, momentum={"start": 0.99})
-    view = point_view(PatchMaskConfig(ratio=0.65))
+    view = point_view(PointMaskConfig(ratio=0.6))
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=2e-3)
     losses, result = [], {}
     for step in range(60):

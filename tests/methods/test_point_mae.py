@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from st_ssl.augment.masking import PatchMaskConfig
+from st_ssl.augment.point_masking import PointMaskConfig
 from st_ssl.encoders.point_vit import Patches
 from st_ssl.errors import ConfigError
 from st_ssl.types import PointView
@@ -22,7 +22,7 @@ def small(**settings: Any) -> Any:
 
 
 def a_view(kind: Any = "random") -> PointView:
-    return point_view(PatchMaskConfig(kind=kind), dtype=torch.float64)
+    return point_view(PointMaskConfig(kind=kind), dtype=torch.float64)
 
 
 def changed(patches: Patches, index: Tensor) -> Patches:
@@ -105,7 +105,7 @@ def test_a_view_of_blocks_hides_the_share_that_is_asked_for() -> None:
 
 
 def test_views_count_alike() -> None:
-    method, views = small().eval(), [a_view(), point_view(PatchMaskConfig(), seed=1, dtype=torch.float64)]
+    method, views = small().eval(), [a_view(), point_view(PointMaskConfig(), seed=1, dtype=torch.float64)]
     errors = [method.outputs([view])["error"] for view in views]
     assert errors[0].shape == (4,)
     torch.testing.assert_close(method.outputs(views)["error"], torch.stack(errors).mean(0))
@@ -127,7 +127,7 @@ def test_pictures_are_the_patches_where_they_belong() -> None:
 
 
 def test_the_loss_of_one_batch_falls() -> None:
-    method, view = build_points("point_mae", **SMALL), point_view(PatchMaskConfig())
+    method, view = build_points("point_mae", **SMALL), point_view(PointMaskConfig())
     optimizer = torch.optim.AdamW(method.parameters(), lr=2e-3)
     losses = []
     for _ in range(60):
@@ -142,5 +142,5 @@ def test_the_loss_of_one_batch_falls() -> None:
 def test_encoders_and_masks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"point_mae needs an encoder .*: point_vit"):
         build_points("point_mae", tiny_encoder(TINY_ENCODERS[1]))
-    with pytest.raises(ConfigError, match=r"method\.mask\.ratio=0\.05 would hide none of 10 patches"):
-        build_points("point_mae", point_encoder(), mask={"ratio": 0.05})
+    with pytest.raises(ConfigError, match=r"method\.mask\.ratio=0\.04: of 10 patches it would hide none"):
+        build_points("point_mae", point_encoder(), mask={"ratio": 0.04})
