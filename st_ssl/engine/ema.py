@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.engine.checkpoint import CheckpointError, check_keys
+from st_ssl.methods.momentum import follow
 
 
 class EMA:
@@ -22,17 +23,9 @@ class EMA:
         self.module = module
         self._slow = {name: tensor.to(_slow_dtype(tensor), copy=True) for name, tensor in _tensors(module).items()}
 
-    @torch.no_grad()
     def update(self, decay: float) -> None:
         """Take one step towards the module as it is now; ``decay`` in [0, 1]: 1 keeps the average, 0 copies."""
-        assert 0 <= decay <= 1, decay
-        live = _tensors(self.module)
-        floats = [name for name, tensor in live.items() if tensor.is_floating_point()]
-        if floats:
-            targets = [live[name].to(self._slow[name].dtype) for name in floats]
-            torch._foreach_lerp_([self._slow[name] for name in floats], targets, 1 - decay)
-        for name in live.keys() - set(floats):
-            self._slow[name].copy_(live[name])
+        follow(self._slow, _tensors(self.module), decay)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The average by the module's own names. The tensors are the live ones, not copies."""

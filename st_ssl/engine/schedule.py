@@ -1,14 +1,14 @@
-"""Learning rate and momentum as functions of the step alone, so that a resumed run needs no state for them."""
+"""The learning rate as a function of the step alone, so that a resumed run needs no state for it."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from st_ssl.config import Config
+from st_ssl.methods.momentum import between, half_cosine
 
 
 class ScheduleConfig(Config):
@@ -41,23 +41,7 @@ def lr_at(step: int, total_steps: int, steps_per_epoch: int, config: ScheduleCon
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup:
-        return _between(min(config.warmup_lr, peak), peak, step / warmup)
+        return between(min(config.warmup_lr, peak), peak, step / warmup)
     if config.name == "constant":
         return peak
-    return _cosine(step - warmup, total_steps - warmup, peak, min(config.min_lr, peak))
-
-
-def momentum_at(step: int, total: int, start: float, end: float) -> float:
-    """The momentum of a momentum encoder at ``step``: half a cosine from ``start`` to ``end`` at ``total``, as in BYOL
-    (Grill et al., 2020)."""
-    return _cosine(step, total, start, end)
-
-
-def _cosine(step: int, total: int, start: float, end: float) -> float:
-    progress = min(max(step / total, 0.0), 1.0) if total > 0 else 1.0
-    return _between(start, end, (1 - math.cos(math.pi * progress)) / 2)
-
-
-def _between(start: float, end: float, weight: float) -> float:
-    """Exact at both ends: a momentum of 1 must be 1."""
-    return start * (1 - weight) + end * weight
+    return half_cosine(step - warmup, total_steps - warmup, peak, min(config.min_lr, peak))

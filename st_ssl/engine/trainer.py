@@ -209,6 +209,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.method.parameters(), engine.clip_grad, norm)
         scaler.step(self.optimizer)
         scaler.update()
+        self.method.after_update(self.step, self.total_steps)
         if self.ema is not None and engine.ema is not None:
             self.ema.update(engine.ema)
         self.step += 1

@@ -54,6 +54,10 @@ class Method(nn.Module, ABC):
         terms = [(outputs[name] * gradient).sum() for name, gradient in output_gradients.items()]
         return {"loss": torch.stack(terms).sum()}
 
+    def after_update(self, step: int, num_steps: int) -> None:
+        """Called once the optimiser has taken update ``step`` (from 0) of ``num_steps``: where a teacher follows its
+        student. What it changes must be in the state dict, and depend on nothing else, for a run to be resumed."""
+
     def pictures(self, views: list[Any]) -> dict[str, Any]:
         """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1, or to a
         ``PointBatch`` of B clouds (coloured, where they have the attribute ``color``)."""

@@ -54,35 +54,40 @@ class PointContrast(Method):
     def __init__(self, config: PointContrastConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         if not encoder.per_point:
-            raise ConfigError("method.name=point_contrast needs an encoder with a feature for each point: sparse_unet")
+            needed = "an encoder with a feature for each point, such as sparse_unet"
+            raise ConfigError(f"method.name=point_contrast needs {needed}")
         self.views = PointViews(PointAugment(config.augment, *_sizes(encoder)), num_views=2)
         self.num_pairs, self.temperature = config.num_pairs, config.temperature
         self.head = nn.Linear(encoder.embed_dim, config.output_dim)
 
     def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
         """Two views of B scenes to the features of matched points, ``first`` and ``second`` [B, ``num_pairs``,
-        ``output_dim``], and which of these rows are matches at all, ``valid`` [B, ``num_pairs``]."""
+        ``output_dim``]; where a scene has fewer matches the rows are 0."""
         pairs, valid = self.match(*views)
         features = [self.encoder(view.points).points for view in views]
-        first, second = (self.head(x[pairs[..., i]]) for i, x in enumerate(features) if x is not None)
-        return {"first": first, "second": second, "valid": valid.to(first.dtype)}
+        first, second = (
+            self.head(x[pairs[..., i]]) * valid[..., None] for i, x in enumerate(features) if x is not None
+        )
+        return {"first": first, "second": second}
 
     def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        first, second, valid = (outputs[name].flatten(0, 1) for name in ("first", "second", "valid"))
-        loss, accuracy = point_info_nce(first, second, valid.detach() > 0, self.temperature)
-        return {"loss": loss, "match_accuracy": accuracy, "matched": valid.detach().mean()}
+        first, second = (outputs[name].flatten(0, 1) for name in ("first", "second"))
+        valid = (first.detach() != 0).any(1)
+        loss, accuracy = point_info_nce(first, second, valid, self.temperature)
+        return {"loss": loss, "match_accuracy": accuracy, "matched": valid.float().mean()}
 
     def match(self, first: PointView, second: PointView) -> tuple[Tensor, Tensor]:
-        """A draw of matched points of each of B scenes, int64 [B, ``num_pairs``, 2] (rows of the views' points; row 0
-        where a scene has too few), and which of them are there, bool [B, ``num_pairs``]."""
+        """Matched points of each of B scenes, evenly chosen from all, int64 [B, ``num_pairs``, 2] (rows of the views'
+        points; row 0 where a scene has too few), and which of them are there, bool [B, ``num_pairs``]."""
         pairs = correspondences(first.points, second.points)
         scene = torch.bucketize(pairs[:, 0], first.points.offsets[1:], right=True)
         counts = torch.bincount(scene, minlength=len(first)).tolist()
         chosen = pairs.new_zeros(len(first), self.num_pairs, 2)
         valid = torch.zeros(len(first), self.num_pairs, dtype=torch.bool, device=pairs.device)
         for row, own in enumerate(pairs.split(counts)):
-            drawn = own[torch.randperm(len(own), device=own.device)[: self.num_pairs]]
-            chosen[row, : len(drawn)], valid[row, : len(drawn)] = drawn, True
+            count = min(len(own), self.num_pairs)
+            even = torch.arange(count, device=own.device) * len(own) // max(1, count)
+            chosen[row, :count], valid[row, :count] = own[even], True
         return chosen, valid
 
 

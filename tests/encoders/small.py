@@ -6,12 +6,16 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from torch import Tensor
+import torch
 
 from st_ssl.encoders.base import ENCODERS, Encoder
+from st_ssl.inputs import InputConfig, PointInputConfig
+from st_ssl.types import PointBatch
 
 SMALL: dict[str, dict[str, Any]] = {
     "c3d": {"width": 4},
+    "dgcnn": {"widths": (8, 12), "neighbours": 6, "dim": 24},
+    "point_vit": {"dim": 24, "depth": 2, "heads": 3, "num_groups": 10, "group_size": 6},
     "pytorchvideo": {"model": "x3d_xs"},
     "r2plus1d": {"depth": 10, "width": 4},
     "r3d": {"depth": 10, "width": 4},
@@ -20,6 +24,25 @@ SMALL: dict[str, dict[str, Any]] = {
     "torchvision": {"model": "mc3_18"},
     "video_vit": {"dim": 24, "depth": 2, "heads": 3, "patch": 8},
 }
+
+INPUTS: dict[str, InputConfig | PointInputConfig] = {
+    "video": InputConfig(num_frames=4, stride=2, size=32, mean=(0.1, 0.2, 0.3)),
+    "points": PointInputConfig(num_points=48),
+}
+"""What they are fed, by modality."""
+
+
+def modality(name: str) -> str:
+    return ENCODERS.registered(name).modality
+
+
+def content(name: str, batch: int = 2) -> Any:
+    """Clips, or clouds, of noise as the encoder ``name`` takes them at these sizes."""
+    generator = torch.Generator().manual_seed(0)
+    if modality(name) == "video":
+        return torch.randn(batch, 3, 4, 32, 32, generator=generator)
+    return PointBatch(torch.randn(batch * 48, 3, generator=generator), torch.arange(batch + 1) * 48)
+
 
 EXTRAS = {"pytorchvideo": "pytorchvideo"}
 """The packages of an extra that an encoder needs."""
@@ -34,7 +57,7 @@ NAMES = [
 """All encoders, to parametrise tests with."""
 
 
-def assert_all_trained(encoder: Encoder, clip: Tensor) -> None:
+def assert_all_trained(encoder: Encoder, clip: Any) -> None:
     """Every parameter has a gradient: without one, it could not be trained in several processes."""
     encoder(clip).pooled.square().sum().backward()
     for name, parameter in encoder.named_parameters():

@@ -14,7 +14,6 @@ from st_ssl.encoders import base
 from st_ssl.encoders.base import (
     ENCODERS,
     Encoder,
-    InputConfig,
     count_parameters,
     describe_encoder,
     load_encoder,
@@ -22,8 +21,9 @@ from st_ssl.encoders.base import (
     save_encoder,
 )
 from st_ssl.errors import UserError
-from tests.encoders.inputs import INPUTS, an_input, modality, second
-from tests.encoders.small import NAMES, SMALL
+from st_ssl.inputs import InputConfig, PointInputConfig
+from st_ssl.types import PointBatch
+from tests.encoders.small import INPUTS, NAMES, SMALL, content, modality
 
 LARGEST = 12_000_000  # some come in no smaller size
 
@@ -46,25 +46,22 @@ def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Encoder, Path
 @pytest.mark.parametrize("name", NAMES)
 def test_features(name: str) -> None:
     encoder = small(name)
-    content = an_input(name)
-    features = encoder(content)
-    assert [features.tokens is None, features.map is None, features.points is None].count(False) == 1
+    features = encoder(content(name))
+    assert sum(local is not None for local in (features.tokens, features.map, features.points)) == 1
     assert features.pooled.shape == (2, encoder.embed_dim)
     assert encoder.per_point == (features.points is not None)
-    if features.points is not None:
-        assert features.points.shape == (len(content.xyz), encoder.embed_dim)
-        assert features.points.dtype == torch.float32
+    if features.points is None:
+        local = features.as_tokens()
+        assert local.shape[0] == 2
     else:
-        tokens = features.as_tokens()
-        assert tokens.shape[0] == 2
-        assert tokens.shape[2] == encoder.embed_dim
-        assert tokens.dtype == torch.float32
-        if encoder.modality == "points":
-            assert features.centres is not None
-            assert features.centres.shape == (*tokens.shape[:2], 3)
-    assert features.pooled.dtype == torch.float32
+        local = features.points
+        assert len(local) == len(content(name).xyz)
+    assert local.shape[-1] == encoder.embed_dim
+    assert (features.centres is not None) == (modality(name) == "points" and features.tokens is not None)
+    assert features.pooled.dtype == local.dtype == torch.float32
     assert not torch.allclose(features.pooled[0], features.pooled[1])
-    torch.testing.assert_close(encoder(second(content)).pooled, features.pooled[1:], rtol=1e-4, atol=1e-5)
+    second = content(name)[1:] if modality(name) == "video" else content(name).part(1, 2)
+    torch.testing.assert_close(encoder(second).pooled, features.pooled[1:], rtol=1e-4, atol=1e-5)
     features.pooled.square().sum().backward()
     for parameter_name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -74,12 +71,15 @@ def test_features(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_width_is_known_without_weights(name: str) -> None:
     config = ENCODERS.config(name)()
-    if modality(name) == "points":  # which neighbours a point has is not known without its place
-        assert small(name).embed_dim == small(name)(an_input(name)).pooled.shape[1]
-        return
-    with torch.device("meta"):
-        encoder = ENCODERS.build(config, InputConfig())
-        assert encoder.embed_dim == encoder(torch.empty(1, 3, 16, 112, 112)).pooled.shape[1]
+    if modality(name) == "video":
+        with torch.device("meta"):
+            encoder = ENCODERS.build(config, InputConfig())
+            assert encoder.embed_dim == encoder(torch.empty(1, 3, 16, 112, 112)).pooled.shape[1]
+    else:  # neighbours are found among points that are somewhere
+        encoder = ENCODERS.build(config, PointInputConfig()).eval()
+        with torch.no_grad():
+            pooled = encoder(PointBatch(torch.rand(1024, 3), torch.tensor([0, 1024]))).pooled
+        assert encoder.embed_dim == pooled.shape[1]
     assert encoder.config is config
 
 
@@ -89,9 +89,9 @@ def test_encoders_with_a_grid_see_a_part(name: str) -> None:
     if encoder.grid is None:
         return
     length = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
-    whole = encoder(an_input(name))
+    whole = encoder(content(name))
     assert whole.as_tokens().shape[1] == length
-    assert encoder(an_input(name), torch.arange(0, length, 3).expand(2, -1)).as_tokens().shape[1] == len(
+    assert encoder(content(name), torch.arange(0, length, 3).expand(2, -1)).as_tokens().shape[1] == len(
         range(0, length, 3)
     )
 
@@ -116,8 +116,8 @@ def test_saved_and_loaded_is_equal_to_the_bit(saved: tuple[Encoder, Path]) -> No
     assert loaded.state_dict().keys() == encoder.state_dict().keys()
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    content = an_input(encoder.config.name)  # type: ignore[attr-defined]
-    assert torch.equal(loaded(content).pooled, encoder(content).pooled)
+    fed = content(encoder.config.model_dump()["name"])
+    assert torch.equal(loaded(fed).pooled, encoder(fed).pooled)
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.json", "encoder.safetensors"]
 
 
@@ -184,8 +184,8 @@ def test_descriptions_that_cannot_be_used(saved: tuple[Encoder, Path]) -> None:
     for mistake in mistakes:
         file.write_text(json.dumps(mistake))
         assert broken(folder).startswith(f"{file}: not an encoder description: ")
-    for content in (b"", b"{", b"\xff\xfe{}"):
-        file.write_bytes(content)
+    for nonsense in (b"", b"{", b"\xff\xfe{}"):
+        file.write_bytes(nonsense)
         assert broken(folder).startswith(f"{file}: not an encoder description: ")
     file.unlink()
     assert broken(folder) == f"{folder}: no encoder.json: this is not the folder of a pretrained encoder"

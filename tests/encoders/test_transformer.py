@@ -49,6 +49,18 @@ def test_attention_is_that_of_torch() -> None:
     torch.testing.assert_close(ours(x), theirs(x, x, x)[0])
 
 
+def test_dropout_of_attention_is_of_its_weights_and_in_training_alone() -> None:
+    torch.manual_seed(0)
+    dropping, plain = Attention(8, 2, dropout=0.5), Attention(8, 2)
+    plain.load_state_dict(dropping.state_dict())
+    x = torch.randn(1, 5, 8).expand(4000, -1, -1)
+    expected = plain(x[:1])
+    torch.testing.assert_close(dropping.eval()(x[:1]), expected)
+    dropped = dropping.train()(x)
+    assert (dropped - expected).std() > 0.01
+    torch.testing.assert_close(dropped.mean(0, keepdim=True), expected, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("start", [0, 1, 4])
 def test_a_block_asked_for_the_last_tokens_gives_those_of_the_whole(start: int) -> None:
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_ssl.engine.schedule import ScheduleConfig, lr_at, momentum_at
+from st_ssl.engine.schedule import ScheduleConfig, lr_at
 
 
 def test_cosine_by_hand() -> None:
@@ -61,18 +61,3 @@ def test_rises_then_falls_within_bounds(
     if steps < total:
         assert rates[steps] == peak
         assert lr_at(total, total, per_epoch, config, peak) == min(low, peak)
-
-
-def test_momentum_by_hand() -> None:
-    assert momentum_at(0, 100, 0.99, 1.0) == 0.99
-    assert momentum_at(50, 100, 0.99, 1.0) == pytest.approx(0.995, rel=1e-12)
-    assert momentum_at(25, 100, 0.0, 1.0) == pytest.approx((1 - math.sqrt(0.5)) / 2, rel=1e-12)
-    assert momentum_at(100, 100, 0.99, 1.0) == 1.0
-    assert momentum_at(130, 100, 0.99, 1.0) == 1.0
-
-
-@given(step=st.integers(0, 1000), total=st.integers(1, 1000), start=st.floats(0, 1), end=st.floats(0, 1))
-def test_momentum_stays_between_its_ends(step: int, total: int, start: float, end: float) -> None:
-    value = momentum_at(step, total, start, end)
-    assert min(start, end) - 1e-12 <= value <= max(start, end) + 1e-12
-    assert 0 <= value <= 1 or value == pytest.approx(1)

@@ -1,4 +1,5 @@
-"""A method at a tiny size and what it is fed: views as the workers cut them, of videos of noise, without files."""
+"""A method at a tiny size and what it is fed: views as the workers cut them, of videos or clouds of noise, without
+files."""
 
 from __future__ import annotations
 
@@ -11,17 +12,21 @@ import torch
 
 from st_ssl.data.points.views import stack_point_views
 from st_ssl.data.video.views import stack_views
-from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig, random_encoder
+from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.errors import ConfigError
-from st_ssl.inputs import PointInputConfig
+from st_ssl.inputs import InputConfig, PointInputConfig
 from st_ssl.methods.base import METHODS, Method
 from st_ssl.types import PointCloud, VideoMeta
 
-INPUT = InputConfig(num_frames=4, stride=2, size=16)
-POINT_INPUT = PointInputConfig(num_points=64, attributes=("color",))
+INPUTS: dict[str, InputConfig | PointInputConfig] = {
+    "video": InputConfig(num_frames=4, stride=2, size=16),
+    "points": PointInputConfig(num_points=48),
+}
 TINY_ENCODERS: list[dict[str, Any]] = [
     {"name": "r3d", "depth": 10, "width": 4},
     {"name": "video_vit", "dim": 24, "depth": 2, "heads": 3, "patch": 4},
+    {"name": "point_vit", "dim": 24, "depth": 3, "heads": 3, "num_groups": 10, "group_size": 6, "drop_path": 0.0},
+    {"name": "dgcnn", "widths": [8, 12], "neighbours": 6, "dim": 24},
 ]
 
 
@@ -46,9 +51,8 @@ def noise_cloud(seed: int, num_points: int = 96) -> PointCloud:
 
 
 def tiny_encoder(row: dict[str, Any]) -> Encoder:
-    config = ENCODERS.config(row["name"]).model_validate(row)
-    points = ENCODERS.registered(row["name"]).modality == "points"
-    return random_encoder(config, POINT_INPUT if points else INPUT, seed=0)
+    input = INPUTS[ENCODERS.registered(row["name"]).modality]
+    return random_encoder(ENCODERS.config(row["name"]).model_validate(row), input, seed=0)
 
 
 def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Method:
@@ -57,9 +61,10 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
     torch.manual_seed(0)
     if encoder is not None:
         return METHODS.build(config, tiny_encoder(encoder)).train()
-    modality = METHODS.registered(name).modality
     refusals = []
-    for row in (r for r in TINY_ENCODERS if ENCODERS.registered(r["name"]).modality == modality):
+    for row in TINY_ENCODERS:
+        if ENCODERS.registered(row["name"]).modality != METHODS.registered(name).modality:
+            continue
         try:
             return METHODS.build(config, tiny_encoder(row)).train()
         except ConfigError as error:
@@ -70,6 +75,7 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
 def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[Any]:
     """The views that ``method`` declares, of ``batch`` videos or clouds."""
     views: Any = method.views
+    seeds = range(first, first + batch)
     if method.modality == "points":
-        return stack_point_views([views.cut(noise_cloud(i), (0, 0, i)) for i in range(first, first + batch)])
-    return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in range(first, first + batch)])
+        return stack_point_views([views.cut(noise_cloud(i), (0, 0, i)) for i in seeds])
+    return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in seeds])

@@ -10,13 +10,16 @@ import torch
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.errors import ConfigError
 from st_ssl.methods.base import METHODS
-from tests.encoders.small import NAMES, SMALL
+from tests.encoders.small import NAMES, SMALL, modality
 from tests.methods import test_methods
 from tests.methods.steps import build, raw_views, tiny_encoder
 
 
 def must_suit(method: str, encoder: dict[str, Any]) -> bool:
     """Whether the two are known to go together; of other pairs a method may refuse the encoder."""
+    if METHODS.registered(method).modality == "points":
+        per_point = ENCODERS.registered(encoder["name"]).per_point
+        return per_point if method == "point_contrast" else encoder["name"] == "point_vit"
     return method == "cvrl" or (method == "videomae" and tiny_encoder(encoder).grid is not None)
 
 
@@ -26,6 +29,8 @@ def test_training_steps(method_name: str, name: str) -> None:
     if METHODS.registered(method_name).modality != ENCODERS.registered(name).modality:
         return
     row = {"name": name, **SMALL.get(name, {})}
+    if METHODS.registered(method_name).modality != modality(name):
+        pytest.skip(f"{method_name} is not for {modality(name)}, which {name} takes")
     try:
         method = build(method_name, encoder=row, **test_methods.SMALL.get(method_name, {}))
     except ConfigError as error:

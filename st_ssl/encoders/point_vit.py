@@ -1,0 +1,216 @@
+"""The point-patch transformer: patches of neighbouring points as tokens of a plain ViT (Point-BERT, Yu et al. 2022;
+Point-MAE, Pang et al. 2022) that can be fed a part of its patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
+from st_ssl.config import Config
+from st_ssl.encoders.base import ENCODERS, Encoder
+from st_ssl.encoders.transformer import Block, gather_tokens
+from st_ssl.errors import ConfigError, DataError
+from st_ssl.inputs import PointInputConfig
+from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
+from st_ssl.ops.sampling import farthest_points, farthest_points_packed
+from st_ssl.types import Features, PointBatch, PointView
+
+SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
+    "Ti": (192, 6, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+}
+WIDTHS = {"color": 3, "normal": 3, "intensity": 1}
+"""Channels of what a point may carry besides its place."""
+
+
+def point_channels(input: PointInputConfig) -> int:
+    """How many numbers are known of a point."""
+    return 3 + sum(WIDTHS[name] for name in input.attributes)
+
+
+class PointViTConfig(Config):
+    """A transformer over ``num_groups`` patches of ``group_size`` points. ``variant`` sets ``dim``, ``depth`` and
+    ``heads`` where they are not given: S is the published network of Point-MAE, and with ``qkv_bias`` that of
+    Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25."""
+
+    name: Literal["point_vit"] = "point_vit"
+    variant: Literal["Ti", "S", "B"] = "S"
+    dim: int | None = Field(default=None, gt=0)
+    depth: int | None = Field(default=None, gt=0)
+    heads: int | None = Field(default=None, gt=0)
+    num_groups: int = Field(default=64, gt=0)
+    group_size: int = Field(default=32, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    qkv_bias: bool = False
+    drop_path: float = Field(default=0.1, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(embedding, blocks, heads)."""
+        dim, depth, heads = SIZES[self.variant]
+        return self.dim or dim, self.depth or depth, self.heads or heads
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> PointViTConfig:
+        dim, _, heads = self.shape
+        if dim % heads:
+            raise ValueError(f"dim {dim} must be divisible by heads {heads}")
+        return self
+
+
+@dataclass
+class Patches:
+    """The patches of a batch: ``points`` [B, G, K, C], the first three channels relative to the ``centres`` [B, G, 3],
+    the others the attributes; ``tokens`` [B, G, D] what the tokeniser makes of them, where it is known already."""
+
+    points: Tensor
+    centres: Tensor
+    tokens: Tensor | None = None
+
+    def take(self, index: Tensor) -> Patches:
+        """The patches ``index`` int64 [B, M] of each cloud."""
+        picked = gather_points(self.points.flatten(2), index).unflatten(2, self.points.shape[2:])
+        tokens = None if self.tokens is None else gather_tokens(self.tokens, index)
+        return Patches(picked, gather_points(self.centres, index), tokens)
+
+
+class MiniPointNet(nn.Module):
+    """Patches [B, G, K, C] to tokens [B, G, D], whatever the order of a patch's points (PointNet, Qi et al. 2017).
+
+    The published network is four 1 × 1 convolutions. Here they are linear layers over the last axis, and the one that
+    takes each point beside the maximum over its patch is taken apart, so that the maximum is multiplied once a patch.
+    Batch norm is over all points of all patches.
+    """
+
+    def __init__(self, channels: int, dim: int, hidden: tuple[int, int, int] = (128, 256, 512)) -> None:
+        super().__init__()
+        first, middle, last = hidden
+        self.middle = middle
+        self.linear1 = nn.Linear(channels, first)
+        self.norm1 = nn.BatchNorm2d(first)
+        self.linear2 = nn.Linear(first, middle)
+        self.linear3 = nn.Linear(2 * middle, last)  # [maximum, point], as in the published weights
+        self.norm2 = nn.BatchNorm2d(last)
+        self.linear4 = nn.Linear(last, dim)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        local = self.linear2(_norm_relu(self.norm1, self.linear1(patches)))
+        whole = local.max(2).values
+        of_whole, of_local = self.linear3.weight.split(self.middle, dim=1)
+        wide = nn.functional.linear(local, of_local)
+        wide = wide + nn.functional.linear(whole, of_whole, self.linear3.bias).unsqueeze(2)
+        return self.linear4(_norm_relu(self.norm2, wide)).max(2).values
+
+
+def _norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Batch norm over all but the last axis of [B, G, K, C], and ReLU: channels last is how it lies in memory."""
+    return norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).relu_()
+
+
+def position_mlp(dim: int) -> nn.Sequential:
+    """Centres [B, G, 3] to position embeddings [B, G, D], as in Point-BERT (2022)."""
+    return nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, dim))
+
+
+@ENCODERS.register(PointViTConfig)
+class PointViT(Encoder):
+    """Clouds to tokens [B, G, D] at ``centres`` [B, G, 3] and, as ``pooled``, their mean [B, D]. With ``keep`` int64
+    [B, K'] only those patches are tokenised and attended to: [B, K', D].
+
+    Patches are the ``group_size`` points nearest to each of ``num_groups`` farthest points, the first point of a cloud
+    being the first of these, so that their order is that of farthest point sampling. Positions are added to the input
+    of every block, as published. The published figure of 22.1 M parameters is that of the classifier built on this:
+    with 273,960 in its head for 40 classes and 768 in a class token.
+    """
+
+    modality = "points"
+
+    def __init__(self, config: PointViTConfig, input: PointInputConfig) -> None:
+        super().__init__(config, input)
+        if input.num_points is not None and input.num_points < max(config.num_groups, config.group_size):
+            raise ConfigError(
+                f"input.num_points {input.num_points} must be at least encoder.num_groups {config.num_groups} and "
+                f"encoder.group_size {config.group_size}"
+            )
+        dim, depth, heads = config.shape
+        self.vit, self.attributes = config, input.attributes
+        self.embed_dim = dim
+        self.tokeniser = MiniPointNet(point_channels(input), dim)
+        self.position = position_mlp(dim)
+        rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, config.mlp_ratio, rate, config.qkv_bias, config.attention_dropout) for rate in rates
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def patches(self, points: PointBatch, start: Tensor | None = None) -> Patches:
+        """Cut clouds into patches; ``start`` int64 [B] is the first centre, by default the first point of each.
+
+        Raises ``DataError`` where a cloud has fewer points than patches, or than a patch.
+        """
+        counts = points.offsets.diff()
+        needed = max(self.vit.num_groups, self.vit.group_size)
+        if len(counts) and int(counts.min()) < needed:
+            raise DataError(
+                f"a cloud of {int(counts.min())} points cannot be cut into encoder.num_groups={self.vit.num_groups} "
+                f"patches of encoder.group_size={self.vit.group_size}: it needs {needed}"
+            )
+        values = torch.cat([points.xyz, *(points.attributes[name] for name in self.attributes)], 1)
+        if len(counts) == 0 or bool((counts == counts[0]).all()):
+            xyz = points.dense()
+            centres = gather_points(xyz, farthest_points(xyz, self.vit.num_groups, start))
+            index = nearest(centres, xyz, self.vit.group_size)[1]
+            cut = gather_points(values.view(len(xyz), -1, values.shape[1]), index)
+        else:
+            assert start is None
+            centres, index = self._unequal(points)
+            cut = values[index]
+        cut = torch.cat([cut[..., :3] - centres.unsqueeze(2), cut[..., 3:]], 3)
+        return Patches(cut, centres)
+
+    def _unequal(self, points: PointBatch) -> tuple[Tensor, Tensor]:
+        """Of clouds of several sizes: centres [B, G, 3], and the points of each patch [B, G, K] among all points."""
+        batch, groups = len(points), self.vit.num_groups
+        picked = points.xyz[farthest_points_packed(points.xyz, points.offsets, [groups] * batch)]
+        bounds = torch.arange(batch + 1, device=picked.device) * groups
+        index = nearest_packed(picked, bounds, points.xyz, points.offsets, self.vit.group_size)[1]
+        return picked.view(batch, groups, 3), index.view(batch, groups, -1)
+
+    def forward(self, clip: PointBatch, keep: Tensor | None = None, patches: Patches | None = None) -> Features:
+        """A batch of clouds, and the patches to see int64 [B, K'] if not all, to features. ``patches`` are those of
+        ``clip`` where they were cut before; the tokeniser is spared where they have their tokens."""
+        patches = self.patches(clip) if patches is None else patches
+        patches = patches if keep is None else patches.take(keep)  # hidden patches cost nothing
+        x = self.tokeniser(patches.points) if patches.tokens is None else patches.tokens
+        x = self.norm(through(self.blocks, x, self.position(patches.centres)))
+        return Features(pooled=x.mean(1), tokens=x, centres=patches.centres)
+
+
+def split_patches(view: PointView, patches: Patches, mask: PointMaskConfig) -> tuple[Tensor, Tensor]:
+    """``keep`` int64 [B, K'] and ``masked`` int64 [B, M] of a view. Of blocks the views carry in ``masked`` [B, 1] the
+    patch that each is around; the others are found here, where the centres are."""
+    assert view.masked is not None, "views of masked methods carry their masks"
+    if mask.kind == "random":
+        assert view.keep is not None
+        return view.keep, view.masked
+    draw = (view.masked[:, 0] + 0.5) / patches.centres.shape[1]
+    return block_point_mask(patches.centres, draw, mask.ratio)
+
+
+def through(blocks: nn.ModuleList, x: Tensor, positions: Tensor) -> Tensor:
+    """Tokens [B, L, D] through blocks that are told the positions [B, L, D] anew each time."""
+    for block in blocks:
+        x = block(x + positions)
+    return x
