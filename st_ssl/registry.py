@@ -68,14 +68,19 @@ class Registry(Generic[T]):
         """The configuration model of ``name``."""
         return self._configs[self.check(name)]
 
+    def registered(self, name: str) -> type[T]:
+        """The class of ``name``."""
+        return self._classes[self.check(name)]
+
     def build(self, config: Config, *args: Any, **kwargs: Any) -> T:
         """Build the class that ``config`` (an instance of a registered model) names."""
         cls = self._classes[self.check(cast(Any, config).name)]
         return cast(Callable[..., T], cls)(config, *args, **kwargs)
 
-    def union(self) -> Any:
-        """The type of a configuration field that takes any registered model, told apart by its ``name``."""
-        models = tuple(self._configs[name] for name in self.names())
+    def union(self, which: Callable[[type[T]], bool] = lambda cls: True) -> Any:
+        """The type of a configuration field that takes any registered model (of those ``which`` has), told apart by
+        its ``name``."""
+        models = tuple(self._configs[name] for name in self.names() if which(self._classes[name]))
         if len(models) == 1:
             return models[0]
         return Annotated[_union(models), Field(discriminator="name")]

@@ -3,13 +3,19 @@ K neighbours or kept tokens, D embedding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    TensorMap = Callable[[Tensor], Tensor]
+
+
+_Holder = TypeVar("_Holder", "RawView", "RawPointView", "PointBatch")
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class VideoEntry:
     """One row of a video source: where it is, to which split it belongs, and its labels by target name.
 
     Only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the labels of a
-    video that has any number of them; nothing uses them yet. ``source`` is where a packed video came from.
+    video that has any number of them; nothing uses them yet. ``source`` is the file that a packed video was, from
+    the folder that all of its pack were in.
     """
 
     path: str
@@ -60,6 +67,24 @@ class RawView:
     keep: Tensor | None = None
     masked: Tensor | None = None
 
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def map(self, fn: TensorMap) -> RawView:
+        """The same view with ``fn`` of each tensor."""
+        return _map(self, fn)
+
+    def part(self, start: int, stop: int) -> RawView:
+        """The samples ``start`` to ``stop``."""
+        return _map(self, lambda tensor: tensor[start:stop])
+
+    def joined(self, others: Sequence[RawView]) -> RawView:
+        """This view's samples, then those of ``others``."""
+        return _joined([self, *others])
+
+    def __str__(self) -> str:
+        return f"{tuple(self.frames.shape)} (B, T, H, W, C)"
+
 
 @dataclass
 class View:
@@ -72,6 +97,11 @@ class View:
 
     def __len__(self) -> int:
         return self.clip.shape[0]
+
+    @property
+    def content(self) -> Tensor:
+        """What an encoder is fed."""
+        return self.clip
 
 
 @dataclass
@@ -120,12 +150,102 @@ class PointBatch:
         """Clouds, not points."""
         return len(self.offsets) - 1
 
+    def map(self, fn: TensorMap) -> PointBatch:
+        """The same batch with ``fn`` of each tensor."""
+        return _map(self, fn)
+
+    def part(self, start: int, stop: int) -> PointBatch:
+        """The clouds ``start`` to ``stop``."""
+        first, last = (int(self.offsets[i]) for i in (start, stop))
+        own = _map(self, lambda tensor: tensor[first:last])
+        return replace(own, offsets=self.offsets[start : stop + 1] - first)
+
+    def joined(self, others: Sequence[PointBatch]) -> PointBatch:
+        """This batch's clouds, then those of ``others``."""
+        import torch
+
+        counts = torch.cat([batch.offsets.diff() for batch in (self, *others)])
+        return replace(_joined([self, *others]), offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+
     def dense(self) -> Tensor:
         """``xyz`` as [B, N, 3] where all clouds have the same number of points; raises ``ValueError`` otherwise."""
         counts = self.offsets.diff()
         if len(counts) == 0 or (counts != counts[0]).any():
             raise ValueError(f"clouds of {counts.tolist()} points are no dense batch")
         return self.xyz.view(len(self), -1, 3)
+
+
+@dataclass
+class RawPointView:
+    """One view of a batch of clouds on its way from the workers: the points that were chosen, as they lie in their
+    files, and ``params`` name to [B, k] of what is still to be done to them; masks as in ``RawView``."""
+
+    points: PointBatch
+    params: dict[str, Tensor]
+    keep: Tensor | None = None
+    masked: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def map(self, fn: TensorMap) -> RawPointView:
+        """The same view with ``fn`` of each tensor."""
+        return replace(_map(self, fn), points=self.points.map(fn))
+
+    def part(self, start: int, stop: int) -> RawPointView:
+        """The samples ``start`` to ``stop``."""
+        return replace(_map(self, lambda tensor: tensor[start:stop]), points=self.points.part(start, stop))
+
+    def joined(self, others: Sequence[RawPointView]) -> RawPointView:
+        """This view's samples, then those of ``others``."""
+        return replace(_joined([self, *others]), points=self.points.joined([view.points for view in others]))
+
+    def __str__(self) -> str:
+        return f"{len(self)} clouds of {len(self.points.xyz) / max(1, len(self)):.0f} points"
+
+
+@dataclass
+class PointView:
+    """One view of a batch of clouds as a method sees it; masks as in ``RawView``."""
+
+    points: PointBatch
+    keep: Tensor | None = None
+    masked: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def content(self) -> PointBatch:
+        """What an encoder is fed."""
+        return self.points
+
+
+def _map(holder: _Holder, fn: TensorMap) -> _Holder:
+    """A copy of a dataclass with ``fn`` of each tensor, also of those in its mappings; what else it has stays."""
+    changed: dict[str, Any] = {}
+    for item in fields(holder):
+        value = getattr(holder, item.name)
+        if isinstance(value, dict):
+            changed[item.name] = {name: fn(tensor) for name, tensor in value.items()}
+        elif value is not None and not isinstance(value, PointBatch):
+            changed[item.name] = fn(value)
+    return replace(holder, **changed)
+
+
+def _joined(holders: Sequence[_Holder]) -> _Holder:
+    """The rows of the tensors of all holders, in order, those in their mappings too."""
+    import torch
+
+    first = holders[0]
+    changed: dict[str, Any] = {}
+    for item in fields(first):
+        values = [getattr(holder, item.name) for holder in holders]
+        if isinstance(values[0], dict):
+            changed[item.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
+        elif values[0] is not None and not isinstance(values[0], PointBatch):
+            changed[item.name] = torch.cat(values)
+    return replace(first, **changed)
 
 
 @dataclass

@@ -258,6 +258,17 @@ def test_shipped_configurations_survive_a_round_trip(name: str, tmp_path: Path) 
         assert load(resolved) == run.config
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if "pretrain" in name])
+def test_recipes_say_what_they_need_and_do_not_flip_directions(name: str) -> None:
+    head = " ".join((ROOT / name).read_text().partition("output_dir:")[0].replace("#", " ").split())
+    assert f"tools/pretrain.py {name} " in head
+    assert "data.root=" in head
+    assert "%" in head or "No published figure" in head
+    data, _ = read_yaml(ROOT / name)
+    if data["data"].get("format") == "ssv2":  # where "from left to right" is a label
+        assert data["method"]["augment"]["flip"] == 0
+
+
 def test_dumped_text_keeps_types_and_order() -> None:
     data = {"z": "1e5", "a": [1.5e-8, 1e20, None, True, "yes", "é", "007"], "m": {"x": "null", "y": "a: b # c\nd"}}
     text = to_yaml(data)

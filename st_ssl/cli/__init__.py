@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 # Before torch is loaded: threads that wait for each other must sleep, not spin on the cores that decode (a fifth of the
 # speed of training where workers share the cores).
@@ -39,6 +41,35 @@ def main() -> int:
     command = sys.argv[1]
     sys.argv = [f"st-ssl {command}", *sys.argv[2:]]
     return guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors name the nearest choice or option."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            from st_ssl.errors import nearest
+
+            error.message += nearest(str(value), map(str, action.choices or ()))
+            raise
+
+    def parse(self) -> argparse.Namespace:
+        """The arguments, of which positional ones may stand behind options. Not for a parser with sub-commands."""
+        arguments, unknown = self.parse_known_intermixed_args()
+        if unknown:
+            self.refuse(unknown)
+        return arguments
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """End with a message on arguments that it does not know."""
+        from st_ssl.errors import nearest
+
+        options = [text for action in self._actions for text in action.option_strings]
+        name = unknown[0].partition("=")[0]
+        what = "option" if name.startswith("-") else "argument"
+        self.error(f"unknown {what} {name}{nearest(name, options)}")
 
 
 def guarded(command: Callable[[], int | None]) -> int:

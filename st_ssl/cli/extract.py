@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_ssl.cli import Parser
+
 if TYPE_CHECKING:
     from st_ssl.transfer.extract import ExtractConfig
 
@@ -34,7 +36,7 @@ examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Write the features of all videos of a data set, with an index of what each row is.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,13 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--format", metavar="npy|safetensors", help="of the arrays (default: npy)")
     parser.add_argument("--clips", metavar="N", help="clips of each video, evenly spaced (default: 1)")
     parser.add_argument("--tokens", action="store_true", help="local features too")
-    arguments, unknown = parser.parse_known_intermixed_args()
-    if unknown:
-        from st_ssl.errors import nearest
-
-        options = [text for action in parser._actions for text in action.option_strings]
-        parser.error(f"unknown option {unknown[0]}{nearest(unknown[0], options)}")
-    return arguments
+    return parser.parse()
 
 
 def main() -> None:

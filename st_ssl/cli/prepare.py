@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_ssl.cli import Parser
+
 if TYPE_CHECKING:
     from st_ssl.config import Config
     from st_ssl.types import VideoEntry
@@ -17,11 +19,12 @@ EXAMPLES = """examples:
   python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
   python tools/prepare.py pack data/kinetics --output packed short_side=256
   python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
+  python tools/prepare.py pack data/kinetics --output packed --retry         # shards in which videos failed, again
   python tools/pretrain.py CONFIG data.root=packed"""
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Make data ready. Every step can be stopped and started again; what is done is not done twice.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,20 +39,22 @@ def _arguments() -> argparse.Namespace:
     pack = steps.add_parser("pack", help="make videos small and quick to read, in a few large files")
     _source(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
+    pack.add_argument("--retry", action="store_true", help="pack the shards again in which videos failed or changed")
     pack.add_argument("overrides", nargs="*", metavar="key=value", help="short_side, crf, keyframes, shard_size")
     for step in steps.choices.values():
         step.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes (default: %(default)s)")
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()
     takes = "overrides" in arguments
+    step = steps.choices[arguments.step]
     if unknown := [text for text in rest if not takes or text.startswith("-") or "=" not in text]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        step.refuse(unknown)
     if takes:
         arguments.overrides += rest
     if arguments.step == "pack":
-        arguments.shard = _shard(parser, arguments.shard)
+        arguments.shard = _shard(step, arguments.shard)
         if arguments.output is None:
-            parser.error("pack needs --output FOLDER")
+            step.error("pack needs --output FOLDER")
     return arguments
 
 
@@ -132,23 +137,27 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.video.index import decode, survey
     from st_ssl.data.video.pack import is_pack, verify_pack
 
-    if is_pack(arguments.root):
-        return _tell(dict(verify_pack(arguments.root, arguments.workers)))
     file = arguments.output or Path("verified.jsonl")
+    if is_pack(arguments.root):
+        broken = dict(verify_pack(arguments.root, file, arguments.workers))
+        print(f"{file}: what was found of every video")
+        return _tell(broken)
     records = survey(_entries(arguments), file, decode, arguments.reader, arguments.workers)
     print(f"{file}: {len(records)} videos decoded")
     return _tell({path: record.error for path, record in records.items() if record.error is not None})
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.video.pack import PackConfig, write_pack
+    from st_ssl.data.video.packing import PackConfig, write_pack
 
     config = _settings(PackConfig, arguments.overrides)
     part, output = arguments.shard, arguments.output
     entries = _entries(arguments)
-    broken = write_pack(entries, output, config, part, arguments.reader, arguments.workers)
+    broken = write_pack(entries, output, config, part, arguments.reader, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with data.root={output}'}")
+    if broken:
+        print(f"{len(broken)} videos are left out; the same command with --retry packs their shards again")
     return _tell(dict(broken))
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st_ssl.cli import Parser
+
 if TYPE_CHECKING:
     from st_ssl.engine.run_config import NamedRun, RunConfig
     from st_ssl.engine.runtime import Runtime
@@ -34,7 +36,7 @@ examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Pretrain an encoder on unlabelled data, probe it and write a report. Resumes by itself.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -44,7 +46,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="NAME", help="of a file with several runs, this one alone")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--dry-run", action="store_true", help="build everything, run a step, tell the costs and stop")
-    return parser.parse_intermixed_args()
+    return parser.parse()
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_ssl.cli import Parser
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,7 +29,7 @@ examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Measure what pretrained encoders learned.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +38,7 @@ def _arguments() -> argparse.Namespace:
         "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes (default: probe.json in the first run)")
-    return parser.parse_intermixed_args()  # key=value may stand behind an option
+    return parser.parse()
 
 
 def main() -> None:
@@ -73,6 +75,7 @@ def probe_and_print(
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import load_run_config
+    from st_ssl.files import replace_text
     from st_ssl.transfer.probe import probe_runs
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,7 @@ def probe_and_print(
 
         quarantine = Quarantine(runs[0] / "bad_samples.jsonl", len(source.entries()), config.data.max_bad_share)
         quarantine.add(BadSample(b["path"], b["reason"]) for b in result["bad"])
-    output.write_text(json.dumps(result, indent=2) + "\n")
+    replace_text(output, json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
         Console().print(table)
 

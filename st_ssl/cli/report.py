@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from st_ssl.cli import Parser
+
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
         epilog="example:\n  python tools/report.py runs/quickstart/video",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")
     parser.add_argument("--output", type=Path, help="the file to write (default: report.html in the folder)")
-    return parser.parse_args()
+    return parser.parse()
 
 
 def main() -> None:

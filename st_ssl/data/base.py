@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol, overload
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from st_ssl.config import Config
+from st_ssl.inputs import Modality
 from st_ssl.random import Key
 from st_ssl.registry import Registry
-from st_ssl.types import RawView, VideoEntry, View
+from st_ssl.types import RawPointView, RawView, VideoEntry
 
 
 @dataclass(frozen=True)
@@ -29,48 +30,44 @@ class BadSample:
 @dataclass
 class Batch:
     """``views`` one per view of the method; ``indices`` int64 [B] the samples used, ``wanted`` [B] those of the order
-    (they differ where a broken sample was replaced); ``bad`` what was found broken. No views: nothing was usable."""
+    (they differ where a broken sample was replaced); ``bad`` what was found broken; ``metadata`` float64 [B, k] what
+    the files of the samples used say of themselves without their content (a video: width, height, frames per second and
+    number of frames), a trivial baseline for probes. No views: nothing was usable."""
 
-    views: list[RawView]
+    views: Sequence[RawView | RawPointView]
     indices: Tensor
     wanted: Tensor
     bad: list[BadSample]
+    metadata: Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.float64))
 
     def to(self, device: torch.device) -> Batch:
         """Pixels and masks on ``device``; augmentation parameters stay on the CPU, where decisions are taken."""
         if device.type == "cpu":
             return self
-        moved = self._map(lambda t: t.to(device, non_blocking=True))
-        views = [replace(new, params=old.params) for new, old in zip(moved.views, self.views, strict=True)]
-        return replace(moved, views=views)
+        views = [
+            replace(view.map(lambda t: t.to(device, non_blocking=True)), params=view.params) for view in self.views
+        ]
+        return replace(self, views=views)
 
     def pin_memory(self) -> Batch:
         """Called by the loader, for copies that overlap with work."""
-        return self._map(lambda t: t.pin_memory())
+        return replace(self, views=[view.map(lambda t: t.pin_memory()) for view in self.views])
 
     def split(self, parts: int) -> list[Batch]:
         """The batch as ``parts`` equal ones, in order."""
         size = len(self.indices) // parts
         assert size * parts == len(self.indices)
-        return [self._map(lambda t, i=i: t[i * size : (i + 1) * size]) for i in range(parts)]
-
-    def _map(self, fn: _TensorMap) -> Batch:
-        return Batch([_map_view(v, fn) for v in self.views], fn(self.indices), fn(self.wanted), self.bad)
-
-
-class _TensorMap(Protocol):
-    def __call__(self, tensor: Tensor, /) -> Tensor: ...
-
-
-def _map_view(view: RawView, fn: _TensorMap) -> RawView:
-    return replace(
-        view,
-        frames=fn(view.frames),
-        params={name: fn(value) for name, value in view.params.items()},
-        frame_index=fn(view.frame_index),
-        keep=None if view.keep is None else fn(view.keep),
-        masked=None if view.masked is None else fn(view.masked),
-    )
+        rows = [(i * size, (i + 1) * size) for i in range(parts)]
+        return [
+            Batch(
+                [v.part(a, b) for v in self.views],
+                self.indices[a:b],
+                self.wanted[a:b],
+                self.bad,
+                self.metadata[a:b],
+            )
+            for a, b in rows
+        ]
 
 
 class Views(Protocol):
@@ -79,13 +76,16 @@ class Views(Protocol):
     @property
     def num_views(self) -> int: ...
 
-    def prepare(self, views: list[RawView]) -> list[View]: ...
+    def prepare(self, views: Any) -> Any: ...
 
 
 class DataSource(ABC):
     """A data set as its configuration describes it. ``num_workers``, ``epoch_size`` and ``max_bad_share`` are what
     every source's configuration has for the engine; ``sample_timeout`` in seconds, for one sample in a worker."""
 
+    modality: ClassVar[Modality] = "video"
+    unit: ClassVar[str] = "clips"
+    """What a view of a sample is called."""
     num_workers: int
     epoch_size: int | None
     max_bad_share: float
@@ -99,7 +99,7 @@ class DataSource(ABC):
         return max(FREE, self.max_bad_share * num_samples)
 
     @abstractmethod
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> Sequence[VideoEntry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
 
     @abstractmethod
@@ -107,12 +107,46 @@ class DataSource(ABC):
         """The samples behind (pass, index) keys, seen as ``views`` declares."""
 
     @abstractmethod
-    def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
-        """What the files say of themselves without their content, float64 [N, k]: a trivial baseline for probes."""
-
-    @abstractmethod
     def collate(self, samples: list[Any]) -> Batch:
         """Samples of that data set to a batch."""
+
+    @abstractmethod
+    def evaluation(
+        self, input: Any, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+    ) -> Views:
+        """What an encoder with this ``input`` is shown when it is evaluated: ``num_views`` views of a sample, of the
+        share ``span`` of it, varied by a draw of the key as far as ``jitter`` (in 0 … 1) goes."""
+
+    @abstractmethod
+    def raw_features(self, view: Any) -> np.ndarray:
+        """What a raw view [B] shows without any network, float [B, k]: a trivial baseline for probes."""
+
+
+class Chosen(Sequence[VideoEntry]):
+    """Those of ``entries`` at ``rows`` (sorted), none of which is made before it is asked for."""
+
+    def __init__(self, entries: Sequence[VideoEntry], rows: np.ndarray) -> None:
+        self._entries, self._rows = entries, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoEntry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+
+    def __getitem__(self, index: int | slice) -> VideoEntry | Chosen:
+        if isinstance(index, slice):
+            return Chosen(self._entries, self._rows[index])
+        return self._entries[int(self._rows[index])]
+
+
+def training_part(entries: Sequence[VideoEntry]) -> Sequence[VideoEntry]:
+    """Those of ``entries`` of the split "train"; all of them where there is none."""
+    rows = np.flatnonzero(np.fromiter((entry.split == "train" for entry in entries), bool, len(entries)))
+    return Chosen(entries, rows) if 0 < len(rows) < len(entries) else entries
 
 
 FREE = 5

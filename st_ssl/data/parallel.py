@@ -7,52 +7,60 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import TypeVar
+from contextlib import contextmanager
+from multiprocessing import active_children, connection, get_context
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_PATIENCE = 3  # half seconds from telling a process to stop to ending it
 _PR_SET_PDEATHSIG = 1
 
 
 def parallel_map(
     work: Callable[[T], R],
-    items: Sequence[T],
+    items: Iterable[T],
     num_workers: int,
     title: str,
     done: int = 0,
     progress: bool = True,
     crashed: Callable[[T], R] | None = None,
+    count: int | None = None,
 ) -> Iterator[R]:
     """``work`` of each item, in the order in which they are finished, with a progress bar called ``title``.
 
-    ``num_workers`` processes are spawned; 0 or 1 stays in this one. ``done``: how many were finished before. An error
-    of ``work`` is raised here, and what has not begun is not begun any more. An item that ends its process is tried
-    again alone; if it does so again its result is ``crashed(item)``, where that is given.
+    ``num_workers`` processes are spawned; 0 or 1 stays in this one. ``done``: how many were finished before;
+    ``count``: how many ``items`` there are, where they are made only as they are needed and have no length. An error of
+    ``work`` is raised here, and what has not begun is not begun any more; Ctrl-C, and asking for no more results, also
+    interrupts what has begun (``KeyboardInterrupt`` in ``work``). An item that ends its process is tried again alone;
+    if it does so again its result is ``crashed(item)``, where that is given.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(title, total=done + len(items), completed=done)
+        count = count if count is not None or not isinstance(items, Sized) else len(items)
+        task = bar.add_task(title, total=None if count is None else done + count, completed=done)
         for result in map(work, items) if num_workers <= 1 else _spread(work, items, num_workers, crashed):
             bar.advance(task)
             yield result
 
 
 def _spread(
-    work: Callable[[T], R], items: Sequence[T], num_workers: int, crashed: Callable[[T], R] | None
+    work: Callable[[T], R], items: Iterable[T], num_workers: int, crashed: Callable[[T], R] | None
 ) -> Iterator[R]:
     rest = iter(items)
     while suspects := (yield from _until_broken(work, rest, num_workers)):
         for item in suspects:
             try:
                 with _pool(1) as pool:
-                    result = pool.submit(work, item).result()
+                    result = pool.submit(_interruptible, work, item).result()
             except BrokenProcessPool:
                 if crashed is None:
                     raise
@@ -67,7 +75,7 @@ def _until_broken(work: Callable[[T], R], rest: Iterator[T], num_workers: int) -
         try:
             while True:
                 for item in itertools.islice(rest, 4 * num_workers - len(running)):  # millions of items are not as
-                    running[pool.submit(work, item)] = item  # many waiting jobs
+                    running[pool.submit(_interruptible, work, item)] = item  # many waiting jobs
                 if not running:
                     return []
                 for job in wait(running, return_when=FIRST_COMPLETED)[0]:
@@ -76,20 +84,69 @@ def _until_broken(work: Callable[[T], R], rest: Iterator[T], num_workers: int) -
                     yield result
         except BrokenProcessPool:
             return list(running.values())
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
-def _pool(num_workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_follow, initargs=(os.getpid(),)
+@contextmanager
+def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes for the block. An error in it waits for the jobs that have begun; anything else stops them."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=_settle, initargs=(os.getpid(),)
     )
+    try:
+        yield pool
+    except Exception:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        _stop(set(active_children()) - others)
+        raise
+    pool.shutdown()
 
 
-def _follow(parent: int) -> None:
-    """End with the parent, however that ends."""
+def _stop(processes: Iterable[BaseProcess]) -> None:
+    """Interrupt the processes, and end those that do not mind: a decoder that hangs, say."""
+    for _ in range(_PATIENCE):
+        alive: list[Any] = [process.sentinel for process in processes if process.is_alive()]
+        for process in processes:
+            process.terminate()  # until it works: C code may swallow the exception that the signal raises
+        until = time.monotonic() + 0.5
+        while alive and (left := until - time.monotonic()) > 0:
+            for sentinel in connection.wait(alive, left):
+                alive.remove(sentinel)
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+_busy = _told = False
+"""In a process of the pool: whether it works on an item, and whether it was told to stop."""
+
+
+def _settle(parent: int) -> None:
+    """End with the parent, however that ends; and stop when it says so, not by the Ctrl-C that it gets as well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    global _told
+    _told = True
+    if _busy:  # else it waits for an item, and will be told that there is none
+        raise KeyboardInterrupt
+
+
+def _interruptible(work: Callable[[T], R], item: T) -> R:
+    global _busy
+    if _told:  # it had one more item in its queue
+        raise KeyboardInterrupt
+    _busy = True
+    try:
+        return work(item)
+    finally:
+        _busy = False

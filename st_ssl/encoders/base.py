@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from st_ssl.config import Config
 from st_ssl.errors import UserError
+from st_ssl.files import replace_text, write_atomically
+from st_ssl.inputs import INPUTS, InputConfig, Modality, PointInputConfig
 from st_ssl.registry import Registry
 from st_ssl.types import Features
 
@@ -22,45 +23,29 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-class InputConfig(Config):
-    """The clip that an encoder is fed: ``num_frames`` frames, ``stride`` source frames apart, ``size`` pixels square,
-    normalised by ``mean`` and ``std`` of pixels in 0 … 1."""
-
-    num_frames: int = Field(default=16, gt=0)
-    stride: int = Field(default=4, gt=0)
-    size: int = Field(default=112, gt=0)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
-
-
-class PointInputConfig(Config):
-    """The cloud that an encoder is fed: ``num_points`` points (null: all of them), brought to the unit sphere around
-    their centroid where ``unit_sphere``; of a scene one point a voxel of ``voxel_size`` metres. ``attributes`` are what
-    is known of a point besides its place, in the order of the channels."""
-
-    num_points: int | None = Field(default=1024, gt=0)
-    unit_sphere: bool = True
-    voxel_size: float | None = Field(default=None, gt=0)
-    attributes: tuple[Literal["color", "normal", "intensity"], ...] = ()
+AnyInput = InputConfig | PointInputConfig
 
 
 class Encoder(nn.Module, ABC):
-    """A network from clips to ``Features``. ``embed_dim`` is known without running it."""
+    """A network from clips, or clouds, to ``Features``. ``embed_dim`` is known without running it."""
 
+    modality: ClassVar[Modality] = "video"
     config: Config
-    input: InputConfig
+    input: Any
+    """An ``InputConfig`` or a ``PointInputConfig``, as the modality has it."""
     embed_dim: int
     grid: Grid | None = None
     """The token grid (T', H', W') of encoders that can be fed a part of their tokens, else None."""
 
-    def __init__(self, config: Config, input: InputConfig) -> None:
+    def __init__(self, config: Config, input: AnyInput) -> None:
         super().__init__()
         self.config = config
         self.input = input
 
     @abstractmethod
-    def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
-        """``clip`` float [B, C, T, H, W] to features; ``keep`` int64 [B, K]: the tokens to see (needs a ``grid``)."""
+    def forward(self, clip: Any, keep: Tensor | None = None) -> Features:
+        """Clips float [B, C, T, H, W], or a ``PointBatch`` of B clouds, to features; ``keep`` int64 [B, K]: the tokens
+        to see, for encoders that can be shown a part of them."""
 
 
 ENCODERS: Registry[Encoder] = Registry("encoder", "st_ssl.encoders")
@@ -75,19 +60,17 @@ def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | N
     from safetensors.torch import save_file
 
     weights = {name: t.detach().cpu().contiguous() for name, t in (state or encoder.state_dict()).items()}
-    temporary = directory / ".encoder.safetensors"
     description = {"format": FORMAT, "encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(weights, temporary)
-        temporary.rename(directory / "encoder.safetensors")
-        (directory / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+        with write_atomically(directory / "encoder.safetensors") as unfinished:
+            save_file(weights, unfinished)
+        replace_text(directory / "encoder.json", json.dumps(description, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{directory}: the encoder could not be written: {error}") from error
 
 
-def describe_encoder(directory: Path) -> tuple[Config, InputConfig]:
+def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
     """The configurations in ``encoder.json``. Raises ``UserError`` where there is none or it is not understood."""
     file = Path(directory) / "encoder.json"
     if not file.is_file():
@@ -99,7 +82,8 @@ def describe_encoder(directory: Path) -> tuple[Config, InputConfig]:
         if description["format"] > FORMAT:
             raise ValueError(f"format {description['format']} is newer than this st_ssl understands ({FORMAT})")
         encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
-        return encoder, InputConfig.model_validate(description["input"])
+        modality = ENCODERS.registered(description["encoder"]["name"]).modality
+        return encoder, INPUTS[modality].model_validate(description["input"])
     except (ValueError, KeyError, TypeError) as error:  # also those of JSON, of pydantic and of an unknown name
         raise UserError(f"{file}: not an encoder description: {error}") from error
 
@@ -127,7 +111,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def random_encoder(config: Config, input: InputConfig, seed: int) -> Encoder:
+def random_encoder(config: Config, input: AnyInput, seed: int) -> Encoder:
     """The same network at random initialisation, in eval mode: the baseline of every probe."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -83,6 +83,8 @@ class Pytorchvideo(ConvEncoder):
         _renew(self.blocks)
 
     def extract(self, clip: Tensor) -> Tensor:
+        """Clips [B, 3, T, H, W] to a map [B, D, T', H', W']; SlowFast's fast pathway is averaged over ``alpha`` frames
+        and joined to the slow one along D."""
         if self.alpha is None:
             x = clip
             for block in self.blocks:

@@ -64,6 +64,8 @@ class Torchvision(Encoder):
                 self.add_module(name, part)
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:
+        """Clips [B, 3, T, H, W] to a map [B, D, T', H', W'] and what torchvision's head is given, [B, D]: the mean of
+        the map, or MViT's class token. ``keep`` must be None."""
         assert keep is None, "these networks see whole clips"
         network: Any = self
         if self.model.startswith("mvit"):

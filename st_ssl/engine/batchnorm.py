@@ -89,6 +89,8 @@ class _GlobalBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the output [B, C, ...] to those of input, weight [C] and bias [C]. That of the input counts
+        the outputs of all processes; those of weight and bias are of this process alone, for DDP to average."""
         x, weight, mean, invstd, count = ctx.saved_tensors
         axes, shape = _axes(x)
         grad = grads[0].to(mean.dtype)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from st_ssl.errors import UserError, nearest
+from st_ssl.files import sync
 
 JSON = Any  # None, bool, int, float, str, and lists and dicts (with str keys) of these
 FORMAT = 1
@@ -114,7 +114,7 @@ class Checkpointer:
         if final.exists():  # a folder cannot be renamed over a full one
             final.rename(replaced)
         partial.rename(final)
-        _sync(self.directory)
+        sync(self.directory)
         if replaced.exists():
             shutil.rmtree(replaced)
 
@@ -260,7 +260,7 @@ def _write_folder(
     manifest["digest"] = _digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in (*folder.iterdir(), folder):
-        _sync(path)
+        sync(path)
 
 
 def _read_manifest(folder: Path) -> dict[str, JSON]:
@@ -331,11 +331,3 @@ def _sha256(path: Path) -> str:
 
 def _digest(manifest: dict[str, JSON]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

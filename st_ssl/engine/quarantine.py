@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from st_ssl.data.base import BadSample, too_many
-from st_ssl.engine.run_files import replace_text, whole_rows
+from st_ssl.engine.run_files import whole_rows
 from st_ssl.errors import DataError
+from st_ssl.files import replace_text
 
 
 class Quarantine:

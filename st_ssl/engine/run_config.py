@@ -12,10 +12,11 @@ from pydantic import Field, create_model
 
 from st_ssl.config import Config, Place, merge, parse_override, read_yaml, set_key, validate
 from st_ssl.data.base import DATA
-from st_ssl.encoders.base import ENCODERS, InputConfig
+from st_ssl.encoders.base import ENCODERS
 from st_ssl.engine.optim import OptimConfig
 from st_ssl.engine.schedule import ScheduleConfig
 from st_ssl.errors import ConfigError, nearest
+from st_ssl.inputs import INPUTS, Modality
 from st_ssl.methods.base import METHODS
 from st_ssl.transfer.probe import ProbeConfig
 
@@ -63,29 +64,32 @@ class RunConfig(Config):
 
     output_dir: str
     seed: int = 0
-    input: InputConfig = InputConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
     probe: ProbeConfig | None = ProbeConfig()
     report: ReportConfig = ReportConfig()
     logging: LoggingConfig = LoggingConfig()
     optim: OptimConfig
-    # What each registry holds is known only once it is searched: see ``run_model``.
+    # What these are is known only once the registries are searched: see ``run_model``.
+    input: Any
     data: Any
     encoder: Any
     method: Any
 
 
-@lru_cache(maxsize=1)
-def run_model() -> type[RunConfig]:
-    """``RunConfig`` with the registered kinds of data, encoders and methods as the types of its fields."""
+@lru_cache
+def run_model(modality: Modality) -> type[RunConfig]:
+    """``RunConfig`` with the registered kinds of data, and the input, encoders and methods of a ``modality``, as the
+    types of its fields."""
+    own = INPUTS[modality]
     return create_model(
         "RunConfig",
         __base__=RunConfig,
         __doc__=RunConfig.__doc__,
+        input=(own, own()),
         data=(DATA.union(), ...),
-        encoder=(ENCODERS.union(), ...),
-        method=(METHODS.union(), ...),
+        encoder=(ENCODERS.union(lambda cls: cls.modality == modality), ...),
+        method=(METHODS.union(lambda cls: cls.modality == modality), ...),
     )
 
 
@@ -142,4 +146,7 @@ def _one(
         data = merge(data, nested)
     if isinstance(data.get("data"), dict):
         data["data"] = {"name": "video", **data["data"]}
-    return validate(run_model(), {"data": {"name": "video"}, **data}, place, inside)
+    data = {"data": {"name": "video"}, **data}
+    kind = data["data"].get("name") if isinstance(data["data"], dict) else None
+    modality = DATA.registered(kind).modality if kind in DATA.names() else "video"
+    return validate(run_model(modality), data, place, inside)

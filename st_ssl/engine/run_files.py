@@ -39,13 +39,6 @@ def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig
     return load_runs(file, overrides)[0].config
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Write a file in one step: killed at any moment it holds either the old text or the new one."""
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(text)
-    temporary.replace(file)
-
-
 def whole_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines, without one that a killed process left half-written; [] for no file."""
     rows = []

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from st_ssl import distributed
 from st_ssl.config import to_yaml
-from st_ssl.data.base import DATA, Batch, DataSource
+from st_ssl.data.base import DATA, Batch, DataSource, training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
@@ -30,11 +30,12 @@ from st_ssl.engine.loggers import RunLog, open_log, require_loggers
 from st_ssl.engine.optim import build_optimizer, peak_lr
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.run_config import RunConfig
-from st_ssl.engine.run_files import check_same_run, replace_text
+from st_ssl.engine.run_files import check_same_run
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.schedule import lr_at
 from st_ssl.engine.step import GradientStep
 from st_ssl.errors import ConfigError, DataError, UserError
+from st_ssl.files import replace_text
 from st_ssl.methods.base import METHODS, Method
 from st_ssl.random import keyed_seed
 from st_ssl.types import VideoEntry
@@ -44,7 +45,7 @@ class TrainingError(UserError):
     """Training went wrong in a way that more steps will not mend, such as a loss that is not finite."""
 
 
-def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, list[VideoEntry]]:
+def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequence[VideoEntry]]:
     """The data set and its training samples; the main process goes first, since it may have to write them."""
     source: DataSource = DATA.build(config.data)
     if not runtime.is_main:
@@ -52,7 +53,7 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, list[V
     entries = source.entries()
     if runtime.is_main:
         distributed.barrier()
-    return source, [entry for entry in entries if entry.split == "train"] or entries
+    return source, training_part(entries)
 
 
 def samples_digest(entries: Sequence[VideoEntry]) -> str:
@@ -258,9 +259,8 @@ class Trainer:
             "broken": len(self._quarantine.known),
         }
         log.write({"step": self.step, "epoch": self.step / self.steps_per_epoch, **row, **gauge, **timing})
-        progress.update(
-            self.step, f"loss {row['loss']:.4f}  {rate:.0f} clips/s  {clock.waited / elapsed:.0%} waiting for data"
-        )
+        speed = f"{rate:.0f} {self.source.unit}/s  {clock.waited / elapsed:.0%} waiting for data"
+        progress.update(self.step, f"loss {row['loss']:.4f}  {speed}")
 
     # ---------------------------------------------------------------- state
 
@@ -335,7 +335,7 @@ class Trainer:
             before = time.monotonic()
             loss = self._update(batch)[0]["loss"]
             rates.append(waited + time.monotonic() - before)
-            shapes = [tuple(view.frames.shape) for view in batch.views]
+            shapes = [str(view) for view in batch.views]
         seconds = min(rates)
         memory = (
             torch.cuda.max_memory_allocated(self.runtime.device)
@@ -343,13 +343,13 @@ class Trainer:
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
         return {
-            "views (B, T, H, W, C)": " and ".join(str(shape) for shape in shapes),
+            "views": " and ".join(shapes),
             "encoder parameters": f"{count_parameters(self.method.encoder):,}",
             "method parameters": f"{count_parameters(self.method):,}",
             "samples": f"{len(self.entries):,} ({len(self._quarantine.known)} found broken)",
             "first losses": f"{loss:.4f}",
             "memory": f"{memory / 2**30:.2f} GiB",
-            "clips/s": f"{self.batch_size * self.method.views.num_views / seconds:.1f}",
+            f"{self.source.unit}/s": f"{self.batch_size * self.method.views.num_views / seconds:.1f}",
             "steps": f"{self.total_steps:,} ({self.config.engine.epochs} epochs of {self.steps_per_epoch})",
             "time for the run": f"{seconds * self.total_steps / 60:.1f} min",
         }

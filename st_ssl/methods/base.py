@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from st_ssl.config import Config
 from st_ssl.data.base import Views
 from st_ssl.encoders.base import Encoder
+from st_ssl.inputs import Modality
 from st_ssl.registry import Registry
-from st_ssl.types import View
 
 MethodOutput = dict[str, Tensor]
 """Scalars by name; ``"loss"`` is what is minimised, the others are logged."""
@@ -26,6 +26,7 @@ class Method(nn.Module, ABC):
     tensors whose first axis is the sample, and ``losses`` maps those of the whole batch to scalars.
     """
 
+    modality: ClassVar[Modality] = "video"
     encoder: Encoder
     views: Views
     compares_samples: ClassVar[bool] = False
@@ -37,14 +38,14 @@ class Method(nn.Module, ABC):
         self.encoder = encoder
 
     @abstractmethod
-    def outputs(self, views: list[View]) -> dict[str, Tensor]:
+    def outputs(self, views: list[Any]) -> dict[str, Tensor]:
         """Views to tensors, samples along the first axis."""
 
     @abstractmethod
     def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
         """Outputs of a whole batch to scalars, ``"loss"`` among them."""
 
-    def forward(self, views: list[View], output_gradients: dict[str, Tensor] | None = None) -> MethodOutput:
+    def forward(self, views: list[Any], output_gradients: dict[str, Tensor] | None = None) -> MethodOutput:
         """The losses of a batch. With ``output_gradients`` (of the whole batch's loss by this part's outputs), the
         scalar whose gradient is this part's share: gradient caching (Gao et al. 2021)."""
         outputs = self.outputs(views)
@@ -53,8 +54,9 @@ class Method(nn.Module, ABC):
         terms = [(outputs[name] * gradient).sum() for name, gradient in output_gradients.items()]
         return {"loss": torch.stack(terms).sum()}
 
-    def pictures(self, views: list[View]) -> dict[str, Tensor]:
-        """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1."""
+    def pictures(self, views: list[Any]) -> dict[str, Any]:
+        """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1, or to a
+        ``PointBatch`` of B clouds (coloured, where they have the attribute ``color``)."""
         return {}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from st_ssl.distributed import gather_with_gradient, rank
+from st_ssl.distributed import gather_with_gradient, rank, world_size
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -32,3 +32,25 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[T
     logits = logits.scatter(1, itself[:, None], float("-inf"))
     accuracy = (logits.detach().argmax(1) == positive).float().mean()
     return cross_entropy(logits, positive), accuracy
+
+
+def point_info_nce(first: Tensor, second: Tensor, valid: Tensor, temperature: float = 0.4) -> tuple[Tensor, Tensor]:
+    """PointInfoNCE (PointContrast, Xie et al. 2020): each point of the first view must find its match in the second.
+
+    Row by row ``first`` and ``second`` [N, D] are features of matched points; rows where ``valid`` bool [N] is false
+    are padding, neither asked nor found. The negatives of a row are the matches of all other rows of all processes;
+    points of its own view are none. Features are normalised here, logits are taken in at least float32.
+
+    Returns the loss and the share of rows that find their match, both taken so that their mean over processes is the
+    mean over all valid rows (0 where there are none).
+    """
+    assert first.shape == second.shape, (first.shape, second.shape)
+    dtype = torch.promote_types(first.dtype, torch.float32)
+    first, second = normalize(first.to(dtype), dim=1), normalize(second.to(dtype), dim=1)
+    keys, known = gather_with_gradient(second), gather_with_gradient(valid.to(dtype))
+    own = torch.arange(len(first), device=first.device) + rank() * len(first)
+    logits = (first @ keys.T / temperature).masked_fill(known[None] == 0, float("-inf"))
+    logits = logits.scatter(1, own[:, None], (first * second).sum(1, keepdim=True) / temperature)  # finite for padding
+    share = valid.to(dtype) * world_size() / known.sum().clamp(min=1)
+    found = (logits.detach().argmax(1) == own).to(dtype)
+    return (cross_entropy(logits, own, reduction="none") * share).sum(), (found * share).sum()

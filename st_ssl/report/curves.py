@@ -62,6 +62,7 @@ def _panel(name: str, rows: list[dict[str, float]]) -> Panel:
     steps, values = np.array(points[:: math.ceil(len(points) / _MOST)], dtype=float).T
 
     def paint(axis: Any) -> None:
+        """The values over the steps, faint behind their moving mean where there are many."""
         smooth = len(values) >= 40 and name not in ("lr", "effective_rank", "feature_spread")
         axis.plot(steps, values, color=ACCENT, alpha=0.35 if smooth else 1, marker="." if len(values) == 1 else None)
         if smooth:

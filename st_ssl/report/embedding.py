@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_ssl.inputs import InputConfig
+from st_ssl.report.clouds import render
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, strip
 from st_ssl.transfer.features import INSTANCE
@@ -16,13 +18,15 @@ from st_ssl.transfer.features import INSTANCE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from st_ssl.encoders.base import InputConfig
+    from st_ssl.encoders.base import AnyInput
     from st_ssl.report.folder import RunFolder
     from st_ssl.transfer.features import ClipSet
 
 QUERIES, NEIGHBOURS = 5, 5
 # Pixels of the training clips looked at: 400 usual clips where they are encoded on a GPU, 120 small ones on a CPU.
 _PIXELS = {"cuda": 400 * 16 * 112 * 112, "cpu": 120 * 16 * 64 * 64}
+_POINTS = {"cuda": 400 * 8192, "cpu": 400 * 1024}  # the same of clouds
+_SCENE = 100_000  # points of a cloud that is taken as it is, about
 _FEW = 20  # points that t-SNE needs; principal components do for fewer
 _CONTESTANTS = ("pretrained", "random init")
 
@@ -71,10 +75,13 @@ class Map:
     others: int
 
 
-def how_many(input: InputConfig, device: str) -> tuple[int, int]:
-    """The most train and test videos to look at on a kind of device, so that a report takes seconds: the larger the
-    clips the fewer, 400 and 200 at most."""
-    train = _PIXELS[device] // (input.num_frames * input.size**2)
+def how_many(input: AnyInput, device: str) -> tuple[int, int]:
+    """The most train and test samples to look at on a kind of device, so that a report takes seconds: the larger the
+    clips or clouds the fewer, 400 and 200 at most."""
+    if isinstance(input, InputConfig):
+        train = _PIXELS[device] // (input.num_frames * input.size**2)
+    else:
+        train = _POINTS[device] // (input.num_points or _SCENE)
     train = int(np.clip(train, 40, 400))
     return train, train // 2
 
@@ -149,9 +156,15 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, 
 
 
 def _middle(clips: ClipSet, index: int) -> Picture:
-    frames = clips.raw.frames[index]
-    middle = len(frames) // 2
-    return strip(frames[middle : middle + 1], f"Middle frame of {Path(clips.entries[index].path).name}")
+    """A small picture of one sample: the middle frame of a video, a cloud from one side."""
+    from st_ssl.types import RawView
+
+    name = Path(clips.entries[index].path).name
+    if isinstance(clips.raw, RawView):
+        frames = clips.raw.frames[index]
+        middle = len(frames) // 2
+        return strip(frames[middle : middle + 1], f"Middle frame of {name}")
+    return strip(render(clips.raw.points.part(index, index + 1).xyz.numpy(), sides=1), f"The cloud {name}")
 
 
 def _agreement(embedding: Embedding, factor: str, index: np.ndarray) -> float:

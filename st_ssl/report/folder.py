@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from st_ssl.data.base import DataSource
@@ -70,7 +72,7 @@ class RunFolder:
         return DATA.build(self.config.data)
 
     @cached_property
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> Sequence[VideoEntry]:
         """All samples; raises ``DataError`` where the data have gone."""
         return self.source.entries()
 

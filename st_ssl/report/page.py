@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.errors import UserError
+from st_ssl.files import write_atomically
 
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
@@ -71,9 +71,8 @@ def write_report(runs: list[Path], output: Path) -> Path:
     text = environment.get_template("template.html").render(runs=pages, kinds=kinds)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    partial.write_text(text, encoding="utf-8", errors="replace")  # a file name may hold bytes that are no text
-    os.replace(partial, output)
+    with write_atomically(output) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="replace")  # a file name may hold bytes that are no text
     return output
 
 

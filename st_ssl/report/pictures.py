@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_ssl.errors import DataError
+from st_ssl.report.clouds import render
 from st_ssl.report.figures import Picture, strip
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from st_ssl.data.base import Batch
     from st_ssl.report.folder import RunFolder
-    from st_ssl.types import VideoEntry
+    from st_ssl.types import PointBatch, PointView, VideoEntry, View
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Sample:
 
 def _draw_batch(run: RunFolder) -> tuple[Batch, list[VideoEntry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
+    from st_ssl.data.base import training_part
     from st_ssl.random import keyed_rng
 
-    entries = [entry for entry in run.entries if entry.split == "train"] or run.entries
+    entries = training_part(run.entries)
     dataset = run.source.dataset(entries, run.method.views, run.config.seed)
     chosen = keyed_rng("report", len(entries)).permutation(len(entries))[: run.config.report.samples]
     batch = run.source.collate([dataset[0, int(i)] for i in sorted(chosen)])
@@ -44,23 +46,47 @@ def view_samples(run: RunFolder) -> list[Sample]:
     """Each sample's augmented views [T, H, W, 3] as the method gets them, without the normalisation."""
     import torch
 
-    from st_ssl.augment.video import undo_normalise
-
     batch, entries = _draw_batch(run)
-    clip = run.config.input
     with torch.inference_mode():
         views = run.method.views.prepare(batch.views)
-        clips = [_to_uint8(undo_normalise(view.clip, clip.mean, clip.std)) for view in views]
+        frames = [_undone(view, run.config.input) for view in views]
     samples = []
     for row, entry in enumerate(entries):
         strips = []
-        for number, (view, frames) in enumerate(zip(views, clips, strict=True), 1):
-            caption = f"View {number}"
-            times = view.frame_index[row].tolist()
-            alt = f"{caption} of {Path(entry.path).name}, frames {times[0]} to {times[-1]}"
-            strips.append(([caption, f"frames {times[0]}–{times[-1]}"], strip(frames[row], alt)))
+        for number, (view, shown) in enumerate(zip(views, frames, strict=True), 1):
+            caption = [f"View {number}", *_what(view, row)]
+            strips.append((caption, strip(_rows(shown, row), f"{caption[0]} of {Path(entry.path).name}, {caption[1]}")))
         samples.append(_sample(entry, strips))
     return samples
+
+
+def _undone(view: View | PointView, input: Any) -> Tensor | PointBatch:
+    """What a view shows: clips [B, 3, T, H, W] in 0 … 1 without their normalisation, or clouds."""
+    from st_ssl.augment.video import undo_normalise
+    from st_ssl.types import View
+
+    return undo_normalise(view.clip, input.mean, input.std) if isinstance(view, View) else view.points
+
+
+def _what(view: View | PointView, row: int) -> list[str]:
+    """What a caption says of one sample of a view."""
+    from st_ssl.types import View
+
+    if isinstance(view, View):
+        times = view.frame_index[row].tolist()
+        return [f"frames {times[0]}–{times[-1]}"]
+    return [f"{int(view.points.offsets.diff()[row]):,} points"]
+
+
+def _rows(shown: Tensor | PointBatch, row: int) -> Any:
+    """One sample of what is shown, as pictures uint8 [T, H, W, 3]: the frames of a clip, a cloud from four sides."""
+    from st_ssl.types import PointBatch
+
+    if not isinstance(shown, PointBatch):
+        return _to_uint8(shown[row : row + 1])[0]
+    cloud = shown.part(row, row + 1)
+    colour = cloud.attributes.get("color")
+    return render(cloud.xyz.cpu().numpy(), None if colour is None else colour.cpu().numpy())
 
 
 def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
@@ -75,11 +101,10 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
     batch, entries = _draw_batch(run)
     with torch.inference_mode():
         pictures = method.pictures(method.views.prepare(batch.views))
-    clips = {caption: _to_uint8(clip) for caption, clip in pictures.items()}
     samples = []
     for row, entry in enumerate(entries):
         name = Path(entry.path).name
-        strips = [([c.capitalize()], strip(clip[row], f"{c} of {name}")) for c, clip in clips.items()]
+        strips = [([c.capitalize()], strip(_rows(shown, row), f"{c} of {name}")) for c, shown in pictures.items()]
         samples.append(_sample(entry, strips))
     return samples, step
 

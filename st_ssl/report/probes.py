@@ -13,7 +13,7 @@ from st_ssl.report.retrieval import RetrievalTable, retrieval_table
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
 
-_MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "pixels": ("x", INK), "metadata": ("|", INK)}
+_MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "raw": ("x", INK), "metadata": ("|", INK)}
 KINDS = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
 
 
@@ -98,6 +98,7 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
     kinds, chance = list(target["probes"]), target["chance"]
 
     def paint(axis: Any) -> None:
+        """A row for each probe: mean ± standard deviation in per cent of all who were probed, a line at chance."""
         axis.axvline(chance, color=INK, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
         for y, kind in enumerate(kinds):
             probes = target["probes"][kind]

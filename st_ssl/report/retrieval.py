@@ -11,7 +11,7 @@ from st_ssl.report.figures import ACCENT, INK, draw
 _LINES: dict[str, dict[str, Any]] = {
     "pretrained": {"color": ACCENT, "marker": "o"},
     "random": {"color": INK, "marker": "o", "mfc": "none"},
-    "pixels": {"color": INK, "marker": "x", "linestyle": "none"},
+    "raw": {"color": INK, "marker": "x", "linestyle": "none"},
     "metadata": {"color": INK, "marker": "|", "linestyle": "none"},
     "chance": {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7},
 }

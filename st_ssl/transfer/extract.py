@@ -23,11 +23,11 @@ from pydantic import Field, create_model
 
 from st_ssl import distributed
 from st_ssl.config import Config, differences
-from st_ssl.data.base import DATA, Batch, DataSource, too_many
+from st_ssl.data.base import DATA, Batch, DataSource, Views, too_many
 from st_ssl.data.loader import build_loader
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.transfer.features import centred_views, concatenate, copied, encode_clips
+from st_ssl.transfer.features import copied, encode_views
 from st_ssl.transfer.store import Part, PartFolder, Stream, locked, write_npy, write_safetensors, write_text
 from st_ssl.types import RawView, VideoEntry
 
@@ -71,7 +71,8 @@ def extract(
     - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features, where asked for
       (with ``format: safetensors`` both are tensors in ``features.safetensors``)
     - ``index.jsonl`` a line for each row: row, path, split, labels, and the frames [clips][T] of the file looked at;
-      for a part of a video also its start and num_frames (null: up to the end)
+      for a part of a video also its start and num_frames (null: up to the end), for one of several labels its tags,
+      for one of a pack its source, the file that was packed
     - ``bad_samples.jsonl`` the videos that could not be used and have no row, if any
     - ``extract.json`` the settings: with other ones the work is not gone on with
 
@@ -180,7 +181,8 @@ def _work(
     progress: Progress,
 ) -> None:
     """Do the parts ``mine``, one after the other, while the workers already decode the next."""
-    dataset = source.dataset(entries, centred_views(encoder.input, config.clips))
+    views = source.evaluation(encoder.input, config.clips)
+    dataset = source.dataset(entries, views)
     keys = [[(0, i)] for part in mine for i in parts.samples(part)]  # one by one: a broken video takes no other with it
     ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
     timeout, max_lost = source.sample_timeout, source.max_bad(len(entries))
@@ -198,7 +200,7 @@ def _work(
             else:
                 bad.append((index, batch.bad[0].reason))
             progress(before + done, len(entries))
-        parts.save(part, _encode(encoder, usable, bad, config, device))
+        parts.save(part, _encode(encoder, views, usable, bad, config, device))
         progress(parts.count(), len(entries))
         lost += [f"{entries[index].path}: {reason}" for index, reason in bad]
         _check(lost, len(entries), source.max_bad_share)
@@ -206,7 +208,8 @@ def _work(
 
 def _encode(
     encoder: Encoder,
-    usable: list[tuple[int, list[RawView]]],
+    views: Views,
+    usable: list[tuple[int, list[Any]]],
     bad: list[tuple[int, str]],
     config: ExtractConfig,
     device: torch.device,
@@ -214,9 +217,12 @@ def _encode(
     """The features of the videos of a part."""
     if not usable:
         return Part([], bad, {})
-    raw = concatenate([view for _, views in usable for view in views])
-    pooled, tokens = encode_clips(encoder, raw, config.batch_size, device, config.tokens)
-    arrays = {"features": pooled, "frames": raw.frame_index} | ({"tokens": tokens} if config.tokens else {})
+    first, *others = [view for _, cut in usable for view in cut]
+    raw = first.joined(others)
+    pooled, tokens = encode_views(encoder, views, raw, config.batch_size, device, config.tokens)
+    arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
+    if isinstance(raw, RawView):
+        arrays["frames"] = raw.frame_index
     grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
     return Part([index for index, _ in usable], bad, grouped)
 
@@ -274,7 +280,11 @@ def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry]) ->
             entry = entries[index]
             whole = (entry.start, entry.num_frames) == (0, None)
             place = {} if whole else {"start": entry.start, "num_frames": entry.num_frames}
-            about = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
+            about: dict[str, Any] = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
+            if entry.tags:
+                about["tags"] = entry.tags
+            if entry.source:
+                about["source"] = entry.source
             yield _line(about | place | {"frames": (frames + entry.start).tolist()})
             row += 1
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.augment.video import centre_crop
-from st_ssl.data.base import BadSample, DataSource
+from st_ssl.data.base import BadSample, DataSource, Views
 from st_ssl.data.loader import build_loader
-from st_ssl.data.video.plans import EvenClips
 from st_ssl.data.video.sources import target_names
-from st_ssl.data.video.views import VideoViews
-from st_ssl.encoders.base import Encoder, InputConfig
+from st_ssl.encoders.base import AnyInput, Encoder
 from st_ssl.errors import DataError
 from st_ssl.random import keyed_rng, keyed_seed
-from st_ssl.types import RawView, VideoEntry
+from st_ssl.types import RawPointView, RawView, VideoEntry
 
 INSTANCE = "video"
 """The target where there are no labels: which video a clip was cut from."""
@@ -34,12 +32,13 @@ class Split:
 
 @dataclass
 class ClipSet:
-    """Clips of N videos ready for an encoder: ``raw.frames`` uint8 [N × ``num_clips``, T, H, W, 3], video by video;
-    ``targets`` name to int64 [N], -1 for no label; ``metadata`` float [N, 4]: width, height, frames per second and
-    number of frames of the file."""
+    """Clips of N videos, or N clouds, on their way to an encoder: ``raw`` holds N × ``num_clips``, sample by sample,
+    which ``views`` had cut and can prepare; ``targets`` name to int64 [N], -1 for no label; ``metadata`` float [N, k]:
+    what the file says of itself."""
 
     entries: list[VideoEntry]
-    raw: RawView
+    views: Views
+    raw: RawView | RawPointView
     targets: dict[str, np.ndarray]
     metadata: np.ndarray
     bad: list[BadSample] = field(default_factory=list)
@@ -97,7 +96,7 @@ def collect_clips(
     source: DataSource,
     split: Split,
     classes: dict[str, list[str]],
-    input: InputConfig,
+    input: AnyInput,
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
     num_clips: int = 1,
@@ -107,11 +106,12 @@ def collect_clips(
 
     Videos that cannot be used are left out and listed. Raises ``DataError`` where none is left.
     """
-    views = centred_views(input, num_clips, split.span, jitter=0.5)
+    views = source.evaluation(input, num_clips, split.span, jitter=0.5)
     dataset = source.dataset(split.entries, views, keyed_seed(seed, "probe"))
     keys = [[(0, i)] for i in range(len(split.entries))]  # one by one: a broken video takes no other with it
     used: list[int] = []
-    parts: list[RawView] = []
+    parts: list[Any] = []
+    metadata: list[np.ndarray] = []
     bad: list[BadSample] = []
     max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
     workers, timeout = source.num_workers, source.sample_timeout
@@ -120,39 +120,15 @@ def collect_clips(
         if batch.views and batch.indices.equal(batch.wanted):
             used += batch.indices.tolist()
             parts += [copied(view) for view in batch.views]
+            metadata.append(batch.metadata.numpy().copy())
         progress(len(batch.wanted))
     if not used:
         raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
-    return ClipSet(entries, concatenate(parts), targets, source.metadata(entries), list(dict.fromkeys(bad)), num_clips)
-
-
-def centred_views(
-    input: InputConfig, num_clips: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-) -> VideoViews:
-    """What an encoder is shown when it is evaluated: clips at even distances over ``span``, cropped at the centre."""
-    plan = EvenClips(input.num_frames, input.stride, num_clips, span, jitter)
-    return VideoViews(plan, centre_crop(input.size, input.mean, input.std))
-
-
-def _rows(view: RawView, rows: Tensor) -> RawView:
-    return RawView(view.frames[rows], {k: v[rows] for k, v in view.params.items()}, view.frame_index[rows])
-
-
-def concatenate(parts: list[RawView]) -> RawView:
-    """The rows of all ``parts``, in order."""
-    return RawView(
-        torch.cat([p.frames for p in parts]),
-        {name: torch.cat([p.params[name] for p in parts]) for name in parts[0].params},
-        torch.cat([p.frame_index for p in parts]),
-    )
-
-
-def copied(view: RawView) -> RawView:
-    """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
-    these a process may often have no more than a thousand."""
-    return _rows(view, torch.arange(len(view.frames)))
+    found = list(dict.fromkeys(bad))
+    raw = parts[0].joined(parts[1:])
+    return ClipSet(entries, views, raw, targets, np.concatenate(metadata), found, num_clips)
 
 
 def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
@@ -160,39 +136,40 @@ def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
     return np.array([-1 if label is None else number[label] for label in labels])
 
 
+def raw_features(source: DataSource, clips: ClipSet) -> np.ndarray:
+    """The trivial baseline of a kind of data, [N, k]: the mean over a sample's views."""
+    return source.raw_features(clips.raw).reshape(len(clips), clips.num_clips, -1).mean(1)
+
+
 def encode(
     encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device, local: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Features of all videos, on the CPU: pooled ones float32 [N, D], the mean over a video's clips, and local ones
     float16 [N, L, D] (empty unless ``local``), those of all its clips."""
-    pooled, tokens = encode_clips(encoder, clips.raw, batch_size, device, local)
+    pooled, tokens = encode_views(encoder, clips.views, clips.raw, batch_size, device, local)
     grouped = (len(clips), clips.num_clips)
     return pooled.unflatten(0, grouped).mean(1), tokens.unflatten(0, grouped).flatten(1, 2)
 
 
 @torch.inference_mode()
-def encode_clips(
-    encoder: Encoder, raw: RawView, batch_size: int, device: torch.device, local: bool
+def encode_views(
+    encoder: Encoder, views: Views, raw: RawView | RawPointView, batch_size: int, device: torch.device, local: bool
 ) -> tuple[Tensor, Tensor]:
-    """Pooled features float32 [B, D] and local ones float16 [B, L, D] (L = 0 unless ``local``) of clips cut by
-    ``centred_views``, on the CPU."""
-    views = centred_views(encoder.input)
+    """Pooled features float32 [B, D] and local ones float16 [B, L, D] (L = 0 unless ``local``) of what ``views`` had
+    cut, on the CPU."""
     encoder = encoder.to(device).eval()
     pooled, tokens = [], []
-    for rows in torch.arange(len(raw.frames)).split(batch_size):
-        part = _rows(raw, rows)
-        part.frames = part.frames.to(device)
-        features = encoder(views.prepare([part])[0].clip)
+    for start in range(0, len(raw), batch_size):
+        part = raw.part(start, min(start + batch_size, len(raw)))
+        params = part.params
+        part = replace(part.map(lambda tensor: tensor.to(device)), params=params)
+        features = encoder(views.prepare([part])[0].content)
         pooled.append(features.pooled.float().cpu())
-        tokens.append(features.as_tokens().half().cpu() if local else torch.empty(len(rows), 0, encoder.embed_dim))
+        tokens.append(features.as_tokens().half().cpu() if local else torch.empty(len(part), 0, encoder.embed_dim))
     return torch.cat(pooled), torch.cat(tokens)
 
 
-def shrunken_pixels(clips: ClipSet, frames: int = 4, size: int = 8) -> np.ndarray:
-    """The trivial baseline: ``frames`` frames at ``size`` × ``size`` pixels, [N, frames × size² × 3], the mean over a
-    video's clips."""
-    from torch.nn.functional import adaptive_avg_pool3d
-
-    clip = clips.raw.frames.permute(0, 4, 1, 2, 3)
-    small = [adaptive_avg_pool3d(part.float(), (frames, size, size)) for part in clip.split(64)]
-    return torch.cat(small).flatten(1).unflatten(0, (len(clips), clips.num_clips)).mean(1).numpy() / 255
+def copied(view: RawView | RawPointView) -> RawView | RawPointView:
+    """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
+    these a process may often have no more than a thousand."""
+    return view.map(lambda tensor: tensor.clone())

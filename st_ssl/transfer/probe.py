@@ -13,7 +13,7 @@ from torch import Tensor
 
 from st_ssl.config import Config
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
 from st_ssl.errors import DataError
 from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_predict
 from st_ssl.transfer.features import (
@@ -22,7 +22,7 @@ from st_ssl.transfer.features import (
     classes_of,
     collect_clips,
     encode,
-    shrunken_pixels,
+    raw_features,
     split_entries,
 )
 from st_ssl.transfer.retrieval import recall_at, recall_by_chance
@@ -64,16 +64,13 @@ def probe_runs(
 
     With one run, seeds differ in all that the probe draws; with several, each is one seed. Returns, ready for JSON,
     each target's number of classes, chance level (always guessing the commonest class of the training part) and for
-    each probe the accuracies of ``pretrained``, ``random`` (same network, not trained), ``pixels`` (kNN on shrunken
+    each probe the accuracies of ``pretrained``, ``random`` (same network, not trained), ``raw`` (kNN on shrunken
     clips) and ``metadata`` (kNN on width, height, rate and length), in per cent, mean ± std and single values; for
     retrieval the same and its own chance level for each R@k.
     """
-    encoder_config, input = describe_encoder(runs[0])
-    for run in runs[1:]:
-        if describe_encoder(run) != (encoder_config, input):
-            raise DataError(f"{run} and {runs[0]} hold different encoders: probe runs of one architecture together")
-    train_split, test_split = split_entries(source.entries(), config.test_share, config.limit)
-    classes = classes_of(train_split, test_split)
+    encoder, input = _network(runs)
+    splits = split_entries(source.entries(), config.test_share, config.limit)
+    classes = classes_of(*splits)
     if not classes:
         raise DataError("nothing to probe: no target has two classes")
     seeds = len(runs) if len(runs) > 1 else config.seeds
@@ -81,16 +78,17 @@ def probe_runs(
     bad: dict[BadSample, None] = {}
     for seed in range(seeds):
         progress(f"probe {seed + 1} of {seeds}: decoding")
-        train = collect_clips(source, train_split, classes, input, 2 * seed, num_clips=config.clips)
-        test = collect_clips(source, test_split, classes, input, 2 * seed + 1, num_clips=config.clips)
+        train, test = (
+            collect_clips(source, split, classes, input, 2 * seed + part, num_clips=config.clips)
+            for part, split in enumerate(splits)
+        )
         bad.update(dict.fromkeys(train.bad + test.bad))
-        cells = _baselines(train, test, classes, config)
+        cells = _baselines(source, train, test, classes, config)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
-            pretrained = who == "pretrained"
             run = runs[seed % len(runs)]
-            encoder = load_encoder(run) if pretrained else random_encoder(encoder_config, input, seed)
-            for (kind, name), accuracy in _probe(encoder, train, test, classes, config, seed, device).items():
+            probed = load_encoder(run) if who == "pretrained" else random_encoder(encoder, input, seed)
+            for (kind, name), accuracy in _probe(probed, train, test, classes, config, seed, device).items():
                 cells[name, kind, who] = accuracy
         for cell, accuracy in cells.items():
             table.setdefault(cell, []).append(accuracy)
@@ -99,22 +97,36 @@ def probe_runs(
         "seeds": seeds,
         "sizes": {"train": len(train), "test": len(test)},
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
-        "targets": {
-            name: {
-                "classes": len(values),
-                "chance": _chance(train.targets[name], test.targets[name]),
-                "probes": {kind: _row(table, name, kind) for kind in config.kinds if kind != "retrieval"},
-                **_retrieval(table, name, (train, test), config),
-            }
-            for name, values in classes.items()
-        },
+        "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
     }
+
+
+def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
+    """The one encoder, and its input, that all of ``runs`` hold."""
+    first = describe_encoder(runs[0])
+    for run in runs[1:]:
+        if describe_encoder(run) != first:
+            raise DataError(f"{run} and {runs[0]} hold different encoders: probe runs of one architecture together")
+    return first
 
 
 Cell = tuple[str, str, str]
 """Target, kind of probe, and who was probed: one of ``WHO``."""
 
-WHO = ("pretrained", "random", "pixels", "metadata")
+WHO = ("pretrained", "random", "raw", "metadata")
+
+
+def _target(
+    table: dict[Cell, list[float]], name: str, sets: tuple[ClipSet, ClipSet], num_classes: int, config: ProbeConfig
+) -> dict[str, Any]:
+    """All there is to tell of one target."""
+    train, test = sets
+    return {
+        "classes": num_classes,
+        "chance": _chance(train.targets[name], test.targets[name]),
+        "probes": {kind: _row(table, name, kind) for kind in config.kinds if kind != "retrieval"},
+        **_retrieval(table, name, sets, config),
+    }
 
 
 def _row(table: dict[Cell, list[float]], name: str, kind: str) -> dict[str, dict[str, Any]]:
@@ -192,19 +204,21 @@ def _neighbours(
         yield from zip(_recall_keys(config), recall, strict=True)
 
 
-def _baselines(train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig) -> dict[Cell, float]:
+def _baselines(
+    source: DataSource, train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig
+) -> dict[Cell, float]:
     if not {"knn", "retrieval"} & set(config.kinds):
         return {}
-    pixels = shrunken_pixels(train), shrunken_pixels(test)
+    raw = raw_features(source, train), raw_features(source, test)
     centre, scale = train.metadata.mean(0), train.metadata.std(0) + 1e-9
     # The constant keeps files of average metadata away from the origin, where a cosine has no direction.
     metadata = [np.c_[(s.metadata - centre) / scale, np.ones(len(s))] for s in (train, test)]
     result: dict[Cell, float] = {}
     for name, values in classes.items():
-        for who, (a, b) in {"pixels": pixels, "metadata": metadata}.items():
+        for who, (a, b) in {"raw": raw, "metadata": metadata}.items():
             x, y = (
-                torch.from_numpy(a - a.mean(0) * (who == "pixels")),
-                torch.from_numpy(b - a.mean(0) * (who == "pixels")),
+                torch.from_numpy(a - a.mean(0) * (who == "raw")),
+                torch.from_numpy(b - a.mean(0) * (who == "raw")),
             )
             for kind, value in _neighbours(x, y, (train, test), name, len(values), config):
                 result[name, kind, who] = value

@@ -7,7 +7,6 @@ import fcntl
 import io
 import json
 import math
-import os
 import shutil
 import time
 import warnings
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from st_ssl.errors import UserError
+from st_ssl.files import write_atomically
 
 _SUFFIX = ".safetensors"
 _NAMES = {"float16": "F16", "float32": "F32", "int64": "I64"}
@@ -184,14 +184,9 @@ def _data(header: bytes, streams: Iterable[Stream]) -> Iterable[bytes]:
 def _replace(file: Path, data: Iterable[bytes]) -> None:
     """Write a file in one step: whatever happens, what has its name is complete. Raises ``UserError`` where the disk
     refuses."""
-    temporary = file.with_name(f".{file.name}")
     try:
-        with temporary.open("wb") as out:
+        with write_atomically(file) as unfinished, unfinished.open("wb") as out:
             for part in data:
                 out.write(part)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{file}: could not be written: {error.strerror}") from error

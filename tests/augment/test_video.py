@@ -1,6 +1,7 @@
+"""The parameters of augmentation, the cutting of frames, and settings."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,39 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from st_ssl.augment import colour
-from st_ssl.augment.video import VideoAugment, VideoAugmentConfig, centre_crop, undo_normalise
+from st_ssl.augment.video import VideoAugmentConfig, centre_crop
 from st_ssl.errors import SampleError
 from st_ssl.random import keyed_rng
 from st_ssl.types import VideoMeta
-
-META = VideoMeta(num_frames=100, fps=25.0, width=320, height=240)
-NEUTRAL = {"flip": 0.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
-NEUTRAL |= {"hue": 0.0, "grayscale": 0.0, "blur": 0.0}
-CROPS = ("random_resized", "multi_scale", "centre")
-
-
-def augment(**settings_: Any) -> VideoAugment:
-    clip = {name: settings_.pop(name) for name in ("size", "mean", "std") if name in settings_}
-    return VideoAugment(VideoAugmentConfig(**settings_), **clip)
-
-
-def pixels(*shape: int, key: str = "pixels") -> np.ndarray:
-    return keyed_rng(key).integers(0, 256, shape, dtype=np.uint8)
-
-
-def batch_params(a: VideoAugment, batch: int, num_frames: int, key: str = "p") -> dict[str, Tensor]:
-    drawn = [a.sample(keyed_rng(key, i), META, num_frames) for i in range(batch)]
-    return {name: torch.from_numpy(np.stack([d[name] for d in drawn])) for name in drawn[0]}
-
-
-def set_params(batch: int, values: dict[str, float], rows: int = 1) -> dict[str, Tensor]:
-    return {name: torch.full((batch, rows, 1), value) for name, value in (NEUTRAL | values).items()}
-
-
-def rgb(a: VideoAugment, frames: np.ndarray | Tensor, params: dict[str, Tensor]) -> Tensor:
-    return undo_normalise(a.apply(torch.as_tensor(frames), params), a.mean, a.std)
-
+from tests.augment.video import CROPS, META, NEUTRAL, augment, pixels
 
 # --- parameters ---------------------------------------------------------------------------------------------------
 
@@ -227,152 +200,6 @@ def test_cut_takes_one_box_per_frame_and_read_only_frames() -> None:
 def test_a_frame_smaller_than_the_metadata_is_named() -> None:
     with pytest.raises(SampleError, match="20 x 10 pixels"):
         augment().cut([pixels(10, 20, 3)], {"box": np.array([[0, 0, 20, 10]])})
-
-
-# --- pixels -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [33, 64])
-@pytest.mark.parametrize("batch", [1, 6])
-def test_frames_of_a_still_clip_stay_identical_to_the_bit(size: int, batch: int) -> None:
-    a = augment(size=size, jitter=1.0, blur=1.0, grayscale=0.3)
-    still = torch.from_numpy(pixels(batch, 1, size, size, 3)).repeat(1, 7, 1, 1, 1)
-    out = a.apply(still, batch_params(a, batch, 7))
-    assert out.shape == (batch, 3, 7, size, size)
-    assert out.dtype == torch.float32
-    assert out.is_contiguous()
-    assert all(torch.equal(out[:, :, 0], out[:, :, t]) for t in range(7))
-
-
-def test_per_frame_breaks_the_consistency_and_treats_each_frame_as_its_own_clip() -> None:
-    a = augment(size=32, per_frame=True)
-    still = torch.from_numpy(pixels(4, 1, 32, 32, 3)).repeat(1, 5, 1, 1, 1)
-    params = batch_params(a, 4, 5)
-    out = a.apply(still, params)
-    assert out.shape == (4, 3, 5, 32, 32)
-    assert out.is_contiguous()
-    assert all(not torch.equal(out[b, :, 0], out[b, :, t]) for b in range(4) for t in range(1, 5))
-    for t in range(5):
-        alone = a.apply(still[:, t : t + 1], {name: value[:, t : t + 1] for name, value in params.items()})
-        assert torch.allclose(out[:, :, t : t + 1], alone, atol=1e-6)
-
-
-@pytest.mark.parametrize("batch", [1, 9])
-def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch(batch: int) -> None:
-    a = augment(size=48)
-    frames, params = torch.from_numpy(pixels(batch, 4, 48, 48, 3)), batch_params(a, batch, 4)
-    together = a.apply(frames, params)
-    for i in range(batch):
-        alone = a.apply(frames[i : i + 1], {name: value[i : i + 1] for name, value in params.items()})
-        assert torch.allclose(together[i : i + 1], alone, atol=1e-6)
-
-
-def test_neutral_parameters_only_normalise_and_the_input_is_left_alone() -> None:
-    a = augment(size=20, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
-    frames = torch.from_numpy(pixels(2, 3, 20, 20, 3))
-    before = frames.clone()
-    out = a.apply(frames, set_params(2, {}))
-    expected = (frames.double() / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 0.25, 0.2])
-    assert torch.allclose(out.double(), expected.permute(0, 4, 1, 2, 3), atol=1e-6)
-    assert torch.allclose(undo_normalise(out, a.mean, a.std), frames.permute(0, 4, 1, 2, 3) / 255, atol=1e-6)
-    a.apply(frames, set_params(2, {"flip": 1.0, "brightness": 1.3, "blur": 1.0}))
-    assert torch.equal(frames, before)
-
-
-def _reference() -> dict[str, Callable[[Tensor, float], Tensor]]:
-    from torchvision.transforms.v2 import functional as tv
-
-    def blur(image: Tensor, sigma: float) -> Tensor:
-        kernel = 2 * colour.blur_radius(image.shape[-1]) + 1
-        return tv.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
-
-    return {
-        "flip": lambda image, _: tv.horizontal_flip(image),
-        "brightness": tv.adjust_brightness,
-        "contrast": tv.adjust_contrast,
-        "saturation": tv.adjust_saturation,
-        "hue": tv.adjust_hue,
-        "grayscale": lambda image, _: tv.rgb_to_grayscale(image, num_output_channels=3),
-        "blur": blur,
-    }
-
-
-@pytest.mark.parametrize("content", ["noise", "grey", "black and white", "primary"])
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("flip", 1.0),
-        *[(name, value) for name in ("brightness", "contrast", "saturation") for value in (0.0, 0.6, 0.95, 1.7)],
-        *[("hue", value) for value in (-0.5, -0.31, -0.05, 0.1, 0.25, 0.5)],
-        ("grayscale", 1.0),
-        *[("blur", value) for value in (0.1, 0.7, 2.0, 5.0)],
-    ],
-)
-def test_each_operation_agrees_with_torchvision(name: str, value: float, content: str) -> None:
-    frames = torch.from_numpy(pixels(2, 1, 64, 64, 3))
-    if content == "grey":
-        frames = frames[..., :1].repeat(1, 1, 1, 1, 3)
-    elif content == "black and white":
-        frames = (frames[..., :1] > 127).byte().mul(255).repeat(1, 1, 1, 1, 3)
-    elif content == "primary":
-        frames = (frames > 127).byte() * 255
-    out = rgb(augment(size=64), frames, set_params(2, {name: value}))
-    expected = _reference()[name](frames[:, 0].permute(0, 3, 1, 2) / 255, value)
-    assert torch.allclose(out[:, :, 0], expected, atol=3e-6)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 16, 30, 112])
-def test_blur_keeps_the_mean_of_a_flat_frame_at_any_size(size: int) -> None:
-    frames = torch.full((1, 2, size, size, 3), 77, dtype=torch.uint8)
-    out = rgb(augment(size=size), frames, set_params(1, {"blur": 1.5}))
-    assert torch.allclose(out, torch.full_like(out, 77 / 255), atol=1e-6)
-
-
-def test_all_operations_in_order_agree_with_torchvision_for_a_mixed_batch() -> None:
-    a = augment(size=40, flip=0.5, grayscale=0.4)
-    frames, params = torch.from_numpy(pixels(12, 1, 40, 40, 3)), batch_params(a, 12, 1)
-    out = rgb(a, frames, params)
-    assert all(0 < (params[name] == NEUTRAL[name]).sum() < 12 for name in NEUTRAL)
-    for i in range(12):
-        image = frames[i, 0].permute(2, 0, 1) / 255
-        for name, operation in _reference().items():
-            if params[name][i] != NEUTRAL[name]:
-                image = operation(image, params[name][i].item())
-        assert torch.allclose(out[i, :, 0], image, atol=1e-5)
-
-
-def test_contrast_is_about_the_mean_of_the_clip_or_of_the_frame() -> None:
-    frames = torch.zeros(1, 2, 8, 8, 3, dtype=torch.uint8)
-    frames[:, 1] = 200
-    clip = rgb(augment(size=8), frames, set_params(1, {"contrast": 0.5}))[0, 0, :, 0, 0] * 255
-    each = rgb(augment(size=8), frames, set_params(1, {"contrast": 0.5}, rows=2))[0, 0, :, 0, 0] * 255
-    assert clip.tolist() == pytest.approx([50.0, 150.0], abs=0.1)
-    assert each.tolist() == pytest.approx([0.0, 200.0], abs=0.1)
-
-
-def test_apply_ignores_autocast_and_records_no_gradient() -> None:
-    a = augment(size=24)
-    frames, params = torch.from_numpy(pixels(3, 2, 24, 24, 3)), batch_params(a, 3, 2)
-    plain = a.apply(frames, params)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = a.apply(frames, params)
-    assert torch.equal(plain, mixed)
-    assert not plain.requires_grad
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("per_frame", [False, True])
-def test_cpu_and_cuda_agree(per_frame: bool) -> None:
-    a = augment(size=64, per_frame=per_frame)
-    frames, params = torch.from_numpy(pixels(16, 8, 64, 64, 3)), batch_params(a, 16, 8)
-    cpu = a.apply(frames, params)
-    on_device = a.apply(frames.cuda(), params)
-    assert on_device.is_cuda
-    std = min(a.std)
-    assert (cpu - on_device.cpu()).abs().max().item() * std < 1e-5
-    everything = {name: value.cuda() for name, value in params.items()}
-    assert torch.equal(on_device, a.apply(frames.cuda(), everything))
 
 
 # --- evaluation and settings --------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from st_ssl.cli.benchmark import main
+from st_ssl.cli.benchmark import main, scenes
+from st_ssl.cli.benchmark.data import DECODING, Line, _cells
+from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.errors import ConfigError
 from tests.runs import write_videos
@@ -37,14 +40,87 @@ def test_visible(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert re.search(r"all tokens: +[\d.]+ ms, [\d.]+ times as long", out)
 
 
-@pytest.mark.parametrize("more", [[], ["--clips", "2"], ["--packed", "32"]])
+def test_made_videos_look_to_a_codec_like_real_scenes(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    scenes.write_scene(tmp_path / "a.mp4", 3)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec.name, stream.width, stream.height, stream.average_rate) == ("h264", 340, 256, 30)
+        frames = [
+            (frame.key_frame, av.video.frame.PictureType(frame.pict_type).name) for frame in container.decode(stream)
+        ]
+    assert [at for at, (key, _) in enumerate(frames) if key] == [0, 250]
+    assert len(frames) == 300
+    assert {kind for _, kind in frames} == {"I", "P", "B"}
+    # real scenes of this size at crf 23: 75 to 650 kbit/s, nine files; noise alone would take thousands
+    assert 100e3 < (tmp_path / "a.mp4").stat().st_size * 8 / 10 < 450e3
+
+
+def test_made_videos_are_the_same_every_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    monkeypatch.setattr(scenes, "NUM_FRAMES", 60)
+    written = []
+    for number in (1, 1, 2):
+        scenes.write_scene(tmp_path / "a.mp4", number)
+        written.append((tmp_path / "a.mp4").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [([], ""), (["--clips", "2"], "2 clips of a file, "), (["--packed", "32"], "packed at short side 32, ")],
+)
 def test_data(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: list[str]
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: list[str], line: str
 ) -> None:
     root = str(write_videos(tmp_path / "videos", 2))
     out = run(capsys, monkeypatch, "data", "--root", root, "--stride", "1", *SMALL, *more)
     assert "2 videos" in out
-    assert re.search(r"decoding alone\W+[\d.]+\W+[\d.]+ ×", out)
+    assert "\n| | st_ssl | decoding alone |\n|---|---|---|\n" in out
+    options = " ".join(["--size", "32", *more])
+    assert re.search(rf"\n\| {line}to 32² \(`{options}`\) \| \*\*[\d.]+\*\* \| [\d.]+ \([\d.]+ ×\) \|\n", out)
+
+
+def test_a_table_in_one_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Five lines; the peers run once for each size, and every contestant in every round."""
+    calls: list[str] = []
+
+    def build(paths: list[str], num_frames: int, stride: int, size: int) -> Callable[[], object]:
+        assert (len(paths), num_frames, stride) == (2, 4, 1)
+        print("chatter")
+        return lambda: calls.append(f"peer {size}")
+
+    monkeypatch.setitem(PEERS, "peer", lambda _: build)
+    monkeypatch.setattr("st_ssl.cli.benchmark.data._decode_alone", lambda *_: calls.append("decoding"))
+    root = str(write_videos(tmp_path / "videos", 2))
+    few = ["--frames", "4", "--stride", "1", "--runs", "2", "--threads", "1"]
+    out = run(capsys, monkeypatch, "data", "--table", "--peer", "peer", "--root", root, *few)
+    assert calls == ["peer 112", "peer 224", "decoding"] * 3
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == [
+        "to 112²",
+        "to 224² (`--size 224`)",
+        "2 clips of a file, to 112² (`--clips 2`)",
+        "packed at short side 128, to 112² (`--packed 128`)",
+        "packed at short side 256, to 224² (`--size 224 --packed 256`)",
+    ]
+    assert {len(row) for row in rows[1:]} == {4}
+    assert ["raw" in row[2] for row in rows[1:]] == [False, False, False, True, True]
+    assert "chatter" not in out
+
+
+def test_a_table_has_its_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "data", "--table", "--size", "64"])
+    with pytest.raises(ConfigError, match="leave out --size, --clips and --packed"):
+        main()
+
+
+def test_a_cell_is_the_median_of_paired_rounds() -> None:
+    line = Line(clips=2)
+    seconds = {line.title: [1.0, 2.0, 4.0], "peer 112": [3.0, 2.0, 40.0], DECODING: [1.0, 1.0, 1.0]}
+    assert _cells(line, ["peer", DECODING], 10, seconds) == ["**10.0**", "3.3 (6.00 ×)", "10.0 (1.00 ×)"]
 
 
 def test_an_unknown_peer(monkeypatch: pytest.MonkeyPatch) -> None:

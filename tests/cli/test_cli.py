@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import shlex
 import subprocess
 import sys
@@ -137,6 +138,31 @@ def test_one_mistake(config: Path, arguments: tuple[str, ...], message: str) -> 
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage", "message"),
+    [
+        ("prepare", "prepare.py [-h] STEP", "the following arguments are required: STEP"),
+        ("prepare pak videos", "prepare.py [-h] STEP", "'pak'.*; did you mean 'pack'"),
+        ("prepare pack", "prepare.py pack [-h]", "the following arguments are required: root"),
+        ("prepare pack videos", "prepare.py pack [-h]", "pack needs --output FOLDER"),
+        ("prepare pack videos --outptu=x", "prepare.py pack [-h]", "unknown option --outptu; did you mean '--output'"),
+        ("prepare index videos more", "prepare.py index [-h]", "unknown argument more"),
+        ("prepare synthetic vidoes --output x", "prepare.py synthetic [-h]", "'vidoes'.*; did you mean 'videos'"),
+        ("prepare verify videos --workers many", "prepare.py verify [-h]", "--workers: many: expected 0 or more"),
+        ("benchmark datta", "benchmark.py [-h] WHAT", "'datta'.*; did you mean 'data'"),
+        ("benchmark step --peers x", "benchmark.py step [-h]", "unknown option --peers; did you mean '--peer'"),
+        ("benchmark step --peer transfromers", "benchmark.py step [-h]", "; did you mean 'transformers'"),
+        ("pretrain x.yaml --dry-rum", "pretrain.py [-h]", "unknown option --dry-rum; did you mean '--dry-run'"),
+        ("report --outptu x run", "report.py [-h]", "unknown option --outptu; did you mean '--output'"),
+    ],
+)
+def test_mistakes_in_the_call_show_the_usage_and_the_nearest_name(arguments: str, usage: str, message: str) -> None:
+    code, out, err = call(*arguments.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"usage: {usage}")
+    assert re.search(message, err.splitlines()[-1])
+
+
 def test_mistakes_that_show_later_have_no_traceback_either(config: Path, tmp_path: Path) -> None:
     from st_ssl.cli import guarded
     from st_ssl.engine.run_config import load_runs
@@ -200,7 +226,7 @@ def test_a_dry_run_tells_the_costs_and_writes_nothing(config: Path, tmp_path: Pa
     assert code == 0, err
     assert sorted(tmp_path.rglob("*")) == before
     for line in (
-        "views (B, T, H, W, C)", "(4, 4, 32, 32, 3) and (4, 4, 32, 32, 3)", "encoder parameters", "method parameters",
+        "views", "(4, 4, 32, 32, 3) (B, T, H, W, C) and", "encoder parameters", "method parameters",
         "memory", "GiB", "clips/s", "12 (4 epochs of 3)", "time for the run", "min",
     ):  # fmt: skip
         assert line in out, line

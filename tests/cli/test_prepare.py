@@ -49,6 +49,17 @@ def test_what_is_broken_is_told_and_counts(
     assert capsys.readouterr().out.endswith("empty.mp4: file is empty\n")
 
 
+def test_a_pack_with_failures_tells_how_to_try_them_again(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, pack = videos / "empty.mp4", str(tmp_path / "pack")
+    broken.touch()
+    assert run(monkeypatch, "pack", str(videos), "--output", pack) == 1
+    assert "1 videos are left out; the same command with --retry packs their shards again" in capsys.readouterr().out
+    broken.write_bytes((videos / "00.mp4").read_bytes())
+    assert run(monkeypatch, "pack", str(videos), "--output", pack, "--retry") == 0
+
+
 @pytest.mark.parametrize("shard", ["2/2", "1", "a/b", "-1/2"])
 def test_a_shard_that_is_none(shard: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -23,7 +23,7 @@ from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.readers.torchcodec import TorchCodecReader
 from st_ssl.errors import MissingDependencyError, MissingLibraryError, SampleError
 from st_ssl.types import VideoEntry
-from tests.data.test_readers import KINDS, REAL, REAL_FILES, number, skip_without, write_video
+from tests.data.made import KINDS, REAL, REAL_FILES, number, skip_without, write_video
 
 av = pytest.importorskip("av")
 
@@ -118,18 +118,12 @@ def test_videos_shorter_than_the_clip_are_played_in_a_loop(made: Path, tmp_path:
     assert set(views[0].frame_index.tolist()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("name", [name for name in REAL_FILES if not name.endswith(".avi")])
+@pytest.mark.parametrize("name", [n for n in REAL_FILES if not n.startswith("edge/") and not n.endswith(".avi")])
 def test_torchcodec_agrees_on_real_files(made: Path, name: str) -> None:
     skip_without("torchcodec", made)
     with open_video(REAL / name) as reader:
         count = reader.meta.num_frames
     assert_agree(REAL / name, "torchcodec", sorted({0, count // 3, count // 3 + 1, count - 1}))
-
-
-@pytest.mark.parametrize("name", [name for name in REAL_FILES if name.startswith("edge/")])
-def test_decord_agrees_on_real_edge_files(made: Path, name: str) -> None:
-    skip_without("decord", made)
-    assert_agree(REAL / name, "decord")
 
 
 # -------------------------------------------------------------------- torchcodec alone

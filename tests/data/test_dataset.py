@@ -22,7 +22,7 @@ from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
-from tests.data.test_readers import skip_without
+from tests.data.made import skip_without
 from tests.runs import write_video
 
 VIEWS = VideoViews(

@@ -29,8 +29,6 @@ LISTS = {
         r"line 2: `b.mp4 0 1`, expected `path label` .data.format=list",
     ),
     "count missing": ("videomae", "a.mp4 0 -1\nb.mp4 0\n", "line 2: `b.mp4 0`, expected `path start num_frames`"),
-    "label in one line": ("videomae", "a.mp4 0 -1\nb.mp4 0 -1 3\n", "line 2: b.mp4 has a label, while line 1 has none"),
-    "label not in one line": ("rawframes", "f 9 1\na.mp4 9\n", "line 2: a.mp4 has no label, while line 1 has one"),
     "count of another kind": (
         "rawframes",
         "a.mp4 many 1\n",

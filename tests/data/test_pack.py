@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import gc
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +19,15 @@ import torch
 from torchvision.transforms.v2.functional import resize
 
 from st_ssl.augment.video import centre_crop
+from st_ssl.data.base import training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
+from st_ssl.data.video import pack as pack_module
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.data.video.pack import Pack, PackConfig, verify_pack, write_pack
+from st_ssl.data.video.pack import Pack, PackedVideo, verify_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips
-from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.readers import VideoReader, open_video
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import VideoViews
@@ -82,7 +89,7 @@ def test_several_machines_and_processes_write_the_same_bytes(
 KILLED = """
 import sys
 from pathlib import Path
-from st_ssl.data.video.pack import PackConfig, write_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.sources import read_source
 from st_ssl.types import VideoEntry
 entries = [VideoEntry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
@@ -122,8 +129,48 @@ def test_one_flipped_byte_is_caught(packed: Path, tmp_path: Path, place: float) 
     pack = Pack(str(copy))
     with pytest.raises(SampleError, match="damaged"):
         pack.open(f"{copy}/shard-00001.tar/{row['name']}")
-    assert [path for path, _ in verify_pack(str(copy), progress=False)] == [f"{copy}/shard-00001.tar/{row['name']}"]
-    assert verify_pack(str(packed), progress=False) == []
+    failed = verify_pack(str(copy), tmp_path / "v.jsonl", progress=False)
+    assert [path for path, _ in failed] == [f"{copy}/shard-00001.tar/{row['name']}"]
+    assert verify_pack(str(packed), tmp_path / "v.jsonl", progress=False) == []
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_verifying_goes_on_where_it_was_stopped(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    copy, file = tmp_path / "pack", tmp_path / "verified.jsonl"
+    shutil.copytree(packed, copy)
+    root = scheme + str(copy)
+    opened: list[str] = []
+    real = pack_module.open_packed
+
+    def counted(path: str, video: PackedVideo) -> VideoReader:
+        opened.append(path)
+        if len(opened) == 5:
+            raise KeyboardInterrupt
+        return real(path, video)
+
+    monkeypatch.setattr(pack_module, "open_packed", counted)
+    with pytest.raises(KeyboardInterrupt):
+        verify_pack(root, file, progress=False)
+    assert len(file.read_text().splitlines()) == 4
+    assert verify_pack(root, file, progress=False) == []
+    assert opened[5:] == [entry.path for entry in Pack(root).entries[4:]]
+
+    tar = copy / "shard-00002.tar"  # another content: its two videos are read again, and the others not
+    row = json.loads((copy / "shard-00002.jsonl").read_text().splitlines()[1])
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: row["offset"]] + bytes(row["size"]) + whole[row["offset"] + row["size"] :])
+    opened[5:] = []
+    ((path, reason),) = verify_pack(root, file, progress=False)
+    assert path == f"{root}/shard-00002.tar/00002-000001.mp4"
+    assert reason == "damaged: its bytes are not those that were packed"
+    assert [Path(path).parent.name for path in opened[5:]] == ["shard-00002.tar"] * 2
+    status = tar.stat()
+    tar.write_bytes(whole)
+    os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))  # what failed is read again in any case
+    assert verify_pack(root, file, progress=False) == []
+    assert len(opened) == 5 + 2 + 1
 
 
 def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_path: Path) -> None:
@@ -131,9 +178,42 @@ def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_pa
     bad = VideoEntry(str(tmp_path / "bad.mp4"))
     broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
     assert [path for path, _ in broken] == [bad.path]
+    bad_name = os.path.relpath(bad.path, os.path.commonpath([tmp_path, entries[0].path]))
     assert [e.labels["number"] for e in Pack(str(tmp_path / "pack")).entries] == ["0", "1"]
-    failed = verify_pack(str(tmp_path / "pack"), progress=False)
-    assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad.path, "could not be packed")]
+    failed = verify_pack(str(tmp_path / "pack"), tmp_path / "v.jsonl", progress=False)
+    assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
+
+
+def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list[VideoEntry], tmp_path: Path) -> None:
+    videos = []
+    for entry in entries[:5]:
+        path = tmp_path / Path(entry.path).name
+        path.write_bytes(Path(entry.path).read_bytes())
+        videos.append(replace(entry, path=str(path)))
+    lost = Path(videos[3].path)
+    whole = lost.read_bytes()
+    output, config = tmp_path / "pack", PackConfig(short_side=32, shard_size=2)
+
+    def pack(retry: bool, part: tuple[int, int] = (0, 1)) -> list[str]:
+        return [path for path, _ in write_pack(videos, output, config, part, progress=False, retry=retry)]
+
+    lost.unlink()
+    assert pack(retry=False) == pack(retry=False) == [str(lost)]
+    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert pack(retry=True) == [str(lost)]  # still not there
+    lost.write_bytes(whole)
+    with pytest.raises(DataError, match=r"\(sizes: .*--retry will do"):
+        pack(retry=False)
+    assert pack(retry=True, part=(0, 2)) == []  # another machine's shards, and it is a pack of these sizes now
+    with pytest.raises(DataError, match="holds another pack"):
+        write_pack(videos[:4], output, config, progress=False, retry=True)
+    assert pack(retry=True) == []
+    assert len(Pack(str(output)).entries) == 5
+    after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"pack.json", "shard-00001.tar", "shard-00001.jsonl"}
+    write_pack(videos, tmp_path / "at once", config, progress=False)
+    assert content(output) == content(tmp_path / "at once")
 
 
 def test_another_pack_is_not_written_over(entries: list[VideoEntry], packed: Path, tmp_path: Path) -> None:
@@ -179,20 +259,24 @@ def test_a_url_that_is_no_pack_is_told() -> None:
 
 def test_changed_labels_and_splits_are_another_pack(entries: list[VideoEntry], packed: Path) -> None:
     for changed in (replace(entries[0], labels={"number": "7"}), replace(entries[0], split="test")):
-        with pytest.raises(DataError, match=r"holds another pack \(other sources\)"):
+        with pytest.raises(DataError, match=r"holds another pack \(sources: "):
             write_pack([changed, *entries[1:]], packed, CONFIG, progress=False)
 
 
 def test_the_same_videos_in_another_folder_are_the_same_pack(
-    entries: list[VideoEntry], packed: Path, tmp_path: Path
+    entries: list[VideoEntry], packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").symlink_to(Path(entries[0].path).parent)
     moved = [replace(e, path=str(tmp_path / "elsewhere" / Path(e.path).name)) for e in entries]
     assert write_pack(moved, packed, CONFIG, progress=False) == []
+    monkeypatch.chdir(tmp_path)
+    typed = [replace(e, path=f"./elsewhere/./{Path(e.path).name}") for e in entries]
+    assert write_pack(typed, tmp_path / "anew", CONFIG, progress=False) == []
+    assert content(tmp_path / "anew") == content(packed)
 
 
 def test_a_packed_video_knows_where_it_came_from(entries: list[VideoEntry], packed: Path) -> None:
-    assert [e.source for e in Pack(str(packed)).entries] == [e.path for e in entries]
+    assert [e.source for e in Pack(str(packed)).entries] == [Path(e.path).name for e in entries]
 
 
 def test_settings_that_a_pack_ignores_are_a_warning(packed: Path) -> None:
@@ -207,6 +291,58 @@ def test_a_damaged_list_is_named(packed: Path, tmp_path: Path) -> None:
         (copy / name).write_bytes(data.replace(b'"crc32"', b'"crc"') if name == "shard-00001.jsonl" else data)
     with pytest.raises(DataError, match=r"shard-00001.jsonl: damaged: KeyError\('crc32'\)"):
         Pack(str(copy))
+
+
+def test_what_is_known_of_a_video_takes_little_room(packed: Path, tmp_path: Path) -> None:
+    videos, copies = 10, 2000
+    listed = [(packed / f"shard-{n:05d}.jsonl").read_text().splitlines() for n in range(3)]
+    rows = [json.loads(line) for shard in listed for line in shard]
+    rng = np.random.default_rng(0)
+    for at in range(copies):  # what a pack of other videos would say: other names, places and checksums
+        row = rows[at % videos] | {"name": f"00000-{at:06d}.mp4", "source": f"{rng.bytes(8).hex()}.mp4"}
+        place = {
+            "crc32": int(rng.integers(2**32)),
+            "size": int(rng.integers(10**6)),
+            "offset": int(rng.integers(10**9)),
+        }
+        rows.append(row | place)
+    (tmp_path / "shard-00000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[videos:]))
+    (tmp_path / "pack.json").write_text(json.dumps(json.loads((packed / "pack.json").read_text()) | {"shards": 1}))
+    tracemalloc.start()
+    pack = Pack(str(tmp_path))
+    gc.collect()
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(pack.entries) == copies
+    assert used < 200 * copies
+    for at in (0, 63, 64, 1999, 5):
+        entry, row = pack.entries[at], rows[videos + at]
+        assert (entry.source, entry.labels) == (row["source"], row["labels"])
+        video = pack.find(entry.path)
+        assert (video.offset, video.size, video.crc32) == (row["offset"], row["size"], row["crc32"])
+        assert video.table.to_json() == row["table"]
+    assert [entry.path for entry in pack.entries[-2:]] == [pack.entries[i].path for i in (1998, 1999)]
+    with pytest.raises(IndexError):
+        pack.entries[copies]
+
+
+def test_a_list_whose_rows_are_not_those_of_its_tar_is_named(packed: Path, tmp_path: Path) -> None:
+    for name, data in content(packed).items():
+        (tmp_path / name).write_bytes(data)
+    lines = (tmp_path / "shard-00001.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "shard-00001.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(DataError, match=r"shard-00001.jsonl: damaged: .*00001-000001.mp4 is not 00001-000000.mp4"):
+        Pack(str(tmp_path))
+
+
+def test_training_takes_its_part_of_a_pack(entries: list[VideoEntry], tmp_path: Path) -> None:
+    mixed = [replace(e, split="test" if i % 3 == 1 else "train") for i, e in enumerate(entries[:5])]
+    write_pack(mixed, tmp_path / "pack", CONFIG, progress=False)
+    part = training_part(Pack(str(tmp_path / "pack")).entries)
+    assert [e.labels["number"] for e in part] == ["0", "2", "3"]
+    assert [e.labels["number"] for e in part[1:]] == ["2", "3"]
+    tests = [e for e in mixed if e.split == "test"]
+    assert training_part(tests) is tests
 
 
 def test_storage_without_its_package_is_told() -> None:

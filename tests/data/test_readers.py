@@ -1,7 +1,7 @@
+"""Readers give exactly the frames asked for, whatever the container does."""
+
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import sys
 from fractions import Fraction
@@ -12,123 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from st_ssl.data.video.readers import READERS, base, open_video, pyav
-from st_ssl.errors import ConfigError, MissingDependencyError, MissingLibraryError, SampleError
+from st_ssl.data.video.readers import READERS, open_video, pyav
+from st_ssl.errors import ConfigError, MissingDependencyError
+from tests.data.made import (
+    KINDS,
+    REAL,
+    REAL_FILES,
+    SIZE,
+    number,
+    sequential,
+    write_video,
+)
 
 av = pytest.importorskip("av")
-
-REAL = Path(__file__).parents[2] / "../shared/data/video"
-REAL_FILES = sorted(str(path.relative_to(REAL)) for path in REAL.glob("*/*.*")) if REAL.is_dir() else []
-SIZE, BITS = 64, 8
-
-
-def barcode(index: int, width: int = SIZE, height: int = SIZE) -> np.ndarray:
-    """The index in binary, as eight vertical bars, dark or light: it outlives any codec."""
-    bars = np.array([200 if index >> bit & 1 else 40 for bit in range(BITS)], dtype=np.uint8)
-    return np.broadcast_to(bars[np.arange(width) * BITS // width][None, :, None], (height, width, 3)).copy()
-
-
-def number(image: np.ndarray) -> int:
-    """The index that ``barcode`` wrote."""
-    bars = [bar.mean() for bar in np.array_split(image.mean(axis=(0, 2)), BITS)]
-    return sum(1 << bit for bit in range(BITS) if bars[bit] > 120)
-
-
-def write_video(
-    path: Path,
-    num_frames: int = 64,
-    codec: str = "libx264",
-    times: list[int] | None = None,
-    shift: int = 0,
-    container: dict[str, str] | None = None,
-    turn: int = 0,
-    size: tuple[int, int] = (SIZE, SIZE),
-    pix_fmt: str = "yuv420p",
-    sound: bool = False,
-    **options: str,
-) -> Path:
-    """Frame i shows i. ``times`` in milliseconds for a variable rate; ``shift`` in frames moves all time stamps;
-    ``size`` width and height; ``sound`` adds a track of silence."""
-    base = Fraction(1, 1000) if times else Fraction(1, 25)
-    with av.open(str(path), "w", options=container or {}) as output:
-        stream = output.add_stream(codec, rate=25, options=options)
-        stream.width, stream.height = size
-        stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt
-        stream.codec_context.time_base = base
-        audio = output.add_stream("aac", rate=16000) if sound else None
-        if turn:
-            stream.set_display_rotation(turn)
-        for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(barcode(index, *size), format="rgb24")
-            frame.pts, frame.time_base = (times[index] if times else index + shift), base
-            output.mux(stream.encode(frame))
-            if audio:
-                silence = av.AudioFrame.from_ndarray(np.zeros((1, 640), dtype=np.float32), format="fltp", layout="mono")
-                silence.sample_rate = 16000
-                output.mux(audio.encode(silence))
-        for encoder in (stream, audio):
-            output.mux(encoder.encode() if encoder else [])
-    return path
-
-
-def sequential(path: Path | str) -> list[np.ndarray]:
-    """All frames by decoding from the start: the reference of all readers."""
-    with av.open(str(path)) as container:
-        stream = container.streams.best("video")
-        stream.codec_context.thread_count = 1
-        out = []
-        for frame in container.decode(stream):
-            image = frame.to_ndarray(format="rgb24")
-            out.append(np.rot90(image, frame.rotation // 90) if frame.rotation else image)
-        return out
-
-
-def skip_without(backend: str, made: Path) -> None:
-    """Skip where ``backend`` or its libraries are missing."""
-    try:
-        if backend != "frames":
-            open_video(made / "intra.mp4", backend).close()
-    except (MissingDependencyError, MissingLibraryError) as error:
-        pytest.skip(str(error))
-
-
-RAGGED = [40 * i + (300 if i > 20 else 0) + 7 * (i % 3) for i in range(64)]
-KINDS: dict[str, dict[str, Any]] = {
-    "long_gop.mp4": {"bf": "3", "g": "250"},
-    "b_frames.mp4": {"bf": "3", "g": "12"},
-    "tiny_gop.mp4": {"bf": "2", "g": "3", "sc_threshold": "0"},
-    "intra.mp4": {"g": "1"},
-    "open_gop.mkv": {"bf": "3", "g": "12", "x264-params": "open-gop=1:scenecut=0"},
-    "refresh.mp4": {"x264-params": "intra-refresh=1:keyint=12"},
-    "variable_rate.mkv": {"times": RAGGED, "bf": "2", "g": "10"},
-    "variable_rate.mp4": {"times": RAGGED, "bf": "2", "g": "10"},
-    "late_start.mp4": {"shift": 100, "bf": "2", "g": "10"},
-    "late_start.ts": {"shift": 100, "bf": "2", "g": "10"},
-    "plain.mpg": {"codec": "mpeg2video", "bf": "2", "g": "10"},
-    "b_frames.avi": {"codec": "mpeg4", "bf": "2", "g": "10"},
-    "no_b_frames.avi": {"codec": "mpeg4", "bf": "0", "g": "10"},
-    "h264.avi": {"bf": "2", "g": "10"},
-    "mpeg4.mp4": {"codec": "mpeg4", "bf": "2", "g": "10"},
-    "hevc.mp4": {"codec": "libx265", "x265-params": "bframes=4:keyint=20:log-level=none:pools=1"},
-    "av1.mp4": {"codec": "libsvtav1", "g": "20", "preset": "12", "svtav1-params": "lp=1"},
-    "vp8.webm": {"codec": "libvpx", "g": "10"},
-    "vp9.webm": {"codec": "libvpx-vp9", "g": "20", "lag-in-frames": "20", "auto-alt-ref": "1", "cpu-used": "8"},
-    "plain.gif": {"codec": "gif"},
-    "fragmented.mp4": {"g": "10", "container": {"movflags": "frag_keyframe+empty_moov"}},
-    "sound.mp4": {"sound": True, "bf": "2", "g": "10"},
-    "odd.webm": {"codec": "libvpx-vp9", "size": (67, 49), "g": "20", "cpu-used": "8"},
-    "odd_444.mp4": {"pix_fmt": "yuv444p", "size": (67, 49), "bf": "2", "g": "10"},
-    "422.mp4": {"pix_fmt": "yuv422p", "bf": "2", "g": "10"},
-    "grey.mp4": {"pix_fmt": "gray", "bf": "2", "g": "10"},
-    "ten_bits.mp4": {"pix_fmt": "yuv420p10le", "bf": "3", "g": "12"},
-    "hevc_ten_bits.mp4": {"codec": "libx265", "pix_fmt": "yuv420p10le", "x265-params": "log-level=none:pools=1"},
-    "full_range.mp4": {"x264-params": "fullrange=on:colormatrix=bt709", "bf": "2", "g": "10"},
-    "interlaced.mp4": {"x264-params": "tff=1", "bf": "2", "g": "10"},
-    "mjpeg.mkv": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
-    "lossless_rgb.mkv": {"codec": "ffv1", "pix_fmt": "bgr0"},
-}
+pytestmark = pytest.mark.usefixtures("fresh_tables")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -259,121 +157,6 @@ def test_rotation_is_applied(tmp_path: Path, turn: int) -> None:
             assert number(np.rot90(image, -turn // 90)) == index
 
 
-def spoil(kind: str, folder: Path, made: Path) -> Path:
-    """A file that cannot be used, of the given kind."""
-    path = folder / f"{kind}.mp4"
-    if kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_text("this is not a video\n" * 100)
-    elif kind == "noise":
-        path.write_bytes(np.random.default_rng(0).bytes(20000))
-    elif kind == "header":
-        path.write_bytes((made / "b_frames.mp4").read_bytes()[:2000])  # the index is at the end
-    elif kind == "folder":
-        path.mkdir()
-    elif kind == "sound":
-        with av.open(str(path), "w") as output:
-            stream = output.add_stream("aac", rate=16000)
-            stream.layout = "mono"
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), dtype=np.float32), format="fltp", layout="mono")
-            frame.sample_rate = 16000
-            output.mux(stream.encode(frame))
-            output.mux(stream.encode())
-    elif kind == "no_frames":
-        with av.open(str(path), "w", options={"movflags": "empty_moov"}) as output:
-            stream = output.add_stream("mpeg4", rate=25)
-            stream.width = stream.height = SIZE
-            stream.pix_fmt = "yuv420p"
-            output.start_encoding()
-    return path
-
-
-REASONS = {
-    "missing": "^file is missing$",
-    "empty": "^file is empty$",
-    "text": "^not a video: it is text$",
-    "noise": "^not a video: .+",
-    "header": "^not a video: .+",
-    "folder": "^not a video: it is a folder$",
-    "sound": "^no video stream$",
-    "no_frames": "^no (frames|video stream)$",
-}
-
-
-@pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord"])
-@pytest.mark.parametrize("kind", REASONS)
-def test_unusable_files_say_why(made: Path, tmp_path: Path, kind: str, backend: Any) -> None:
-    skip_without(backend, made)
-    path = spoil(kind, tmp_path, made)
-    with pytest.raises(SampleError) as caught:
-        open_video(path, backend)
-    assert caught.value.path == str(path)
-    assert "\n" not in caught.value.reason
-    if backend == "pyav" or kind in ("missing", "empty", "text", "folder"):
-        assert re.search(REASONS[kind], caught.value.reason), caught.value.reason
-
-
-@pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord", "frames"])
-@pytest.mark.parametrize("wanted", [[64], [0, 64], [-1, 3]])
-def test_index_outside(made: Path, tmp_path: Path, backend: Any, wanted: list[int]) -> None:
-    path = made / "b_frames.mp4"
-    skip_without(backend, made)
-    if backend == "frames":
-        path = write_images(tmp_path / "frames", 64)
-    with open_video(path, backend) as reader, pytest.raises(SampleError, match="is outside: it has 64 frames"):
-        list(reader.frames(wanted))
-
-
-def test_a_file_cut_short_gives_what_is_left(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "a.mp4", g="12", bf="3", container={"movflags": "faststart"})
-    with av.open(str(whole)) as container:
-        packet = [p for p in container.demux(video=0) if p.size][44]
-        end = packet.pos + packet.size // 2
-    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:end])
-    with open_video(tmp_path / "cut.mp4") as reader:
-        if not hasattr(av.stream.Stream, "index_entries"):
-            pytest.skip("this PyAV does not show the index")
-        assert reader.meta.num_frames == 64
-        assert [number(image) for _, image in reader.frames([0, 20, 38])] == [0, 20, 38]
-        with pytest.raises(SampleError, match="frame 63 of 64 cannot be decoded: the file is cut short"):
-            list(reader.frames([3, 63]))
-
-
-def test_damage_costs_only_the_frames_in_it(made: Path, tmp_path: Path) -> None:
-    path = tmp_path / "damaged.mp4"
-    shutil.copy(made / "intra.mp4", path)
-    with av.open(str(path)) as container:
-        packet = next(p for at, p in enumerate(container.demux(video=0)) if at == 57)
-        at, size = packet.pos, packet.size
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(b"\xff" * size)
-    with open_video(path) as reader:
-        assert [number(image) for _, image in reader.frames([0, 56, 58, 63])] == [0, 56, 58, 63]
-        with pytest.raises(SampleError, match=r"frame 57 of 64 cannot be decoded: .+"):
-            list(reader.frames([0, 57]))
-        assert [number(image) for _, image in reader.frames([58])] == [58]
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
-def test_no_file_stays_open(made: Path, tmp_path: Path) -> None:
-    bad = [spoil(kind, tmp_path, made) for kind in ("empty", "text", "noise", "sound", "no_frames", "header")]
-    with open_video(made / "b_frames.mp4") as reader:
-        list(reader.frames([3]))
-    before = open_files()
-    for turn in range(200):
-        with open_video(made / ("b_frames.avi" if turn % 2 else "b_frames.mp4")) as reader:
-            next(iter(reader.frames([2, 3])))  # left in the middle
-        with pytest.raises(SampleError):
-            open_video(bad[turn % len(bad)])
-    assert open_files() <= before
-
-
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_files_random_access_equals_sequential(name: str) -> None:
     rng = np.random.default_rng(0)
@@ -422,52 +205,6 @@ def test_decord_is_exact_on_its_own_ground(made: Path) -> None:
         assert [number(image) for _, image in reader.frames([0, 5, 6, 40, 63])] == [0, 5, 6, 40, 63]
 
 
-def write_images(folder: Path, num_frames: int) -> Path:
-    folder.mkdir()
-    for index in range(num_frames):
-        Image.fromarray(barcode(index)).save(folder / f"img_{index + 1}.png")
-    return folder
-
-
-def test_folder_of_images(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "frames", 12)
-    (folder / ".hidden.png").write_bytes(b"")
-    (folder / "notes.txt").write_text("not a frame")
-    with open_video(folder) as reader:
-        assert (reader.meta.num_frames, reader.meta.fps) == (12, base.FALLBACK_FPS)
-        assert (reader.meta.width, reader.meta.height) == (SIZE, SIZE)
-        for index, image in reader.frames(range(12)):  # img_2 before img_10
-            np.testing.assert_array_equal(image, barcode(index))
-
-
-def test_folder_of_images_that_cannot_be_used(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "frames", 3)
-    Image.fromarray(barcode(1, width=72)).save(folder / "img_2.png")
-    (folder / "img_3.png").write_bytes((folder / "img_1.png").read_bytes()[:60])
-    with open_video(folder) as reader:
-        with pytest.raises(SampleError, match=r"frame 1 is 72x64, the first one 64x64"):
-            list(reader.frames([0, 1]))
-        with pytest.raises(SampleError, match=r"frame 2 of 3 cannot be decoded: img_3\.png"):
-            list(reader.frames([2]))
-    (tmp_path / "none").mkdir()
-    with pytest.raises(SampleError, match="no frames"):
-        open_video(tmp_path / "none")
-    with pytest.raises(SampleError, match="file is missing"):
-        open_video(tmp_path / "nowhere", "frames")
-    with pytest.raises(SampleError, match="not a folder"):
-        open_video(folder / "img_1.png", "frames")
-
-
-def test_real_folder_of_images() -> None:
-    folder = REAL / "frames/clip0"
-    if not folder.is_dir():
-        pytest.skip("no real data")
-    with open_video(folder) as reader:
-        assert reader.meta.num_frames == 10
-        first = np.asarray(Image.open(folder / "img_00001.jpg"))
-        np.testing.assert_array_equal(next(reader.frames([0]))[1], first)
-
-
 @pytest.mark.parametrize("package", ["av", "decord"])
 def test_missing_package_is_named(made: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -479,8 +216,3 @@ def test_unknown_backend(made: Path) -> None:
     assert set(READERS) == {"pyav", "torchcodec", "decord", "frames"}
     with pytest.raises(ConfigError, match=r"pyva.*did you mean 'pyav'"):
         open_video(made / "b_frames.mp4", "pyva")
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counts() -> None:
-    pyav._TABLES.clear()

@@ -106,10 +106,12 @@ def test_a_list_of_segments_end_to_end(videos: Path, folder: Path, tmp_path: Pat
     (tmp_path / "list.txt").write_text(f"{videos / '00.mp4'} 0 -1\n{folder} 1 12\n{folder} 13 12\n")
     source = VideoSource(VideoDataConfig(list=str(tmp_path / "list.txt"), num_workers=0))
     entries = source.entries()
-    assert source.metadata(entries)[:, 3].tolist() == [24, 12, 12]
+    dataset = source.dataset(entries, VIEWS)
+    batch = source.collate([dataset[0, index] for index in range(3)])
+    assert batch.metadata.tolist() == [[64, 48, 24, 24], [64, 48, 30, 12], [64, 48, 30, 12]]
     truth = frames(videos / "00.mp4")[:, :, 8:56].astype(int)
     for index, first in ((1, 0), (2, 12)):
-        sample = source.dataset(entries, VIEWS)[0, index]
+        sample = dataset[0, index]
         assert sample.views is not None
         for view in sample.views:
             assert np.abs(view.frames.astype(int) - truth[first + view.frame_index]).max() <= 1

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from st_ssl.encoders.base import ENCODERS
+from st_ssl.encoders.base import ENCODERS, Encoder
 
 SMALL: dict[str, dict[str, Any]] = {
     "c3d": {"width": 4},
@@ -31,3 +32,11 @@ NAMES = [
     for name in ENCODERS.names()
 ]
 """All encoders, to parametrise tests with."""
+
+
+def assert_all_trained(encoder: Encoder, clip: Tensor) -> None:
+    """Every parameter has a gradient: without one, it could not be trained in several processes."""
+    encoder(clip).pooled.square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name

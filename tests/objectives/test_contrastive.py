@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from st_ssl.objectives.contrastive import info_nce
+from st_ssl.objectives.contrastive import info_nce, point_info_nce
 from tests.ddp import run_ranks
 
 
@@ -92,12 +92,20 @@ def layer() -> torch.nn.Linear:
     return torch.nn.Linear(5, 4).double()
 
 
-def on_one_rank(rank: int, world_size: int) -> dict[str, Tensor]:
+THERE = torch.tensor([True, True, False, True, False, False])  # two matches for one of two processes, one for the other
+
+
+def contrast(kind: str, first: Tensor, second: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    return info_nce(first, second, 0.2) if kind == "views" else point_info_nce(first, second, there, 0.2)
+
+
+def on_one_rank(rank: int, world_size: int, kind: str) -> dict[str, Tensor]:
     first, second = embeddings(6)
     share = 6 // world_size
     own = [x.detach()[rank * share : (rank + 1) * share].requires_grad_() for x in (first, second)]
     net = layer()
-    loss, accuracy = info_nce(net(own[0]), net(own[1]), 0.2)
+    there = THERE[rank * share : (rank + 1) * share]
+    loss, accuracy = contrast(kind, net(own[0]), net(own[1]), there)
     loss.backward()
     assert own[0].grad is not None
     assert own[1].grad is not None
@@ -112,9 +120,10 @@ def on_one_rank(rank: int, world_size: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.ddp
-def test_processes_together_give_the_gradients_of_one(tmp_path: Path) -> None:
-    alone = on_one_rank(0, 1)
-    ranks = run_ranks(on_one_rank, 2, tmp_path)
+@pytest.mark.parametrize("kind", ["views", "points"])
+def test_processes_together_give_the_gradients_of_one(tmp_path: Path, kind: str) -> None:
+    alone = on_one_rank(0, 1, kind)
+    ranks = run_ranks(on_one_rank, 2, tmp_path, kind)
     for view in ("first", "second"):
         together = torch.cat([result[view] for result in ranks]) / 2  # the mean loss of all processes
         torch.testing.assert_close(together, alone[view], rtol=0, atol=1e-12)
@@ -123,3 +132,41 @@ def test_processes_together_give_the_gradients_of_one(tmp_path: Path) -> None:
             torch.stack([result[scalar] for result in ranks]).mean(0), alone[scalar], rtol=0, atol=1e-12
         )
     assert abs(ranks[0]["loss"] - alone["loss"]) > 1e-3  # each process has rows of its own
+
+
+def slow_point_info_nce(first: Tensor, second: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Equation by equation, over the rows that are there."""
+    pairs = [(a / a.norm(), b / b.norm()) for a, b, there in zip(first, second, valid, strict=True) if there]
+    terms = []
+    for i, (query, _) in enumerate(pairs):
+        scores = [torch.exp(torch.dot(query, key) / temperature) for _, key in pairs]
+        terms.append(-torch.log(scores[i] / torch.stack(scores).sum()))
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("valid", [[True] * 6, [True, False, True, True, False, False]])
+def test_points_find_their_matches_as_in_the_slow_reference(valid: list[bool]) -> None:
+    ours, theirs, there = embeddings(), embeddings(), torch.tensor(valid)
+    loss, expected = point_info_nce(*ours, there, 0.3)[0], slow_point_info_nce(*theirs, there, 0.3)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    loss.backward()
+    expected.backward()
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
+        assert (a.grad[~there] == 0).all()
+
+
+def test_no_match_at_all_is_no_loss() -> None:
+    first, second = embeddings()
+    loss, accuracy = point_info_nce(first, second, torch.zeros(6, dtype=torch.bool))
+    loss.backward()
+    assert (loss.item(), accuracy.item()) == (0.0, 0.0)
+    assert first.grad is not None
+    assert (first.grad == 0).all()
+
+
+def test_share_of_points_that_find_their_match() -> None:
+    there = torch.tensor([True, True, True, False])
+    assert point_info_nce(torch.eye(4), torch.eye(4)[[0, 2, 1, 3]], there)[1].item() == pytest.approx(1 / 3)

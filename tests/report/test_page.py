@@ -119,7 +119,7 @@ def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> Non
     scene = json.loads((suite[0] / "probe.json").read_text())["targets"]["scene"]["retrieval"]
     for text in ("Retrieval", "R@1", "R@5", f"{scene['chance']['R@5']:.1f}"):
         assert text in page.texts["run1-probes"], text
-    recall = scene["probes"]["R@5"]["pixels"]
+    recall = scene["probes"]["R@5"]["raw"]
     assert f"{recall['mean']:.1f} ± {recall['std']:.1f}" in page.texts["run1-probes"]
     assert all(f"{kind}, %" in page.texts["summary"] for kind in ("kNN", "linear", "R@1"))
     assert "Not probed yet" in page.texts["run2-probes"]

@@ -1,12 +1,8 @@
+"""What extraction writes, what it refuses, and its command."""
+
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,51 +12,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.encoders.base import load_encoder
-from st_ssl.errors import ConfigError, DataError, UserError
+from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer import extract as module
-from st_ssl.transfer.extract import ExtractConfig, extract, extract_model
-from st_ssl.transfer.store import Part, PartFolder, Stream, write_npy, write_safetensors
+from st_ssl.transfer.extract import extract
 from st_ssl.types import VideoEntry
-from tests.ddp import run_ranks
-from tests.runs import ROOT, call, start, tiny, write_config
-from tests.transfer.tiny import INPUT, write_clip, write_dataset, write_encoder
+from tests.runs import tiny, write_config
+from tests.transfer.extraction import CPU, LOST, command, config_of, contents, rows_of
+from tests.transfer.tiny import INPUT, write_clip, write_encoder
 
-CPU = torch.device("cpu")
-LOST = {"04.mp4": "not a video: it is text", "13.mp4": "file is missing"}
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 videos, two of which are broken."""
-    pytest.importorskip("av")
-    root = write_dataset(tmp_path_factory.mktemp("tiny") / "set")
-    (root / "04.mp4").write_text("not a video")
-    (root / "13.mp4").unlink()
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PART", 5)
-
-
-def config_of(root: Path, **changes: Any) -> ExtractConfig:
-    data = {"name": "video", "root": str(root), "num_workers": 0} | changes.pop("data", {})
-    return extract_model()(data=data, batch_size=3, device="cpu", **changes)
-
-
-def rows_of(folder: Path, name: str = "index.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
 def test_rows_are_the_features_of_the_videos_in_their_order(dataset: Path, run: Path, tmp_path: Path) -> None:
@@ -129,162 +91,6 @@ def test_workers_change_nothing(dataset: Path, run: Path, tmp_path: Path) -> Non
     assert contents(tmp_path / "none") == contents(tmp_path / "two")
 
 
-# -------------------------------------------------------------------- killed, and several processes
-
-
-class Killed(BaseException):
-    """The end of a process."""
-
-
-def killed_at(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = PartFolder.save
-
-    def dying(self: PartFolder, number: int, content: Part) -> None:
-        if number == part:
-            raise Killed
-        save(self, number, content)
-
-    monkeypatch.setattr(PartFolder, "save", dying)
-
-
-def record_parts(patch: pytest.MonkeyPatch) -> list[int]:
-    """A list that every part is added to when it is saved."""
-    saved: list[int] = []
-    save = PartFolder.save
-
-    def recording(self: PartFolder, part: int, content: Part) -> None:
-        saved.append(part)
-        save(self, part, content)
-
-    patch.setattr(PartFolder, "save", recording)
-    return saved
-
-
-def test_killed_and_resumed_it_is_the_same_and_nothing_is_done_twice(
-    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extract(run, config_of(dataset, tokens=True), tmp_path / "whole", CPU)
-    output = tmp_path / "parts"
-    with monkeypatch.context() as patch:
-        killed_at(3, patch)
-        with pytest.raises(Killed):
-            extract(run, config_of(dataset, tokens=True), output, CPU)
-    assert sorted(path.name for path in output.iterdir()) == [".parts", "extract.json"]
-    (output / ".parts" / "000001.safetensors").write_bytes(b"half")  # a disk that lost what it was given
-    (output / ".parts" / ".000003.safetensors").write_bytes(b"half")
-    saved = record_parts(monkeypatch)
-    with monkeypatch.context() as patch:
-
-        def full(*_: Any) -> None:
-            raise Killed
-
-        patch.setattr(module, "_index", full)
-        with pytest.raises(Killed):
-            extract(run, config_of(dataset, tokens=True), output, CPU)
-    assert saved == [1, 3, 4]
-    assert not (output / "index.jsonl").exists()
-    extract(run, config_of(dataset, tokens=True), output, CPU)
-    assert saved == [1, 3, 4]
-    assert contents(output) == contents(tmp_path / "whole")
-    before = {path: path.stat().st_mtime_ns for path in output.iterdir()}
-    extract(run, config_of(dataset, tokens=True), output, CPU)  # all is done
-    assert {path: path.stat().st_mtime_ns for path in output.iterdir()} == before
-
-
-def on_a_rank(rank: int, world_size: int, run: str, root: str, output: str) -> list[int]:
-    """The parts that this rank did."""
-    module.PART = 5
-    with pytest.MonkeyPatch.context() as patch:
-        saved = record_parts(patch)
-        extract(Path(run), config_of(Path(root), tokens=True), Path(output), CPU)
-    return saved
-
-
-@pytest.mark.ddp
-def test_two_processes_give_what_one_gives(dataset: Path, run: Path, tmp_path: Path) -> None:
-    extract(run, config_of(dataset, tokens=True), tmp_path / "one", CPU)
-    saved = run_ranks(on_a_rank, 2, tmp_path, str(run), str(dataset), str(tmp_path / "two"))
-    assert saved == [[0, 2, 4], [1, 3]]
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-@pytest.mark.slow
-@pytest.mark.ddp
-def test_torchrun_starts_it(dataset: Path, run: Path, tmp_path: Path) -> None:
-    arguments = ["--data", str(dataset), "data.num_workers=0", "device=cpu"]
-    tool = [str(ROOT / "tools" / "extract.py"), str(run), "--output", str(tmp_path / "two")]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *tool, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert call("extract", run, "--output", tmp_path / "one", *arguments)[0] == 0
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-def test_nothing_is_left_of_an_extraction_whose_settings_are_gone(
-    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = write_encoder(tmp_path / "other", seed=1)
-    with monkeypatch.context() as patch:
-        killed_at(3, patch)
-        with pytest.raises(Killed):
-            extract(run, config_of(dataset), tmp_path / "out", CPU)
-    (tmp_path / "out" / "extract.json").unlink()  # rm out/*
-    extract(other, config_of(dataset), tmp_path / "out", CPU)
-    extract(other, config_of(dataset), tmp_path / "whole", CPU)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-
-
-HOLD = """
-import pathlib, sys, time
-from st_ssl.transfer.store import locked
-with locked(pathlib.Path(sys.argv[1])):
-    print("locked", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_second_extraction_into_the_same_folder_is_refused(dataset: Path, run: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    output.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(output)], env=environment, stdout=subprocess.PIPE)
-    assert other.stdout is not None
-    with other:
-        assert other.stdout.readline() == b"locked\n"
-        try:
-            with pytest.raises(UserError, match="out: another process is writing to it; wait for its end"):
-                extract(run, config_of(dataset), output, CPU)
-            assert [path.name for path in output.iterdir()] == [".lock"]
-        finally:
-            other.kill()
-    extract(run, config_of(dataset), output, CPU)  # its lock went with it
-    extract(run, config_of(dataset), tmp_path / "whole", CPU)
-    assert contents(output) == contents(tmp_path / "whole")
-
-
-def test_a_folder_removed_meanwhile_ends_the_wait(tmp_path: Path) -> None:
-    parts = PartFolder(tmp_path / ".parts", 10, 5)
-    parts.tidy()
-    parts.save(0, Part([], [], {}))
-    told: list[int] = []
-
-    def removing(done: int) -> None:
-        told.append(done)
-        assert len(told) < 5, "waits for ever"
-        parts.remove()
-
-    with pytest.raises(UserError, match=r"\.parts is gone: another process finished or removed this extraction"):
-        parts.wait(removing, pause=0)
-    with pytest.raises(UserError, match=r"000000\.safetensors is gone"):
-        parts.load(0, ())
-
-
 def test_parts_of_videos_are_told_apart_and_noticed(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("av")
     root = tmp_path / "set"
@@ -302,6 +108,21 @@ def test_parts_of_videos_are_told_apart_and_noticed(run: Path, tmp_path: Path) -
     listing.write_text("a.mp4 0 20\na.mp4 20 30\n")
     with pytest.raises(ConfigError, match=r"(?s)holds features made with other settings.*list: "):
         extract(run, config, tmp_path / "out", CPU)
+
+
+def test_rows_of_a_pack_name_the_videos_that_were_packed(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw" / "a").mkdir(parents=True)
+    paths = [tmp_path / "raw" / name for name in ("a/x.mp4", "y.mp4")]
+    for path in paths:
+        write_clip(path, 50, 12)
+    entries = [VideoEntry(str(paths[0]), labels={"n": "0"}, tags=("wet", "cold")), VideoEntry(str(paths[1]))]
+    write_pack(entries, tmp_path / "pack", PackConfig(short_side=16), progress=False)
+    extract(run, config_of(tmp_path / "pack"), tmp_path / "out", CPU)
+    first, second = rows_of(tmp_path / "out")
+    assert (first["source"], first["tags"], first["labels"]) == ("a/x.mp4", ["wet", "cold"], {"n": "0"})
+    assert first["path"] == f"{tmp_path}/pack/shard-00000.tar/00000-000000.mp4"
+    assert second["source"] == "y.mp4"
+    assert "tags" not in second
 
 
 @pytest.mark.parametrize("change", [{"start": 1}, {"num_frames": 9}, {"labels": {"x": "2"}}, {"tags": ("t",)}])
@@ -374,49 +195,6 @@ def test_a_folder_of_something_else_is_left_alone(dataset: Path, run: Path, tmp_
         extract(run, config_of(dataset), tmp_path / "out", CPU)
 
 
-def test_a_full_disk_is_told_without_a_traceback(tmp_path: Path) -> None:
-    parts = PartFolder(tmp_path / "nowhere", 5, 5)
-    with pytest.raises(UserError, match=r"000000\.safetensors: could not be written: No such file"):
-        parts.save(0, Part([], [], {}))
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int64])
-def test_arrays_are_written_as_their_libraries_read_them(tmp_path: Path, dtype: Any) -> None:
-    array = np.arange(60).reshape(10, 2, 3).astype(dtype)
-
-    def stream() -> Stream:
-        return Stream(array.dtype, array.shape, iter([array[:4], array[4:4], array[4:]]))
-
-    write_npy(tmp_path / "x.npy", stream())
-    found = np.load(tmp_path / "x.npy", mmap_mode="r", allow_pickle=False)
-    np.testing.assert_array_equal(found, array)
-    assert found.dtype == dtype
-    write_safetensors(tmp_path / "x.safetensors", {"long name": stream(), "b": stream()})
-    with safe_open(tmp_path / "x.safetensors", framework="np") as file:
-        for name in ("long name", "b"):
-            np.testing.assert_array_equal(file.get_tensor(name), array)
-            assert file.get_tensor(name).dtype == dtype
-    with pytest.raises(AssertionError):
-        write_npy(tmp_path / "y.npy", Stream(array.dtype, (11, 2, 3), iter([array])))
-    assert not (tmp_path / "y.npy").exists()
-
-
-# -------------------------------------------------------------------- the command
-
-
-def command(*arguments: object) -> int:
-    """``extract`` with these arguments, in this process; its exit code."""
-    from st_ssl.cli import guarded
-    from st_ssl.cli.extract import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["extract", *map(str, arguments)])
-        try:
-            return guarded(main)
-        except SystemExit as stop:  # argparse
-            return int(stop.code or 0)
-
-
 def test_the_command(dataset: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     where = tmp_path / "out"
     arguments = (run, "--data", dataset, "--output", where, "--clips", 2, "data.num_workers=0", "device=cpu")
@@ -475,27 +253,3 @@ def test_a_folder_of_several_runs_is_answered_with_their_names(
     for data in ((), ("--data", dataset)):
         assert command(tmp_path / "suite", *data, "--output", tmp_path / "out") == 1
         assert "is not the folder of a pretrained encoder (but these in it are: a, b)" in capsys.readouterr().err
-
-
-def test_told_to_stop_it_goes_on_where_it_was(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("av")
-    root, where = tmp_path / "set", tmp_path / "out"
-    root.mkdir()
-    write_clip(root / "0.mp4", 100, 60)
-    for i in range(1, 400):
-        (root / f"{i}.mp4").symlink_to("0.mp4")
-    arguments = (run, "--data", root, "data.num_workers=0", "device=cpu", "--output", where)
-    process = start("extract", *arguments)
-    while not list((where / ".parts").glob("0*")) and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75, err
-    assert "the same command goes on from there" in err
-    assert not (where / "index.jsonl").exists()
-    assert 0 < len(list((where / ".parts").glob("0*"))) < 7
-    monkeypatch.setattr(module, "PART", 64)  # as the other process had it
-    assert command(*arguments) == 0
-    features = np.load(where / "features.npy")
-    assert features.shape == (400, 24)
-    np.testing.assert_allclose(features, np.broadcast_to(features[0], features.shape), rtol=1e-5, atol=1e-6)

@@ -10,6 +10,9 @@ import torch
 
 from st_ssl.data.base import BadSample
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
+from st_ssl.data.video.index import Library
+from st_ssl.data.video.readers import VideoReader
+from st_ssl.data.video.views import shrunken_pixels
 from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import DataError
 from st_ssl.transfer.features import (
@@ -19,7 +22,6 @@ from st_ssl.transfer.features import (
     classes_of,
     collect_clips,
     encode,
-    shrunken_pixels,
     split_entries,
 )
 from st_ssl.types import VideoEntry
@@ -133,6 +135,25 @@ def test_clips_of_all_videos(dataset: Path) -> None:
     assert train.bad == []
 
 
+def test_each_file_is_opened_once_and_never_outside_the_workers(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, opened = os.getpid(), tmp_path / "opened"
+    real = Library.open
+
+    def noted(library: Library, path: str) -> VideoReader:
+        assert os.getpid() != pid, "nothing protects this process from a file that hangs"
+        with opened.open("a") as file:
+            file.write(f"{path}\n")
+        return real(library, path)
+
+    monkeypatch.setattr(Library, "open", noted)
+    source = VideoSource(VideoDataConfig(root=str(dataset), num_workers=2))
+    clips = collect_clips(source, Split(source.entries()), {}, INPUT, 0)
+    assert len(clips.metadata) == 24
+    assert sorted(opened.read_text().split()) == sorted(entry.path for entry in clips.entries)
+
+
 def test_the_moment_of_a_clip_is_a_draw_of_the_seed(dataset: Path) -> None:
     first, again, other = (clips_of(dataset, seed)[0].raw for seed in (0, 0, 1))
     assert torch.equal(first.frames, again.frames)
@@ -199,7 +220,7 @@ def test_features_are_those_of_the_encoder_for_any_batch_size(dataset: Path, tmp
 
 def test_shrunken_pixels(dataset: Path) -> None:
     clips, _ = clips_of(dataset)
-    pixels = shrunken_pixels(clips, frames=2, size=1)
+    pixels = shrunken_pixels(clips.raw, frames=2, size=1)
     assert pixels.shape == (16, 2 * 3)
     frames = clips.raw.frames.double().numpy() / 255
     expected = frames.reshape(16, 2, 2, 16 * 16, 3).mean((2, 3)).transpose(0, 2, 1).reshape(16, 6)

@@ -40,7 +40,7 @@ def test_layout(table: dict[str, Any]) -> None:
     }
     for target in table["targets"].values():
         assert list(target["probes"]) == ["knn", "linear", "attentive"]
-        assert list(target["probes"]["knn"]) == ["pretrained", "random", "pixels", "metadata"]
+        assert list(target["probes"]["knn"]) == ["pretrained", "random", "raw", "metadata"]
         assert list(target["probes"]["linear"]) == list(target["probes"]["attentive"]) == ["pretrained", "random"]
         for probe in target["probes"].values():
             for cell in probe.values():
@@ -56,10 +56,10 @@ def test_what_is_easy_is_found_by_who_can_see_it(table: dict[str, Any]) -> None:
         return table["targets"][target]["probes"][kind][who]["mean"]
 
     assert table["targets"]["light"]["chance"] == 50
-    assert mean("light", "knn", "pixels") == 100
-    assert mean("some", "knn", "pixels") == 100  # half of its rows have no label
+    assert mean("light", "knn", "raw") == 100
+    assert mean("some", "knn", "raw") == 100  # half of its rows have no label
     assert mean("length", "knn", "metadata") == 100
-    assert mean("length", "knn", "pixels") < 90  # noise says nothing of the length,
+    assert mean("length", "knn", "raw") < 90  # noise says nothing of the length,
     assert mean("light", "knn", "metadata") < 90  # and a length nothing of the light
     assert mean("light", "linear", "random") == 100  # even a random network passes brightness on
 

@@ -119,18 +119,18 @@ def test_in_the_probe_it_stands_beside_its_baselines(dataset: Path, tmp_path: Pa
         assert target["probes"] == {}
         assert list(target["retrieval"]["chance"]) == list(target["retrieval"]["probes"]) == ["R@1", "R@5", "R@20"]
         for cells in target["retrieval"]["probes"].values():
-            assert list(cells) == ["pretrained", "random", "pixels", "metadata"]
+            assert list(cells) == ["pretrained", "random", "raw", "metadata"]
             assert all(len(cell["values"]) == 2 for cell in cells.values())
     light, length = (result["targets"][name]["retrieval"] for name in ("light", "length"))
-    assert light["probes"]["R@1"]["pixels"]["mean"] == 100
+    assert light["probes"]["R@1"]["raw"]["mean"] == 100
     assert length["probes"]["R@1"]["metadata"]["mean"] == 100
-    assert length["probes"]["R@1"]["pixels"]["mean"] < 100
+    assert length["probes"]["R@1"]["raw"]["mean"] < 100
     assert light["chance"]["R@1"] == pytest.approx(50)  # 8 of 16 training videos, for either class
     assert light["chance"]["R@20"] == 100
     tables = probe_tables(result)
     assert [table.title.split(",")[0] for table in tables] == ["retrieval"]
     columns = [column.header for column in tables[0].columns]
-    assert columns == ["target", "pretrained", "random", "pixels", "metadata", "chance"]
+    assert columns == ["target", "pretrained", "random", "raw", "metadata", "chance"]
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells[0][:5] == ["light (2)", "  R@1", "  R@5", "  R@20", "length (2)"]
     assert cells[3][:2] == ["", "100.0 ± 0.0"]
@@ -179,4 +179,4 @@ def test_features_of_several_clips_are_averaged(dataset: Path, tmp_path: Path) -
     torch.testing.assert_close(pooled, features.pooled.view(16, 3, 24).mean(1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tokens.float(), features.as_tokens().reshape(16, 24, 24), rtol=1e-2, atol=1e-2)
     result = probe_runs(source, [tmp_path / "run"], ProbeConfig(**(ONLY | {"clips": 3, "seeds": 1})), CPU)
-    assert result["targets"]["light"]["retrieval"]["probes"]["R@1"]["pixels"]["mean"] == 100
+    assert result["targets"]["light"]["retrieval"]["probes"]["R@1"]["raw"]["mean"] == 100

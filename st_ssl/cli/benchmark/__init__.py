@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from st_ssl.cli import Parser
+
 EPILOG = """\
 visible   a training step of the video transformer on the visible tokens alone, against the same fed all of them
 data      clips a second from video files to normalised tensors, against decoding alone
@@ -16,13 +18,14 @@ examples:
   python tools/benchmark.py visible
   python tools/benchmark.py data --peer pytorchvideo --peer videomae=CHECKOUT
   python tools/benchmark.py data --size 224 --packed 256 --peer videomae=CHECKOUT
+  python tools/benchmark.py data --table --peer pytorchvideo --peer videomae=CHECKOUT    # that and four more lines
   python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
   python tools/benchmark.py step --precision bf16 --compile --peer transformers
 """
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Measure speed as ratios: every figure is a median over runs that alternate.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,8 +51,12 @@ def _arguments() -> argparse.Namespace:
         part.add_argument("--clips", type=_count, default=1, help="clips of a file (default: %(default)s)")
         part.add_argument("--packed", type=_count, metavar="SIDE", help="ours reads a pack of this short side")
     data.add_argument("--peer", action="append", default=[], help="pytorchvideo, or videomae=CHECKOUT")
+    data.add_argument("--table", action="store_true", help="five lines in one run: 112², 224², two clips, two packs")
     memory.add_argument("--samples", type=_count, default=10_000, help="how many (default: %(default)s)")
-    return parser.parse_args()
+    arguments, unknown = parser.parse_known_args()
+    if unknown:
+        whats.choices[arguments.what].refuse(unknown)
+    return arguments
 
 
 def _count(text: str) -> int:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, redirect_stdout
+from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import numpy as np
-from rich.console import Console
-from rich.table import Table
+from typing import Any, NamedTuple
 
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.cli.benchmark.peers import PEERS
+from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.pack import PackConfig, is_pack, write_pack
+from st_ssl.data.video.pack import is_pack
+from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews, stack_views
@@ -28,33 +28,67 @@ from st_ssl.errors import ConfigError, nearest
 from st_ssl.types import VideoEntry
 
 NUM_MADE = 10
+DECODING = "decoding alone"
+Contestants = dict[str, Callable[[], object]]
+
+
+class Line(NamedTuple):
+    """A line of the table: ``clips`` of a file to ``size`` pixels, ours from a pack of short side ``packed`` if any."""
+
+    size: int = 112
+    clips: int = 1
+    packed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What was asked for, and how to ask for it alone."""
+        asked = {"size": self.size, "clips": self.clips, "packed": self.packed}
+        options = [f"--{name} {value}" for name, value in asked.items() if value != self._field_defaults[name]]
+        packed = f"packed at short side {self.packed}, " if self.packed else ""
+        clips = f"{self.clips} clips of a file, " if self.clips > 1 else ""
+        return f"{packed}{clips}to {self.size}²" + (f" (`{' '.join(options)}`)" if options else "")
+
+
+TABLE = (Line(), Line(224), Line(clips=2), Line(packed=128), Line(224, packed=256))
 
 
 def data(arguments: argparse.Namespace) -> None:
-    """Print clips a second of each, one process and one thread unless said, and how they compare."""
+    """Print clips a second of each, one process and one thread unless said, and how they compare, as Markdown."""
     peers = [_peer(text) for text in arguments.peer]
+    asked = Line(arguments.size, arguments.clips, arguments.packed)
+    if arguments.table and asked != Line():
+        raise ConfigError("--table has sizes, clips and packs of its own: leave out --size, --clips and --packed")
+    lines = TABLE if arguments.table else (asked,)
     with tempfile.TemporaryDirectory() as folder:
         entries = _videos(arguments.root, Path(folder))
         paths = [entry.path for entry in entries]
-        shape = (arguments.frames, arguments.stride, arguments.size)
-        contestants: dict[str, Callable[[], object]] = {}
-        dataset = _ours(entries, arguments, Path(folder))
-        rounds = iter(range(1_000_000))
-        contestants["st_ssl"] = lambda: _pass(dataset, next(rounds))
-        for name, build in peers:
-            contestants[name] = build(paths, *shape)
+        contestants: Contestants = {}
+        for line in lines:
+            contestants[line.title] = _passes(_ours(entries, arguments, line, Path(folder)))
+        with redirect_stdout(sys.stderr):  # what peers print on the way
+            for size in dict.fromkeys(line.size for line in lines):
+                for name, build in peers:
+                    contestants[f"{name} {size}"] = build(paths, arguments.frames, arguments.stride, size)
         drawn = random.Random(0)
-        contestants["decoding alone"] = lambda: _decode_alone(paths, arguments.frames, arguments.stride, drawn)
-        seconds = alternate(contestants, arguments.runs)
-    clips = {name: len(paths) * (arguments.clips if name == "st_ssl" else 1) for name in contestants}
-    packed = f", st_ssl from a pack of short side {arguments.packed}" if arguments.packed else ""
-    title = f"{arguments.frames} frames, stride {arguments.stride}, to {arguments.size}², {len(paths)} videos{packed}"
-    table = Table("", "clips/s", "st_ssl, clip for clip", title=title, title_justify="left")
-    for name in contestants:
-        rate = clips[name] / median(seconds[name])
-        times = ratio(seconds, name, "st_ssl") * clips["st_ssl"] / clips[name]
-        table.add_row(name, f"{rate:.1f}", "" if name == "st_ssl" else f"{times:.2f} ×")
-    Console().print(table)
+        contestants[DECODING] = lambda: _decode_alone(paths, arguments.frames, arguments.stride, drawn)
+        with redirect_stdout(sys.stderr):
+            seconds = alternate(contestants, arguments.runs)
+    names = [*(name for name, _ in peers), DECODING]
+    print(f"{arguments.frames} frames, stride {arguments.stride}, {len(paths)} videos: clips a second\n")
+    print(f"| | st_ssl | {' | '.join(names)} |\n|---{'|---' * (1 + len(names))}|")
+    for line in lines:
+        print(f"| {line.title} | {' | '.join(_cells(line, names, len(paths), seconds))} |")
+
+
+def _cells(line: Line, names: list[str], num_videos: int, seconds: dict[str, list[float]]) -> list[str]:
+    """Our clips a second; for each other its own, and in how many times our time for a clip it makes one."""
+    cells = [f"**{num_videos * line.clips / median(seconds[line.title]):.1f}**"]
+    for name in names:
+        key = name if name == DECODING else f"{name} {line.size}"
+        raw = ", raw" if line.packed and name != DECODING else ""
+        times = ratio(seconds, key, line.title) * line.clips
+        cells.append(f"{num_videos / median(seconds[key]):.1f}{raw} ({times:.2f} ×)")
+    return cells
 
 
 def _peer(text: str) -> tuple[str, Callable[..., Callable[[], object]]]:
@@ -69,40 +103,34 @@ def _videos(root: str | None, folder: Path) -> list[VideoEntry]:
         entries = [] if is_pack(root) else VideoSource(VideoDataConfig(root=root)).entries()
         if not entries or any(os.path.isdir(entry.path) for entry in entries):
             raise ConfigError(f"--root {root}: expected video files (--packed SIDE makes a pack of them)")
-        return entries
-    return [VideoEntry(str(_write(folder / f"{number}.mp4", number))) for number in range(NUM_MADE)]
+        return list(entries)
+    paths = [_made(folder) / f"{number}.mp4" for number in range(NUM_MADE)]
+    _made(folder).mkdir()
+    for number, path in enumerate(paths):
+        write_scene(path, number)
+    return [VideoEntry(str(path)) for path in paths]
 
 
-def _write(path: Path, number: int, num_frames: int = 300) -> Path:
-    """Ten seconds as Kinetics-400 is usually kept: 340 × 256, 30 frames a second, x264's defaults, a key frame every
-    250 frames. The content is a planted-factor video with the camera in motion."""
-    import av
-
-    from st_ssl.data.synthetic.videos import SyntheticVideoConfig, plan_video, render
-
-    config = SyntheticVideoConfig(num_train=NUM_MADE, num_test=1, size=340, num_frames=num_frames)
-    frames = render(config, plan_video(config, "train", number))[:, 42:298]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": "250", "crf": "23"})
-        stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    return path
+def _made(folder: Path) -> Path:
+    return folder / "videos"
 
 
-def _ours(entries: list[VideoEntry], arguments: argparse.Namespace, folder: Path) -> VideoDataset:
+def _ours(entries: list[VideoEntry], arguments: argparse.Namespace, line: Line, folder: Path) -> VideoDataset:
     """VideoMAE's views of the videos: a corner crop at one of several scales, normalised."""
-    root = arguments.root
-    if arguments.packed:
-        write_pack(entries, folder / "pack", PackConfig(short_side=arguments.packed), progress=False)
-        root = str(folder / "pack")
-    elif root is None:
-        root = str(folder)
+    root = arguments.root or str(_made(folder))
+    if line.packed:
+        root = str(folder / f"pack{line.packed}")
+        write_pack(entries, Path(root), PackConfig(short_side=line.packed), progress=False)
     source = VideoSource(VideoDataConfig(root=root))
-    clips = RandomClips(arguments.frames, arguments.stride, arguments.clips)
+    clips = RandomClips(arguments.frames, arguments.stride, line.clips)
     config = VideoAugmentConfig(crop="multi_scale", flip=0, jitter=0, grayscale=0, blur=0)
-    return source.dataset(source.entries(), VideoViews(clips, VideoAugment(config, arguments.size)))
+    return source.dataset(source.entries(), VideoViews(clips, VideoAugment(config, line.size)))
+
+
+def _passes(dataset: VideoDataset) -> Callable[[], object]:
+    """One pass over the videos at each call, each with clips of its own."""
+    rounds = count()
+    return lambda: _pass(dataset, next(rounds))
 
 
 def _pass(dataset: VideoDataset, epoch: int) -> None:
@@ -138,7 +166,8 @@ def _decode_alone(paths: list[str], num_frames: int, stride: int, drawn: random.
 def memory(arguments: argparse.Namespace) -> None:
     """Print the resident memory of this process after a tenth of the samples and after all of them."""
     with tempfile.TemporaryDirectory() as folder:
-        dataset = _ours(_videos(arguments.root, Path(folder)), arguments, Path(folder))
+        line = Line(arguments.size, arguments.clips, arguments.packed)
+        dataset = _ours(_videos(arguments.root, Path(folder)), arguments, line, Path(folder))
         marks = {}
         for number in range(arguments.samples):
             sample = dataset[divmod(number, len(dataset))]

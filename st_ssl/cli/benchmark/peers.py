@@ -25,6 +25,7 @@ def pytorchvideo(_: str) -> Build:
     """pytorchvideo's ``LabeledVideoDataset`` with its transforms and PyAV, as in its Kinetics tutorial."""
 
     def build(paths: list[str], num_frames: int, stride: int, size: int) -> Pass:
+        """Clips of ``num_frames`` frames from ``num_frames * stride / 30`` s, float [3, T, ``size``, ``size``]."""
         functional = import_module("torchvision.transforms.functional")
         sys.modules.setdefault("torchvision.transforms.functional_tensor", functional)
         try:
@@ -64,6 +65,7 @@ def videomae(checkout: str) -> Build:
         raise ConfigError(f"--peer videomae={checkout}: expected the folder of a checkout of MCG-NJU/VideoMAE")
 
     def build(paths: list[str], num_frames: int, stride: int, size: int) -> Pass:
+        """Clips of ``num_frames`` frames ``stride`` apart, float [3, T, ``size``, ``size``], with a mask each."""
         if "numpy.lib.function_base" not in sys.modules:
             gone: Any = types.ModuleType("numpy.lib.function_base")
             gone.disp = print

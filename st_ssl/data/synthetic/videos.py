@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +24,7 @@ from st_ssl.data.parallel import parallel_map
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
 from st_ssl.errors import DataError, MissingDependencyError, nearest
+from st_ssl.files import claim_folder, replace_text, write_atomically
 from st_ssl.random import keyed_rng
 
 FORMAT_VERSION = 2
@@ -229,49 +227,10 @@ def encode(path: Path, frames: np.ndarray, fps: int) -> None:
         container.mux(stream.encode())
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    unfinished.write_text(text, encoding="utf-8", newline="")
-    os.replace(unfinished, path)
-
-
 def _write_video(root: Path, config: SyntheticVideoConfig, video: PlantedVideo) -> None:
-    """Render and encode one clip under a temporary name, then rename it: a file with its own name is complete."""
-    path = root / video.path
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    """Render and encode one clip: a file with its own name is complete."""
+    with write_atomically(root / video.path) as unfinished:
         encode(unfinished, render(config, video), config.fps)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _claim(root: Path, config: SyntheticVideoConfig) -> None:
-    """Mark ``root`` as the home of this data set; ``DataError`` where it already holds something else."""
-    stamp = root / "synthetic.json"
-    mine = {"format": "st_ssl synthetic videos", "version": FORMAT_VERSION, "config": config.model_dump()}
-    if root.exists() and not root.is_dir():
-        raise DataError(f"{root} is a file: synthetic videos need a folder of their own")
-    if stamp.exists():
-        try:
-            found = json.loads(stamp.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{stamp} is not valid JSON ({error}): choose another folder, or remove this one"
-            ) from error
-        if found != mine:
-            raise DataError(
-                f"{root} holds other synthetic videos: {stamp.name} says {found}, asked for is {mine}; "
-                "nothing was changed, choose another folder or remove this one"
-            )
-        return
-    if root.exists() and (others := sorted(p.name for p in root.iterdir())):
-        raise DataError(
-            f"{root} is not empty and has no {stamp.name} (found {', '.join(others[:3])}"
-            f"{', …' if len(others) > 3 else ''}): nothing was changed, choose an empty or new folder"
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    _write_atomically(stamp, json.dumps(mine, indent=2) + "\n")
 
 
 def _factors_csv(videos: list[PlantedVideo]) -> str:
@@ -291,7 +250,8 @@ def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2
     ``num_workers`` processes are spawned; 0 or 1 stays in this one.
     """
     root = Path(root)
-    _claim(root, config)
+    mine = {"format": "st_ssl synthetic videos", "version": FORMAT_VERSION, "config": config.model_dump()}
+    claim_folder(root, "synthetic.json", mine, "set of synthetic videos")
     for split in ("train", "test"):
         (root / split).mkdir(exist_ok=True)
     videos = [plan_video(config, s, i) for s in ("train", "test") for i in range(config.count(s))]
@@ -301,5 +261,5 @@ def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2
     write = partial(_write_video, root, config)
     for _ in parallel_map(write, missing, num_workers, "synthetic videos", len(videos) - len(missing), progress):
         continue
-    _write_atomically(root / "factors.csv", _factors_csv(videos))
+    replace_text(root / "factors.csv", _factors_csv(videos))
     return root

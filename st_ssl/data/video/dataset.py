@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,11 +24,12 @@ from st_ssl.data.video.pack import Pack, is_pack
 from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.sources import SourceFormat, read_source
-from st_ssl.data.video.views import CutView, VideoViews, stack_views
+from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
 from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
+from st_ssl.inputs import InputConfig
 from st_ssl.random import Key, keyed_rng, keyed_seed
-from st_ssl.types import VideoEntry
+from st_ssl.types import RawView, VideoEntry, VideoMeta
 
 MAX_REPLACEMENTS = 10
 
@@ -63,9 +64,11 @@ class VideoDataConfig(Config):
 
 @dataclass
 class VideoSample:
-    """The views of one video (none if it and all its replacements were broken), and what was found broken."""
+    """The views of one video (none if it and all its replacements were broken), what its file says of itself, and what
+    was found broken."""
 
     views: list[CutView] | None
+    meta: VideoMeta | None
     index: int
     wanted: int
     bad: list[BadSample]
@@ -87,7 +90,7 @@ class VideoDataset(Watched, Dataset[VideoSample]):
     ) -> None:
         if not entries:
             raise DataError("no videos to read")
-        self.entries = list(entries)
+        self.entries = entries
         self.views = views
         self.seed = seed
         self.open_video = open_video
@@ -100,21 +103,22 @@ class VideoDataset(Watched, Dataset[VideoSample]):
         bad: list[BadSample] = []
         for index in self._candidates(epoch, wanted):
             try:
-                return VideoSample(self._cut(epoch, wanted, index), index, wanted, bad)
+                return VideoSample(*self._cut(epoch, wanted, index), index, wanted, bad)
             except SampleError as error:
                 bad.append(BadSample(self.entries[index].path, error.reason))
-        return VideoSample(None, wanted, wanted, bad)
+        return VideoSample(None, None, wanted, wanted, bad)
 
-    def _candidates(self, epoch: int, wanted: int) -> list[int]:
+    def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
+        yield wanted
         others = keyed_rng(self.seed, epoch, wanted, "replacement").permutation(len(self.entries))
-        return [wanted, *(int(i) for i in others if i != wanted)][: 1 + MAX_REPLACEMENTS]
+        yield from others[others != wanted][:MAX_REPLACEMENTS].tolist()
 
-    def _cut(self, epoch: int, wanted: int, index: int) -> list[CutView]:
+    def _cut(self, epoch: int, wanted: int, index: int) -> tuple[list[CutView], VideoMeta]:
         entry = self.entries[index]
         with self.working_on(index), segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
-            return self.views.cut(reader, (self.seed, epoch, wanted))
+            return self.views.cut(reader, (self.seed, epoch, wanted)), reader.meta
 
 
 @DATA.register(VideoDataConfig)
@@ -130,7 +134,9 @@ class VideoSource(DataSource):
         self.sample_timeout = config.sample_timeout
         self.library = _library(config)
 
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> Sequence[VideoEntry]:
+        """All videos of all splits, in a fixed order; the planted ones are written first if they are not there. Raises
+        ``DataError`` or ``ConfigError`` where ``root`` and ``list`` cannot be used: see ``read_source``."""
         config = self.video
         if isinstance(self.library, Pack):
             return self.library.entries
@@ -148,16 +154,16 @@ class VideoSource(DataSource):
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.library.open)
 
-    def metadata(self, entries: Sequence[VideoEntry]) -> np.ndarray:
-        """Width, height, frames per second and number of frames of each video."""
-        rows = []
-        for entry in entries:
-            with segment_of(self.library.open(entry.path), entry) as reader:
-                rows.append([reader.meta.width, reader.meta.height, reader.meta.fps, reader.meta.num_frames])
-        return np.array(rows, dtype=np.float64)
-
     def collate(self, samples: list[VideoSample]) -> Batch:
         return collate(samples)
+
+    def evaluation(
+        self, input: InputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+    ) -> VideoViews:
+        return centred_views(input, num_views, span, jitter)
+
+    def raw_features(self, view: RawView) -> np.ndarray:
+        return shrunken_pixels(view)
 
 
 def _library(config: VideoDataConfig) -> Library | Pack:
@@ -182,9 +188,11 @@ def _library(config: VideoDataConfig) -> Library | Pack:
 def collate(samples: list[VideoSample]) -> Batch:
     """Samples to a batch; without views where one of them had no usable replacement."""
     cuts = [sample.views for sample in samples if sample.views is not None]
+    metas = [(meta.width, meta.height, meta.fps, meta.num_frames) for sample in samples if (meta := sample.meta)]
     return Batch(
         views=stack_views(cuts) if len(cuts) == len(samples) else [],
         indices=torch.tensor([sample.index for sample in samples]),
         wanted=torch.tensor([sample.wanted for sample in samples]),
         bad=list(dict.fromkeys(bad for sample in samples for bad in sample.bad)),
+        metadata=torch.tensor(metas, dtype=torch.float64).view(-1, 4),
     )

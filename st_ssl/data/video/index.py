@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, Generic, TypeVar
 
 from st_ssl.data.parallel import parallel_map
 from st_ssl.data.video.readers import READERS, VideoReader, open_video
 from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.errors import DataError, SampleError
+from st_ssl.files import replace_text
 from st_ssl.types import VideoEntry
 
 INDEX_FILE = "st_ssl_index.jsonl"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Record:
 
 
 def read_index(file: Path) -> dict[str, Record]:
-    """The records of an index by absolute path; relative ones are taken from the folder of the index. The last line may
+    """The records of an index by absolute path; relative ones are taken from the folder of the index,
+    URLs stay as they are. The last line may
     be cut short (a run that was killed); ``DataError`` with file and line for anything else that is no record."""
     records: dict[str, Record] = {}
     try:
@@ -55,7 +57,7 @@ def read_index(file: Path) -> dict[str, Record]:
         try:
             row = json.loads(line)
             table = FrameTable.from_json(row["table"]) if row["table"] is not None else None
-            path = os.path.abspath(file.parent / row["path"])
+            path = row["path"] if "://" in row["path"] else os.path.abspath(file.parent / row["path"])
             how = (row["error"], str(row["made_by"]))
             records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
         except (ValueError, KeyError, TypeError) as error:
@@ -106,28 +108,44 @@ def survey(
     """
     if reader not in ("auto", *READERS):
         open_video("", reader)  # raises, and names the nearest
-    made_by = f"{look.__name__} {reader}"
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
+    job = Job(partial(_look, look, reader), lambda path: path, _crashed, lambda path, record: record.fits(path))
+    return take_down(paths, file, f"{look.__name__} {reader}", job, num_workers, progress)
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """How to look at videos: ``work`` gives path and record for what ``item`` makes of a path, in any process;
+    ``crashed`` where that ends its process. ``fits``: whether a record is still true."""
+
+    work: Callable[[T], tuple[str, Record]]
+    item: Callable[[str], T]
+    crashed: Callable[[T], tuple[str, Record]]
+    fits: Callable[[str, Record], bool]
+
+
+def take_down(
+    paths: Sequence[str], file: Path, made_by: str, job: Job[T], num_workers: int, progress: bool
+) -> dict[str, Record]:
+    """The record of each of ``paths``: those in ``file`` that were ``made_by`` the same and still fit, and new ones,
+    which are added to it one by one."""
     known = read_index(file) if file.exists() else {}
-    records = {path: known[path] for path in paths if path in known and _current(known[path], path, made_by)}
+    fitting = (path for path in paths if path in known and known[path].made_by == made_by)
+    records = {path: known[path] for path in fitting if job.fits(path, known[path])}
     missing = [path for path in paths if path not in records]
     asked = set(paths)
     others = {path: record for path, record in known.items() if path not in asked}
     _write(file, others | records)
     with file.open("a", encoding="utf-8") as out:
-        work = partial(_look, look, reader)
-        found = parallel_map(work, missing, num_workers, file.name, len(records), progress, _crashed)
-        for path, record in found:
+        items = map(job.item, missing)
+        args = (items, num_workers, file.name, len(records), progress, job.crashed, len(missing))
+        for path, record in parallel_map(job.work, *args):
             records[path] = record = replace(record, made_by=made_by)
             out.write(_line(file, path, record))
             out.flush()
     records = {path: records[path] for path in paths}
     _write(file, others | records)
     return records
-
-
-def _current(record: Record, path: str, made_by: str) -> bool:
-    return record.made_by == made_by and record.fits(path)
 
 
 def _crashed(path: str) -> tuple[str, Record]:
@@ -140,7 +158,7 @@ def _look(look: Callable[[str, str], Record], reader: str, path: str) -> tuple[s
 
 def _line(file: Path, path: str, record: Record) -> str:
     row: dict[str, Any] = {
-        "path": os.path.relpath(path, file.absolute().parent),
+        "path": path if "://" in path else os.path.relpath(path, file.absolute().parent),
         "size": record.size,
         "mtime_ns": record.mtime_ns,
         "error": record.error,
@@ -151,11 +169,9 @@ def _line(file: Path, path: str, record: Record) -> str:
 
 
 def _write(file: Path, records: dict[str, Record]) -> None:
-    unfinished = file.with_name(f".{file.name}.{uuid4().hex}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text("".join(_line(file, path, record) for path, record in records.items()), encoding="utf-8")
-        os.replace(unfinished, file)
+        replace_text(file, "".join(_line(file, path, record) for path, record in records.items()))
     except OSError as error:
         raise DataError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error
 

@@ -1,182 +1,37 @@
 """Packs: videos made small and quick to cut clips from, in a few large files that also suit object storage.
 
 A pack is a folder (or a URL that fsspec understands) with ``pack.json``, and for each shard ``shard-00000.tar``, a
-plain tar of MP4 files, beside ``shard-00000.jsonl``, its list: a line for each video with its labels, where it came
-from, where it lies in the tar, its checksum, and the table of its frames. A video is read as one range of bytes.
+plain tar of MP4 files, beside ``shard-00000.jsonl``, its list: a line for each video with its labels, which file it
+was (from the folder that all of them were in), where it lies in the tar, its checksum, and the table of its frames. A
+video is read as one range of bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
-import tarfile
 import zlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, overload
 
-from pydantic import Field
-
-from st_ssl.config import Config
-from st_ssl.data.parallel import parallel_map
-from st_ssl.data.video.readers import VideoReader, open_video
+from st_ssl.data.video.index import Job, Record, take_down
+from st_ssl.data.video.readers import VideoReader
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
-from st_ssl.data.video.segment import segment_of
-from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import VideoEntry
 
 PACK_FILE = "pack.json"
-_FORMAT = {"format": "st_ssl pack", "version": 1}
+PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
+_BLOCK = 32
 
 
-class PackConfig(Config):
-    """How videos are packed. ``short_side`` in pixels (smaller videos keep their size); ``crf``: quality of H.264, less
-    is better; ``keyframes``: frames from one key frame to the next; ``shard_size``: videos in a shard."""
-
-    short_side: int = Field(default=256, ge=16)
-    crf: int = Field(default=20, ge=0, le=51)
-    keyframes: int = Field(default=32, gt=0)
-    shard_size: int = Field(default=1000, gt=0)
-
-
-def write_pack(
-    entries: Sequence[VideoEntry],
-    output: Path,
-    config: PackConfig,
-    part: tuple[int, int] = (0, 1),
-    reader: str = "auto",
-    num_workers: int = 1,
-    progress: bool = True,
-) -> list[tuple[str, str]]:
-    """Pack ``entries`` into shards under ``output``; returns (path, reason) of those that could not be packed.
-
-    ``part`` (i, N): only every N-th shard from the i-th on, for N machines at once. A shard that is there is not
-    written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
-    version of the encoder). ``DataError`` where ``output`` holds another pack.
-    """
-    _claim(entries, output, config)
-    cuts = [entries[at : at + config.shard_size] for at in range(0, len(entries), config.shard_size)]
-    mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
-    missing = [(number, cuts[number]) for number in mine if not _list_file(output, number).exists()]
-    for _ in parallel_map(partial(_write_shard, output, config, reader), missing, num_workers, "shards", 0, progress):
-        continue
-    rows = [row for number in mine for row in _read_list(str(_list_file(output, number)))]
-    return [(row["source"], row["error"]) for row in rows if row["error"] is not None]
-
-
-def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
-    digest = _digest(entries)
-    num_shards = -(-len(entries) // config.shard_size)
-    mine = {**_FORMAT, "videos": len(entries), "shards": num_shards, "sources": digest, "config": config.model_dump()}
-    stamp = output / PACK_FILE
-    foreign = output.exists() and any(not path.name.startswith(".") for path in output.iterdir())
-    if stamp.exists():  # asked after that: another machine may have begun in between
-        try:
-            found = json.loads(stamp.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{stamp} is not valid JSON ({error}): choose another folder, or remove this one"
-            ) from error
-        if found != mine:
-            other = ", ".join(key for key in mine if found.get(key) != mine[key])
-            raise DataError(
-                f"{output} holds another pack (other {other}): nothing was changed, choose another folder, or remove "
-                "this one. `sources` are the names, sizes, labels and splits of the videos"
-            )
-        return
-    if foreign:
-        raise DataError(f"{output} is not empty and has no {stamp.name}: choose an empty or new folder")
-    output.mkdir(parents=True, exist_ok=True)
-    _write(stamp, (json.dumps(mine, indent=2) + "\n").encode())
-
-
-def _digest(entries: Sequence[VideoEntry]) -> str:
-    """What is packed, whatever folder it is mounted in: names, sizes, segments, labels and splits."""
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(entry.path)) for entry in entries])
-    digest = hashlib.blake2b(digest_size=16)
-    for entry in entries:
-        size = os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
-        name = os.path.relpath(os.path.abspath(entry.path), root)
-        segment = (entry.start, entry.num_frames)
-        digest.update(repr((name, size, segment, entry.split, sorted(entry.labels.items()), entry.tags)).encode())
-    return digest.hexdigest()
-
-
-def _list_file(output: Path, number: int) -> Path:
-    return output / f"shard-{number:05d}.jsonl"
-
-
-def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        _to_disk(file)
-    os.replace(unfinished, path)
-
-
-def _to_disk(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _write_shard(output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[VideoEntry]]) -> None:
-    """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
-    number, entries = shard
-    tar = output / f"shard-{number:05d}.tar"
-    for stale in output.glob(f".{tar.name}.*.partial"):  # of a run that was killed: one process writes a shard
-        stale.unlink(missing_ok=True)
-    unfinished = tar.with_name(f".{tar.name}.{uuid4().hex}.partial")
-    rows = []
-    try:
-        with unfinished.open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-                for place, entry in enumerate(entries):
-                    name = f"{number:05d}-{place:06d}.mp4"
-                    rows.append(_add(archive, name, entry, config, reader))
-            _to_disk(file)
-        os.replace(unfinished, tar)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _write(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": name,
-        "split": entry.split,
-        "labels": entry.labels,
-        "tags": entry.tags,
-        "source": entry.path,
-    }
-    try:
-        content = _shrink(entry, config, reader)
-        table = PyAVReader(name, data=content).table
-    except SampleError as error:
-        return {**row, "error": error.reason}
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    offset = archive.offset + tarfile.BLOCKSIZE  # after the header of one block
-    archive.addfile(info, io.BytesIO(content))
-    place = {"offset": offset, "size": len(content), "crc32": zlib.crc32(content)}
-    return {**row, "error": None, **place, "table": table.to_json()}
-
-
-def _shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
-    with segment_of(open_video(entry.path, reader), entry) as video:
-        meta = video.meta
-        scale = min(1.0, config.short_side / min(meta.width, meta.height))
-        size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))
-        frames = (frame for _, frame in video.frames(range(meta.num_frames)))
-        file = io.BytesIO()
-        encode(file, frames, meta.fps, (size[0], size[1]), config.crf, config.keyframes)
-    return file.getvalue()
+def packed_name(shard: int, place: int) -> str:
+    """The name in its tar of the video at ``place`` of a shard."""
+    return f"{shard:05d}-{place:06d}.mp4"
 
 
 @dataclass(frozen=True)
@@ -190,11 +45,62 @@ class PackedVideo:
     table: FrameTable
 
 
+class Rows:
+    """Rows of JSON in little room: their text, compressed in blocks; a row is read anew whenever it is asked for."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._rest: list[bytes] = []
+        self._seen: tuple[int, list[bytes]] = (-1, [])
+
+    def __len__(self) -> int:
+        return _BLOCK * len(self._blocks) + len(self._rest)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One more row, at the end."""
+        self._rest.append(json.dumps(row, separators=(",", ":")).encode())
+        if len(self._rest) == _BLOCK:
+            self._blocks.append(zlib.compress(b"\n".join(self._rest)))
+            self._rest = []
+
+    def __getitem__(self, at: int) -> Any:
+        block, line = divmod(at, _BLOCK)
+        if block == len(self._blocks):
+            return json.loads(self._rest[line])
+        seen, lines = self._seen
+        if seen != block:
+            lines = zlib.decompress(self._blocks[block]).split(b"\n")
+            self._seen = block, lines
+        return json.loads(lines[line])
+
+
+class PackedEntries(Sequence[VideoEntry]):
+    """The videos of a pack, each made when it is asked for: ``chosen`` has their numbers in ``rows``."""
+
+    def __init__(self, root: str, rows: Rows, chosen: array[int]) -> None:
+        self._root, self._rows, self._chosen = root, rows, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoEntry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PackedEntries: ...
+
+    def __getitem__(self, index: int | slice) -> VideoEntry | PackedEntries:
+        if isinstance(index, slice):
+            return PackedEntries(self._root, self._rows, self._chosen[index])
+        return _entry(self._root, self._rows[self._chosen[index]])
+
+
 class Pack:
     """A pack to read from: ``entries`` are its videos, ``open`` opens one of them by its ``entry.path``.
 
     ``root`` is a folder or a URL (``s3://…``, with the fsspec package for it installed). Videos that could not be
-    packed are left out, and are in ``failed`` as (path, reason). ``DataError`` where the pack is incomplete or not one.
+    packed are left out, and are in ``failed`` as (path, reason). What is known of a million videos is held in less than
+    200 MB. ``DataError`` where the pack is incomplete or not one.
     """
 
     def __init__(self, root: str) -> None:
@@ -202,42 +108,64 @@ class Pack:
         stamp = f"{self.root}/{PACK_FILE}"
         try:
             settings = json.loads(_read(stamp))
-            if {key: settings.get(key) for key in _FORMAT} != _FORMAT:
-                raise ValueError(f"expected {_FORMAT}")
+            if {key: settings.get(key) for key in PACK_FORMAT} != PACK_FORMAT:
+                raise ValueError(f"expected {PACK_FORMAT}")
             num_shards = int(settings["shards"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
-        self.entries: list[VideoEntry] = []
         self.failed: list[tuple[str, str]] = []
-        self.videos: dict[str, PackedVideo] = {}
+        self._rows = Rows()
+        self._starts: list[int] = []
+        chosen = array("l")
         for number in range(num_shards):
-            self._add_shard(f"{self.root}/shard-{number:05d}", number, num_shards)
+            self._add_shard(number, num_shards, chosen)
+        self.entries = PackedEntries(self.root, self._rows, chosen)
 
-    def _add_shard(self, shard: str, number: int, num_shards: int) -> None:
+    def _add_shard(self, number: int, num_shards: int, chosen: array[int]) -> None:
+        file = f"{_shard_path(self.root, number)}.jsonl"
         try:
-            rows = _read_list(f"{shard}.jsonl")
+            rows = read_list(file)
         except OSError as error:
             why = f"shard {number} of {num_shards} is missing: run `prepare.py pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
+        self._starts.append(len(self._rows))
         try:
-            for row in rows:
-                self._add_row(shard, row)
+            for place, row in enumerate(rows):
+                if row["error"] is not None:
+                    self.failed.append((row["source"], f"could not be packed: {row['error']}"))
+                else:
+                    if row["name"] != packed_name(number, place):
+                        raise ValueError(f"{row['name']} is not {packed_name(number, place)}")
+                    _place(file, row)
+                    _entry(self.root, row)
+                    chosen.append(len(self._rows))
+                self._rows.append(row)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{shard}.jsonl: damaged: {error!r}; remove it and pack again") from error
+            raise DataError(f"{file}: damaged: {error!r}; remove it and pack again") from error
 
-    def _add_row(self, shard: str, row: dict[str, Any]) -> None:
-        if row["error"] is not None:
-            self.failed.append((row["source"], f"could not be packed: {row['error']}"))
-            return
-        path = f"{shard}.tar/{row['name']}"
-        table = FrameTable.from_json(row["table"])
-        self.videos[path] = PackedVideo(f"{shard}.tar", row["offset"], row["size"], row["crc32"], table)
-        entry = VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
-        self.entries.append(entry)
+    def find(self, path: str) -> PackedVideo:
+        """Where one of ``entries`` lies, by its path."""
+        shard, name = path.rsplit("/", 1)
+        number, place = name.removesuffix(".mp4").split("-")
+        return _place(shard, self._rows[self._starts[int(number)] + int(place)])
 
     def open(self, path: str) -> VideoReader:
         """The video of one of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
-        return open_packed(path, self.videos[path])
+        return open_packed(path, self.find(path))
+
+
+def _shard_path(root: str, number: int) -> str:
+    return f"{root}/shard-{number:05d}"
+
+
+def _entry(root: str, row: dict[str, Any]) -> VideoEntry:
+    path = f"{_shard_path(root, int(row['name'].partition('-')[0]))}.tar/{row['name']}"
+    return VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
+
+
+def _place(shard: str, row: dict[str, Any]) -> PackedVideo:
+    table = FrameTable.from_json(row["table"])
+    return PackedVideo(shard, int(row["offset"]), int(row["size"]), int(row["crc32"]), table)
 
 
 def open_packed(path: str, video: PackedVideo) -> VideoReader:
@@ -259,23 +187,29 @@ def is_pack(root: str) -> bool:
 def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
     """``size`` bytes from ``offset`` of a file or of what a URL names, all where ``size`` is None."""
     if "://" in path:
-        import fsspec
-
-        try:
-            system, name = fsspec.core.url_to_fs(path)
-            return bytes(system.cat_file(name, start=offset, end=None if size is None else offset + size))
-        except ImportError as error:
-            raise DataError(f"{path}: {error}") from error  # it says which package reads such URLs
-        except OSError:
-            raise
-        except Exception as error:  # each kind of storage has errors of its own
-            raise OSError(f"{path}: {error!r}") from error
+        end = None if size is None else offset + size
+        return bytes(_ask(path, lambda system, name: system.cat_file(name, start=offset, end=end)))
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(-1 if size is None else size)
 
 
-def _read_list(file: str) -> list[dict[str, Any]]:
+def _ask(path: str, question: Callable[[Any, str], Any]) -> Any:
+    """The answer of the storage that a URL names; ``OSError`` where it has none."""
+    import fsspec
+
+    try:
+        return question(*fsspec.core.url_to_fs(path))
+    except ImportError as error:
+        raise DataError(f"{path}: {error}") from error  # it says which package reads such URLs
+    except OSError:
+        raise
+    except Exception as error:  # each kind of storage has errors of its own
+        raise OSError(f"{path}: {error!r}") from error
+
+
+def read_list(file: str) -> list[dict[str, Any]]:
+    """The rows of the list of a shard; ``DataError`` with file and line where one is damaged."""
     rows = []
     for number, line in enumerate(_read(file).decode().splitlines(), 1):
         try:
@@ -285,22 +219,58 @@ def _read_list(file: str) -> list[dict[str, Any]]:
     return rows
 
 
-def verify_pack(root: str, num_workers: int = 1, progress: bool = True) -> list[tuple[str, str]]:
+def verify_pack(root: str, file: Path, num_workers: int = 1, progress: bool = True) -> list[tuple[str, str]]:
     """Read every video of a pack, compare its bytes with what was packed and decode all its frames; returns (path,
-    reason) of those that fail, and of those that could not be packed."""
-    pack = Pack(root)
-    results = parallel_map(
-        _verify, list(pack.videos.items()), num_workers, "videos", 0, progress, lambda item: (item[0], "crashed")
-    )
-    return sorted([*pack.failed, *(result for result in results if result is not None)])
+    reason) of those that fail, and of those that could not be packed.
+
+    What was found is kept in ``file``, an index, as it comes: taken up where it was stopped, only those are read again
+    that failed, or whose shard has another size or time of change.
+    """
+    pack = Pack(root if "://" in root else os.path.abspath(root))
+    states: dict[str, tuple[int, int]] = {}
+
+    def state(path: str) -> tuple[int, int]:
+        shard = path.rpartition("/")[0]
+        if shard not in states:
+            states[shard] = _state(shard)
+        return states[shard]
+
+    def fits(path: str, record: Record) -> bool:
+        return record.error is None and (record.size, record.mtime_ns) == state(path)
+
+    job = Job(_verify, lambda path: (path, pack.find(path), state(path)), _crashed, fits)
+    records = take_down([entry.path for entry in pack.entries], file, "verify pack", job, num_workers, progress)
+    broken = [(path, record.error) for path, record in records.items() if record.error is not None]
+    return sorted([*pack.failed, *broken])
 
 
-def _verify(item: tuple[str, PackedVideo]) -> tuple[str, str] | None:
-    path = item[0]
+_Item = tuple[str, PackedVideo, tuple[int, int]]
+
+
+def _verify(item: _Item) -> tuple[str, Record]:
+    path, place, state = item
     try:
-        with open_packed(*item) as video:
+        with open_packed(path, place) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:
-        return path, error.reason
-    return None
+        return path, Record(*state, None, error.reason)
+    return path, Record(*state, None)
+
+
+def _crashed(item: _Item) -> tuple[str, Record]:
+    return item[0], Record(*item[2], None, "the decoder crashed on it")
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change of a file, or for a URL a number for what its storage says of versions; zeros
+    where there is none."""
+    try:
+        if "://" not in path:
+            status = os.stat(path)
+            return status.st_size, status.st_mtime_ns
+        about = _ask(path, lambda system, name: system.info(name))
+    except OSError:
+        return 0, 0
+    version = [str(about.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated")]
+    return int(about.get("size") or 0), zlib.crc32("\n".join(version).encode())

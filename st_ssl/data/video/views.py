@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.functional import adaptive_avg_pool3d
 
 from st_ssl.augment.masking import Grid, MaskConfig, draw_mask
+from st_ssl.augment.video import centre_crop
+from st_ssl.data.video.plans import EvenClips
+from st_ssl.inputs import InputConfig
 from st_ssl.random import Key, keyed_rng
 from st_ssl.types import Mask, RawView, VideoMeta, View
 
@@ -68,6 +72,21 @@ class VideoViews:
         return [
             View(self.augment.apply(raw.frames, raw.params), raw.frame_index, raw.keep, raw.masked) for raw in views
         ]
+
+
+def centred_views(
+    input: InputConfig, num_clips: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+) -> VideoViews:
+    """What an encoder is shown when it is evaluated: clips at even distances over ``span``, cropped at the centre."""
+    plan = EvenClips(input.num_frames, input.stride, num_clips, span, jitter)
+    return VideoViews(plan, centre_crop(input.size, input.mean, input.std))
+
+
+def shrunken_pixels(view: RawView, frames: int = 4, size: int = 8) -> np.ndarray:
+    """The trivial baseline: ``frames`` frames at ``size`` × ``size`` pixels, [B, frames × size² × 3] in 0 … 1."""
+    clip = view.frames.permute(0, 4, 1, 2, 3)
+    small = [adaptive_avg_pool3d(part.float(), (frames, size, size)) for part in clip.split(64)]
+    return torch.cat(small).flatten(1).numpy() / 255
 
 
 def stack_views(samples: list[list[CutView]]) -> list[RawView]:

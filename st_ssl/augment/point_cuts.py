@@ -1,0 +1,98 @@
+"""Which points of a cloud a view keeps: index arrays int64, drawn in the worker. N points, K of them kept."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_TRIES = 10  # of the frustum, before the one that saw most is taken
+
+
+def nearest_share(distance: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` points of smallest ``distance`` [N], in the cloud's order."""
+    if count >= len(distance):
+        return np.arange(len(distance))
+    return np.sort(np.argpartition(distance, count)[:count])
+
+
+def sphere(xyz: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The ``count`` points nearest to one of them: what lies in a sphere around it."""
+    return nearest_share(((xyz - xyz[rng.integers(len(xyz))]) ** 2).sum(1), count)
+
+
+def cuboid(xyz: np.ndarray, count: int, aspect: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """The ``count`` points that the smallest box around one of them holds; the sides of the box are those of the cloud,
+    each times a factor drawn from ``aspect``."""
+    extent = xyz.max(0) - xyz.min(0)
+    sides = np.where(extent > 0, extent, 1.0) * rng.uniform(*aspect, size=3)
+    return nearest_share((np.abs(xyz - xyz[rng.integers(len(xyz))]) / sides).max(1), count)
+
+
+def frustum(
+    xyz: np.ndarray,
+    field_of_view: float,
+    distance: tuple[float, float],
+    occlusion: bool,
+    least: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The points that a camera sees: a square image of ``field_of_view`` degrees, at a height of up to 60 degrees above
+    one of the points, looking at it from ``distance`` (low, high) times the radius of the cloud; with ``occlusion``
+    without those behind others. Of ten draws the first that sees ``least`` points, or else the one that saw most."""
+    radius = float(np.sqrt(((xyz - xyz.mean(0)) ** 2).sum(1).max()))
+    best = np.arange(0)
+    for _ in range(_TRIES):
+        target = xyz[rng.integers(len(xyz))].astype(np.float64)
+        azimuth, sine = 2 * math.pi * rng.random(), math.sin(math.pi / 3) * rng.random()
+        away = np.array([math.cos(azimuth), math.sin(azimuth), 0.0]) * math.sqrt(1 - sine**2) + [0.0, 0.0, sine]
+        eye = target + away * radius * rng.uniform(*distance)
+        seen = _in_view(xyz, eye, -away, field_of_view, occlusion)
+        if len(seen) > len(best):
+            best = seen
+        if len(best) >= least:
+            break
+    return best
+
+
+def _in_view(xyz: np.ndarray, eye: np.ndarray, forward: np.ndarray, field_of_view: float, hidden: bool) -> np.ndarray:
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    ray = xyz - eye
+    depth, across, above = (ray @ axis for axis in (forward, right, up))
+    half = math.tan(math.radians(field_of_view / 2))
+    inside = np.flatnonzero((depth > 0) & (np.abs(across) < half * depth) & (np.abs(above) < half * depth))
+    if not hidden or len(inside) == 0:
+        return inside
+    depth = depth[inside]
+    image = np.stack([across[inside] / depth, above[inside] / depth], axis=1) / half
+    return inside[in_front(image, depth, resolution=max(4, round(math.sqrt(len(inside)) / 2)))]
+
+
+def in_front(image: np.ndarray, depth: np.ndarray, resolution: int, tolerance: float | None = None) -> np.ndarray:
+    """The points that a depth buffer of ``resolution`` x ``resolution`` cells over -1 … 1 shows: those less than
+    ``tolerance`` (by default 1.5 sides of a cell at its depth for a view of 90 degrees) behind the nearest of their
+    cell. ``image`` [N, 2], ``depth`` [N]; returns int64 [K], sorted."""
+    place = np.clip(((image + 1) * (resolution / 2)).astype(np.int64), 0, resolution - 1)
+    cell = place[:, 0] * resolution + place[:, 1]
+    front = np.full(resolution * resolution, np.inf)
+    np.minimum.at(front, cell, depth)
+    nearest = front[cell]
+    return np.flatnonzero(depth <= nearest + (3.0 / resolution * nearest if tolerance is None else tolerance))
+
+
+def one_per_voxel(xyz: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """A random point of each voxel of side ``size``, in the cloud's order."""
+    voxel = np.floor((xyz - xyz.min(0)) / size).astype(np.int64)
+    extent = voxel.max(0) + 1
+    key = (voxel[:, 0] * extent[1] + voxel[:, 1]) * extent[2] + voxel[:, 2]
+    shuffled = rng.permutation(len(xyz))
+    return np.sort(shuffled[np.unique(key[shuffled], return_index=True)[1]])
+
+
+def exactly(count: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """``number`` of ``count`` points: a random subset, in random order; where there are too few all of them, and then
+    random ones again."""
+    chosen = rng.permutation(count)[:number]
+    return chosen if number <= count else np.concatenate([chosen, rng.integers(count, size=number - count)])

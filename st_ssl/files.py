@@ -1,0 +1,77 @@
+"""Files that are complete or not there: however the process that writes one ends, and whoever else writes it too."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from st_ssl.config import differences
+from st_ssl.errors import DataError
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A hidden name beside ``path``, of this writer alone, to write a file under: where the block ends well it goes to
+    disk and takes the name ``path`` in one step, else it is removed. Raises ``OSError`` where the disk refuses."""
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        yield unfinished
+        sync(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write ``text`` to a file in one step: killed at any moment it holds either the old text or the new one."""
+    with write_atomically(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed writers of ``path`` left; for its only writer."""
+    for unfinished in path.parent.glob(f".{path.name}.*.partial"):
+        unfinished.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note: str = "") -> None:
+    """Make ``folder`` that of ``what``, described by ``mine`` (JSON) in the file ``stamp`` in it. It may be claimed
+    again with the same description, also by several processes at once; where it holds anything else (hidden files
+    aside) that is a ``DataError``, with ``note`` behind it, and nothing is changed."""
+    file = folder / stamp
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file: a {what} needs a folder of its own")
+    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
+    if file.exists():  # asked after that: another machine may have begun in between
+        try:
+            changed = differences(json.loads(file.read_text(encoding="utf-8")), mine)
+        except (ValueError, AttributeError) as error:
+            raise DataError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
+        if changed:
+            raise DataError(
+                f"{folder} holds another {what} ({'; '.join(changed.values())}): nothing was changed, choose another "
+                f"folder, or remove this one{note}"
+            )
+    elif foreign:
+        found = f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}"
+        raise DataError(
+            f"{folder} is not empty and has no {stamp} (found {found}): nothing was changed, choose an empty or new "
+            "folder"
+        )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(file, json.dumps(mine, indent=2) + "\n")

@@ -1,0 +1,462 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage, stats
+from scipy.interpolate import RegularGridInterpolator
+from scipy.spatial.transform import Rotation
+
+from st_ssl.augment.point_colour import PointColourConfig
+from st_ssl.augment.point_noise import LATTICE, _lattice, elastic, normal, random_bits, turn_normals, uniform
+from st_ssl.augment.point_pairs import correspondences, mix3d
+from st_ssl.augment.points import PointAugment, PointAugmentConfig, plain
+from st_ssl.random import keyed_rng
+from st_ssl.types import PointBatch, PointCloud
+
+OFF: dict[str, Any] = {"rotation": "none"}
+WILD: dict[str, Any] = {
+    "rotation": "so3",
+    "tilt": 20,
+    "scale": (0.5, 1.5),
+    "anisotropic": True,
+    "translation": 0.5,
+    "flip": (0.5, 0.5, 0.5),
+}
+
+
+def make_cloud(count: int = 500, seed: int = 0, plane: bool = False) -> PointCloud:
+    """Points of the faces of a box with their normals (or of one face, tilted), colours and labels."""
+    rng = keyed_rng("cloud", seed)
+    at = rng.uniform(-1, 1, (count, 3))
+    axis, side = rng.integers(0, 1 if plane else 3, count), rng.choice([-1.0] if plane else [-1.0, 1.0], count)
+    at[np.arange(count), axis] = side
+    normals = np.eye(3)[axis] * side[:, None]
+    turn = Rotation.from_euler("xyz", [0.3, 0.5, 0.7]).as_matrix()
+    return PointCloud(
+        (at @ turn.T * 2 + [3, 4, 5]).astype(np.float32),
+        {"normal": (normals @ turn.T).astype(np.float32), "color": rng.random((count, 3), dtype=np.float32)},
+        {"segment": axis * 2 + (side > 0)},
+    )
+
+
+def pack(views: list[tuple[PointCloud, np.ndarray]]) -> PointBatch:
+    clouds = [cloud for cloud, _ in views]
+    return PointBatch(
+        torch.from_numpy(np.concatenate([c.xyz for c in clouds])),
+        torch.tensor([0, *np.cumsum([len(c) for c in clouds]).tolist()]),
+        {k: torch.from_numpy(np.concatenate([c.attributes[k] for c in clouds])) for k in clouds[0].attributes},
+        {k: torch.from_numpy(np.concatenate([c.labels[k] for c in clouds])) for k in clouds[0].labels},
+        torch.from_numpy(np.concatenate([source for _, source in views])),
+    )
+
+
+def stack(params: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    return {k: torch.from_numpy(np.stack([p[k] for p in params])) for k in params[0]}
+
+
+def view(augment: PointAugment, cloud: PointCloud, *key: int) -> tuple[PointBatch, PointBatch, dict[str, torch.Tensor]]:
+    """A batch of one: as it was cut, as it was applied, and its parameters."""
+    params = augment.sample(keyed_rng(*key))
+    batch = pack([augment.cut(cloud, params)])
+    return batch, augment.apply(batch, stack([params])), stack([params])
+
+
+# --- noise
+
+
+def test_bits_are_those_of_splitmix64() -> None:
+    def reference(state: int, count: int) -> list[int]:
+        out = []
+        for _ in range(count):
+            state = (state + 0x9E3779B97F4A7C15) % 2**64
+            z = state
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+            out.append(z ^ (z >> 31))
+        return out
+
+    assert reference(0, 1) == [0xE220A8397B1DCDAF]  # the published first output
+    for seed in (0, 1, 2**63 - 1):
+        got = random_bits(torch.tensor(seed), torch.arange(50)).numpy().view(np.uint64)
+        assert got.tolist() == reference(seed, 50)
+
+
+def test_noise_is_uniform_and_normal() -> None:
+    counter = torch.arange(100_000)
+    assert stats.kstest(uniform(torch.tensor(3), counter).numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(normal(torch.tensor(4), counter).numpy(), "norm").pvalue > 1e-3
+
+
+# --- the elastic distortion
+
+
+def test_elastic_is_blurred_noise_in_linear_interpolation() -> None:
+    seed = torch.tensor([11, 12])
+    counter = torch.arange(3 * LATTICE**3)
+    xyz = torch.from_numpy(keyed_rng("xyz").uniform(-2, 3, (300, 3)))
+    cloud = (torch.arange(300) >= 140).long()
+    got, _ = elastic(xyz, cloud, seed, 0.4, torch.tensor([0.3, 0.7], dtype=torch.float64))
+    for b, strength in enumerate((0.3, 0.7)):
+        noise = normal(seed[b], counter).view(LATTICE, LATTICE, LATTICE, 3).double().numpy()
+        for _ in range(2):
+            noise = ndimage.uniform_filter(noise, size=(3, 3, 3, 1), mode="wrap")
+        wide = np.pad(noise, [(0, 1)] * 3 + [(0, 0)], mode="wrap")
+        points = xyz[cloud == b].numpy()
+        moved = RegularGridInterpolator([np.arange(LATTICE + 1)] * 3, wide)(np.mod(points / 0.4, LATTICE))
+        assert np.allclose(got[cloud == b].numpy(), points + strength * moved, atol=1e-5)
+
+
+def test_the_derivative_of_elastic_is_that_of_autograd() -> None:
+    xyz = torch.from_numpy(keyed_rng("xyz").uniform(-1, 1, (40, 3))).requires_grad_()
+    arguments = (torch.zeros(40, dtype=torch.long), torch.tensor([5]), 0.3, torch.tensor([0.5], dtype=torch.float64))
+    _, slope = elastic(xyz.detach(), *arguments, jacobian=True)
+    moved, _ = elastic(xyz, *arguments)
+    rows = [torch.autograd.grad(moved[:, i].sum(), xyz, retain_graph=True)[0] for i in range(3)]
+    assert slope is not None
+    assert torch.allclose(slope, torch.stack(rows, dim=1), atol=1e-6)
+    assert _lattice(torch.tensor([5])).abs().max() > 0.1
+
+
+def test_normals_stay_perpendicular_when_a_plane_is_bent() -> None:
+    """Against a fine mesh: the normal of a bent plane is the cross product of two close differences along it."""
+    at = torch.from_numpy(keyed_rng("plane").uniform(-1, 1, (200, 3)))
+    at[:, 2] = 0.05
+    step = 1e-5
+    places = torch.cat([at, at + torch.tensor([step, 0, 0]), at + torch.tensor([0, step, 0])])
+    cloud = torch.zeros(len(places), dtype=torch.long)
+    moved, slope = elastic(places, cloud, torch.tensor([8]), 0.5, torch.tensor([0.4], dtype=torch.float64), True)
+    here, right, ahead = moved.chunk(3)
+    expected = torch.linalg.cross(right - here, ahead - here)
+    expected /= expected.norm(dim=1, keepdim=True)
+    assert slope is not None
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(200, 3)
+    turned = turn_normals(up, slope[:200])
+    assert torch.allclose((turned * expected).sum(1).abs(), torch.ones(200, dtype=torch.float64), atol=1e-6)
+
+
+# --- maps and normals
+
+
+@settings(max_examples=30, deadline=None)
+@given(key=st.integers(0, 10_000))
+def test_normals_stay_perpendicular_and_outside(key: int) -> None:
+    cloud = make_cloud(300, plane=True)
+    augment = PointAugment(PointAugmentConfig(**WILD), num_points=None)
+    batch, out, params = view(augment, cloud, key)
+    xyz, normals = out.xyz.double().numpy(), out.attributes["normal"].numpy()
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    assert np.abs((xyz - xyz.mean(0)) @ normals[0]).max() < 1e-4, "not the normal of the plane any more"
+    # A point a little way along the normal has to be on the side the new normal points to.
+    affine = params["affine"][0].double().numpy()
+    outside = batch.xyz[0].double().numpy() + 0.1 * batch.attributes["normal"][0].double().numpy()
+    assert (affine[:3, :3] @ outside + affine[:3, 3] - xyz[0]) @ normals[0] > 0
+
+
+def test_unknown_normals_stay_unknown() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 2.0, -3.0])).expand(2, 3, 3)
+    turned = turn_normals(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), matrix)
+    assert turned.tolist() == [[0, 0, 0], [0, 0, -1]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(key=st.integers(0, 10_000), angle=st.floats(1, 180), axis=st.sampled_from(["z", "so3"]))
+def test_rotations_are_rotations_of_at_most_the_angle(key: int, angle: float, axis: Any) -> None:
+    config = PointAugmentConfig(rotation=axis, max_angle=angle)
+    turn = PointAugment(config).sample(keyed_rng(key))["affine"][:3, :3].astype(np.float64)
+    assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-6) and np.linalg.det(turn) > 0
+    assert np.degrees(Rotation.from_matrix(turn).magnitude()) <= angle + 1e-3
+    if axis == "z":
+        assert np.allclose(turn[2], [0, 0, 1])
+
+
+def test_so3_is_spread_evenly() -> None:
+    augment = PointAugment(PointAugmentConfig(rotation="so3"))
+    turns = Rotation.from_matrix([augment.sample(keyed_rng(i))["affine"][:3, :3] for i in range(2000)])
+    others = Rotation.random(2000, random_state=0)
+    assert stats.ks_2samp(turns.magnitude(), others.magnitude()).pvalue > 1e-3
+    for axis in np.eye(3):  # where a vector lands is uniform on the sphere, whose heights are uniform
+        assert stats.kstest((turns.apply(axis)[:, 2] + 1) / 2, "uniform").pvalue > 1e-3
+
+
+def test_scale_flip_and_translation_lie_in_their_ranges() -> None:
+    config = PointAugmentConfig(rotation="none", scale=(0.8, 1.25), anisotropic=True, flip=(0.5, 0, 1), translation=0.2)
+    affines = np.stack([PointAugment(config).sample(keyed_rng(i))["affine"] for i in range(400)])
+    diagonal = affines[:, [0, 1, 2], [0, 1, 2]]
+    assert np.allclose(affines[:, :3, :3], diagonal[:, :, None] * np.eye(3))
+    assert (np.abs(diagonal) >= 0.8 - 1e-6).all() and (np.abs(diagonal) <= 1.25 + 1e-6).all()
+    assert 0.4 < (diagonal[:, 0] < 0).mean() < 0.6 and (diagonal[:, 1] > 0).all() and (diagonal[:, 2] < 0).all()
+    assert np.ptp(np.abs(diagonal), axis=1).max() > 0.1
+    assert np.abs(affines[:, :3, 3]).max() <= 0.2 and np.abs(affines[:, :3, 3]).max() > 0.19
+    same = PointAugment(PointAugmentConfig(rotation="none", scale=(0.8, 1.25))).sample(keyed_rng(0))["affine"]
+    assert same[0, 0] == same[1, 1] == same[2, 2] != 1
+
+
+def test_a_setting_does_not_shift_the_draws_of_another() -> None:
+    other = PointAugmentConfig(rotation="z", jitter=0.1, dropout=(0.1, 0.2), elastic=((0.2, 0.4),), crop="sphere")
+    small, more = (PointAugment(c).sample(keyed_rng(1)) for c in (PointAugmentConfig(rotation="z"), other))
+    assert np.array_equal(small["affine"], more["affine"]) and small["seed"] == more["seed"]
+    assert small.keys() == more.keys()
+
+
+# --- cuts
+
+
+def cut(config: dict[str, Any], cloud: PointCloud, key: int = 0, **fixed: Any) -> tuple[PointCloud, np.ndarray]:
+    augment = PointAugment(PointAugmentConfig(**{**OFF, **config}), **{"num_points": None, **fixed})
+    return augment.cut(cloud, augment.sample(keyed_rng(key)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"crop": "sphere"},
+        {"crop": "cuboid"},
+        {"crop": "frustum", "crop_share": (0.05, 1.0)},
+        {"crop": "frustum", "occlusion": True, "crop_share": (0.05, 1.0)},
+        {"dropout": (0.2, 0.4)},
+    ],
+)
+def test_what_is_cut_is_what_the_index_says(config: dict[str, Any]) -> None:
+    cloud = make_cloud()
+    part, source = cut(config, cloud)
+    again, same = cut(config, cloud)
+    assert source.dtype == np.int64 and np.array_equal(source, same) and np.array_equal(part.xyz, again.xyz)
+    assert len(np.unique(source)) == len(source) == len(part)
+    assert (len(source) == len(cloud)) == (not config)
+    assert np.array_equal(part.labels["segment"], cloud.labels["segment"][source])
+    assert np.array_equal(part.attributes["normal"], cloud.attributes["normal"][source])
+    assert part.pose is not None
+    assert np.allclose(part.xyz @ part.pose[:3, :3].T + part.pose[:3, 3], cloud.xyz[source], atol=1e-5)
+    if config:
+        assert not np.array_equal(cut(config, cloud, key=1)[1], source)
+
+
+def test_a_sphere_is_a_sphere_and_a_cuboid_a_box() -> None:
+    cloud = make_cloud()
+    _, source = cut({"crop": "sphere", "crop_share": (0.3, 0.3)}, cloud)
+    assert len(source) == 150
+    rest = np.setdiff1d(np.arange(500), source)
+    distance = np.linalg.norm(cloud.xyz[:, None] - cloud.xyz[None], axis=2)
+    assert any(row[source].max() <= row[rest].min() for row in distance), "no centre has these as its nearest"
+    _, source = cut({"crop": "cuboid", "crop_share": (0.3, 0.3)}, cloud)
+    assert len(source) == 150
+    low, high = cloud.xyz[source].min(0), cloud.xyz[source].max(0)
+    inside = np.flatnonzero(((cloud.xyz >= low) & (cloud.xyz <= high)).all(1))
+    assert np.array_equal(inside, source)
+    assert len(cut({"crop": "sphere", "crop_points": 70}, cloud)[1]) == 70
+
+
+def test_a_frustum_with_occlusion_sees_the_near_side_of_a_sphere() -> None:
+    """A sphere's points are in front exactly if their normal looks towards the camera."""
+    at = keyed_rng("sphere").normal(size=(4000, 3))
+    at /= np.linalg.norm(at, axis=1, keepdims=True)
+    cloud = PointCloud(at.astype(np.float32))
+    shared: dict[str, Any] = {"crop": "frustum", "camera_distance": (4.0, 4.0), "field_of_view": 90}
+    _, all_of_it = cut({**shared, "crop_share": (0.9, 1.0)}, cloud)
+    _, front = cut({**shared, "crop_share": (0.2, 1.0), "occlusion": True}, cloud)
+    assert len(all_of_it) == 4000
+    away = at[front].mean(0) / np.linalg.norm(at[front].mean(0))
+    facing = at @ away
+    assert (facing[front] > -0.2).all()
+    seen = np.isin(np.flatnonzero(facing > 0.5), front)
+    assert seen.mean() > 0.95
+
+
+def test_one_point_a_voxel_of_the_turned_and_scaled_view() -> None:
+    cloud = make_cloud(5000)
+    augment = PointAugment(PointAugmentConfig(rotation="z", scale=(0.5, 0.5)), None, False, voxel_size=0.2)
+    batch, _, params = view(augment, cloud, 3)
+    everything = augment.apply(pack([(cloud, np.arange(5000))]), params)
+    low = everything.xyz.min(0).values
+    voxels = torch.floor((everything.xyz[batch.source] - low) / 0.2 + 1e-4)
+    occupied = torch.unique(torch.floor((everything.xyz - low) / 0.2 + 1e-4), dim=0)
+    assert abs(len(torch.unique(voxels, dim=0)) - len(voxels)) <= 0.02 * len(voxels)  # rounding at the faces
+    assert abs(len(occupied) - len(voxels)) <= 0.02 * len(voxels)
+
+
+@pytest.mark.parametrize("count", [100, 500, 800])
+def test_a_fixed_number_of_points(count: int) -> None:
+    _, source = cut({}, make_cloud(), num_points=count)
+    assert len(source) == count
+    assert len(np.unique(source)) == min(count, 500)
+
+
+def test_objects_fill_the_unit_sphere_and_scenes_stand_on_the_floor() -> None:
+    cloud = make_cloud()
+    cloud.pose = np.diag([2.0, 2.0, 2.0, 1.0])
+    part, source = plain(300, unit_sphere=True).cut(cloud, plain(300, True).sample(keyed_rng(0)))
+    assert np.allclose(part.xyz.mean(0), 0, atol=1e-6) and np.isclose(np.linalg.norm(part.xyz, axis=1).max(), 1)
+    assert part.pose is not None
+    assert np.allclose(part.xyz @ part.pose[:3, :3].T + part.pose[:3, 3], 2 * cloud.xyz[source], atol=1e-4)
+    scene, _ = cut({}, cloud, unit_sphere=False)
+    assert np.allclose((scene.xyz.min(0) + scene.xyz.max(0))[:2], 0, atol=1e-5) and scene.xyz[:, 2].min() == 0
+    untouched, _ = cut({}, cloud, unit_sphere=False, centre=False)
+    assert np.array_equal(untouched.xyz, cloud.xyz)
+    alone = PointCloud(np.ones((1, 3), np.float32))
+    assert np.array_equal(cut({}, alone, num_points=4)[0].xyz, np.zeros((4, 3)))
+
+
+# --- batches
+
+
+def test_a_cloud_is_the_same_in_any_batch() -> None:
+    config = PointAugmentConfig(
+        **WILD,
+        jitter=0.01,
+        elastic=((0.2, 0.4), (0.8, 1.6)),
+        colour=PointColourConfig(jitter=1, auto_contrast=1, translation=1, noise=1),
+    )
+    augment = PointAugment(config, num_points=200)
+    params = [augment.sample(keyed_rng(i)) for i in range(3)]
+    views = [augment.cut(make_cloud(seed=i), p) for i, p in enumerate(params)]
+    together = augment.apply(pack(views), stack(params))
+    for i in range(3):
+        alone = augment.apply(pack(views[i : i + 1]), stack(params[i : i + 1]))
+        part = slice(200 * i, 200 * (i + 1))
+        assert torch.equal(alone.xyz, together.xyz[part])
+        for name in ("normal", "color"):
+            assert torch.allclose(alone.attributes[name], together.attributes[name][part], atol=1e-6)
+    assert together.source is not None and together.source.tolist() == np.concatenate([s for _, s in views]).tolist()
+
+
+def test_nothing_asked_nothing_changed() -> None:
+    augment = plain(None, unit_sphere=False)
+    batch, out, _ = view(augment, make_cloud(), 1)
+    assert torch.equal(batch.xyz, out.xyz)
+    assert torch.equal(batch.attributes["color"], out.attributes["color"])
+    assert torch.allclose(batch.attributes["normal"], out.attributes["normal"], atol=1e-6)
+
+
+def test_jitter_is_normal_and_clipped() -> None:
+    augment = PointAugment(PointAugmentConfig(rotation="none", jitter=0.02, jitter_clip=0.03), None, False)
+    batch, out, _ = view(augment, make_cloud(20_000), 1)
+    moved = (out.xyz - batch.xyz).numpy()
+    assert np.abs(moved).max() <= 0.03 + 1e-6
+    inner = moved[np.abs(moved) < 0.029] / 0.02
+    assert stats.kstest(inner, stats.truncnorm(-1.45, 1.45).cdf).pvalue > 1e-3
+    assert np.abs(np.corrcoef(moved.T) - np.eye(3)).max() < 0.03
+
+
+def test_the_colours() -> None:
+    cloud = make_cloud(400)
+    cloud.attributes["color"] = cloud.attributes["color"] * 0.5 + 0.2
+
+    def coloured(**colour: float) -> tuple[np.ndarray, np.ndarray]:
+        augment = PointAugment(PointAugmentConfig(rotation="none", colour=PointColourConfig(**colour)), None)
+        before, after, _ = view(augment, cloud, 4)
+        return before.attributes["color"].numpy(), after.attributes["color"].numpy()
+
+    before, after = coloured(drop=1)
+    assert (after == 0).all()
+    before, after = coloured(grayscale=1)
+    assert np.allclose(after, (before @ [0.2989, 0.587, 0.114])[:, None], atol=1e-5)
+    before, after = coloured(translation=1, translation_range=0.1)
+    assert np.ptp(after - before, axis=0).max() < 1e-6 and 0 < np.abs(after - before).max() <= 0.1
+    before, after = coloured(noise=1, noise_sigma=0.01)
+    assert 0.009 < (after - before).std() < 0.011
+    before, after = coloured(auto_contrast=1)
+    low, high = before.min(0), before.max(0)
+    share = (after - before) / ((before - low) / (high - low) - before)
+    assert 0 < np.median(share) < 1 and np.abs(share - np.median(share)).max() < 0.05
+    before, after = coloured(jitter=1, brightness=0, saturation=0, hue=0, contrast=0.5)
+    grey = float((before @ [0.2989, 0.587, 0.114]).mean())
+    factor = (after - grey) / (before - grey)
+    assert abs(np.median(factor) - 1) > 0.01 and np.ptp(factor[np.abs(before - grey) > 0.01]) < 1e-3
+
+
+# --- correspondences
+
+
+def test_two_views_of_a_cloud_meet_in_the_same_points() -> None:
+    cloud = make_cloud(600)
+    augment = PointAugment(PointAugmentConfig(**WILD, crop="sphere", dropout=(0.1, 0.3)), num_points=None)
+    params = [[augment.sample(keyed_rng(b, v)) for b in range(2)] for v in range(2)]
+    cuts = [[augment.cut(cloud, p) for p in row] for row in params]
+    views = [augment.apply(pack(c), stack(p)) for c, p in zip(cuts, params, strict=True)]
+    pairs = correspondences(views[0], views[1])
+    assert pairs.dtype == torch.int64 and (pairs[:, 0].diff() > 0).all()
+    back = []
+    for view_params, view_cuts, batch in zip(params, cuts, views, strict=True):
+        parts = []
+        for b, (p, (part, _)) in enumerate(zip(view_params, view_cuts, strict=True)):
+            assert part.pose is not None
+            undo = part.pose @ np.linalg.inv(p["affine"].astype(np.float64))
+            xyz = batch.xyz[batch.offsets[b] : batch.offsets[b + 1]].double().numpy()
+            parts.append(xyz @ undo[:3, :3].T + undo[:3, 3])
+        back.append(np.concatenate(parts))
+    assert np.abs(back[0][pairs[:, 0]] - back[1][pairs[:, 1]]).max() < 1e-4
+    expected = sum(len(np.intersect1d(cuts[0][b][1], cuts[1][b][1])) for b in range(2))
+    assert len(pairs) == expected > 100
+    cloud_of = [torch.bucketize(pairs[:, v].contiguous(), views[v].offsets[1:], right=True) for v in range(2)]
+    assert torch.equal(*cloud_of)
+
+
+def test_repeated_points_are_paired_with_the_first() -> None:
+    def batch(sources: list[int]) -> PointBatch:
+        return PointBatch(torch.zeros(len(sources), 3), torch.tensor([0, len(sources)]), source=torch.tensor(sources))
+
+    assert correspondences(batch([5, 3, 5]), batch([7, 5, 5, 3])).tolist() == [[0, 1], [1, 3], [2, 1]]
+    assert correspondences(batch([1]), batch([2])).shape == (0, 2)
+    assert correspondences(batch([]), batch([2])).shape == (0, 2)
+
+
+def test_the_nearest_within_a_radius() -> None:
+    rng = keyed_rng("radius")
+    a, b = (PointBatch(torch.from_numpy(rng.random((n, 3))).float(), torch.tensor([0, n // 3, n])) for n in (90, 120))
+    pairs = correspondences(a, b, radius=0.1)
+    distance = torch.cdist(a.xyz, b.xyz)
+    distance[:30, 40:] = distance[30:, :40] = torch.inf
+    near, place = distance.min(1)
+    expected = [[i, int(place[i])] for i in range(90) if near[i] <= 0.1]
+    assert pairs.tolist() == expected and 10 < len(expected) < 90
+    twins = PointBatch(torch.zeros(3, 3), torch.tensor([0, 3]))
+    assert correspondences(twins, twins, radius=0.1).tolist() == [[0, 0], [1, 0], [2, 0]]
+
+
+def test_batches_that_do_not_match_are_told() -> None:
+    one = PointBatch(torch.zeros(2, 3), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=r"need PointBatch\.source"):
+        correspondences(one, one)
+    with pytest.raises(ValueError, match="1 clouds with 2"):
+        correspondences(one, PointBatch(torch.zeros(2, 3), torch.tensor([0, 1, 2])))
+
+
+@pytest.mark.parametrize(("clouds", "offsets"), [(1, [0, 1]), (2, [0, 3]), (3, [0, 3, 6]), (4, [0, 3, 10])])
+def test_mix3d_merges_neighbours(clouds: int, offsets: list[int]) -> None:
+    bounds = torch.tensor([0, 1, 3, 6, 10])[: clouds + 1]
+    total = int(bounds[-1])
+    batch = PointBatch(
+        torch.rand(total, 3), bounds, labels={"segment": torch.arange(total)}, source=torch.arange(total)
+    )
+    mixed = mix3d(batch)
+    assert mixed.offsets.tolist() == offsets
+    assert torch.equal(mixed.xyz, batch.xyz) and mixed.labels == batch.labels and mixed.source is None
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"scale": (0, 1)}, "0 < low <= high"),
+        ({"crop": "sphere", "crop_share": (0.5, 1.2)}, "share of the points"),
+        ({"dropout": (0.5, 1.0)}, "share to leave out"),
+        ({"elastic": ((0.0, 0.4),)}, "granularity > 0"),
+        ({"rotatoin": "z"}, "rotatoin"),
+    ],
+)
+def test_wrong_settings_are_named(settings_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PointAugmentConfig(**settings_)
+
+
+def test_an_ignored_setting_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match="occlusion is ignored with crop: sphere"):
+        PointAugmentConfig(crop="sphere", occlusion=True)

@@ -1,0 +1,126 @@
+"""Many files, several processes: what is interrupted stops soon and leaves nothing half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from st_ssl.data.parallel import parallel_map
+from st_ssl.data.video.index import read_index
+from tests.data.work import square
+from tests.runs import ROOT, write_video
+
+SOON = 3.0  # seconds: two, and some for a busy machine
+
+
+def wait_for(folder: Path, pattern: str, count: int = 1) -> list[Path]:
+    until = time.monotonic() + 60
+    while len(found := list(folder.glob(pattern))) < count:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return found
+
+
+def test_items_may_be_made_as_they_are_needed() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    results = parallel_map(square, items(), 2, "squares", progress=False, count=100)
+    assert next(results) in {n * n for n in range(20)}
+    assert len(made) < 20
+    assert len([*results]) == 99
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from st_ssl.data.parallel import parallel_map
+from st_ssl.data.video.index import read_index
+from tests.data import work
+for _ in parallel_map(getattr(work, sys.argv[1]), [Path(sys.argv[2])] * 8, 2, "", progress=False):
+    pass
+"""
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """Python in a session of its own that minds Ctrl-C even where these tests run in the background."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def interrupt(process: subprocess.Popen[bytes], whole_group: bool) -> tuple[float, bytes]:
+    """Ctrl-C, which a terminal sends to all processes, others to one: seconds to the end, and what it said then. None
+    of its processes may live on."""
+    begun = time.monotonic()
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    took = time.monotonic() - begun
+    while lives(process.pid):  # Python's own tracker of shared memory ends a moment later
+        assert time.monotonic() - begun < 2 * SOON
+        time.sleep(0.01)
+    return took, said
+
+
+def lives(group: int) -> bool:
+    """Whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("work", ["crawl", "hang"])
+def test_what_has_begun_is_interrupted(tmp_path: Path, work: str, whole_group: bool) -> None:
+    process = start("-c", SCRIPT, work, tmp_path)
+    wait_for(tmp_path, "*", 2)
+    took, said = interrupt(process, whole_group)
+    assert took < SOON
+    assert said.endswith(b"KeyboardInterrupt\n")
+    assert len(list(tmp_path.iterdir())) == (0 if work == "crawl" else 2)  # what is killed cannot tidy up
+
+
+@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("step", ["index", "verify", "pack"])
+def test_preparing_data_stops_soon_and_leaves_nothing_half_written(
+    tmp_path: Path, step: str, whole_group: bool
+) -> None:
+    videos, output = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    write_video(videos / "0.mp4", 0)
+    for number in range(1, 3000):
+        os.link(videos / "0.mp4", videos / f"{number}.mp4")
+    target = output if step == "pack" else output / "list.jsonl"
+    tool = ROOT / "tools" / "prepare.py"
+    process = start(tool, step, videos, "--output", target, "--workers", 2)
+    wait_for(output, ".shard-*.partial" if step == "pack" else "list.jsonl")
+    while step != "pack" and not (output / "list.jsonl").stat().st_size:
+        time.sleep(0.01)
+    took, said = interrupt(process, whole_group)
+    assert took < SOON
+    assert process.returncode == 130
+    assert said == b"interrupted\n"
+    if step == "pack":
+        assert os.listdir(output) == ["pack.json"]
+    else:
+        assert os.listdir(output) == ["list.jsonl"]
+        assert 0 < len(read_index(output / "list.jsonl")) < 3000
+        assert (output / "list.jsonl").read_bytes().endswith(b"\n")
