@@ -23,6 +23,14 @@ def check_offsets(name: str, offsets: Tensor, total: int) -> list[int]:
     return values
 
 
+def check_finite(name: str, points: Tensor) -> None:
+    """Raises ``ValueError`` with the first of ``points`` [..., 3] that is not finite."""
+    finite = points.isfinite()
+    if not finite.all():
+        *place, _ = (~finite).nonzero()[0].tolist()
+        raise ValueError(f"{name}{place} is {points[tuple(place)].tolist()}: expected finite numbers")
+
+
 def as_float(points: Tensor) -> Tensor:
     """float32 in place of half precision, in which neither distances nor indices would be right."""
     return points if points.dtype == torch.float64 else points.float()

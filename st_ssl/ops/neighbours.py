@@ -11,8 +11,8 @@ from st_ssl.ops.checks import as_float, check_offsets, check_points
 
 # Floats of the largest intermediate: what is compared at once stays in a cache on a CPU, and small on a GPU.
 CHUNK = {"cpu": 1 << 17, "cuda": 1 << 26}
-# From so many points of a cloud on, a tree on a CPU is quicker than comparing with all of them.
-MIN_POINTS_FOR_TREE = 1536
+# From so many queries of a cloud and pairs with its points on, a tree on a CPU is quicker than comparing them all.
+MIN_QUERIES_FOR_TREE, MIN_PAIRS_FOR_TREE = 64, 1 << 18
 # Up to so many coordinates, distances are sums of squared differences; above, matrix products.
 MAX_PLAIN_WIDTH = 4
 HIGH = int(sys.byteorder == "little")  # which half of an int64 counts more
@@ -37,7 +37,9 @@ def nearest(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if query.numel() == 0:
         shape = (*query.shape[:2], k)
         return query.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=query.device)
-    if not query.is_cuda and query.shape[-1] == 3 and points.shape[1] >= MIN_POINTS_FOR_TREE:
+    pairs = query.shape[1] * points.shape[1]
+    large = query.shape[1] >= MIN_QUERIES_FOR_TREE and pairs >= MIN_PAIRS_FOR_TREE
+    if large and query.shape[-1] == 3 and not query.is_cuda:
         index = torch.stack([_nearest_by_tree(*cloud, k) for cloud in zip(query, points, strict=True)])
         return (gather_points(points, index) - query.unsqueeze(2)).square().sum(3), index
     return nearest_by_comparing(query, points, k)
@@ -45,6 +47,9 @@ def nearest(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def nearest_by_comparing(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``nearest`` by all distances, as many clouds, or queries of one cloud, at once as ``CHUNK`` allows."""
+    if query.shape[-1] > MAX_PLAIN_WIDTH:  # a product loses less the nearer all are to the origin
+        middle = points.mean(1, keepdim=True)
+        query, points = query - middle, points - middle
     rows = points.transpose(1, 2).contiguous()
     num_queries = max(1, CHUNK[query.device.type] // points.shape[1])
     num_clouds = max(1, num_queries // query.shape[1])
@@ -53,16 +58,15 @@ def nearest_by_comparing(query: Tensor, points: Tensor, k: int) -> tuple[Tensor,
         pairs = [_smallest(few, part_rows, k) for few in part.split(num_queries, 1)]
         found.append([torch.cat(parts, 1) for parts in zip(*pairs, strict=True)])
     distances, index = (torch.cat(parts) for parts in zip(*found, strict=True))
-    if query.shape[-1] > MAX_PLAIN_WIDTH:
-        distances = (gather_points(points, index) - query.unsqueeze(2)).square().sum(3)
     return distances, index
 
 
 def _smallest(query: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """query [B, Q, D], rows [B, D, N] to distances and indices [B, Q, k]."""
     if rows.shape[1] > MAX_PLAIN_WIDTH:
-        distances = rows.square().sum(1, keepdim=True).baddbmm(query, rows, alpha=-2)
-        distances += query.square().sum(2, keepdim=True)
+        with torch.autocast(query.device.type, enabled=False):  # half precision would rank wrongly
+            distances = rows.square().sum(1, keepdim=True).baddbmm(query, rows, alpha=-2)
+        distances = distances.add_(query.square().sum(2, keepdim=True)).clamp_min_(0)
     else:
         distances = (query[:, :, :1] - rows[:, None, 0]).square_()
         for axis in range(1, rows.shape[1]):
@@ -78,7 +82,7 @@ def _smallest(query: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     # sorted in place of two, half as long, and of equal distances the first comes first.
     keys = torch.arange(distances.shape[2]).expand(distances.shape).contiguous()
     halves = keys.view(torch.int32).unflatten(2, (-1, 2))
-    halves[..., HIGH] = distances.clamp_min_(0).view(torch.int32)
+    halves[..., HIGH] = distances.view(torch.int32)
     halves = keys.topk(k, dim=2, largest=False).values.view(torch.int32).unflatten(2, (-1, 2))
     return halves[..., HIGH].contiguous().view(torch.float32), halves[..., 1 - HIGH].long()
 

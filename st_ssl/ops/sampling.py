@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from st_ssl.ops.checks import as_float, check_offsets, check_points
+from st_ssl.ops.checks import as_float, check_finite, check_offsets, check_points
+from st_ssl.ops.farthest import farthest_blocks
 
 
 @torch.no_grad()
@@ -16,7 +19,7 @@ def farthest_points(xyz: Tensor, count: int, start: Tensor | None = None) -> Ten
 
     ``xyz`` [B, N, 3], finite; ``start`` int64 [B], by default 0. Returns the indices int64 [B, count] in the order of
     taking. Of points equally far the first is taken, and none twice, duplicates included. Raises ``ValueError`` where
-    ``count`` is not within 0 … N or a start not within the cloud. Qi et al., PointNet++, 2017.
+    ``count`` is not within 0 … N, a start not in the cloud, or a coordinate not finite. Qi et al., PointNet++, 2017.
     """
     check_points("xyz", xyz, 3)
     batch, num_points, _ = xyz.shape
@@ -28,8 +31,18 @@ def farthest_points(xyz: Tensor, count: int, start: Tensor | None = None) -> Ten
         return torch.empty(batch, count, dtype=torch.int64, device=xyz.device)
     if start.shape != (batch,) or start.min() < 0 or start.max() >= num_points:
         raise ValueError(f"starts {start.tolist()}: expected {batch} numbers within 0 … {num_points - 1}")
-    distance = torch.full((batch, num_points), torch.inf, dtype=as_float(xyz).dtype, device=xyz.device)
-    return farthest_loop(as_float(xyz), distance, count, start.to(xyz.device))
+    xyz = as_float(xyz.detach())
+    check_finite("xyz", xyz)
+    if not xyz.is_cuda and _blocks_are_quicker(batch, num_points, count):
+        clouds = [farthest_blocks(cloud.numpy(), count, int(first)) for cloud, first in zip(xyz, start, strict=True)]
+        return torch.stack([torch.from_numpy(picked) for picked in clouds])
+    distance = torch.full((batch, num_points), torch.inf, dtype=xyz.dtype, device=xyz.device)
+    return farthest_loop(xyz, distance, count, start)
+
+
+def _blocks_are_quicker(batch: int, num_points: int, count: int) -> bool:
+    """Rough microseconds a cloud, as measured on one core."""
+    return 2000 + 0.1 * num_points + 10 * count < count * (20 / batch + 0.0016 * num_points)
 
 
 @torch.no_grad()
@@ -44,10 +57,30 @@ def farthest_points_packed(xyz: Tensor, offsets: Tensor, counts: Sequence[int] |
     wanted = [int(count) for count in counts]
     if len(wanted) != len(bounds) - 1:
         raise ValueError(f"{len(wanted)} counts for {len(bounds) - 1} clouds")
-    picked = []
-    for first, last, count in zip(bounds, bounds[1:], wanted, strict=False):
-        picked.append(farthest_points(xyz[None, first:last], count)[0] + first)
-    return torch.cat(picked) if picked else torch.empty(0, dtype=torch.int64, device=xyz.device)
+    sizes = [last - first for first, last in pairwise(bounds)]
+    for size, count in zip(sizes, wanted, strict=True):
+        if not 0 <= count <= size:
+            raise ValueError(f"{count} farthest points of a cloud of {size}: expected 0 to {size}")
+    if sum(wanted) == 0:
+        return torch.empty(0, dtype=torch.int64, device=xyz.device)
+    check_finite("xyz", xyz)
+    widest = max(sizes)
+    even = len(sizes) * widest <= 2 * len(xyz) and not _blocks_are_quicker(len(sizes), widest, max(wanted))
+    if xyz.is_cuda or even:
+        return _padded(as_float(xyz.detach()), bounds, wanted)
+    clouds = zip(xyz.split(sizes), bounds, wanted, strict=False)
+    return torch.cat([farthest_points(cloud[None], count)[0] + first for cloud, first, count in clouds])
+
+
+def _padded(xyz: Tensor, bounds: list[int], wanted: list[int]) -> Tensor:
+    """All clouds in one loop, filled up to the largest with points that count as taken."""
+    sizes = [last - first for first, last in pairwise(bounds)]
+    points = pad_sequence(xyz.split(sizes), batch_first=True)
+    place = torch.arange(points.shape[1], device=xyz.device)
+    distance = torch.where(place < torch.tensor(sizes, device=xyz.device).unsqueeze(1), torch.inf, -1.0).to(xyz.dtype)
+    start = torch.zeros(len(sizes), dtype=torch.int64, device=xyz.device)
+    picked = farthest_loop(points, distance, max(wanted), start)
+    return torch.cat([row[:count] + first for row, count, first in zip(picked, wanted, bounds, strict=False)])
 
 
 def farthest_loop(xyz: Tensor, distance: Tensor, count: int, start: Tensor) -> Tensor:

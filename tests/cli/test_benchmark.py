@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from st_ssl.cli.benchmark import main, scenes
 from st_ssl.cli.benchmark.data import DECODING, Line, _cells
@@ -141,6 +142,21 @@ def test_step_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: p
     small = ["--variant", "S", "--batch", "1", "--ratio", "0.5", "--peer", "transformers"]
     out = run(capsys, monkeypatch, "step", *small, *SMALL)
     assert re.search(r"transformers +[\d.]+ ms a step, +[\d.]+ clips/s, [\d.]+ times as long", out)
+
+
+def test_ops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("open3d")
+    out = run(capsys, monkeypatch, "ops", "--points", "500", "--samples", "20", "--batch", "2", *SMALL[-4:])
+    line = r" +[\d.]+ ms, [\d.]+ times as long \([\d.]+ in processor time\)"
+    assert re.search("500 to 20, 1 threads", out) and re.search("open3d" + line, out)
+    assert re.search("usual loop" + line, out)
+
+
+def test_the_usual_loop_groups_as_we_do() -> None:
+    from st_ssl.cli.benchmark.ops import _ours, _usual
+
+    xyz = torch.rand(3, 1024, 3, generator=torch.Generator().manual_seed(0))
+    assert _ours(xyz).sort().values.equal(_usual(xyz).sort().values)
 
 
 def test_memory(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_ssl.ops.sampling import farthest_points, farthest_points_packed
+from st_ssl.ops.farthest import Blocks, farthest_blocks
+from st_ssl.ops.sampling import farthest_loop, farthest_points, farthest_points_packed
 
 
 def slow(points: np.ndarray, count: int, start: int = 0) -> list[int]:
@@ -33,12 +34,84 @@ def test_equals_the_definition(batch: int, num_points: int, count: int, seed: in
     assert picked.tolist() == expected
 
 
+def shapes(kind: str, num_points: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(num_points, 3))
+    if kind == "sphere":
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    elif kind == "line":
+        points *= [1, 0, 0]
+    elif kind == "far from the origin":
+        points = points * [50, 40, 0.1] + 1000
+    elif kind == "grid":  # duplicates, and many points equally far
+        points = rng.integers(0, 12, (num_points, 3)).astype(np.float64)
+    elif kind == "two places":
+        points = (points > 0) * [1, 0, 0]
+    elif kind == "an outlier":
+        points[7] = 1e6
+    elif kind == "small and far apart":
+        points = points * 1e-6 + 1e3 * (np.arange(num_points) % 2)[:, None]
+    elif kind == "next to nothing":  # squares below what single precision can hold
+        points *= 1e-22
+    return points
+
+
+KINDS = [
+    "normal",
+    "sphere",
+    "line",
+    "far from the origin",
+    "grid",
+    "two places",
+    "an outlier",
+    "small and far apart",
+    "next to nothing",
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_take_the_same_points_as_the_plain_loop(kind: str, dtype: torch.dtype) -> None:
+    xyz = torch.from_numpy(shapes(kind, 3001)).to(dtype)
+    for count, start in ((900, 0), (40, 3000)):
+        distance = torch.full((1, 3001), torch.inf, dtype=dtype)
+        plain = farthest_loop(xyz[None], distance, count, torch.tensor([start]))[0]
+        assert farthest_blocks(xyz.numpy(), count, start).tolist() == plain.tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 400), st.floats(0, 1), st.booleans(), st.integers(0, 999))
+def test_blocks_of_small_clouds(num_points: int, share: float, coarse: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.integers(-3, 4, (num_points, 3)).astype(np.float64) if coarse else rng.normal(size=(num_points, 3))
+    count, start = max(1, round(share * num_points)), int(rng.integers(num_points))
+    assert farthest_blocks(points, count, start).tolist() == slow(points, count, start)
+
+
+def test_blocks_leave_most_points_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    visited = []
+    shorten = Blocks._shorten
+
+    def counting(self: Blocks, block: np.ndarray, points: np.ndarray) -> None:
+        visited.append(len(block) * self.order.shape[1])
+        shorten(self, block, points)
+
+    monkeypatch.setattr(Blocks, "_shorten", counting)
+    farthest_points(torch.from_numpy(shapes("sphere", 20000))[None].float(), 1000)
+    assert 0 < sum(visited) < 0.1 * 20000 * 1000
+
+
+def test_every_point_of_a_large_cloud() -> None:
+    picked = farthest_points(torch.from_numpy(shapes("grid", 9000))[None].float(), 9000)
+    assert sorted(picked[0].tolist()) == list(range(9000))
+
+
 def test_equals_open3d() -> None:
     o3d = pytest.importorskip("open3d")
-    points = np.random.default_rng(0).normal(size=(3000, 3))
+    points = shapes("normal", 10_000)  # sorted into blocks
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
-    theirs = np.asarray(cloud.farthest_point_down_sample(300).points)
-    ours = points[farthest_points(torch.from_numpy(points)[None], 300)[0].sort().values]  # theirs are in file order
+    theirs = np.asarray(cloud.farthest_point_down_sample(1000).points)
+    ours = points[farthest_points(torch.from_numpy(points)[None], 1000)[0].sort().values]  # theirs are in file order
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -47,11 +120,12 @@ def test_duplicates_are_taken_last_and_once_each() -> None:
     assert farthest_points(points, 5).tolist() == [[0, 4, 2, 1, 3]]
 
 
-def test_packed_equals_one_by_one() -> None:
+@pytest.mark.parametrize("sizes", [[50, 0, 1, 200], [150, 0, 149, 151]])  # one by one, and all in one loop
+def test_packed_equals_one_by_one(sizes: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
-    sizes, counts = [50, 0, 1, 200], [10, 0, 1, 64]
+    counts = [10, 0, 1, 64]
     xyz = torch.rand(sum(sizes), 3, generator=generator)
-    offsets = torch.tensor([0, 50, 50, 51, 251])
+    offsets = torch.tensor([0, *np.cumsum(sizes)])
     picked = farthest_points_packed(xyz, offsets, counts)
     parts = []
     for first, size, count in zip(offsets.tolist(), sizes, counts, strict=False):
@@ -79,8 +153,18 @@ def test_what_cannot_be(shape: tuple[int, ...], count: int, start: list[int] | N
         farthest_points(torch.zeros(shape), count, None if start is None else torch.tensor(start))
 
 
+@pytest.mark.parametrize("num_points", [100, 20000])
+def test_a_coordinate_that_is_no_number(num_points: int) -> None:
+    xyz = torch.rand(2, num_points, 3)
+    xyz[1, 7, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"xyz\[1, 7\] is \[.*nan\]: expected finite numbers"):
+        farthest_points(xyz, 2)
+    with pytest.raises(ValueError, match=r"xyz\[7\] is"):
+        farthest_points_packed(xyz[1], torch.tensor([0, num_points]), [num_points // 2])
+
+
 def test_a_packed_cloud_that_is_too_small() -> None:
-    with pytest.raises(ValueError, match="3 farthest points of clouds of 2"):
+    with pytest.raises(ValueError, match="3 farthest points of a cloud of 2"):
         farthest_points_packed(torch.zeros(6, 3), torch.tensor([0, 4, 6]), [3, 3])
     with pytest.raises(ValueError, match=r"offsets \[0, 4, 7\]: expected to rise from 0 to the number of points, 6"):
         farthest_points_packed(torch.zeros(6, 3), torch.tensor([0, 4, 7]), [1, 1])

@@ -13,6 +13,7 @@ visible   a training step of the video transformer on the visible tokens alone, 
 data      clips a second from video files to normalised tensors, against decoding alone
 step      a training step of VideoMAE, and the share of the machine's matrix multiplications
 memory    growth of a worker's memory over thousands of samples
+ops       sampling and grouping of points, beside open3d and the usual PyTorch
 
 examples:
   python tools/benchmark.py visible
@@ -31,15 +32,16 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    visible, data, step, memory = (whats.add_parser(name) for name in ("visible", "data", "step", "memory"))
+    visible, data, step, memory, ops = (whats.add_parser(name) for name in ("visible", "data", "step", "memory", "ops"))
     for part, batch in ((visible, 4), (step, 8)):
         part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
         part.add_argument("--batch", type=_count, default=batch, help="clips (default: %(default)s)")
         part.add_argument("--ratio", type=_share, default=0.9, help="share of tokens masked (default: %(default)s)")
         part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    for part, threads in ((visible, None), (data, 1), (step, None), (memory, 1)):
+    for part in (visible, data, step, memory):
         part.add_argument("--size", type=_count, default=112, help="pixels (default: %(default)s)")
         part.add_argument("--frames", type=_count, default=16, help="frames of a clip (default: %(default)s)")
+    for part, threads in ((visible, None), (data, 1), (step, None), (memory, 1), (ops, 1)):
         part.add_argument("--runs", type=_count, default=7, help="counted runs of each (default: %(default)s)")
         part.add_argument("--threads", type=_count, default=threads, help=f"CPU threads (default: {threads or 'all'})")
     step.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of ours and the peer's")
@@ -53,6 +55,9 @@ def _arguments() -> argparse.Namespace:
     data.add_argument("--peer", action="append", default=[], help="pytorchvideo, or videomae=CHECKOUT")
     data.add_argument("--table", action="store_true", help="five lines in one run: 112², 224², two clips, two packs")
     memory.add_argument("--samples", type=_count, default=10_000, help="how many (default: %(default)s)")
+    ops.add_argument("--points", type=_count, default=100_000, help="of the large cloud (default: %(default)s)")
+    ops.add_argument("--samples", type=_count, default=4096, help="taken of it (default: %(default)s)")
+    ops.add_argument("--batch", type=_count, default=32, help="small clouds (default: %(default)s)")
     arguments, unknown = parser.parse_known_args()
     if unknown:
         whats.choices[arguments.what].refuse(unknown)
@@ -92,6 +97,10 @@ def main() -> None:
         from st_ssl.cli.benchmark.step import step
 
         step(arguments)
+    elif arguments.what == "ops":
+        from st_ssl.cli.benchmark.ops import ops
+
+        ops(arguments)
     elif arguments.what == "data":
         from st_ssl.cli.benchmark.data import data
 
