@@ -84,7 +84,7 @@ def write_ply(path: Path, order: str, properties: list[tuple[str, str, np.ndarra
         text = ("1.5\n2.5\n" if before else "") + "".join(" ".join(map(repr, row)) + "\n" for row in rows) + "3 0 1 2\n"
         body = text.encode()
     else:
-        mark = "<" if "little" in order else ">"
+        mark: Any = "<" if "little" in order else ">"
         table = np.empty(len(XYZ), [(name, values.dtype.newbyteorder(mark)) for _, name, values in properties])
         for _, name, values in properties:
             table[name] = values
@@ -97,7 +97,7 @@ def write_ply(path: Path, order: str, properties: list[tuple[str, str, np.ndarra
 @pytest.mark.parametrize("order", ["ascii", "binary_little_endian", "binary_big_endian"])
 def test_ply_in_any_order_and_type(tmp_path: Path, order: str, before: str) -> None:
     label = np.arange(50).astype(np.int16)
-    properties = [
+    properties: list[tuple[str, str, np.ndarray]] = [
         ("uchar", "red", COLOR[:, 0]),
         ("double", "z", XYZ[:, 2].astype(np.float64)),
         ("short", "label", label),
@@ -241,7 +241,7 @@ def test_points_that_are_nowhere(tmp_path: Path) -> None:
 
 
 def test_far_from_the_origin_nothing_is_rounded_away(tmp_path: Path) -> None:
-    utm = XYZ.astype(np.float64) + [512_345.25, 5_403_210.5, 250]
+    utm = XYZ.astype(np.float64) + np.array([512_345.25, 5_403_210.5, 250])
     np.save(tmp_path / "utm.npy", utm)
     cloud = read_cloud(tmp_path / "utm.npy")
     assert cloud.pose is not None

@@ -17,10 +17,10 @@ RNG = np.random.default_rng(0)
 def write_pointcept(folder: Path, count: int = 20, **arrays: np.ndarray) -> dict[str, np.ndarray]:
     """A scene in Pointcept's form, with ``arrays`` in place of its own."""
     folder.mkdir(parents=True)
-    scene = {
+    scene: dict[str, np.ndarray] = {
         "coord": RNG.normal(size=(count, 3)).astype(np.float32),
         "color": RNG.integers(0, 256, (count, 3)).astype(np.uint8),
-        "normal": np.tile(np.float32([0, 0, 1]), (count, 1)),
+        "normal": np.tile(np.array([0, 0, 1], dtype=np.float32), (count, 1)),
         "segment20": np.arange(count, dtype=np.int16) % 20,
         "segment200": np.arange(count, dtype=np.int16) % 200,
         "instance": np.arange(count, dtype=np.int16) // 5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from st_ssl.data.video.sources.base import SPLITS, Format, Place, Row, split_name
+from st_ssl.data.sources import SPLITS, Format, Place, Row, split_name
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.data.video.sources.tables import Table, peek_header
 from st_ssl.errors import DataError

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from st_ssl.data.video.sources.base import Format, Place, Row, is_video, listed, read_lines, resolve, split_name
+from st_ssl.data.sources import Format, Place, Row, listed, resolve, split_name
+from st_ssl.data.video.sources.base import is_video, read_lines
 from st_ssl.errors import DataError, nearest
 from st_ssl.types import VideoEntry
 
