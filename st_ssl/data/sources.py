@@ -19,15 +19,27 @@ SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val"
 _BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits")
 
 
+class Kind(NamedTuple):
+    """What a source has: "video", say, and whether a file of a name is one and surely no list."""
+
+    name: str
+    is_file: Callable[[str], bool]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a source is: ``root`` has the samples, ``notes`` (a file or a folder; ``root`` itself where nothing else is
-    named) what is known of them. ``number`` is the official split; ``auto`` tells that nobody named the format."""
+    named) what is known of them. ``split`` is the official split asked for; ``auto``: nobody named the format."""
 
     root: Path
     notes: Path
-    number: int = 1
+    split: int | None = None
     auto: bool = False
+
+    @property
+    def number(self) -> int:
+        """The official split, the first one where none is asked for."""
+        return self.split or 1
 
     @cached_property
     def _folders(self) -> list[list[Path]]:
@@ -75,15 +87,17 @@ def sibling(path: Path) -> str:
     return nearest(path.name, sorted(os.listdir(parent))) if parent.is_dir() else f", nor does the folder {parent}"
 
 
-def read_lines(path: Path, item: str) -> list[str]:
-    """The lines of a text file in UTF-8 (a byte order mark is dropped); ``DataError`` where it is none. ``item``: what
-    was expected on each of them."""
+def read_lines(path: Path, kind: Kind) -> list[str]:
+    """The lines of a text file in UTF-8 (a byte order mark is dropped); ``DataError`` where it is none."""
+    if kind.is_file(path.name):
+        a_list = f"expected a folder of {kind.name}s, or a text file that lists them"
+        raise DataError(f"{path} is a {kind.name}: {a_list}")
     try:
         # not splitlines(): it also breaks lines at characters that may be part of a file name
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not text in UTF-8 (byte {error.start}): expected one {item} on each line"
+            f"{path} is not text in UTF-8 (byte {error.start}): expected one {kind.name} on each line"
         ) from error
     except IsADirectoryError as error:
         raise DataError(f"the list {path} cannot be read: it is a folder; expected a file") from error
@@ -142,11 +156,29 @@ def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str =
     return entries
 
 
-def read_formats(
-    formats: Mapping[str, Format], items: str, root: Path, listing: Path | None, format: str, split: int | None
+def found(
+    kind: Kind, notes: Path, root: Path, rows: Sequence[Row], missing: Sequence[str], strict: bool = True
 ) -> list[VideoEntry]:
-    """The entries of one source of ``items`` ("videos", say), by the format of that name or ("auto") the first of
-    ``formats`` that it looks like. ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
+    """The entries of ``rows`` once each, with a warning that counts those ``missing`` from ``root``; ``DataError`` if
+    all are."""
+    count, total = len(missing), len(missing) + len(rows)
+    if not total:
+        raise DataError(f"{notes} lists no {kind.name}s")
+    if not rows:
+        raise DataError(f"{notes}: none of the {total} {kind.name}s is in {root}; the first: {missing[0]}")
+    if count:
+        warnings.warn(
+            f"{notes}: {count} of {total} {kind.name}s are not in {root} and are left out; the first: {missing[0]}",
+            stacklevel=3,
+        )
+    return unique(rows, strict)
+
+
+def read_formats(
+    formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
+) -> list[VideoEntry]:
+    """The entries of one source, by the format of that name or ("auto") the first of ``formats`` that it looks like.
+    ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
     if format not in ("auto", *formats):
         raise ConfigError(f"no format {format!r}: one of auto, {', '.join(formats)}{nearest(format, formats)}")
     if not root.exists():
@@ -155,10 +187,17 @@ def read_formats(
         raise DataError(f"the list {listing} does not exist{sibling(listing)}")
     if root.is_file():
         if listing is not None:
-            raise DataError(f"{root} is a file, and the list {listing} another one: expected the folder of the {items}")
+            raise DataError(
+                f"{root} is a file, and the list {listing} another one: expected the folder of the {kind.name}s"
+            )
         root, listing = root.parent, root
-    place = Place(root, listing or root, split or 1, format == "auto")
-    chosen = next(form for form in formats.values() if form.matches(place)) if place.auto else formats[format]
+    place = Place(root, listing or root, split, format == "auto")
+    chosen = next((f for f in formats.values() if f.matches(place)), None) if place.auto else formats[format]
+    if chosen is None:
+        raise DataError(
+            f"{place.notes} looks like none of the formats {', '.join(formats)}: expected a folder of {kind.name}s, or "
+            "name the format"
+        )
     if split is not None and not chosen.numbered:
         warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=3)
     return chosen.read(place)

@@ -127,7 +127,7 @@ def test_arrays(tmp_path: Path) -> None:
     assert set(read_cloud(tmp_path / "6.npy").attributes) == {"color"}
     part = read_cloud(tmp_path / "7.npy")
     close(part.attributes["normal"], NORMAL)
-    assert part.labels["segment"].tolist() == list(range(50))
+    assert part.labels["part"].tolist() == list(range(50))
     np.savez_compressed(tmp_path / "a.npz", points=XYZ, colors=COLOR, normals=NORMAL * 3, labels=np.arange(50), label=7)
     cloud = read_cloud(tmp_path / "a.npz")
     close(cloud.attributes["normal"], NORMAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from st_ssl.errors import SampleError
 RNG = np.random.default_rng(0)
 
 
-def write_pointcept(folder: Path, count: int = 20, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+def write_pointcept(folder: Path, count: int = 20, **arrays: Any) -> dict[str, Any]:
     """A scene in Pointcept's form, with ``arrays`` in place of its own."""
     folder.mkdir(parents=True)
-    scene: dict[str, np.ndarray] = {
+    scene: dict[str, Any] = {
         "coord": RNG.normal(size=(count, 3)).astype(np.float32),
         "color": RNG.integers(0, 256, (count, 3)).astype(np.uint8),
         "normal": np.tile(np.array([0, 0, 1], dtype=np.float32), (count, 1)),

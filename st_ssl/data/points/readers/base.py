@@ -127,8 +127,8 @@ def from_columns(path: str, table: np.ndarray, intensity_first: bool = False) ->
     """A cloud from numbers [N, k] without names:
 
     - 3: xyz; 4 and 5: xyz, intensity (and a ring or a time, left out); 6: xyz and a colour or a normal;
-    - 7: xyz, a colour or a normal, a class (ShapeNetPart, S3DIS); with ``intensity_first`` (``.pts``) xyz, intensity,
-      colour;
+    - 7: xyz, a normal and a ``part`` (ShapeNetPart) or a colour and a ``segment`` (S3DIS); with ``intensity_first``
+      (``.pts``) xyz, intensity, colour;
     - 9: xyz, colour and normal, in either order; three further numbers that are neither (S3DIS's place in the room)
       are left out.
 
@@ -153,7 +153,7 @@ def from_columns(path: str, table: np.ndarray, intensity_first: bool = False) ->
     if num_columns == 7:
         if not (np.floor(table[:, 6]) == table[:, 6]).all():
             raise SampleError(path, "has 7 columns, the last of which is no class: expected whole numbers")
-        cloud.labels["segment"] = whole(table[:, 6])
+        cloud.labels["part" if "normal" in cloud.attributes else "segment"] = whole(table[:, 6])
     return cloud
 
 

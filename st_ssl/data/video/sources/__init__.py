@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from st_ssl.data.sources import Format, read_formats
-from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, tables, ucf101
-from st_ssl.data.video.sources.base import VIDEO_EXTENSIONS
+from st_ssl.data.tables import table_formats
+from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, ucf101
+from st_ssl.data.video.sources.base import VIDEO, VIDEO_EXTENSIONS
 from st_ssl.types import VideoEntry
 
 __all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
@@ -31,8 +32,11 @@ SourceFormat = Literal[
     "hmdb51",
     "ssv2",
 ]
-_FAMILIES = (kinetics, ucf101, hmdb51, ssv2, tables, lists, folder)  # the more special ones first
-FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family.FORMATS}
+_FAMILIES = (  # the more special ones first
+    *(kinetics.FORMATS, ucf101.FORMATS, hmdb51.FORMATS, ssv2.FORMATS),
+    *(table_formats(VIDEO), lists.FORMATS, folder.FORMATS),
+)
+FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
 
 def read_source(
@@ -60,7 +64,7 @@ def read_source(
     where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for a format
     that does not exist.
     """
-    return read_formats(FORMATS, "videos", root, listing, format, split)
+    return read_formats(FORMATS, VIDEO, root, listing, format, split)
 
 
 def target_names(entries: Iterable[VideoEntry]) -> list[str]:

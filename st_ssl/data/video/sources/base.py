@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from st_ssl.data import sources
-from st_ssl.errors import DataError
+from st_ssl.data.sources import Kind
 
 NAMES = "mp4 mkv avi mov webm m4v mpg mpeg ts flv wmv 3gp ogv gif"
 VIDEO_EXTENSIONS = tuple(f".{name}" for name in NAMES.split())
@@ -16,8 +16,9 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(VIDEO_EXTENSIONS)
 
 
+VIDEO = Kind("video", is_video)
+
+
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8 (a byte order mark is dropped); ``DataError`` where it is none."""
-    if is_video(path.name):
-        raise DataError(f"{path} is a video: expected a folder of videos, or a text file that lists them")
-    return sources.read_lines(path, "video")
+    """The lines of a list of videos: see ``sources.read_lines``."""
+    return sources.read_lines(path, VIDEO)

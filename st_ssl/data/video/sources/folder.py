@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from st_ssl.data.sources import Format, Place, Row, folder_entry, unique, walk
+from st_ssl.data.sources import Format, Place, Row, folder_entry, found, walk
 from st_ssl.data.video.readers import IMAGE_EXTENSIONS
-from st_ssl.data.video.sources.base import NAMES, is_video
+from st_ssl.data.video.sources.base import NAMES, VIDEO, is_video
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
 
@@ -25,9 +24,9 @@ def _read(place: Place) -> list[VideoEntry]:
 def _videos(root: Path) -> list[PurePath]:
     """Paths of the videos below ``root``, relative to it, in byte order; ``DataError`` where there are none."""
     seen: Counter[str] = Counter()
-    found = sorted(walk(root, seen, is_video, _is_frames), key=lambda path: os.fsencode(path.as_posix()))
-    if found:
-        return found
+    videos = sorted(walk(root, seen, is_video, _is_frames), key=lambda path: os.fsencode(path.as_posix()))
+    if videos:
+        return videos
     if not seen:
         raise DataError(f"{root} is empty: expected videos ({NAMES}), or folders of images")
     instead = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in seen.most_common(5))
@@ -65,18 +64,7 @@ class VideoIndex:
 
     def entries(self, notes: Path, rows: Sequence[Row], strict: bool = True) -> list[VideoEntry]:
         """The entries of ``rows`` once each, with a warning that counts those missing; ``DataError`` if all are."""
-        count, total = len(self._missing), len(self._missing) + len(rows)
-        if not rows and not count:
-            raise DataError(f"{notes} lists no videos")
-        if not rows:
-            raise DataError(f"{notes}: none of the {total} videos is in {self.root}; the first: {self._missing[0]}")
-        if count:
-            warnings.warn(
-                f"{notes}: {count} of {total} videos are not in {self.root} and are left out; "
-                f"the first: {self._missing[0]}",
-                stacklevel=2,
-            )
-        return unique(rows, strict)
+        return found(VIDEO, notes, self.root, rows, self._missing, strict)
 
 
 def _stem(name: str) -> str:
