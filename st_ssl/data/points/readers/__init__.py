@@ -18,7 +18,7 @@ from st_ssl.data.points.readers.text import read_text
 from st_ssl.errors import SampleError, nearest
 from st_ssl.types import PointCloud
 
-__all__ = ["READERS", "ReadOptions", "is_cloud", "is_scene", "read_cloud", "read_counted"]
+__all__ = ["READERS", "ReadOptions", "is_cloud", "is_scene", "read_cloud", "read_counted", "split_item"]
 
 READERS: dict[str, CloudReader] = {
     ".npy": read_npy,
