@@ -162,7 +162,7 @@ def test_override_values_are_yaml() -> None:
         ("encoder=r3d", "encoder: must be a mapping of keys to values, not 'r3d'"),
         ("encoder={name: r3d, dpeth: 3}", "encoder.dpeth: unknown key; did you mean 'depth'?"),
         ("seed.x=3", "seed: must be a whole number, not {'x': 3}"),
-        ("data.name=vidoe", "data.name: must be 'video', not 'vidoe'; did you mean 'video'?"),
+        ("data.name=vidoe", "data.name: no data named 'vidoe'; did you mean 'video'?"),
     ],
 )
 def test_mistakes_in_overrides_name_the_override(file: Path, override: str, said: str) -> None:

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
   python tools/prepare.py index data/kinetics                      # once: runs then open files without scanning them
   python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
+  python tools/prepare.py verify data/modelnet40 --kind points     # the same for clouds, and what is in them
   python tools/prepare.py pack data/kinetics --output packed short_side=256
   python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
   python tools/prepare.py pack data/kinetics --output packed --retry         # shards in which videos failed, again
@@ -34,8 +35,11 @@ def _arguments() -> argparse.Namespace:
     synthetic.add_argument("kind", choices=["videos"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
     synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, size, seed, ...")
-    _source(steps.add_parser("index", help="look at every video once: frames, rate, size, key frames"))
-    _source(steps.add_parser("verify", help="decode every video whole (or check every byte of a pack)"))
+    _source(index := steps.add_parser("index", help="look at every video once: frames, rate, size, key frames"))
+    _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
+    for step in (index, verify):
+        step.add_argument("--kind", choices=["video", "points"], default="video", help="what is in ROOT (%(default)s)")
+        step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
     pack = steps.add_parser("pack", help="make videos small and quick to read, in a few large files")
     _source(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
@@ -126,6 +130,8 @@ def _index(arguments: argparse.Namespace) -> int:
 
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
+    if arguments.kind == "points":
+        return _clouds(arguments, file)
     records = survey(_entries(arguments), file, reader=arguments.reader, num_workers=arguments.workers)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
@@ -138,12 +144,31 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.video.pack import is_pack, verify_pack
 
     file = arguments.output or Path("verified.jsonl")
+    if arguments.kind == "points":
+        return _clouds(arguments, file)
     if is_pack(arguments.root):
         broken = dict(verify_pack(arguments.root, file, arguments.workers))
         print(f"{file}: what was found of every video")
         return _tell(broken)
     records = survey(_entries(arguments), file, decode, arguments.reader, arguments.workers)
     print(f"{file}: {len(records)} videos decoded")
+    return _tell({path: record.error for path, record in records.items() if record.error is not None})
+
+
+def _clouds(arguments: argparse.Namespace, file: Path) -> int:
+    """Read all clouds into ``file``; those that can be read have been decoded whole, so it is one step for both."""
+    from st_ssl.data.points.readers import ReadOptions
+    from st_ssl.data.points.sources import read_source
+    from st_ssl.data.points.survey import describe, survey
+
+    entries = read_source(Path(arguments.root).expanduser(), arguments.list, arguments.format, arguments.split)
+    records = survey(entries, file, ReadOptions(bin_columns=arguments.columns), arguments.workers)
+    tables = {path: record.table for path, record in records.items() if record.table is not None}
+    print(f"{file}: {len(records)} clouds read\n{describe(tables.values())}")
+    for path, table in tables.items():
+        if table.num_lost:
+            total = table.num_points + table.num_lost
+            print(f"left out: {path}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
     return _tell({path: record.error for path, record in records.items() if record.error is not None})
 
 

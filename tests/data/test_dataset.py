@@ -14,7 +14,7 @@ from st_ssl.augment.video import VideoAugment, VideoAugmentConfig, centre_crop
 from st_ssl.data.base import Batch
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
-from st_ssl.data.video import dataset as module
+from st_ssl.data.samples import MAX_REPLACEMENTS
 from st_ssl.data.video import index
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource, collate
 from st_ssl.data.video.plans import ClipPair, EvenClips
@@ -164,12 +164,12 @@ def test_nothing_usable_is_a_batch_without_views(videos: Path, tmp_path: Path) -
     entries = [VideoEntry(str(tmp_path / f"{i}.mp4")) for i in range(30)]
     sample = VideoDataset(entries, VIEWS)[0, 7]
     assert sample.views is None
-    assert len({bad.path for bad in sample.bad}) == 1 + module.MAX_REPLACEMENTS
+    assert len({bad.path for bad in sample.bad}) == 1 + MAX_REPLACEMENTS
     good = VideoDataset(entries_of(videos), VIEWS)[0, 0]
     batch = collate([good, sample])
     assert batch.views == []
     assert batch.wanted.tolist() == [0, 7]
-    assert len(batch.bad) == 1 + module.MAX_REPLACEMENTS
+    assert len(batch.bad) == 1 + MAX_REPLACEMENTS
 
 
 def test_batches_split_in_order(videos: Path) -> None:

@@ -80,7 +80,7 @@ def test_lists_and_tables(tmp_path: Path, name: str) -> None:
 def test_rows_that_say_the_same_twice_count_once(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 1\na.mp4 0\n\na.mp4 0\n")
-    with pytest.warns(UserWarning, match=r"list\.txt: 2 rows repeat a video .* the first: line 3, a\.mp4"):
+    with pytest.warns(UserWarning, match=r"list\.txt: 2 rows repeat another one .* the first: line 3, a\.mp4"):
         entries = read_source(tmp_path, tmp_path / "list.txt")
     assert [(Path(e.path).name, e.labels["label"]) for e in entries] == [("a.mp4", "0"), ("b.mp4", "1")]
 
@@ -211,7 +211,7 @@ def test_a_split_without_meaning_is_told(tmp_path: Path) -> None:
 
 def test_kinetics_clips_that_are_listed_twice_keep_the_first_label(tmp_path: Path) -> None:
     write(tmp_path, {"train.csv": f"{HEAD}A,x,0,10,train\nB,x,0.0,10.0,train\n"})
-    with pytest.warns(UserWarning, match=r"1 rows repeat a video .* line 3, x_000000_000010"):
+    with pytest.warns(UserWarning, match=r"1 rows repeat another one .* line 3, x_000000_000010"):
         assert [entry.labels for entry in read_source(tmp_path)] == [{"label": "A"}]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
-from st_ssl.augment.points import PointAugment
+from st_ssl.augment.points import PointAugment, plain
+from st_ssl.inputs import PointInputConfig
 from st_ssl.random import Key, keyed_rng
 from st_ssl.types import PointBatch, PointCloud, PointView, RawPointView
 
@@ -30,6 +32,8 @@ class PointViews:
     """A method's declaration: how many views, the augmentation of each, and the mask of its ``num_groups`` patches, if
     any. Of a ``block`` mask ``masked`` is one patch, drawn here, and ``keep`` None: the others are those around it.
 
+    ``attributes`` are those that a cloud must have: one without is a broken sample.
+
     Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
     """
 
@@ -37,6 +41,7 @@ class PointViews:
     mask: PointMaskConfig | None = None
     num_groups: int = 0
     num_views: int = 1
+    attributes: tuple[str, ...] = ()
 
     def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         """All views of one cloud. Runs in the worker."""
@@ -59,6 +64,48 @@ class PointViews:
         return [PointView(self.augment.apply(raw.points, raw.params), raw.keep, raw.masked) for raw in views]
 
 
+@dataclass(frozen=True)
+class PlainViews(PointViews):
+    """Views of the share ``span`` of a cloud: of its points in an order of their own, those from the first share to the
+    second. Unless ``drawn`` they are the same whatever the key."""
+
+    span: tuple[float, float] = (0.0, 1.0)
+    drawn: bool = False
+
+    def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
+        """All views of one cloud. Runs in the worker."""
+        key = key if self.drawn else ()
+        if self.span == (0.0, 1.0):
+            return super().cut(cloud, key)
+        first, last = (round(share * len(cloud)) for share in self.span)
+        first = min(first, len(cloud) - 1)
+        part = np.sort(keyed_rng("part", len(cloud)).permutation(len(cloud))[first : max(last, first + 1)])
+        views = super().cut(cloud.take(part), key)
+        return [replace(view, source=part[view.source]) for view in views]
+
+
+def plain_views(
+    input: PointInputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+) -> PlainViews:
+    """What an encoder is shown when it is evaluated: no more than the choice of points, by the key with ``jitter``."""
+    augment = plain(input.num_points, input.unit_sphere, input.voxel_size)
+    return PlainViews(augment, None, 0, num_views, input.attributes, span, jitter > 0)
+
+
+def coarse_occupancy(view: RawPointView, cells: int = 6) -> np.ndarray:
+    """The trivial baseline: the share of the points in each of ``cells``³ cells of the cube around the middle of the
+    bounding box, float [B, cells³]."""
+    bounds = view.points.offsets.tolist()
+    rows = []
+    for start, stop in pairwise(bounds):
+        xyz = view.points.xyz[start:stop].numpy()
+        low, high = xyz.min(axis=0), xyz.max(axis=0)
+        place = (xyz - (low + high) / 2) / max(float((high - low).max()), 1e-12) + 0.5
+        cell = (place * cells).astype(np.int64).clip(0, cells - 1) @ np.array([cells * cells, cells, 1])
+        rows.append(np.bincount(cell, minlength=cells**3) / len(xyz))
+    return np.stack(rows)
+
+
 def stack_point_views(samples: list[list[CutPointView]]) -> list[RawPointView]:
     """Samples × views to views of batches."""
     return [_stack(list(column)) for column in zip(*samples, strict=True)]
@@ -66,12 +113,11 @@ def stack_point_views(samples: list[list[CutPointView]]) -> list[RawPointView]:
 
 def _stack(column: list[CutPointView]) -> RawPointView:
     clouds = [view.cloud for view in column]
-    first = clouds[0]
     points = PointBatch(
         _joined([cloud.xyz for cloud in clouds]),
         torch.tensor([0, *np.cumsum([len(cloud) for cloud in clouds]).tolist()]),
-        {name: _joined([cloud.attributes[name] for cloud in clouds]) for name in first.attributes},
-        {name: _joined([cloud.labels[name] for cloud in clouds]) for name in first.labels},
+        _common([cloud.attributes for cloud in clouds]),
+        _common([cloud.labels for cloud in clouds]),
         _joined([view.source for view in column]),
     )
     params = {name: torch.from_numpy(np.stack([view.params[name] for view in column])) for name in column[0].params}
@@ -82,6 +128,11 @@ def _stack(column: list[CutPointView]) -> RawPointView:
         torch.from_numpy(np.stack(keep)) if keep else None,
         torch.from_numpy(np.stack(masked)) if masked else None,
     )
+
+
+def _common(parts: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """What all clouds have: some files of a folder may have colours and others none."""
+    return {name: _joined([part[name] for part in parts]) for name in parts[0] if all(name in part for part in parts)}
 
 
 def _joined(parts: list[np.ndarray]) -> torch.Tensor:

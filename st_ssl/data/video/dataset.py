@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch.utils.data import Dataset
 
 from st_ssl.config import Config
-from st_ssl.data.base import DATA, BadSample, Batch, DataSource
+from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.loader import TIMEOUT
-from st_ssl.data.order import SampleKey
+from st_ssl.data.samples import Sample, SampleDataset, batch_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.index import INDEX_FILE, Library, read_index
 from st_ssl.data.video.pack import Pack, is_pack
@@ -25,13 +22,10 @@ from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.sources import SourceFormat, read_source
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
-from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
 from st_ssl.inputs import InputConfig
-from st_ssl.random import Key, keyed_rng, keyed_seed
+from st_ssl.random import Key, keyed_seed
 from st_ssl.types import RawView, VideoEntry, VideoMeta
-
-MAX_REPLACEMENTS = 10
 
 
 class VideoDataConfig(Config):
@@ -62,24 +56,8 @@ class VideoDataConfig(Config):
     synthetic: SyntheticVideoConfig = SyntheticVideoConfig()
 
 
-@dataclass
-class VideoSample:
-    """The views of one video (none if it and all its replacements were broken), what its file says of itself, and what
-    was found broken."""
-
-    views: list[CutView] | None
-    meta: VideoMeta | None
-    index: int
-    wanted: int
-    bad: list[BadSample]
-
-
-class VideoDataset(Watched, Dataset[VideoSample]):
-    """Videos behind (pass, index) keys; every draw is a function of (seed, pass, index, view) and nothing else.
-
-    A video that cannot be used is replaced by another one, chosen by the same rule on every machine; which ones were
-    found broken travels with the sample.
-    """
+class VideoDataset(SampleDataset[CutView, VideoMeta]):
+    """Videos behind (pass, index) keys: see ``SampleDataset``."""
 
     def __init__(
         self,
@@ -88,37 +66,15 @@ class VideoDataset(Watched, Dataset[VideoSample]):
         seed: Key = 0,
         open_video: Callable[[str], VideoReader] = open_video,
     ) -> None:
-        if not entries:
-            raise DataError("no videos to read")
-        self.entries = entries
+        super().__init__(entries, "videos", seed)
         self.views = views
-        self.seed = seed
         self.open_video = open_video
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, key: SampleKey) -> VideoSample:
-        epoch, wanted = key
-        bad: list[BadSample] = []
-        for index in self._candidates(epoch, wanted):
-            try:
-                return VideoSample(*self._cut(epoch, wanted, index), index, wanted, bad)
-            except SampleError as error:
-                bad.append(BadSample(self.entries[index].path, error.reason))
-        return VideoSample(None, None, wanted, wanted, bad)
-
-    def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
-        yield wanted
-        others = keyed_rng(self.seed, epoch, wanted, "replacement").permutation(len(self.entries))
-        yield from others[others != wanted][:MAX_REPLACEMENTS].tolist()
-
-    def _cut(self, epoch: int, wanted: int, index: int) -> tuple[list[CutView], VideoMeta]:
-        entry = self.entries[index]
-        with self.working_on(index), segment_of(self.open_video(entry.path), entry) as reader:
+    def _cut(self, entry: VideoEntry, key: tuple[Key, ...]) -> tuple[list[CutView], VideoMeta]:
+        with segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
-            return self.views.cut(reader, (self.seed, epoch, wanted)), reader.meta
+            return self.views.cut(reader, key), reader.meta
 
 
 @DATA.register(VideoDataConfig)
@@ -154,7 +110,7 @@ class VideoSource(DataSource):
     def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.library.open)
 
-    def collate(self, samples: list[VideoSample]) -> Batch:
+    def collate(self, samples: list[Sample[CutView, VideoMeta]]) -> Batch:
         return collate(samples)
 
     def evaluation(
@@ -185,14 +141,6 @@ def _library(config: VideoDataConfig) -> Library | Pack:
     return Library(config.reader, read_index(file) if file.is_file() else None)
 
 
-def collate(samples: list[VideoSample]) -> Batch:
+def collate(samples: list[Sample[CutView, VideoMeta]]) -> Batch:
     """Samples to a batch; without views where one of them had no usable replacement."""
-    cuts = [sample.views for sample in samples if sample.views is not None]
-    metas = [(meta.width, meta.height, meta.fps, meta.num_frames) for sample in samples if (meta := sample.meta)]
-    return Batch(
-        views=stack_views(cuts) if len(cuts) == len(samples) else [],
-        indices=torch.tensor([sample.index for sample in samples]),
-        wanted=torch.tensor([sample.wanted for sample in samples]),
-        bad=list(dict.fromkeys(bad for sample in samples for bad in sample.bad)),
-        metadata=torch.tensor(metas, dtype=torch.float64).view(-1, 4),
-    )
+    return batch_of(samples, stack_views, lambda meta: (meta.width, meta.height, meta.fps, meta.num_frames))

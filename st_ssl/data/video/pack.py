@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from st_ssl.data.video.index import Job, Record, take_down
+from st_ssl.data.records import Job, take_down
+from st_ssl.data.video.index import Record
 from st_ssl.data.video.readers import VideoReader
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
@@ -238,7 +239,7 @@ def verify_pack(root: str, file: Path, num_workers: int = 1, progress: bool = Tr
     def fits(path: str, record: Record) -> bool:
         return record.error is None and (record.size, record.mtime_ns) == state(path)
 
-    job = Job(_verify, lambda path: (path, pack.find(path), state(path)), _crashed, fits)
+    job = Job(_verify, lambda path: (path, pack.find(path), state(path)), _crashed, fits, FrameTable.from_json)
     records = take_down([entry.path for entry in pack.entries], file, "verify pack", job, num_workers, progress)
     broken = [(path, record.error) for path, record in records.items() if record.error is not None]
     return sorted([*pack.failed, *broken])

@@ -5,14 +5,14 @@ One file for each family of formats; ``FORMATS`` has them in the order in which 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, tables, ucf101
-from st_ssl.data.video.sources.base import VIDEO_EXTENSIONS, Format, Place, sibling
-from st_ssl.errors import ConfigError, DataError, nearest
+from st_ssl.data.sources import Format, read_formats
+from st_ssl.data.tables import table_formats
+from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, ucf101
+from st_ssl.data.video.sources.base import VIDEO, VIDEO_EXTENSIONS
 from st_ssl.types import VideoEntry
 
 __all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
@@ -32,8 +32,11 @@ SourceFormat = Literal[
     "hmdb51",
     "ssv2",
 ]
-_FAMILIES = (kinetics, ucf101, hmdb51, ssv2, tables, lists, folder)  # the more special ones first
-FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family.FORMATS}
+_FAMILIES = (  # the more special ones first
+    *(kinetics.FORMATS, ucf101.FORMATS, hmdb51.FORMATS, ssv2.FORMATS),
+    *(table_formats(VIDEO), lists.FORMATS, folder.FORMATS),
+)
+FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
 
 def read_source(
@@ -61,21 +64,7 @@ def read_source(
     where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for a format
     that does not exist.
     """
-    if format not in ("auto", *FORMATS):
-        raise ConfigError(f"no format {format!r}: one of auto, {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    if not root.exists():
-        raise DataError(f"{root} does not exist{sibling(root)}")
-    if listing is not None and not listing.exists():
-        raise DataError(f"the list {listing} does not exist{sibling(listing)}")
-    if root.is_file():
-        if listing is not None:
-            raise DataError(f"{root} is a file, and the list {listing} another one: expected the folder of the videos")
-        root, listing = root.parent, root
-    place = Place(root, listing or root, split or 1, format == "auto")
-    chosen = next(form for form in FORMATS.values() if form.matches(place)) if place.auto else FORMATS[format]
-    if split is not None and not chosen.numbered:
-        warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=2)
-    return chosen.read(place)
+    return read_formats(FORMATS, VIDEO, root, listing, format, split)
 
 
 def target_names(entries: Iterable[VideoEntry]) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from st_ssl.data.sources import Format, Place, Row, folder_entry, found, walk
 from st_ssl.data.video.readers import IMAGE_EXTENSIONS
-from st_ssl.data.video.sources.base import NAMES, SPLITS, VIDEO_EXTENSIONS, Format, Place, Row, is_video, unique
+from st_ssl.data.video.sources.base import NAMES, VIDEO, is_video
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
 
@@ -18,51 +18,24 @@ def _read(place: Place) -> list[VideoEntry]:
     root = place.root
     if place.notes != root:
         raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
-    return [_entry(root, path) for path in _videos(root)]
+    return [folder_entry(root, path) for path in _videos(root)]
 
 
 def _videos(root: Path) -> list[PurePath]:
     """Paths of the videos below ``root``, relative to it, in byte order; ``DataError`` where there are none."""
     seen: Counter[str] = Counter()
-    found = sorted(_walk(root, seen), key=lambda path: os.fsencode(path.as_posix()))
-    if found:
-        return found
+    videos = sorted(walk(root, seen, is_video, _is_frames), key=lambda path: os.fsencode(path.as_posix()))
+    if videos:
+        return videos
     if not seen:
         raise DataError(f"{root} is empty: expected videos ({NAMES}), or folders of images")
     instead = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in seen.most_common(5))
     raise DataError(f"{root} holds no videos: looked for {NAMES}, or folders of images only; found {instead}")
 
 
-def _walk(root: Path, seen: Counter[str]) -> Iterator[PurePath]:
-    """Paths of the videos below ``root``, relative to it; ``seen`` counts all files by extension."""
-    been = set()
-    for folder, folders, files in os.walk(root, onerror=_unlisted, followlinks=True):  # data sets are often linked
-        real = os.path.realpath(folder)
-        # In order: of several links to one folder the first one counts.
-        folders[:] = sorted((name for name in folders if not _hidden(name) and real not in been), key=os.fsencode)
-        files = [name for name in files if not name.startswith(".") and real not in been]
-        been.add(real)
-        suffixes = [os.path.splitext(name)[1].lower() for name in files]
-        seen.update(suffixes)
-        here = PurePath(os.path.relpath(folder, root))
-        if files and not folders and all(suffix in IMAGE_EXTENSIONS for suffix in suffixes):
-            yield here
-        yield from (here / name for name, end in zip(files, suffixes, strict=True) if end in VIDEO_EXTENSIONS)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "lost+found"  # the latter is the file system's, and closed to users
-
-
-def _unlisted(error: OSError) -> None:
-    raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
-
-
-def _entry(root: Path, path: PurePath) -> VideoEntry:
-    split, folders = "train", path.parts[:-1]
-    if folders and folders[0].lower() in SPLITS:
-        split, folders = SPLITS[folders[0].lower()], folders[1:]
-    return VideoEntry(str(root / path), split, {"label": folders[0]} if folders else {})
+def _is_frames(folder: str, folders: list[str], files: list[str]) -> bool:
+    """Whether a folder holds images and nothing else: it is one video."""
+    return bool(files) and not folders and all(os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS for name in files)
 
 
 class VideoIndex:
@@ -91,18 +64,7 @@ class VideoIndex:
 
     def entries(self, notes: Path, rows: Sequence[Row], strict: bool = True) -> list[VideoEntry]:
         """The entries of ``rows`` once each, with a warning that counts those missing; ``DataError`` if all are."""
-        count, total = len(self._missing), len(self._missing) + len(rows)
-        if not rows and not count:
-            raise DataError(f"{notes} lists no videos")
-        if not rows:
-            raise DataError(f"{notes}: none of the {total} videos is in {self.root}; the first: {self._missing[0]}")
-        if count:
-            warnings.warn(
-                f"{notes}: {count} of {total} videos are not in {self.root} and are left out; "
-                f"the first: {self._missing[0]}",
-                stacklevel=2,
-            )
-        return unique(rows, strict)
+        return found(VIDEO, notes, self.root, rows, self._missing, strict)
 
 
 def _stem(name: str) -> str:

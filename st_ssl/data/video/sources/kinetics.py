@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from st_ssl.data.video.sources.base import SPLITS, Format, Place, Row, split_name
+from st_ssl.data.sources import SPLITS, Format, Place, Row, split_name
+from st_ssl.data.tables import Table, peek_header
+from st_ssl.data.video.sources.base import VIDEO
 from st_ssl.data.video.sources.folder import VideoIndex
-from st_ssl.data.video.sources.tables import Table, peek_header
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
 
@@ -29,7 +30,7 @@ def _read(place: Place) -> list[VideoEntry]:
     index = VideoIndex(place.root)
     rows: list[Row] = []
     for file in tables:
-        rows += _rows(Table(file), index)
+        rows += _rows(Table(file, VIDEO), index)
     # the official tables are many and nobody's to mend: a clip listed again under another name keeps the first
     return index.entries(tables[0], rows, strict=False)
 

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from st_ssl.data.video.sources.base import Format, Place, Row, is_video, listed, read_lines, resolve
+from st_ssl.data.sources import Format, Place, Row, listed, resolve
+from st_ssl.data.video.sources.base import is_video, read_lines
 from st_ssl.errors import DataError
 from st_ssl.types import VideoEntry
 

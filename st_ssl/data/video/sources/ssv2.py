@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from st_ssl.data.video.sources.base import SPLITS, Format, Place, Row, read_lines
+from st_ssl.data.sources import SPLITS, Format, Place, Row
+from st_ssl.data.video.sources.base import read_lines
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError, nearest
 from st_ssl.types import VideoEntry

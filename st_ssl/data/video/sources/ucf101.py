@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from st_ssl.data.video.sources.base import Format, Place, Row, read_lines
+from st_ssl.data.sources import Format, Place, Row
+from st_ssl.data.video.sources.base import read_lines
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError, nearest
 from st_ssl.types import VideoEntry

@@ -7,9 +7,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from st_ssl.data.video.sources.base import Format, Place, Row, is_video, listed, read_lines, resolve, split_name
+from st_ssl.data.sources import Format, Kind, Place, Row, listed, read_lines, resolve, split_name
 from st_ssl.errors import DataError, nearest
 from st_ssl.types import VideoEntry
 
@@ -27,9 +28,9 @@ class Table:
     """Comma-, tab- or semicolon-separated values below a ``header``, as the first line has them; goes through its rows
     as (place, values by column). ``DataError`` with the line where it is none."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        lines = read_lines(file)
+    def __init__(self, file: Path, kind: Kind) -> None:
+        self.file, self.kind = file, kind
+        lines = read_lines(file, kind)
         self._rows = csv.reader(lines, delimiter=_delimiter(lines[0]), strict=True)
         self.header = [name.strip() for name in self._next() or []]
         twice = [name for name, count in Counter(self.header).items() if count > 1]
@@ -93,8 +94,8 @@ def _factors_file(place: Place) -> Path:
     return place.notes / FACTORS_FILE if place.notes.is_dir() else place.notes
 
 
-def _read_factors(place: Place) -> list[VideoEntry]:
-    table = Table(_factors_file(place))
+def _read_factors(kind: Kind, place: Place) -> list[VideoEntry]:
+    table = Table(_factors_file(place), kind)
     column = table.needed(("path",))
     rows = []
     for at, values in table:
@@ -107,12 +108,12 @@ def _read_factors(place: Place) -> list[VideoEntry]:
 
 def _listed(table: Table, rows: list[Row], folders: list[Path]) -> list[VideoEntry]:
     if not rows:
-        raise DataError(f"{table.file} lists no videos: expected one row for each below the header")
+        raise DataError(f"{table.file} lists no {table.kind.name}s: expected one row for each below the header")
     return listed(table.file, rows, folders)
 
 
-def _read_csv(place: Place) -> list[VideoEntry]:
-    table = Table(place.notes)
+def _read_csv(kind: Kind, place: Place) -> list[VideoEntry]:
+    table = Table(place.notes, kind)
     column, label = table.needed(_PATH), table.column(_LABEL)
     tags, split = table.column(_TAGS), table.column(_SPLIT)
     folders = list(dict.fromkeys((place.root, place.notes.parent)))
@@ -136,21 +137,23 @@ def _tags(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _is_csv(place: Place) -> bool:
+def _is_csv(kind: Kind, place: Place) -> bool:
     """Whether the first line names columns: one for the path, and none that is a path itself."""
     if not place.notes.is_file():
         return False
     names = peek_header(place.notes)
     # a list of paths may begin with a folder of that name
     alone = len(names) == 1 and os.path.exists(place.root / names[0])
-    return any(name in _PATH for name in names) and not alone and not any(map(_has_video, names))
+    return any(name in _PATH for name in names) and not alone and not any(map(kind.is_file, " ".join(names).split()))
 
 
-def _has_video(cell: str) -> bool:
-    return any(is_video(word) for word in cell.split())
-
-
-FORMATS = (
-    Format("factors", _read_factors, lambda place: place.notes.is_dir() and _factors_file(place).is_file()),
-    Format("csv", _read_csv, _is_csv),
-)
+def table_formats(kind: Kind) -> tuple[Format, Format]:
+    """The formats ``factors`` and ``csv``, of files of that kind."""
+    return (
+        Format(
+            "factors",
+            partial(_read_factors, kind),
+            lambda place: place.notes.is_dir() and _factors_file(place).is_file(),
+        ),
+        Format("csv", partial(_read_csv, kind), partial(_is_csv, kind)),
+    )

@@ -1,0 +1,124 @@
+"""The point data set: from a (pass, index) key to the views of one cloud, with broken files replaced by a rule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from st_ssl.config import Config
+from st_ssl.data.base import DATA, Batch, DataSource
+from st_ssl.data.loader import TIMEOUT
+from st_ssl.data.points.readers import ReadOptions, read_cloud
+from st_ssl.data.points.sources import PointFormat, read_source
+from st_ssl.data.points.views import CutPointView, PointViews, coarse_occupancy, plain_views, stack_point_views
+from st_ssl.data.samples import Sample, SampleDataset, batch_of
+from st_ssl.errors import DataError, SampleError
+from st_ssl.inputs import Modality, PointInputConfig
+from st_ssl.random import Key
+from st_ssl.types import PointCloud, RawPointView, VideoEntry
+
+
+class PointDataConfig(Config):
+    """Clouds: where they are and how they are read.
+
+    ``root``: a folder of clouds, or a table that lists them. ``list``: a table whose paths are relative to ``root``, or
+    where a data set's lists are. ``format``: what that is, where its looks do not tell. ``split``: the area of S3DIS
+    that is held out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
+    ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5 where only that fits or
+    the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all of them).
+    ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
+    """
+
+    name: Literal["points"] = "points"
+    root: str | None = None
+    list: str | None = None
+    format: PointFormat = "auto"
+    split: int | None = Field(default=None, ge=1, le=6)
+    surface_points: int = Field(default=8192, gt=1)
+    bin_columns: int | None = Field(default=None, ge=3, le=16)
+    num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
+    epoch_size: int | None = Field(default=None, gt=0)
+    max_bad_share: float = Field(default=0.1, ge=0, le=1)
+    sample_timeout: float = Field(default=TIMEOUT, gt=0)
+
+    @property
+    def options(self) -> ReadOptions:
+        """What readers are told."""
+        return ReadOptions(self.surface_points, self.bin_columns)
+
+
+class PointDataset(SampleDataset[CutPointView, int]):
+    """Clouds behind (pass, index) keys: see ``SampleDataset``."""
+
+    def __init__(
+        self,
+        entries: Sequence[VideoEntry],
+        views: PointViews,
+        seed: Key = 0,
+        read: Callable[[str], PointCloud] = read_cloud,
+    ) -> None:
+        super().__init__(entries, "clouds", seed)
+        self.views = views
+        self.read = read
+
+    def _cut(self, entry: VideoEntry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
+        cloud = self.read(entry.path)
+        missing = [name for name in self.views.attributes if name not in cloud.attributes]
+        if missing:
+            there = ", ".join(cloud.attributes) or "nothing"
+            raise SampleError(entry.path, f"has no {' nor '.join(missing)}: besides the places of its points {there}")
+        return self.views.cut(cloud, key), len(cloud)
+
+
+@DATA.register(PointDataConfig)
+class PointSource(DataSource):
+    """A folder or list of clouds."""
+
+    modality: ClassVar[Modality] = "points"
+    unit: ClassVar[str] = "clouds"
+
+    def __init__(self, config: PointDataConfig) -> None:
+        super().__init__(config)
+        self.points = config
+        self.num_workers = config.num_workers
+        self.epoch_size = config.epoch_size
+        self.max_bad_share = config.max_bad_share
+        self.sample_timeout = config.sample_timeout
+
+    def entries(self) -> list[VideoEntry]:
+        """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
+        ``list`` cannot be used: see ``read_source``."""
+        config = self.points
+        root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
+        if root is None:
+            root, listing = listing, None
+        if root is None:
+            raise DataError("data.root is missing: expected a folder of clouds, or a table that lists them")
+        return read_source(root, listing, config.format, config.split)
+
+    def dataset(self, entries: Sequence[VideoEntry], views: PointViews, seed: Key = 0) -> PointDataset:
+        return PointDataset(entries, views, seed, partial(read_cloud, options=self.points.options))
+
+    def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:
+        return collate(samples)
+
+    def evaluation(
+        self, input: PointInputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
+    ) -> PointViews:
+        """As ``DataSource`` says; a share of a cloud is one of its points, each of which is in one part alone."""
+        return plain_views(input, num_views, span, jitter)
+
+    def raw_features(self, view: RawPointView) -> np.ndarray:
+        return coarse_occupancy(view)
+
+
+def collate(samples: list[Sample[CutPointView, int]]) -> Batch:
+    """Samples to a batch, with the number of points in their files as metadata; without views where one of them had no
+    usable replacement."""
+    return batch_of(samples, stack_point_views, lambda num_points: (num_points,))

@@ -1,0 +1,74 @@
+"""Readers of clouds: one file for each family of formats, chosen by how the name of the file ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from st_ssl.data.points.readers.arrays import read_npy, read_npz
+from st_ssl.data.points.readers.base import CloudReader, ReadOptions, clean
+from st_ssl.data.points.readers.bin import read_bin
+from st_ssl.data.points.readers.hdf5 import read_hdf5, split_item
+from st_ssl.data.points.readers.las import read_las
+from st_ssl.data.points.readers.meshes import read_obj, read_off, read_stl
+from st_ssl.data.points.readers.pcd import read_pcd
+from st_ssl.data.points.readers.ply import read_ply
+from st_ssl.data.points.readers.scenes import is_scene, read_scene
+from st_ssl.data.points.readers.text import read_text
+from st_ssl.errors import SampleError, nearest
+from st_ssl.types import PointCloud
+
+__all__ = ["READERS", "ReadOptions", "is_cloud", "is_scene", "read_cloud", "read_counted", "split_item"]
+
+READERS: dict[str, CloudReader] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".bin": read_bin,
+    ".ply": read_ply,
+    ".pcd": read_pcd,
+    ".xyz": read_text,
+    ".txt": read_text,
+    ".pts": read_text,
+    ".asc": read_text,
+    ".csv": read_text,
+    ".off": read_off,
+    ".obj": read_obj,
+    ".stl": read_stl,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".las": read_las,
+    ".laz": read_las,
+}
+
+
+def is_cloud(name: str) -> bool:
+    """Whether a file name ends like that of a cloud."""
+    return os.path.splitext(name)[1].lower() in READERS
+
+
+def read_cloud(path: str | Path, options: ReadOptions | None = None) -> PointCloud:
+    """The cloud at ``path``: a file, one of a file of many (``train0.h5#17``), or a folder that is a scene.
+
+    Points that are nowhere (NaN, infinity) are left out. Raises ``SampleError`` with a short reason when this cloud
+    cannot be used, and ``MissingDependencyError`` when the package for its format is not installed.
+    """
+    return read_counted(path, options)[0]
+
+
+def read_counted(path: str | Path, options: ReadOptions | None = None) -> tuple[PointCloud, int]:
+    """As ``read_cloud``, with the number of points left out."""
+    path = str(path)
+    file, _ = split_item(path)
+    suffix = os.path.splitext(file)[1].lower()
+    if is_scene(path):
+        reader: CloudReader = read_scene
+    elif suffix in READERS:
+        reader = READERS[suffix]
+    elif os.path.isdir(path):
+        raise SampleError(path, "a folder that is no scene: expected coord.npy or Annotations in it")
+    else:
+        raise SampleError(path, f"no reader for {suffix or 'no extension'!r}{nearest(suffix, READERS)}")
+    try:
+        return clean(path, reader(path, options or ReadOptions()))
+    except MemoryError as error:
+        raise SampleError(path, "does not fit into memory") from error

@@ -1,0 +1,61 @@
+"""Sources of clouds: from what people have to a list of entries.
+
+One file for each family of formats; ``FORMATS`` has them in the order in which they are tried.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from st_ssl.data.points.sources import folder, kitti, modelnet, s3dis, scanobjectnn, shapenet
+from st_ssl.data.points.sources.base import CLOUD
+from st_ssl.data.sources import Format, read_formats
+from st_ssl.data.tables import table_formats
+from st_ssl.types import VideoEntry
+
+__all__ = ["FORMATS", "PointFormat", "read_source"]
+
+PointFormat = Literal[
+    "auto",
+    "kitti",
+    "s3dis",
+    "modelnet_hdf5",
+    "modelnet_resampled",
+    "modelnet",
+    "scanobjectnn_pb_t50_rs",
+    "scanobjectnn_obj_bg",
+    "scanobjectnn_obj_only",
+    "shapenet_part",
+    "shapenet55",
+    "factors",
+    "csv",
+    "folder",
+]
+_FAMILIES = (  # the more special ones first
+    *(kitti.FORMATS, s3dis.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS, shapenet.FORMATS),
+    *(table_formats(CLOUD), folder.FORMATS),
+)
+FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
+
+
+def read_source(
+    root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None
+) -> list[VideoEntry]:
+    """The clouds of one source, in a fixed order; ``entry.path`` is what ``read_cloud`` takes.
+
+    ``root`` holds the clouds, ``listing`` (a file or a folder) says what is known of them, where it is not in ``root``.
+    ``format`` is one of ``FORMATS``, or "auto" for what it looks like:
+
+    - the files of KITTI (object), S3DIS (as it comes or as Pointcept has it), ModelNet10 and 40 (meshes,
+      ``modelnet40_ply_hdf5_2048``, ``modelnet40_normal_resampled``), ScanObjectNN (three variants; where several are
+      there the format has to be named), ShapeNet-55 and ShapeNetPart. ``split`` is the area of S3DIS that is held out;
+    - a table: ``factors.csv`` in the folder, or a file whose first line names columns: see ``st_ssl/data/tables.py``;
+    - a folder: all clouds in it, at any depth, in byte order of their paths; a folder that is a scene (``coord.npy`` or
+      ``Annotations`` in it) is one cloud. Top folders train / val / test are splits, the folders below them (or at the
+      top) give ``{"label": name}``. That is also how ScanNet is read as Pointcept has it.
+
+    ``DataError`` where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for
+    a format that does not exist.
+    """
+    return read_formats(FORMATS, CLOUD, root, listing, format, split)

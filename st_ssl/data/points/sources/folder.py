@@ -1,0 +1,31 @@
+"""Any folder of clouds, scenes among them: its folders are splits and labels."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from st_ssl.data.points.readers import is_cloud, is_scene
+from st_ssl.data.points.sources.base import EXTENSIONS
+from st_ssl.data.sources import Format, Place, folder_entry, walk
+from st_ssl.errors import DataError
+from st_ssl.types import VideoEntry
+
+
+def _read(place: Place) -> list[VideoEntry]:
+    root = place.root
+    if place.notes != root:
+        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
+    seen: Counter[str] = Counter()
+    clouds = walk(root, seen, is_cloud, lambda folder, folders, files: is_scene(folder))
+    found = sorted(clouds, key=lambda path: os.fsencode(path.as_posix()))
+    if found:
+        return [folder_entry(root, path) for path in found]
+    kinds = " ".join(suffix.removeprefix(".") for suffix in EXTENSIONS)
+    if not seen:
+        raise DataError(f"{root} is empty: expected clouds ({kinds}), or folders that are scenes")
+    instead = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in seen.most_common(5))
+    raise DataError(f"{root} holds no clouds: looked for {kinds}, or folders that are scenes; found {instead}")
+
+
+FORMATS = (Format("folder", _read, lambda place: place.notes == place.root),)
