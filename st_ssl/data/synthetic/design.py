@@ -20,7 +20,7 @@ def deal(values: tuple[str, ...], count: int, *key: Key) -> tuple[str, ...]:
     return tuple(values[rank % len(values)] for rank in np.argsort(np.argsort(raw, kind="stable")).tolist())
 
 
-def table_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table as CSV, the same bytes on every system."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

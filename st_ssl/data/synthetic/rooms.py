@@ -18,9 +18,9 @@ from pydantic import Field
 from st_ssl.config import Config
 from st_ssl.data.parallel import parallel_map
 from st_ssl.data.synthetic.design import deal
-from st_ssl.data.synthetic.folder import claim_folder
 from st_ssl.data.synthetic.rooms_layout import SEGMENTS, Look, Room, draw_room
 from st_ssl.errors import DataError, nearest
+from st_ssl.files import claim_folder, sync
 from st_ssl.random import keyed_rng
 from st_ssl.types import PointCloud
 
@@ -181,6 +181,8 @@ def _write(root: Path, config: SyntheticRoomConfig, room: tuple[str, int]) -> No
         np.save(unfinished / "normal.npy", cloud.attributes["normal"])
         np.save(unfinished / "segment.npy", cloud.labels["segment"].astype(np.int32))
         np.save(unfinished / "instance.npy", cloud.labels["instance"].astype(np.int32))
+        for path in (*unfinished.iterdir(), unfinished):
+            sync(path)
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

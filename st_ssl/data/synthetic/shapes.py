@@ -18,10 +18,10 @@ from st_ssl.augment.point_cuts import in_front
 from st_ssl.config import Config
 from st_ssl.data.parallel import parallel_map
 from st_ssl.data.synthetic.design import deal, table_csv
-from st_ssl.data.synthetic.folder import claim_folder, replace_text, write_atomically
 from st_ssl.data.synthetic.primitives import Solid
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, build
 from st_ssl.errors import DataError, nearest
+from st_ssl.files import claim_folder, replace_text, write_atomically
 from st_ssl.random import keyed_rng
 from st_ssl.types import PointCloud
 
