@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from st_ssl.config import Config
     from st_ssl.types import VideoEntry
 
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
+  python tools/prepare.py synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
   python tools/prepare.py index data/kinetics                      # once: runs then open files without scanning them
   python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
   python tools/prepare.py verify data/modelnet40 --kind points     # the same for clouds, and what is in them
@@ -32,9 +35,9 @@ def _arguments() -> argparse.Namespace:
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
-    synthetic.add_argument("kind", choices=["videos"], help="what to write")
+    synthetic.add_argument("kind", choices=["videos", "shapes", "rooms"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
-    synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, size, seed, ...")
+    synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, seed, ...")
     _source(index := steps.add_parser("index", help="look at every video once: frames, rate, size, key frames"))
     _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
     for step in (index, verify):
@@ -108,10 +111,15 @@ def _settings(model: type[Config], overrides: list[str]) -> Any:
 
 
 def _synthetic(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
+    from st_ssl.data.synthetic import rooms, shapes, videos
 
-    config = _settings(SyntheticVideoConfig, arguments.overrides)
-    print(write_dataset(arguments.output, config, num_workers=arguments.workers))
+    kinds: dict[str, tuple[type[Config], Callable[..., Path]]] = {
+        "videos": (videos.SyntheticVideoConfig, videos.write_dataset),
+        "shapes": (shapes.SyntheticShapeConfig, shapes.write_dataset),
+        "rooms": (rooms.SyntheticRoomConfig, rooms.write_dataset),
+    }
+    model, write = kinds[arguments.kind]
+    print(write(arguments.output, _settings(model, arguments.overrides), num_workers=arguments.workers))
     return 0
 
 

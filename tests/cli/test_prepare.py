@@ -70,3 +70,20 @@ def test_a_shard_that_is_none(shard: str, monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_mistyped_setting(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"short_sid.*did you mean 'short_side'"):
         run(monkeypatch, "pack", str(videos), "--output", str(tmp_path / "pack"), "short_sid=32")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "file"),
+    [
+        ("shapes", ("num_points=64",), "train/00000.npz"),
+        ("rooms", ("num_points=500", "num_views=1"), "train/room_00000/coord.npy"),
+    ],
+)
+def test_synthetic_clouds(
+    kind: str, settings: tuple[str, ...], file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("num_train=1", "num_val=0", "num_test=0", *settings)
+    assert run(monkeypatch, "synthetic", kind, "--output", str(tmp_path / kind), *few) == 0
+    assert (tmp_path / kind / file).is_file()
+    with pytest.raises(ValueError, match=r"num_trian.*did you mean 'num_train'"):
+        run(monkeypatch, "synthetic", kind, "--output", str(tmp_path / kind), "num_trian=1")

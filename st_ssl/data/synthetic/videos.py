@@ -8,12 +8,10 @@ The frames before encoding have the same bits on every machine.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from pydantic import Field
 
 from st_ssl.config import Config
 from st_ssl.data.parallel import parallel_map
+from st_ssl.data.synthetic.design import deal, table_csv
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
 from st_ssl.errors import DataError, MissingDependencyError, nearest
@@ -106,20 +105,15 @@ class PlantedVideo:
         return low + (high - low) * (self.nuisances[nuisance] / GRID)
 
 
-@lru_cache(maxsize=64)
-def _deal(seed: int, split: str, factor: str, count: int) -> tuple[str, ...]:
-    """One value of ``factor`` per clip, each as often as any other (give or take one), in random order."""
-    raw = keyed_rng(seed, "synthetic-video", split, factor).bit_generator.random_raw(count)
-    values = FACTORS[factor]
-    return tuple(values[rank % len(values)] for rank in np.argsort(np.argsort(raw, kind="stable")).tolist())
-
-
 def plan_video(config: SyntheticVideoConfig, split: str, index: int) -> PlantedVideo:
     """Draw the factors and nuisances of clip ``index`` of ``split``; ``DataError`` where there is no such clip."""
     count = config.count(split)
     if not 0 <= index < count:
         raise DataError(f"clip {index} of split {split!r}: there are clips 0 to {count - 1}")
-    factors = {factor: _deal(config.seed, split, factor, count)[index] for factor in FACTORS}
+    factors = {
+        factor: deal(values, count, config.seed, "synthetic-video", split, factor)[index]
+        for factor, values in FACTORS.items()
+    }
     parity = ("train", "test").index(split)
     rng = keyed_rng(config.seed, "synthetic-video", split, index)
     raw = [int(r) for r in rng.bit_generator.random_raw(len(NUISANCES) + 1)]
@@ -233,14 +227,6 @@ def _write_video(root: Path, config: SyntheticVideoConfig, video: PlantedVideo) 
         encode(unfinished, render(config, video), config.fps)
 
 
-def _factors_csv(videos: list[PlantedVideo]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "split", *FACTORS, "x0", "y0", "x1", "y1"])
-    writer.writerows([v.path, v.split, *v.factors.values(), *v.box] for v in videos)
-    return text.getvalue()
-
-
 def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2, progress: bool = True) -> Path:
     """Write the data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration, clips
     as ``train/*.mp4`` and ``test/*.mp4``, and ``factors.csv`` (last) with the truth of each.
@@ -261,5 +247,6 @@ def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2
     write = partial(_write_video, root, config)
     for _ in parallel_map(write, missing, num_workers, "synthetic videos", len(videos) - len(missing), progress):
         continue
-    replace_text(root / "factors.csv", _factors_csv(videos))
+    rows = [(v.path, v.split, *v.factors.values(), *v.box) for v in videos]
+    replace_text(root / "factors.csv", table_csv(["path", "split", *FACTORS, "x0", "y0", "x1", "y1"], rows))
     return root

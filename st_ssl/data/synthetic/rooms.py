@@ -1,0 +1,214 @@
+"""Synthetic rooms as scans see them: a few sensors send rays, so that what is hidden has no points and what is far away
+few. Every point knows its class and its object. Files have the same bytes for any number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from pydantic import Field
+
+from st_ssl.config import Config
+from st_ssl.data.parallel import parallel_map
+from st_ssl.data.synthetic.design import deal
+from st_ssl.data.synthetic.rooms_layout import SEGMENTS, Look, Room, draw_room
+from st_ssl.errors import DataError, nearest
+from st_ssl.files import claim_folder, sync
+from st_ssl.random import keyed_rng
+from st_ssl.types import PointCloud
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "val", "test")
+_LOWEST, _HIGHEST = -75.0, 75.0  # degrees between which a sensor sends rays
+_RAYS = 2  # for each point: without a ceiling a third of them meets nothing
+_GRAZING = 0.05  # cosine below which a surface sends nothing back
+
+
+class SyntheticRoomConfig(Config):
+    """How many rooms, of how many points each (or a few less), scanned from how many places; ``noise`` is the deviation
+    of a measured distance in metres at 1 m (it grows with the square root of the distance); half of the rooms have a
+    ceiling."""
+
+    num_train: int = Field(default=40, ge=0)
+    num_val: int = Field(default=8, ge=0)
+    num_test: int = Field(default=12, ge=0)
+    num_points: int = Field(default=100_000, ge=100)
+    num_views: int = Field(default=4, ge=1)
+    noise: float = Field(default=0.003, ge=0.0)
+    seed: int = Field(default=0, ge=0)
+
+    def count(self, split: str) -> int:
+        """Number of rooms of a split; ``DataError`` where there is no such split."""
+        if split not in SPLITS:
+            raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}{nearest(split, SPLITS)}")
+        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the sensors saw: the cloud, the place of the sensor of each point [N, 3], and the room itself."""
+
+    cloud: PointCloud
+    sensor: np.ndarray
+    room: Room
+
+
+def scan_room(config: SyntheticRoomConfig, split: str, index: int) -> Scan:
+    """Room ``index`` of ``split``, with ``color``, ``normal`` (towards the sensor) and the labels ``segment`` (a place
+    in ``SEGMENTS``) and ``instance`` (-1 for walls, floor and ceiling). ``DataError`` where there is no such room."""
+    count = config.count(split)
+    if not 0 <= index < count:
+        raise DataError(f"room {index} of split {split!r}: there are rooms 0 to {count - 1}")
+    rng = keyed_rng(config.seed, "synthetic-room", split, index)
+    ceiling = deal(("yes", "no"), count, config.seed, "synthetic-room", split, "ceiling")[index] == "yes"
+    room = draw_room(rng, ceiling)
+    light = _Light(rng, room)
+    shares = np.diff(np.linspace(0, config.num_points, config.num_views + 1).round().astype(int))
+    parts = [_look_around(room, light, int(share), config.noise, rng) for share in shares]
+    xyz, color, normal, segment, instance, sensor = (np.concatenate(part) for part in zip(*parts, strict=True))
+    cloud = PointCloud(
+        xyz.astype(np.float32),
+        {"color": color.astype(np.float32), "normal": normal.astype(np.float32)},
+        {"segment": segment, "instance": instance},
+    )
+    return Scan(cloud, sensor, room)
+
+
+class _Light:
+    """One lamp below the ceiling and light from everywhere, each with a tint."""
+
+    def __init__(self, rng: np.random.Generator, room: Room) -> None:
+        self.place = room.size * [rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), 0.95]
+        self.ambient = rng.uniform(0.3, 0.6) * rng.uniform(0.85, 1.15, 3)
+        self.direct = rng.uniform(0.4, 0.9) * rng.uniform(0.85, 1.15, 3)
+
+    def on(self, xyz: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        """What falls on surfaces [N, 3], as factors [N, 3]; nothing throws shadows."""
+        away = self.place - xyz
+        distance = np.sqrt((away**2).sum(1))
+        facing = np.maximum((away * normal).sum(1) / distance, 0.0) / (1.0 + 0.08 * distance**2)
+        return self.ambient + facing[:, None] * self.direct
+
+
+def _look_around(
+    room: Room, light: _Light, count: int, noise: float, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    """One scan of ``count`` points, or of as many as there are: xyz, color, normal, segment, instance, sensor, with N
+    rows each."""
+    origin = _stand(room, rng)
+    rays, distance, which, normal = _rays(room, origin, _RAYS * count, rng)
+    hit = np.flatnonzero(np.isfinite(distance) & (-(rays * normal).sum(1) > _GRAZING))
+    hit = np.sort(rng.permutation(hit)[:count])
+    rays, distance, which, normal = rays[hit], distance[hit], which[hit], normal[hit]
+    exact = origin + rays * distance[:, None]
+    color = np.zeros_like(exact)
+    for number in np.unique(which):
+        own = which == number
+        piece = room.pieces[number]
+        at = piece.solid.local(exact[own]) * piece.solid.size
+        color[own] = _paint(piece.look, at, rng)
+    gain = rng.uniform(0.85, 1.15)  # of this sensor's exposure
+    color = color * light.on(exact, normal) * gain + 0.02 * rng.normal(size=color.shape)
+    distance = distance + noise * np.sqrt(distance) * rng.normal(size=len(distance))
+    segment, instance = (np.array([getattr(p, k) for p in room.pieces]) for k in ("segment", "instance"))
+    sensor = np.broadcast_to(origin, exact.shape)
+    measured = origin + rays * distance[:, None]
+    return measured, np.clip(color, 0, 1), normal, segment[which], instance[which], sensor
+
+
+def _stand(room: Room, rng: np.random.Generator) -> np.ndarray:
+    """A place for a sensor where nothing is; over the furniture if need be."""
+    for attempt in range(100):
+        height = rng.uniform(1.2, 1.7) if attempt < 50 else rng.uniform(1.7, room.size[2] - 0.1)
+        place = np.array([*(rng.uniform(0.12, 0.88, 2) * room.size[:2]), height])
+        if not any((np.abs(piece.solid.local(place[None])) < 1.1).all() for piece in room.pieces):
+            return place
+    raise AssertionError("a room without a free place")
+
+
+def _rays(room: Room, origin: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """``count`` rays, spread evenly over the sphere but for its poles [N, 3]; the distance of what each meets first
+    [N], the piece that is [N] and its normal there [N, 3]."""
+    low, high = (math.sin(math.radians(angle)) for angle in (_LOWEST, _HIGHEST))
+    up = low + (high - low) * (np.arange(count) + rng.random(count)) / count
+    around = rng.uniform(0, 2 * math.pi, count)
+    level = np.sqrt(1 - up**2)
+    rays = np.stack([level * np.cos(around), level * np.sin(around), up], axis=1)
+    distance, which, normal = np.full(count, np.inf), np.zeros(count, dtype=np.int64), np.zeros((count, 3))
+    for number, piece in enumerate(room.pieces):
+        away = piece.solid.centre - origin
+        along = rays @ away
+        reach = (piece.solid.size**2).sum()  # of the ball around it, squared
+        near = np.flatnonzero((away @ away - along * np.abs(along) <= reach) | (away @ away <= reach))
+        there, facing = piece.solid.cast(origin, rays[near])
+        first = there < distance[near]
+        nearer = near[first]
+        distance[nearer], which[nearer], normal[nearer] = there[first], number, facing[first]
+    return rays, distance, which, normal
+
+
+def _paint(look: Look, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The colours [N, 3] of a surface at ``at`` [N, 3], in metres along its own axes."""
+    cell = np.floor(at / look.period + 0.25)  # a face lies at a whole number of cells more often than at a quarter
+    if look.pattern == "plain":
+        share = np.zeros(len(at))
+    elif look.pattern == "stripes":
+        share = (cell[:, 0] + cell[:, 1]) % 2
+    elif look.pattern == "checks":
+        share = cell.sum(1) % 2
+    else:
+        share = rng.random(len(at))
+    return look.first + share[:, None] * (look.second - look.first)
+
+
+def _write(root: Path, config: SyntheticRoomConfig, room: tuple[str, int]) -> None:
+    """A folder with its own name is complete."""
+    split, index = room
+    cloud = scan_room(config, split, index).cloud
+    folder = _folder(root, split, index)
+    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
+    unfinished.mkdir()
+    try:
+        np.save(unfinished / "coord.npy", cloud.xyz)
+        np.save(unfinished / "color.npy", (cloud.attributes["color"] * 255).round().astype(np.uint8))
+        np.save(unfinished / "normal.npy", cloud.attributes["normal"])
+        np.save(unfinished / "segment.npy", cloud.labels["segment"].astype(np.int32))
+        np.save(unfinished / "instance.npy", cloud.labels["instance"].astype(np.int32))
+        for path in (*unfinished.iterdir(), unfinished):
+            sync(path)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _folder(root: Path, split: str, index: int) -> Path:
+    return root / split / f"room_{index:05d}"
+
+
+def write_dataset(root: Path, config: SyntheticRoomConfig, num_workers: int = 2, progress: bool = True) -> Path:
+    """Write the data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration and the
+    names of the classes, and rooms in Pointcept's form: ``train/room_00000/`` (and ``val``, ``test``) with
+    ``coord.npy`` float32 [N, 3], ``color.npy`` uint8, ``normal.npy`` float32, ``segment.npy`` and ``instance.npy``
+    int32 [N].
+
+    A run that was stopped is taken up where it ended; a finished data set returns at once. A folder that holds anything
+    else is a ``DataError`` and is left as it is. ``num_workers`` processes are spawned; 0 or 1 stays in this one.
+    """
+    root = Path(root)
+    what = {"format": "st_ssl synthetic rooms", "version": FORMAT_VERSION, "config": config.model_dump()}
+    claim_folder(root, "synthetic.json", {**what, "classes": list(SEGMENTS)}, "set of synthetic rooms")
+    for split in SPLITS:
+        (root / split).mkdir(exist_ok=True)
+    rooms = [(split, index) for split in SPLITS for index in range(config.count(split))]
+    missing = [room for room in rooms if not _folder(root, *room).exists()]
+    write = partial(_write, root, config)
+    for _ in parallel_map(write, missing, num_workers, "synthetic rooms", len(rooms) - len(missing), progress):
+        continue
+    return root
