@@ -58,6 +58,7 @@ class DGCNN(Encoder):
     in evaluation; in training batch norm asks for clouds of one size."""
 
     modality = "points"
+    per_point = True
 
     def __init__(self, config: DGCNNConfig, input: PointInputConfig) -> None:
         super().__init__(config, input)
