@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, mse_loss, smooth_l1_loss
 
+from st_ssl.augment.point_colour import Probability
 from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.config import Config
@@ -27,10 +28,19 @@ from st_ssl.types import PointBatch, PointView
 
 
 class Point2VecAugmentConfig(PointAugmentConfig):
-    """What Point2Vec does to a cloud: turn it about the vertical, and stretch it along each axis."""
+    """What Point2Vec does to a cloud: turn it about the vertical, stretch it along each axis, and mirror it."""
 
     scale: Range = (0.8, 1.2)
     anisotropic: bool = True
+    flip: tuple[Probability, Probability, Probability] = (0.5, 0.5, 0.0)
+
+
+class Point2VecDecoderConfig(PointDecoderConfig):
+    """The decoder as Point2Vec has it."""
+
+    drop_path: float = Field(default=0.25, ge=0, lt=1)
+    qkv_bias: bool = True
+    attention_dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
 class Point2VecConfig(Config):
@@ -48,7 +58,7 @@ class Point2VecConfig(Config):
     beta: float = Field(default=2.0, gt=0)
     momentum: MomentumConfig = MomentumConfig(shape="linear", start=0.9998, end=0.99999, share=0.25)
     position_leak: bool = False
-    decoder: PointDecoderConfig = PointDecoderConfig(qkv_bias=True, drop_path=0.25, attention_dropout=0.05)
+    decoder: Point2VecDecoderConfig = Point2VecDecoderConfig()
     augment: Point2VecAugmentConfig = Point2VecAugmentConfig()
 
 

@@ -136,6 +136,15 @@ def test_a_checkout_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         main()
 
 
+@pytest.mark.parametrize("method", ["point_mae", "point2vec"])
+def test_points(method: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("st_ssl.cli.benchmark.points.SIZE", 64)
+    small = ["--variant", "Ti", "--batch", "2", "--points", "64", "--runs", "1", "--threads", "1"]
+    out = run(capsys, monkeypatch, "points", "--method", method, *small)
+    assert f"{method} Ti, 64 patches of 32 out of 64 points, batch 2, fp32, 1 threads" in out
+    assert re.search(r"[\d.]+ ms a step, [\d.]+ clouds/s\n\d+ GFLOP/s: \d+% of what matrix multiplication", out)
+
+
 def test_step_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr("st_ssl.cli.benchmark.step.DECODER_DEPTH", 1)

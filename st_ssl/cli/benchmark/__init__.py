@@ -12,6 +12,7 @@ EPILOG = """\
 visible   a training step of the video transformer on the visible tokens alone, against the same fed all of them
 data      clips a second from video files to normalised tensors, against decoding alone
 step      a training step of VideoMAE, and the share of the machine's matrix multiplications
+points    the same of Point-MAE or Point2Vec
 memory    growth of a worker's memory over thousands of samples
 ops       sampling and grouping of points, beside open3d and the usual PyTorch
 
@@ -22,6 +23,7 @@ examples:
   python tools/benchmark.py data --table --peer pytorchvideo --peer videomae=CHECKOUT    # that and four more lines
   python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
   python tools/benchmark.py step --precision bf16 --compile --peer transformers
+  python tools/benchmark.py points --method point2vec
 """
 
 
@@ -33,6 +35,7 @@ def _arguments() -> argparse.Namespace:
     )
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     visible, data, step, memory, ops = (whats.add_parser(name) for name in ("visible", "data", "step", "memory", "ops"))
+    _add_points(whats.add_parser("points"))
     for part, batch in ((visible, 4), (step, 8)):
         part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
         part.add_argument("--batch", type=_count, default=batch, help="clips (default: %(default)s)")
@@ -62,6 +65,17 @@ def _arguments() -> argparse.Namespace:
     if unknown:
         whats.choices[arguments.what].refuse(unknown)
     return arguments
+
+
+def _add_points(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--method", default="point_mae", choices=["point_mae", "point2vec"], help="of these two")
+    part.add_argument("--variant", default="S", choices=["Ti", "S", "B"], help="size of the transformer")
+    part.add_argument("--batch", type=_count, default=32, help="clouds (default: %(default)s)")
+    part.add_argument("--points", type=_count, default=1024, help="points of a cloud (default: %(default)s)")
+    part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    part.add_argument("--runs", type=_count, default=5, help="counted runs (default: %(default)s)")
+    part.add_argument("--threads", type=_count, help="CPU threads (default: all)")
+    part.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of forward and backward")
 
 
 def _count(text: str) -> int:
@@ -101,6 +115,10 @@ def main() -> None:
         from st_ssl.cli.benchmark.ops import ops
 
         ops(arguments)
+    elif arguments.what == "points":
+        from st_ssl.cli.benchmark.points import points
+
+        points(arguments)
     elif arguments.what == "data":
         from st_ssl.cli.benchmark.data import data
 

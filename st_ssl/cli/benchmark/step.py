@@ -19,7 +19,7 @@ from st_ssl.errors import MissingDependencyError
 from st_ssl.heads.masked_decoder import DecoderConfig
 from st_ssl.methods.videomae import VideoMAE, VideoMAEConfig
 from st_ssl.random import keyed_rng
-from st_ssl.types import View
+from st_ssl.types import PointView, View
 
 DECODER_DEPTH = 4
 
@@ -38,9 +38,9 @@ def step(arguments: argparse.Namespace) -> None:
     view = View(clip, torch.zeros(arguments.batch, input.num_frames, dtype=torch.int64), keep, masked)
     view = View(*(t.to(arguments.device) if isinstance(t, Tensor) else t for t in vars(view).values()))
     method.to(arguments.device)
-    operations = _operations(method, view)
+    count = operations(method, view)
     forward: Callable[..., Any] = torch.compile(method) if arguments.compile else method
-    contestants = {"st_ssl": _trainer(method, lambda: forward([view])["loss"], arguments)}
+    contestants = {"st_ssl": trainer(method, lambda: forward([view])["loss"], arguments)}
     if "transformers" in arguments.peer:
         contestants["transformers"] = _transformers(arguments, encoder, decoder, view)
     seconds = alternate(contestants, arguments.runs)
@@ -52,12 +52,12 @@ def step(arguments: argparse.Namespace) -> None:
         line = f"{name:13} {median(values) * 1e3:8.1f} ms a step, {arguments.batch / median(values):6.1f} clips/s"
         print(line if name == "st_ssl" else f"{line}, {ratio(seconds, name, 'st_ssl'):.2f} times as long")
     if arguments.device == "cpu":
-        rate = operations / median(seconds["st_ssl"])
+        rate = count / median(seconds["st_ssl"])
         share = f"{rate / matmul_rate():.0%} of what matrix multiplication alone does here in fp32"
         print(f"{rate / 1e9:.0f} GFLOP/s: {share}")
 
 
-def _operations(method: nn.Module, view: View) -> float:
+def operations(method: nn.Module, view: View | PointView) -> float:
     """Floating point operations of forward and backward, convolutions and matrix products alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -66,7 +66,8 @@ def _operations(method: nn.Module, view: View) -> float:
     return counter.get_total_flops()
 
 
-def _trainer(model: nn.Module, loss: Callable[[], Tensor], arguments: argparse.Namespace) -> Callable[[], None]:
+def trainer(model: nn.Module, loss: Callable[[], Tensor], arguments: argparse.Namespace) -> Callable[[], None]:
+    """A function that takes one training step of ``model`` on ``loss``, at ``arguments.precision``."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def run() -> None:
@@ -115,4 +116,4 @@ def _transformers(
     hidden = torch.zeros(arguments.batch, length, dtype=torch.bool, device=arguments.device)
     hidden.scatter_(1, view.masked, True)
     pixels = view.clip.transpose(1, 2).contiguous()
-    return _trainer(model, lambda: model(pixels, bool_masked_pos=hidden).loss, arguments)
+    return trainer(model, lambda: model(pixels, bool_masked_pos=hidden).loss, arguments)

@@ -1,0 +1,48 @@
+"""A training step of Point-MAE or Point2Vec, and the machine's matrix products."""
+
+from __future__ import annotations
+
+import argparse
+from statistics import median
+from typing import Any
+
+import torch
+
+from st_ssl.cli.benchmark.step import operations, trainer
+from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.data.points.views import stack_point_views
+from st_ssl.encoders.point_vit import PointViT, PointViTConfig
+from st_ssl.inputs import PointInputConfig
+from st_ssl.methods.base import METHODS
+from st_ssl.random import keyed_rng
+from st_ssl.types import PointCloud
+
+SIZE, PRODUCTS = 1024, 20
+
+
+def points(arguments: argparse.Namespace) -> None:
+    """Print the time of a whole step (patches, forward, backward, AdamW) on clouds of noise."""
+    config = PointViTConfig(variant=arguments.variant)
+    encoder = PointViT(config, PointInputConfig(num_points=arguments.points))
+    decoder = {"depth": 4, "heads": config.shape[2]}
+    described = {"name": arguments.method, "decoder": decoder}
+    method = METHODS.build(METHODS.config(arguments.method).model_validate(described), encoder).to(arguments.device)
+    views: Any = method.views
+    clouds = [PointCloud(keyed_rng(i).normal(size=(arguments.points, 3)).astype("f4")) for i in range(arguments.batch)]
+    raw = stack_point_views([views.cut(cloud, (0, i)) for i, cloud in enumerate(clouds)])
+    (view,) = views.prepare([part.map(lambda t: t.to(arguments.device)) for part in raw])
+    count = operations(method, view)
+    step = trainer(method, lambda: method([view])["loss"], arguments)
+    matrix = torch.randn(SIZE, SIZE, device=arguments.device)
+    contestants = {"step": step, "matmul": lambda: [matrix @ matrix for _ in range(PRODUCTS)]}
+    seconds = alternate(contestants, arguments.runs)
+    shape = f"{config.num_groups} patches of {config.group_size} out of {arguments.points} points"
+    how = f"{arguments.precision}, {torch.get_num_threads()} threads"
+    print(f"{arguments.method} {arguments.variant}, {shape}, batch {arguments.batch}, {how}")
+    taken = median(seconds["step"])
+    print(f"{taken * 1e3:.1f} ms a step, {arguments.batch / taken:.1f} clouds/s")
+    if arguments.device == "cpu":
+        share = ratio(seconds, "matmul", "step") * count / (2 * SIZE**3 * PRODUCTS)
+        print(
+            f"{count / taken / 1e9:.0f} GFLOP/s: {share:.0%} of what matrix multiplication alone does in fp32 meanwhile"
+        )
