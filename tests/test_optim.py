@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from st_ssl.engine.optim import LARS, OptimConfig, build_optimizer, is_excluded, peak_lr
 from st_ssl.errors import UserError
+from st_ssl.optim import LARS, OptimConfig, build_optimizer, is_excluded, peak_lr
 from st_ssl.random import keyed_rng
 
 

@@ -1,4 +1,4 @@
-"""Optimisers of self-supervised pretraining: AdamW, SGD and LARS, with weight decay where it belongs."""
+"""Optimisers of pretraining and fine-tuning: AdamW, SGD and LARS, with weight decay where it belongs."""
 
 from __future__ import annotations
 
