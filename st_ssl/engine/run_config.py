@@ -13,11 +13,11 @@ from pydantic import Field, create_model
 from st_ssl.config import Config, Place, merge, parse_override, read_yaml, set_key, validate
 from st_ssl.data.base import DATA
 from st_ssl.encoders.base import ENCODERS
-from st_ssl.engine.optim import OptimConfig
-from st_ssl.engine.schedule import ScheduleConfig
 from st_ssl.errors import ConfigError, nearest
 from st_ssl.inputs import INPUTS, Modality
 from st_ssl.methods.base import METHODS
+from st_ssl.optim import OptimConfig
+from st_ssl.schedule import ScheduleConfig
 from st_ssl.transfer.probe import ProbeConfig
 
 

@@ -27,17 +27,17 @@ from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.ema import EMA
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
-from st_ssl.engine.optim import build_optimizer, peak_lr
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.run_files import check_same_run
 from st_ssl.engine.runtime import Preempted, Runtime
-from st_ssl.engine.schedule import lr_at
 from st_ssl.engine.step import GradientStep
 from st_ssl.errors import ConfigError, DataError, UserError
 from st_ssl.files import replace_text
 from st_ssl.methods.base import METHODS, Method
+from st_ssl.optim import build_optimizer, peak_lr
 from st_ssl.random import keyed_seed
+from st_ssl.schedule import lr_at
 from st_ssl.types import VideoEntry
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from st_ssl.config import Config
+from st_ssl.schedule import between, half_cosine, progress
 
 
 class MomentumConfig(Config):
@@ -35,21 +35,7 @@ class MomentumConfig(Config):
         total = self.share * num_steps
         if self.shape == "cosine":
             return half_cosine(step, total, self.start, self.end)
-        return between(self.start, self.end, _progress(step, total))
-
-
-def half_cosine(step: int, total: float, start: float, end: float) -> float:
-    """Half a cosine from ``start`` at step 0 to ``end`` at ``total`` and after."""
-    return between(start, end, (1 - math.cos(math.pi * _progress(step, total))) / 2)
-
-
-def between(start: float, end: float, weight: float) -> float:
-    """Exact at both ends: a momentum of 1 must be 1."""
-    return start * (1 - weight) + end * weight
-
-
-def _progress(step: int, total: float) -> float:
-    return min(max(step / total, 0.0), 1.0) if total > 0 else 1.0
+        return between(self.start, self.end, progress(step, total))
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from st_ssl.engine.checkpoint import (
     restore_optimizer,
 )
 from st_ssl.engine.ema import EMA
-from st_ssl.engine.optim import OptimConfig, build_optimizer
+from st_ssl.optim import OptimConfig, build_optimizer
 from st_ssl.random import keyed_rng
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_ssl.engine.schedule import ScheduleConfig, lr_at
+from st_ssl.schedule import ScheduleConfig, lr_at
 
 
 def test_cosine_by_hand() -> None:

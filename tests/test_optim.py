@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from st_ssl.engine.optim import LARS, OptimConfig, build_optimizer, is_excluded, peak_lr
 from st_ssl.errors import UserError
+from st_ssl.optim import LARS, OptimConfig, build_optimizer, is_excluded, layer_scale, peak_lr
 from st_ssl.random import keyed_rng
 
 
@@ -185,3 +185,26 @@ def test_lars_leaves_gradients_alone_and_calls_the_closure() -> None:
     assert p.grad.unique().tolist() == [2.0]
     with pytest.raises(UserError, match=r"momentum=1\.5"):
         LARS([p], lr=0.1, momentum=1.5)
+
+
+def test_layers_learn_more_slowly_the_lower_they_are() -> None:
+    names = ["embed.weight", "blocks.0.fc.weight", "blocks.0.fc.bias", "blocks.1.fc.weight", "norm.weight"]
+    scale = layer_scale(names, 0.5)
+    assert [scale(name) for name in names] == [0.125, 0.25, 0.25, 0.5, 1.0]
+    assert scale("head.weight") == 1.0  # not one of the network: above it
+    assert {layer_scale(["stem.weight", "fc.weight"], 0.5)(name) for name in ("stem.weight", "fc.weight")} == {1.0}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_groups_keep_the_scale_of_their_rate(name: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    scale = {"0.weight": 0.5, "0.bias": 0.5}
+    config = OptimConfig(name=name, lr=0.1)  # type: ignore[arg-type]
+    optimizer = build_optimizer(model.named_parameters(), config, 0.1, lambda n: scale.get(n, 1.0))
+    found = {n: (g["lr"], g["lr_scale"]) for g in optimizer.param_groups for n in g["param_names"]}
+    assert found == {
+        "0.weight": (0.05, 0.5),
+        "0.bias": (0.05, 0.5),
+        "1.weight": (0.1, 1.0),
+        "1.bias": (0.1, 1.0),
+    }

@@ -1,14 +1,14 @@
-"""The learning rate as a function of the step alone, so that a resumed run needs no state for it."""
+"""What changes over a run as a function of the step alone, so that a resumed run needs no state for it."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from st_ssl.config import Config
-from st_ssl.methods.momentum import between, half_cosine
 
 
 class ScheduleConfig(Config):
@@ -45,3 +45,18 @@ def lr_at(step: int, total_steps: int, steps_per_epoch: int, config: ScheduleCon
     if config.name == "constant":
         return peak
     return half_cosine(step - warmup, total_steps - warmup, peak, min(config.min_lr, peak))
+
+
+def half_cosine(step: int, total: float, start: float, end: float) -> float:
+    """Half a cosine from ``start`` at step 0 to ``end`` at ``total`` and after."""
+    return between(start, end, (1 - math.cos(math.pi * progress(step, total))) / 2)
+
+
+def between(start: float, end: float, weight: float) -> float:
+    """Exact at both ends: a momentum of 1 must be 1."""
+    return start * (1 - weight) + end * weight
+
+
+def progress(step: int, total: float) -> float:
+    """The share of ``total`` steps that are done, 0 … 1."""
+    return min(max(step / total, 0.0), 1.0) if total > 0 else 1.0
