@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
@@ -37,7 +37,8 @@ def point_channels(input: PointInputConfig) -> int:
 class PointViTConfig(Config):
     """A transformer over ``num_groups`` patches of ``group_size`` points. ``variant`` sets ``dim``, ``depth`` and
     ``heads`` where they are not given: S is the published network of Point-MAE, and with ``qkv_bias`` that of
-    Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25."""
+    Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25. ``tokeniser``: the widths of the
+    network that makes a token of a patch."""
 
     name: Literal["point_vit"] = "point_vit"
     variant: Literal["Ti", "S", "B"] = "S"
@@ -46,6 +47,7 @@ class PointViTConfig(Config):
     heads: int | None = Field(default=None, gt=0)
     num_groups: int = Field(default=64, gt=0)
     group_size: int = Field(default=32, gt=0)
+    tokeniser: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)
     mlp_ratio: float = Field(default=4.0, gt=0)
     qkv_bias: bool = False
     drop_path: float = Field(default=0.1, ge=0, lt=1)
@@ -142,7 +144,7 @@ class PointViT(Encoder):
         dim, depth, heads = config.shape
         self.vit, self.attributes = config, input.attributes
         self.embed_dim = dim
-        self.tokeniser = MiniPointNet(point_channels(input), dim)
+        self.tokeniser = MiniPointNet(point_channels(input), dim, config.tokeniser)
         self.position = position_mlp(dim)
         rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(

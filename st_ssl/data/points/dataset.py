@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,20 +19,25 @@ from st_ssl.data.points.readers import ReadOptions, read_cloud
 from st_ssl.data.points.sources import PointFormat, read_source
 from st_ssl.data.points.views import CutPointView, PointViews, coarse_occupancy, plain_views, stack_point_views
 from st_ssl.data.samples import Sample, SampleDataset, batch_of
-from st_ssl.errors import DataError, SampleError
+from st_ssl.data.synthetic import rooms, shapes
+from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
+from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
+from st_ssl.errors import SampleError
 from st_ssl.inputs import Modality, PointInputConfig
-from st_ssl.random import Key
+from st_ssl.random import Key, keyed_seed
 from st_ssl.types import PointCloud, RawPointView, VideoEntry
 
 
 class PointDataConfig(Config):
     """Clouds: where they are and how they are read.
 
-    ``root``: a folder of clouds, or a table that lists them. ``list``: a table whose paths are relative to ``root``, or
-    where a data set's lists are. ``format``: what that is, where its looks do not tell. ``split``: the area of S3DIS
-    that is held out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
-    ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5 where only that fits or
-    the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all of them).
+    ``root``: a folder of clouds, or a table that lists them; nothing means planted ones, which are written on first
+    use: ``planted`` says whether objects (``shapes``) or furnished ``rooms``. ``list``: a table whose paths are
+    relative to ``root``, or where a data set's lists are. ``format``: what that is, where its looks do not tell.
+    ``split``: the area of S3DIS that is held out (default: 5). ``surface_points``: how many points are drawn on a mesh,
+    the same ones every time. ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5
+    where only that fits or the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all
+    of them).
     ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
     """
 
@@ -42,6 +48,9 @@ class PointDataConfig(Config):
     split: int | None = Field(default=None, ge=1, le=6)
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
+    planted: Literal["shapes", "rooms"] = "shapes"
+    shapes: SyntheticShapeConfig = SyntheticShapeConfig()
+    rooms: SyntheticRoomConfig = SyntheticRoomConfig()
     num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
@@ -99,8 +108,18 @@ class PointSource(DataSource):
         if root is None:
             root, listing = listing, None
         if root is None:
-            raise DataError("data.root is missing: expected a folder of clouds, or a table that lists them")
+            return read_source(self._planted())
         return read_source(root, listing, config.format, config.split)
+
+    def _planted(self) -> Path:
+        """The folder of the planted clouds, written if need be."""
+        config = self.points
+        if config.format != "auto" or config.split is not None:
+            warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
+        made = config.shapes if config.planted == "shapes" else config.rooms
+        module = shapes if config.planted == "shapes" else rooms
+        name = keyed_seed(module.FORMAT_VERSION, made.model_dump_json())
+        return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 
     def dataset(self, entries: Sequence[VideoEntry], views: PointViews, seed: Key = 0) -> PointDataset:
         return PointDataset(entries, views, seed, partial(read_cloud, options=self.points.options))
