@@ -249,7 +249,9 @@ def _joined(holders: Sequence[_Holder]) -> _Holder:
     changed: dict[str, Any] = {}
     for item in fields(first):
         values = [getattr(holder, item.name) for holder in holders]
+        assert len({value is None for value in values}) == 1, f"some have {item.name}, others not"
         if isinstance(values[0], dict):
+            assert all(value.keys() == values[0].keys() for value in values), [list(value) for value in values]
             changed[item.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
         elif values[0] is not None and not isinstance(values[0], PointBatch):
             changed[item.name] = torch.cat(values)

@@ -288,3 +288,19 @@ def test_dumped_text_keeps_types_and_order() -> None:
 def test_ignored_settings_are_warnings(file: Path, override: str, said: str) -> None:
     with pytest.warns(UserWarning, match=said):
         load(file, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "method.name=point_contrast",
+            "command line, .*: method.name: point_contrast is for points, and data.name=video",
+        ),
+        ("data.name=points", r"quickstart.video.yaml:\d+: encoder.name: r3d is for video, and data.name=points is not"),
+        ("data.name=point", r"data.name: no data named 'point'.* 'points'"),
+    ],
+)
+def test_what_is_of_the_other_modality_is_told(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_runs(ROOT / "configs" / "quickstart" / "video.yaml", [override])

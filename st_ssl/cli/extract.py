@@ -103,11 +103,14 @@ def _config(arguments: argparse.Namespace) -> ExtractConfig:
 
 
 def _data(arguments: argparse.Namespace) -> dict[str, Any]:
+    from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.run_files import load_run_config
     from st_ssl.errors import ConfigError
+    from st_ssl.inputs import PointInputConfig
 
     if arguments.data is not None:
-        return {"name": "video", "root": arguments.data}
+        points = isinstance(describe_encoder(arguments.run)[1], PointInputConfig)
+        return {"name": "points" if points else "video", "root": arguments.data}
     if not (arguments.run / "config.yaml").is_file():
         raise ConfigError(f"{arguments.run} has no config.yaml that tells its data: --data ROOT is needed")
     return load_run_config(arguments.run).data.model_dump(mode="json")
@@ -118,4 +121,4 @@ def _summarise(output: Path) -> None:
 
     rows, bad = (len(whole_rows(output / name)) for name in ("index.jsonl", "bad_samples.jsonl"))
     broken = f"; {bad} broken, listed in {output / 'bad_samples.jsonl'}" if bad else ""
-    print(f"{output}: features of {rows} videos{broken}")
+    print(f"{output}: features of {rows} samples{broken}")

@@ -149,4 +149,18 @@ def _one(
     data = {"data": {"name": "video"}, **data}
     kind = data["data"].get("name") if isinstance(data["data"], dict) else None
     modality = DATA.registered(kind).modality if kind in DATA.names() else "video"
+    _refuse_others(data, modality, place, inside)
     return validate(run_model(modality), data, place, inside)
+
+
+def _refuse_others(data: dict[str, Any], modality: Modality, place: Place, inside: tuple[str, ...]) -> None:
+    """Raise ``ConfigError`` for an encoder or a method of another modality than the data's."""
+    for part, registry in (("encoder", ENCODERS), ("method", METHODS)):
+        section = data.get(part)
+        name = section.get("name") if isinstance(section, dict) else None
+        if name not in registry.names():
+            continue
+        other = registry.registered(name).modality
+        if other != modality:
+            where, kind = place.of((part, "name"), inside), data["data"]["name"]
+            raise ConfigError(f"{where}: {part}.name: {name} is for {other}, and data.name={kind} is not")

@@ -9,6 +9,17 @@ from torch.nn.functional import cross_entropy, normalize
 from st_ssl.distributed import gather_with_gradient, rank, world_size
 
 
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1, in at least float32."""
+    return normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
+
+
+def _logits(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """Their products, in their own precision also under autocast: in bfloat16 the gradient is off by a per cent."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return queries @ keys.T / temperature
+
+
 def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
     """InfoNCE between two views, NT-Xent form (SimCLR 2020; CVRL 2021).
 
@@ -20,12 +31,10 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[T
     gradients over processes (as DDP does) gives those of one process with the whole batch.
     """
     assert first.shape == second.shape, (first.shape, second.shape)
-    dtype = torch.promote_types(first.dtype, torch.float32)
-    first, second = normalize(first.to(dtype), dim=1), normalize(second.to(dtype), dim=1)
+    first, second = _unit(first), _unit(second)
     rows = len(first)
     all_first, all_second = gather_with_gradient(first), gather_with_gradient(second)
-    keys = torch.cat([all_first, all_second])
-    logits = torch.cat([first, second]) @ keys.T / temperature
+    logits = _logits(torch.cat([first, second]), torch.cat([all_first, all_second]), temperature)
     own = torch.arange(rows, device=first.device) + rank() * rows
     other = own + len(all_first)
     itself, positive = torch.cat([own, other]), torch.cat([other, own])
@@ -45,11 +54,11 @@ def point_info_nce(first: Tensor, second: Tensor, valid: Tensor, temperature: fl
     mean over all valid rows (0 where there are none).
     """
     assert first.shape == second.shape, (first.shape, second.shape)
-    dtype = torch.promote_types(first.dtype, torch.float32)
-    first, second = normalize(first.to(dtype), dim=1), normalize(second.to(dtype), dim=1)
+    first, second = _unit(first), _unit(second)
+    dtype = first.dtype
     keys, known = gather_with_gradient(second), gather_with_gradient(valid.to(dtype))
     own = torch.arange(len(first), device=first.device) + rank() * len(first)
-    logits = (first @ keys.T / temperature).masked_fill(known[None] == 0, float("-inf"))
+    logits = _logits(first, keys, temperature).masked_fill(known[None] == 0, float("-inf"))
     logits = logits.scatter(1, own[:, None], (first * second).sum(1, keepdim=True) / temperature)  # finite for padding
     share = valid.to(dtype) * world_size() / known.sum().clamp(min=1)
     found = (logits.detach().argmax(1) == own).to(dtype)

@@ -27,7 +27,7 @@ from st_ssl.data.base import DATA, Batch, DataSource, Views, too_many
 from st_ssl.data.loader import build_loader
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.transfer.features import copied, encode_views
+from st_ssl.transfer.features import check_modality, copied, encode_views
 from st_ssl.transfer.store import Part, PartFolder, Stream, locked, write_npy, write_safetensors, write_text
 from st_ssl.types import RawView, VideoEntry
 
@@ -70,7 +70,7 @@ def extract(
     - ``features.npy`` float32 [N, D], for several clips [N, clips, D]: pooled features, in the order of the data set
     - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features, where asked for
       (with ``format: safetensors`` both are tensors in ``features.safetensors``)
-    - ``index.jsonl`` a line for each row: row, path, split, labels, and the frames [clips][T] of the file looked at;
+    - ``index.jsonl`` a line for each row: row, path, split, labels, and of videos the frames [clips][T] looked at;
       for a part of a video also its start and num_frames (null: up to the end), for one of several labels its tags,
       for one of a pack its source, the file that was packed
     - ``bad_samples.jsonl`` the videos that could not be used and have no row, if any
@@ -82,6 +82,7 @@ def extract(
     """
     is_main = distributed.rank() == 0
     source: DataSource = DATA.build(config.data)
+    check_modality(source, describe_encoder(run)[1])
     if not is_main:
         distributed.barrier()  # the main process goes first, since it may have to write the data
     entries = source.entries()
@@ -96,7 +97,7 @@ def extract(
         if is_main and not (output / "index.jsonl").is_file():
             # Not a barrier: these give up after minutes, by which the others may well be behind.
             parts.wait(lambda done: progress(done, len(entries)))
-            _assemble(parts, entries, config, output, source.max_bad_share)
+            _assemble(parts, entries, config, output, source)
         if is_main:
             parts.remove()
 
@@ -241,12 +242,12 @@ def _check(lost: list[str], num_videos: int, max_share: float) -> None:
 
 
 def _assemble(
-    parts: PartFolder, entries: Sequence[VideoEntry], config: ExtractConfig, output: Path, max_share: float
+    parts: PartFolder, entries: Sequence[VideoEntry], config: ExtractConfig, output: Path, source: DataSource
 ) -> None:
     """Put the parts together, the index last."""
     done = [parts.load(part, ()) for part in range(len(parts))]
     bad = [(entries[index].path, reason) for part in done for index, reason in part.bad]
-    _check([f"{path}: {reason}" for path, reason in bad], len(entries), max_share)
+    _check([f"{path}: {reason}" for path, reason in bad], len(entries), source.max_bad_share)
     full = [number for number, part in enumerate(done) if part.indices]
     num_rows = sum(len(part.indices) for part in done)
 
@@ -269,23 +270,27 @@ def _assemble(
     listed.unlink(missing_ok=True)
     if bad:
         write_text(listed, (_line({"path": path, "reason": reason}) for path, reason in bad))
-    write_text(output / "index.jsonl", _index(parts, full, entries))
+    write_text(output / "index.jsonl", _index(parts, full, entries, ("frames",) if source.modality == "video" else ()))
 
 
-def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry]) -> Iterator[str]:
+def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry], names: tuple[str, ...]) -> Iterator[str]:
+    """A line for each row of the features; ``names`` are the arrays that belong into it: "frames" for videos."""
     row = 0
     for number in full:
-        part = parts.load(number, ("frames",))
-        for index, frames in zip(part.indices, part.arrays["frames"], strict=True):
+        part = parts.load(number, names)
+        for place, index in enumerate(part.indices):
             entry = entries[index]
             whole = (entry.start, entry.num_frames) == (0, None)
-            place = {} if whole else {"start": entry.start, "num_frames": entry.num_frames}
             about: dict[str, Any] = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
             if entry.tags:
                 about["tags"] = entry.tags
             if entry.source:
                 about["source"] = entry.source
-            yield _line(about | place | {"frames": (frames + entry.start).tolist()})
+            if not whole:
+                about |= {"start": entry.start, "num_frames": entry.num_frames}
+            for name in names:
+                about[name] = (part.arrays[name][place] + entry.start).tolist()
+            yield _line(about)
             row += 1
 
 

@@ -14,7 +14,8 @@ from st_ssl.data.base import BadSample, DataSource, Views
 from st_ssl.data.loader import build_loader
 from st_ssl.data.video.sources import target_names
 from st_ssl.encoders.base import AnyInput, Encoder
-from st_ssl.errors import DataError
+from st_ssl.errors import ConfigError, DataError
+from st_ssl.inputs import INPUTS
 from st_ssl.random import keyed_rng, keyed_seed
 from st_ssl.types import RawPointView, RawView, VideoEntry
 
@@ -46,6 +47,13 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+
+def check_modality(source: DataSource, input: AnyInput) -> None:
+    """Raise ``ConfigError`` where an encoder with this ``input`` cannot be fed what ``source`` has."""
+    if not isinstance(input, INPUTS[source.modality]):
+        other = next(name for name, kind in INPUTS.items() if isinstance(input, kind))
+        raise ConfigError(f"the encoder takes {other}, and data.name={source.modality} has none: expected {other}")
 
 
 def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) -> tuple[Split, Split]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from st_ssl.config import Config
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import ENCODERS, AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
 from st_ssl.errors import DataError
 from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_predict
 from st_ssl.transfer.features import (
     INSTANCE,
     ClipSet,
+    check_modality,
     classes_of,
     collect_clips,
     encode,
@@ -69,6 +71,8 @@ def probe_runs(
     retrieval the same and its own chance level for each R@k.
     """
     encoder, input = _network(runs)
+    check_modality(source, input)
+    config = _suited(config, encoder)
     splits = split_entries(source.entries(), config.test_share, config.limit)
     classes = classes_of(*splits)
     if not classes:
@@ -99,6 +103,16 @@ def probe_runs(
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
     }
+
+
+def _suited(config: ProbeConfig, encoder: Config) -> ProbeConfig:
+    """``config`` without the kinds of probe that this encoder has nothing for."""
+    name = encoder.model_dump()["name"]
+    if "attentive" not in config.kinds or not ENCODERS.registered(name).per_point:
+        return config
+    warnings.warn(f"no attentive probe: {name} has a feature for each point, and no tokens", stacklevel=3)
+    kinds = tuple(kind for kind in config.kinds if kind != "attentive")
+    return config.model_copy(update={"kinds": kinds})
 
 
 def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:

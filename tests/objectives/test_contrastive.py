@@ -87,6 +87,20 @@ def test_half_precision_is_taken_in_float32() -> None:
     torch.testing.assert_close(loss, info_nce(first.float(), second.float(), 0.02)[0])
 
 
+@pytest.mark.parametrize("kind", ["views", "points"])
+def test_autocast_does_not_reach_the_logits(kind: str) -> None:
+    there = torch.ones(6, dtype=torch.bool)
+    inside, outside = ([x.detach().float().requires_grad_() for x in embeddings()] for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = contrast(kind, inside[0], inside[1], there)
+    loss.backward()
+    expected, _ = contrast(kind, outside[0], outside[1], there)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0)
+    for a, b in zip(inside, outside, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=0)
+
+
 def layer() -> torch.nn.Linear:
     torch.manual_seed(3)
     return torch.nn.Linear(5, 4).double()

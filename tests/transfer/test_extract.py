@@ -199,7 +199,7 @@ def test_the_command(dataset: Path, run: Path, tmp_path: Path, capfd: pytest.Cap
     where = tmp_path / "out"
     arguments = (run, "--data", dataset, "--output", where, "--clips", 2, "data.num_workers=0", "device=cpu")
     assert command(*arguments) == 0
-    told = f"{where}: features of 22 videos; 2 broken, listed in {where / 'bad_samples.jsonl'}\n"
+    told = f"{where}: features of 22 samples; 2 broken, listed in {where / 'bad_samples.jsonl'}\n"
     out, err = capfd.readouterr()
     assert out == told
     assert "extract: videos 24/24, " in err
