@@ -83,7 +83,7 @@ def test_normals_are_those_of_the_points(name: str) -> None:
         if spread[0] < 1e-3 * spread[1]:
             flat += 1
             agree += abs(axes[:, 0] @ cloud.attributes["normal"][i]) > 0.97
-    assert flat > 50 and agree > 0.9 * flat
+    assert flat > 30 and agree > 0.9 * flat
 
 
 def test_the_factors_do_what_they_say() -> None:
@@ -115,7 +115,7 @@ def test_from_one_side_only_that_side_is_seen() -> None:
             normals = planted(index, name="bottle", occlusion=occlusion).attributes["normal"]
             ways = normals @ keyed_rng("ways").normal(size=(3, 2000))
             share[occlusion] = (ways > 0).mean(0).max()  # of the points that face the best of many directions
-        assert share["one_side"] > 0.995
+        assert share["one_side"] > 0.98
         assert share["none"] + 0.1 < share["half"] < share["one_side"] - 0.1
 
 
