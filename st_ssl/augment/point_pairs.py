@@ -60,8 +60,13 @@ def _nearest(a: PointBatch, b: PointBatch, radius: float) -> Tensor:
 
 
 def mix3d(points: PointBatch) -> PointBatch:
-    """Mix3D (Nekrasov, 2021): clouds 0 and 1, 2 and 3, … as one scene each, their points and labels as they are; an odd
-    one stays alone. Both are best augmented and centred before. ``source`` is dropped: its numbers would be of two
-    clouds, and so are those in ``labels["instance"]`` where there are any."""
+    """Mix3D (Nekrasov, 2021): clouds 0 and 1, 2 and 3, … as one scene each, their points and labels as they are (but
+    for ``labels["instance"]``, which is shifted so that objects of the two keep apart); an odd one stays alone. Both
+    are best augmented and centred before. ``source`` is dropped: its numbers would be of two clouds."""
     offsets = torch.cat([points.offsets[:-1:2], points.offsets[-1:]])
-    return replace(points, offsets=offsets, source=None)
+    labels = dict(points.labels)
+    if "instance" in labels and len(points.xyz):
+        instance = labels["instance"]
+        second = (_cloud(points) % 2 == 1) & (instance >= 0)
+        labels["instance"] = torch.where(second, instance + instance.max() + 1, instance)
+    return replace(points, offsets=offsets, labels=labels, source=None)

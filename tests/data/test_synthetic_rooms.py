@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from st_ssl.data.points.readers import read_cloud
+from st_ssl.data.points.sources import read_source
 from st_ssl.data.synthetic import rooms
 from st_ssl.data.synthetic.rooms import Scan, SyntheticRoomConfig, scan_room, write_dataset
 from st_ssl.data.synthetic.rooms_layout import SEGMENTS
@@ -144,10 +146,14 @@ def test_a_room_is_a_folder_as_pointcept_has_it(dataset: Path) -> None:
         "segment": ("int32", ()),
         "instance": ("int32", ()),
     }
-    assert np.array_equal(arrays["coord"], cloud.xyz) and np.array_equal(arrays["normal"], cloud.attributes["normal"])
-    assert np.abs(arrays["color"] / 255 - cloud.attributes["color"]).max() <= 0.5 / 255 + 1e-6
-    assert np.array_equal(arrays["segment"], cloud.labels["segment"])
-    assert np.array_equal(arrays["instance"], cloud.labels["instance"])
+    entries = read_source(dataset)
+    assert sorted(entry.split for entry in entries) == ["test", "test", "train", "train", "val"]
+    found = read_cloud(next(entry.path for entry in entries if entry.split == "val"))
+    assert np.array_equal(found.xyz, cloud.xyz)
+    assert np.allclose(found.attributes["normal"], cloud.attributes["normal"], atol=1e-6)
+    assert np.abs(found.attributes["color"] - cloud.attributes["color"]).max() <= 0.5 / 255 + 1e-6
+    for name in ("segment", "instance"):
+        assert np.array_equal(found.labels[name], cloud.labels[name])
     assert json.loads((dataset / "synthetic.json").read_text())["classes"] == list(SEGMENTS)
 
 

@@ -26,7 +26,7 @@ from st_ssl.random import keyed_rng
 from st_ssl.types import PointCloud
 
 FORMAT_VERSION = 1
-STYLES = {"thin_small": (0.7, 0.75), "thin_large": (0.7, 1.3), "thick_small": (1.4, 0.75), "thick_large": (1.4, 1.3)}
+STYLES = {"thin_small": (0.6, 0.7), "thin_large": (0.6, 1.4), "thick_small": (1.5, 0.7), "thick_large": (1.5, 1.4)}
 DENSITIES = {"even": (0.0, 0.0, 0.0), "top": (0.0, 0.0, 1.0), "bottom": (0.0, 0.0, -1.0), "front": (1.0, 0.0, 0.0)}
 NOISES = {"clean": 0.0, "slight": 0.01, "strong": 0.03}  # deviation in radii of the object
 OCCLUSIONS = {"none": 0.0, "half": 0.5, "one_side": 1.0}  # share of the points out of sight that are missing
