@@ -77,7 +77,7 @@ def test_a_grid_that_is_too_small() -> None:
 @pytest.mark.parametrize("mode", ["max", "mean"])
 def test_pooling(mode: Any, kernel: int, stride: int, padding: int) -> None:
     x = with_gradient(random_tensor())
-    out = SparsePool3d(mode, kernel, stride, padding, backend="torch")(x)
+    out = SparsePool3d(mode, kernel, stride, padding)(x)
     if mode == "max":
         empty = dense(x, torch.ones_like(x.features)) == 0
         expected = max_pool3d(dense(x).masked_fill(empty, -torch.inf), kernel, stride, padding)

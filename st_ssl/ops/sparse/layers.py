@@ -140,31 +140,18 @@ class SparseConv3d(nn.Module):
 class SparsePool3d(nn.Module):
     """The ``max`` or the ``mean`` of the voxels that the kernel covers, at all cells that it reaches from one.
 
-    Of equal largest values, spconv gives each the whole gradient, ours one of them.
+    Ours for all backends: on CPUs spconv has no mean, and its largest value is never below 0.
     """
 
-    def __init__(
-        self,
-        mode: Literal["max", "mean"],
-        kernel: Sizes = 2,
-        stride: Sizes = 2,
-        padding: Sizes = 0,
-        backend: Backend = "auto",
-    ) -> None:
+    def __init__(self, mode: Literal["max", "mean"], kernel: Sizes = 2, stride: Sizes = 2, padding: Sizes = 0) -> None:
         super().__init__()
-        self.mode, self.backend = mode, backend
+        self.mode = mode
         self.kernel, self.stride, self.padding = _three(kernel), _three(stride), _three(padding)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """[M, C] to [M', C]."""
-        # The mean of spconv runs on CUDA alone, and is of the same voxels.
-        if self.mode == "max" and uses_spconv(self.backend, x):
-            from st_ssl.ops.sparse.spconv_backend import pool_by_spconv
-
-            return pool_by_spconv(self, x)
         map = strided_map(x.coords, x.shape, self.kernel, self.stride, self.padding, 1)
-        pooled = pool(x.features, map, self.mode)
-        return SparseTensor(pooled, map.coords[1], map.shapes[1], x.batch_size, x.maps)
+        return SparseTensor(pool(x.features, map, self.mode), map.coords[1], map.shapes[1], x.batch_size, x.maps)
 
 
 def global_pool(x: SparseTensor, mode: Literal["max", "mean"] = "mean") -> Tensor:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import spconv.pytorch as spconv
-import torch
 from spconv.core import ConvAlgo
 from spconv.pytorch.conv import SparseConvolutionBase
 
 from st_ssl.ops.sparse.tensor import SparseTensor
 
 if TYPE_CHECKING:
-    from st_ssl.ops.sparse.layers import SparseConv3d, SparsePool3d
+    from st_ssl.ops.sparse.layers import SparseConv3d
 
 
 def _algorithm(x: SparseTensor) -> Any:
@@ -51,10 +50,3 @@ def convolve_by_spconv(layer: SparseConv3d, x: SparseTensor) -> SparseTensor:
             algo=_algorithm(x),
         )
     return _from_spconv(peer._conv_forward(layer.training, _to_spconv(x), layer.weight, None), x)
-
-
-def pool_by_spconv(layer: SparsePool3d, x: SparseTensor) -> SparseTensor:
-    """The largest of each cell by spconv."""
-    sizes = list(layer.kernel), list(layer.stride), list(layer.padding)
-    pool: torch.nn.Module = spconv.SparseMaxPool3d(*sizes, algo=_algorithm(x))
-    return _from_spconv(pool(_to_spconv(x)), x)
