@@ -35,7 +35,11 @@ def uses_spconv(backend: Backend, x: SparseTensor) -> bool:
     return backend == "spconv" or (x.features.is_cuda and find_spec("spconv") is not None)
 
 
-class SparseConv3d(nn.Module):
+class SparseModule(nn.Module):
+    """A module from sparse tensor to sparse tensor: what ``SparseSequential`` does not take apart."""
+
+
+class SparseConv3d(SparseModule):
     """A convolution over occupied voxels alone, C_in to C_out channels.
 
     ``submanifold``: at the voxels that there are (Graham and van der Maaten 2017), around each; ``stride`` and
@@ -137,7 +141,7 @@ class SparseConv3d(nn.Module):
         return strided_map(x.coords, x.shape, self.kernel, self.stride, self.padding, self.dilation, transposed)
 
 
-class SparsePool3d(nn.Module):
+class SparsePool3d(SparseModule):
     """The ``max`` or the ``mean`` of the voxels that the kernel covers, at all cells that it reaches from one.
 
     Ours for all backends: on CPUs spconv has no mean, and its largest value is never below 0.
@@ -162,11 +166,15 @@ def global_pool(x: SparseTensor, mode: Literal["max", "mean"] = "mean") -> Tenso
     return zeros.scatter_reduce(0, index, x.features, reduce, include_self=False)
 
 
-class SparseSequential(nn.Sequential):
-    """Modules in turn; those that are not of sparse tensors (norms, activations) are given the features [M, C]."""
+class SparseSequential(SparseModule):
+    """Modules in turn; those that are no ``SparseModule`` (norms, activations) are given the features [M, C]."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        for number, module in enumerate(modules):
+            self.add_module(str(number), module)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        for module in self:
-            sparse = isinstance(module, (SparseConv3d, SparsePool3d, SparseSequential))
-            x = module(x) if sparse else x.replace(module(x.features))
+        for module in self.children():
+            x = module(x) if isinstance(module, SparseModule) else x.replace(module(x.features))
         return x
