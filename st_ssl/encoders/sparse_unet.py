@@ -198,7 +198,7 @@ class SparseResNet(SparseEncoder):
         x, point_to_voxel = self.voxels(clip)
         coarse = self.ways_down(x)[-1]
         found = _rows_of(coarse, x.coords // x.coords.new_tensor([1, *[2**LEVELS] * 3]))
-        return Features(global_pool(coarse), points=coarse.features[found[point_to_voxel]])
+        return Features(global_pool(coarse), points=coarse.features.index_select(0, found[point_to_voxel]))
 
 
 @ENCODERS.register(SparseUNetConfig)
@@ -224,7 +224,7 @@ class SparseUNet(SparseEncoder):
         assert keep is None
         x, point_to_voxel = self.voxels(clip)
         x = self.network(x)
-        return Features(global_pool(x), points=x.features[point_to_voxel])
+        return Features(global_pool(x), points=x.features.index_select(0, point_to_voxel))
 
     def network(self, x: SparseTensor) -> SparseTensor:
         """Voxels [M, C] to [M, D], at the same places."""

@@ -16,7 +16,7 @@ def convolve(features: Tensor, weight: Tensor, map: KernelMap, inverse: bool = F
     """``features`` [M, C] to [M', C'] with ``weight`` [C', kx, ky, kz, C] over the pairs of ``map``; where ``inverse``,
     from its outputs back to its inputs. Differentiable in both, and keeps neither gathered rows nor products."""
     if map.order is not None and not inverse:
-        features = features[map.order]
+        features = features.index_select(0, map.order)
     out: Tensor = _Convolution.apply(features, weight.to(features.dtype), map, inverse)
     if map.order is not None and (inverse or map.mirrored):
         out = torch.empty_like(out).index_copy(0, map.order, out)
@@ -26,7 +26,7 @@ def convolve(features: Tensor, weight: Tensor, map: KernelMap, inverse: bool = F
 def pool(features: Tensor, map: KernelMap, mode: Literal["max", "mean"]) -> Tensor:
     """``features`` [M, C] to [M', C], the ``max`` or ``mean`` over the inputs of each output of ``map``."""
     links = map.forward
-    features = features if map.order is None else features[map.order]
+    features = features if map.order is None else features.index_select(0, map.order)
     return embedding_bag(links.sources(), features, links.bag_start, mode=mode, include_last_offset=True)
 
 
