@@ -172,3 +172,14 @@ def test_memory(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     root = str(write_videos(tmp_path / "videos", 2))
     out = run(capsys, monkeypatch, "memory", "--root", root, "--stride", "1", "--samples", "20", *SMALL)
     assert re.fullmatch(r"[\d.]+ MiB after 2 samples, [\d.]+ MiB after 20: [+-][\d.]+ %\n", out)
+
+
+def test_sparse_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("spconv", reason="spconv is not installed")
+    small = ["--variant", "tiny", "--voxels", "2000", "--runs", "1", "--threads", "1", "--peer", "spconv"]
+    out = run(capsys, monkeypatch, "sparse", *small)
+    found = re.search(r"a room of ([\d,]+) voxels", out)
+    assert found is not None and 1000 < int(found[1].replace(",", "")) < 4000
+    assert (
+        len(re.findall(r"spconv +\d+ ms, of processors +\d+ ms: [\d.]+ times as long, [\d.]+ of processors", out)) == 2
+    )

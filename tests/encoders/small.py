@@ -21,6 +21,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "r3d": {"depth": 10, "width": 4},
     "s3d": {"width": 8, "gating": "branches"},
     "slow": {"width": 4},
+    "sparse_resnet": {"variant": "tiny", "stem": 4},
+    "sparse_unet": {"variant": "tiny", "stem": 4},
     "torchvision": {"model": "mc3_18"},
     "video_vit": {"dim": 24, "depth": 2, "heads": 3, "patch": 8},
 }

@@ -27,6 +27,7 @@ TINY_ENCODERS: list[dict[str, Any]] = [
     {"name": "video_vit", "dim": 24, "depth": 2, "heads": 3, "patch": 4},
     {"name": "point_vit", "dim": 24, "depth": 3, "heads": 3, "num_groups": 10, "group_size": 6, "drop_path": 0.0},
     {"name": "dgcnn", "widths": [8, 12], "neighbours": 6, "dim": 24},
+    {"name": "sparse_unet", "variant": "tiny", "stem": 4},
 ]
 
 

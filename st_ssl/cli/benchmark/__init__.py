@@ -15,6 +15,7 @@ step      a training step of VideoMAE, and the share of the machine's matrix mul
 points    the same of Point-MAE or Point2Vec
 memory    growth of a worker's memory over thousands of samples
 ops       sampling and grouping of points, beside open3d and the usual PyTorch
+sparse    a sparse convolution, and a training step of the sparse U-Net, on a scanned room
 
 examples:
   python tools/benchmark.py visible
@@ -24,6 +25,7 @@ examples:
   python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
   python tools/benchmark.py step --precision bf16 --compile --peer transformers
   python tools/benchmark.py points --method point2vec
+  python tools/benchmark.py sparse --peer spconv
 """
 
 
@@ -36,6 +38,7 @@ def _arguments() -> argparse.Namespace:
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     visible, data, step, memory, ops = (whats.add_parser(name) for name in ("visible", "data", "step", "memory", "ops"))
     _add_points(whats.add_parser("points"))
+    _add_sparse(whats.add_parser("sparse"))
     for part, batch in ((visible, 4), (step, 8)):
         part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
         part.add_argument("--batch", type=_count, default=batch, help="clips (default: %(default)s)")
@@ -78,6 +81,15 @@ def _add_points(part: argparse.ArgumentParser) -> None:
     part.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of forward and backward")
 
 
+def _add_sparse(part: argparse.ArgumentParser) -> None:
+    variants = ["spunet", "34C", "18A", "14A", "small", "tiny"]
+    part.add_argument("--variant", default="spunet", choices=variants, help="size of the U-Net (default: %(default)s)")
+    part.add_argument("--voxels", type=_count, default=150_000, help="of the room, about (default: %(default)s)")
+    part.add_argument("--runs", type=_count, default=7, help="counted runs of each (default: %(default)s)")
+    part.add_argument("--threads", type=_count, default=1, help="CPU threads (default: %(default)s)")
+    part.add_argument("--peer", action="append", default=[], choices=["spconv"], help="run it beside ours")
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
@@ -111,6 +123,10 @@ def main() -> None:
         from st_ssl.cli.benchmark.step import step
 
         step(arguments)
+    elif arguments.what == "sparse":
+        from st_ssl.cli.benchmark.sparse import sparse
+
+        sparse(arguments)
     elif arguments.what == "ops":
         from st_ssl.cli.benchmark.ops import ops
 

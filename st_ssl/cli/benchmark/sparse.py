@@ -1,0 +1,128 @@
+"""Sparse convolution on a scanned room: ours in plain torch, and spconv's on the same CPU."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.encoders.sparse_unet import VOXEL_SIZE, SparseUNet, SparseUNetConfig
+from st_ssl.errors import MissingDependencyError
+from st_ssl.inputs import PointInputConfig
+from st_ssl.ops.sparse import Backend, SparseConv3d, SparseTensor
+from st_ssl.ops.voxels import voxelise
+from st_ssl.random import keyed_rng
+from st_ssl.types import PointBatch
+
+CHANNELS = 32
+
+
+def sparse(arguments: argparse.Namespace) -> None:
+    """Print the time of one convolution, neighbour search included, and of a training step of the whole network."""
+    if arguments.peer and find_spec("spconv") is None:
+        raise MissingDependencyError("spconv", "points", "--peer spconv")
+    backends: list[Backend] = ["torch", *arguments.peer]
+    points = scanned_room(arguments.voxels)
+    coords, _, _ = voxelise(points.xyz, points.offsets, VOXEL_SIZE)
+    low = coords[:, 1:].amin(0)
+    coords[:, 1:] -= low
+    x, y, z = (coords[:, 1:].amax(0) + 1).tolist()
+    room = SparseTensor(torch.randn(len(coords), CHANNELS), coords, (x, y, z), 1)
+    print(f"a room of {len(room):,} voxels of 2 cm ({x} × {y} × {z}), {torch.get_num_threads()} threads")
+    convolutions = {name: _convolution(name, room) for name in backends}
+    _report(f"submanifold 3³, {CHANNELS} to {CHANNELS}, search, forward, backward", convolutions, arguments.runs)
+    steps = {name: _step(name, points, arguments) for name in backends}
+    _report(f"a training step of sparse_unet, {arguments.variant}", steps, arguments.runs)
+
+
+def _report(title: str, contestants: Mapping[Backend, Callable[[], object]], runs: int) -> None:
+    processor: dict[str, list[float]] = {name: [] for name in contestants}
+
+    def timed(name: Backend) -> Callable[[], None]:
+        def run() -> None:
+            start = time.process_time()
+            contestants[name]()
+            processor[name].append(time.process_time() - start)
+
+        return run
+
+    seconds = alternate({name: timed(name) for name in contestants}, runs)
+    used = {name: values[1:] for name, values in processor.items()}  # the first does not count
+    print(title)
+    for name, values in seconds.items():
+        line = f"  {name:7} {median(values) * 1e3:8.0f} ms, of processors {median(used[name]) * 1e3:8.0f} ms"
+        if name != "torch":
+            line += (
+                f": {ratio(seconds, name, 'torch'):.2f} times as long, {ratio(used, name, 'torch'):.2f} of processors"
+            )
+        print(line)
+
+
+def _convolution(backend: Backend, room: SparseTensor) -> Callable[[], object]:
+    torch.manual_seed(0)
+    layer = SparseConv3d(CHANNELS, CHANNELS, 3, backend=backend)
+    weights = torch.randn_like(room.features)
+
+    def run() -> None:
+        layer.zero_grad()
+        x = SparseTensor(room.features.detach().requires_grad_(), room.coords, room.shape, 1)
+        layer(x).features.backward(weights)
+
+    return run
+
+
+def _step(backend: Backend, points: PointBatch, arguments: argparse.Namespace) -> Callable[[], Tensor]:
+    torch.manual_seed(0)
+    config = SparseUNetConfig(variant=arguments.variant, backend=backend)
+    network = SparseUNet(config, PointInputConfig(voxel_size=VOXEL_SIZE, attributes=("color",)))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+
+    def run() -> Tensor:
+        optimizer.zero_grad()
+        features = network(points).points
+        assert features is not None
+        loss = features.square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return run
+
+
+def scanned_room(num_voxels: int, seed: int = 0) -> PointBatch:
+    """Coloured points on the walls, the floor and the furniture of a room, turned about the vertical axis, as five
+    stands of a scanner see it: fewer the further away, and 3 mm off the surface. About ``num_voxels`` of 2 cm."""
+    rng = keyed_rng(seed)
+    side = 3.95 * (num_voxels / 150_000) ** 0.5
+    height = min(2.5, side)
+    lengths = np.array([side * 1.1, side * 0.9, height])
+    faces = [np.array([[0, 0, 0], np.diag(lengths)[i], np.diag(lengths)[j]]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    faces.append(faces[2] + np.array([[lengths[0], 0, 0], [0, 0, 0], [0, 0, 0]]))
+    for _ in range(8):
+        corner = rng.uniform(0, [side * 0.8, side * 0.7, 0.01])
+        angle, (long, deep, tall) = rng.uniform(0, np.pi), rng.uniform(0.1, 0.26, 3) * min(side, 3.95)
+        along = long * np.array([np.cos(angle), np.sin(angle), 0])
+        across = deep * np.array([-np.sin(angle), np.cos(angle), 0])
+        up = np.array([0, 0, tall])
+        faces += [np.array(f) for f in ((corner + up, along, across), (corner, along, up), (corner, across, up))]
+    parts = []
+    for start, u, v in faces:
+        number = int(12_000 * np.linalg.norm(u) * np.linalg.norm(v))
+        parts.append(start + rng.random((number, 1)) * u + rng.random((number, 1)) * v)
+    xyz = np.concatenate(parts)
+    unseen = np.ones(len(xyz))
+    for _ in range(5):
+        stand = rng.uniform(0.2, 0.6, 3) * lengths
+        unseen *= 1 - 0.9 * np.minimum(0.6 / np.square(xyz - stand).sum(1), 1)
+    xyz = xyz[rng.random(len(xyz)) > unseen]
+    turn = np.array([[np.cos(0.4), np.sin(0.4), 0], [-np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
+    xyz = xyz @ turn + rng.normal(scale=0.003, size=xyz.shape)
+    colour = torch.from_numpy(rng.random(xyz.shape, dtype=np.float32))
+    return PointBatch(torch.from_numpy(xyz).float(), torch.tensor([0, len(xyz)]), {"color": colour})
