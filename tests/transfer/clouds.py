@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ class TinyDataConfig(Config):
 class TinySource(DataSource):
     """Clouds in memory, with their kind as label."""
 
-    modality: Modality = "points"
+    modality: ClassVar[Modality] = "points"
     unit = "clouds"
     num_workers, epoch_size, max_bad_share = 0, None, 0.1
 
