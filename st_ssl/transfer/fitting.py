@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -81,8 +81,7 @@ class Feed:
     def training(self, entries: list[VideoEntry], seed: int, batch_size: int, epochs: int) -> Iterator[Shown]:
         """All steps of a fit, each a varied batch; broken samples are replaced by the rule of the data set."""
         order = Order(seed, len(entries), min(batch_size, len(entries)))
-        keys = StepSampler(order, 0, epochs * order.steps_per_pass)
-        steps = [[(0, i) for _, i in step] for step in keys] if self.task.fixed_views else list(keys)
+        steps = StepSampler(order, 0, epochs * order.steps_per_pass)
         views = self.task.training_views(self.source, self.input)
         for step, batch in enumerate(self._batches(entries, views, seed, steps)):
             if not batch.views:
@@ -101,7 +100,7 @@ class Feed:
                 shown = self._shown(views, part, entries)
                 yield [self.task.varied(view, vote) if vote else view for vote, view in enumerate(shown)]
 
-    def _batches(self, entries: Sequence[VideoEntry], views: Views, seed: int, steps: list[Any]) -> Iterator[Batch]:
+    def _batches(self, entries: Sequence[VideoEntry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
         source = self.source
         dataset = source.dataset(entries, views, keyed_seed(seed, "finetune"))
         pin = self.device.type == "cuda"

@@ -14,8 +14,10 @@ from torch.nn.functional import cross_entropy
 
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.config import Config
+from st_ssl.data.base import DataSource, Views
+from st_ssl.data.points.views import PointViews
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import Modality
+from st_ssl.inputs import Modality, PointInputConfig
 from st_ssl.ops.interpolation import interpolate
 from st_ssl.random import Key, keyed_rng
 from st_ssl.transfer.metrics import IGNORE
@@ -25,8 +27,8 @@ from st_ssl.types import Features, PointBatch
 
 class PointTaskConfig(Config):
     """What every task on clouds has. ``augment``: how training clouds are varied; ``votes``: how many views of a test
-    cloud are looked at, their scores averaged, of which all but the first are varied by ``vote_augment``. Both move
-    points alone: they cut none away.
+    cloud are looked at, their scores averaged, of which all but the first are varied by ``vote_augment``, which moves
+    points alone: it cuts none away.
 
     ``hidden``: the widths of the head's layers before the last; () is a linear head. ``dropout`` follows each of them.
     """
@@ -38,11 +40,11 @@ class PointTaskConfig(Config):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
-    @field_validator("augment", "vote_augment")
+    @field_validator("vote_augment")
     @classmethod
-    def _keeps_points(cls, value: PointAugmentConfig) -> PointAugmentConfig:
-        if value.crop != "none" or value.dropout[1] > 0:
-            raise ValueError("crop and dropout take points away, which fine-tuning has no use for: leave them out")
+    def _votes_on_all(cls, value: PointAugmentConfig) -> PointAugmentConfig:
+        if cuts_away(value):
+            raise ValueError("crop and dropout take points away, which voting has no use for: leave them out")
         return value
 
     @field_validator("hidden")
@@ -53,8 +55,16 @@ class PointTaskConfig(Config):
         return value
 
 
+def cuts_away(config: PointAugmentConfig) -> bool:
+    """Whether some of a cloud's points may be missing afterwards."""
+    return config.crop != "none" or config.dropout[1] > 0
+
+
 class PointTask(Task):
-    """A task on clouds, whose ``Shown.view`` is a ``PointView``."""
+    """A task on clouds, whose ``Shown.view`` is a ``PointView``. With ``fixed_views`` training shows the same points of
+    a cloud in every epoch, moved in another way."""
+
+    fixed_views: bool = False
 
     modality: ClassVar[Modality] = "points"
 
@@ -66,8 +76,14 @@ class PointTask(Task):
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(scores, targets, ignore_index=IGNORE, label_smoothing=self.common.label_smoothing)
 
+    def training_views(self, source: DataSource, input: PointInputConfig) -> Views:
+        if self.fixed_views:
+            return source.evaluation(input)
+        augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
+        return PointViews(augment, attributes=input.attributes)
+
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
-        return moved(shown, self.common.augment, keys)
+        return moved(shown, self.common.augment, keys) if self.fixed_views else shown
 
     def varied(self, shown: Shown, vote: int) -> Shown:
         return moved(shown, self.common.vote_augment, [("vote", vote, entry.path) for entry in shown.entries])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from st_ssl.augment.points import PointAugmentConfig
 from st_ssl.encoders.base import Encoder
 from st_ssl.errors import ConfigError
 from st_ssl.transfer.metrics import IGNORE, confusion_matrix, ious, segmentation_scores
-from st_ssl.transfer.point_tasks import PointHead, PointTask, PointTaskConfig, checked, point_labels, point_rows
+from st_ssl.transfer.point_tasks import (
+    PointHead,
+    PointTask,
+    PointTaskConfig,
+    checked,
+    cuts_away,
+    point_labels,
+    point_rows,
+)
 from st_ssl.transfer.subsets import Parts, kept_labels
 from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
 from st_ssl.types import VideoEntry
@@ -41,6 +49,12 @@ class SegmentConfig(PointTaskConfig):
         if isinstance(value, float) and value > 1:
             raise ValueError(f"is a whole number of points, or a share of at most 1.0, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _same_points(self) -> Self:
+        if self.label_points is not None and cuts_away(self.augment):
+            raise ValueError("label_points needs the same points in every epoch: no augment.crop, no augment.dropout")
+        return self
 
 
 class SegmentMeter:

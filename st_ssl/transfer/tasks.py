@@ -53,15 +53,13 @@ class Task(ABC):
     """A downstream task. Its head gives R rows of scores for a batch: one for each sample, or for each point.
 
     ``metric`` is the one of its meter by which the best epoch is chosen; ``votes``: how many views of a test sample
-    are looked at, their scores averaged; ``fixed_views``: training shows the same view of a sample in every epoch, so
-    that only ``augmented`` varies it; ``has_fractions``: whether it can be trained on a fraction of the labels.
+    are looked at, their scores averaged; ``has_fractions``: whether it can be trained on a fraction of the labels.
     """
 
     modality: ClassVar[Modality]
     metric: ClassVar[str]
     has_fractions: ClassVar[bool] = True
     votes: int = 1
-    fixed_views: bool = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -114,11 +112,11 @@ class Task(ABC):
         return cross_entropy(scores, targets, ignore_index=IGNORE)
 
     def training_views(self, source: DataSource, input: Any) -> Views:
-        """What ``source`` cuts of a training sample: one view."""
+        """What ``source`` cuts of a training sample: one view, another one in every epoch."""
         return source.evaluation(input, jitter=1.0)
 
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
-        """Varied for training, each of the samples by the draws of its key."""
+        """Varied for training, each of the samples by the draws of its key, unless ``training_views`` have done so."""
         return shown
 
     def varied(self, shown: Shown, vote: int) -> Shown:

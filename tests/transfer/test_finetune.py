@@ -360,9 +360,11 @@ def test_what_does_not_fit_together_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="different encoders"):
         finetune(TinySource(), [run, other], settings({"name": "classify"}), CPU)
     with pytest.raises(ValueError, match="crop and dropout"):
-        settings({"name": "classify", "augment": {"crop": "sphere"}})
+        settings({"name": "classify", "vote_augment": {"crop": "sphere"}})
+    with pytest.raises(ValueError, match=r"no augment.crop"):
+        settings({"name": "segment", "augment": {"dropout": (0, 0.5)}, "label_points": 9})
     video = TinySource()
-    video.modality = "video"
+    video.modality = "video"  # type: ignore[misc]
     with pytest.raises(ConfigError, match="is for points"):
         finetune(video, [run], settings({"name": "classify"}), CPU)
 
