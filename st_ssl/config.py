@@ -90,6 +90,17 @@ def set_key(data: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
     data[key[-1]] = value
 
 
+def override(data: dict[str, Any], given: Sequence[tuple[tuple[str, ...], Any, str]], place: Place) -> dict[str, Any]:
+    """``data`` with what was ``given`` on the command line: key, value and text of each; ``place`` is told."""
+    place.overrides = {key: text for key, _, text in given}
+    data = merge(data, {})
+    for key, value, _ in sorted(given, key=lambda o: o[0][-1] != "name"):  # a new name replaces what it named
+        nested: dict[str, Any] = {}
+        set_key(nested, key, value)
+        data = merge(data, nested)
+    return data
+
+
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``, mapping by mapping; a mapping with another ``name`` replaces instead."""
     result = dict(base)

@@ -17,6 +17,7 @@ COMMANDS = {
     "pretrain": "pretrain an encoder, probe it and write the report",
     "prepare": "index, verify and pack videos, write planted-factor ones",
     "probe": "measure what pretrained encoders learned",
+    "finetune": "fine-tune pretrained encoders on a task",
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",

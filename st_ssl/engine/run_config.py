@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from st_ssl.config import Config, Place, merge, parse_override, read_yaml, set_key, validate
+from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
 from st_ssl.data.base import DATA
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.errors import ConfigError, nearest
@@ -138,12 +138,7 @@ def _one(
     place: Place,
     inside: tuple[str, ...] = (),
 ) -> RunConfig:
-    place.overrides = {key: text for key, _, text in overrides}
-    data = merge(data, {})
-    for key, value, _ in sorted(overrides, key=lambda o: o[0][-1] != "name"):  # a new name replaces what it named
-        nested: dict[str, Any] = {}
-        set_key(nested, key, value)
-        data = merge(data, nested)
+    data = override(data, overrides, place)
     if isinstance(data.get("data"), dict):
         data["data"] = {"name": "video", **data["data"]}
     data = {"data": {"name": "video"}, **data}

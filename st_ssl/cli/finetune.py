@@ -1,0 +1,122 @@
+"""``finetune``: what pretrained weights are worth to a task, beside the same network from scratch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_ssl.cli import Parser
+
+if TYPE_CHECKING:
+    from st_ssl.transfer.finetune import FinetuneConfig
+
+EPILOG = """\
+The configuration says what the task is (configs/finetune/); the data is that of the pretraining unless it says
+otherwise. Every mode and fraction of the labels is one fit for each seed: scratch (the same network, not pretrained),
+frozen (a head on the pretrained encoder) and full (everything, from pretrained weights). Several runs of one
+architecture count as seeds.
+
+examples:
+  python tools/finetune.py configs/finetune/points/classify.yaml runs/point_mae data.root=/data/modelnet40
+  python tools/finetune.py configs/finetune/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
+  python tools/finetune.py configs/finetune/points/classify.yaml runs/mine task.name=few_shot task.ways=5 task.shots=10
+"""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Parser(
+        description="Fine-tune pretrained encoders on a task.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as those in configs/finetune/")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
+    parser.add_argument(
+        "--output", type=Path, help="where the JSON goes (default: finetune/NAME.json in the first run)"
+    )
+    return parser.parse()
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    from st_ssl.engine.runtime import start_runtime
+    from st_ssl.errors import ConfigError
+    from st_ssl.transfer.finetune import load_finetune
+
+    overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
+    runs = [Path(a) for a in arguments.runs if a not in overrides]
+    if not runs:
+        raise ConfigError("expected at least one folder of a run behind the configuration")
+    config = load_finetune(arguments.config, overrides, _pretraining_data(runs[0]))
+    output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
+    with start_runtime(config.device) as runtime:
+        finetune_and_print(runs, config, runtime.device, output)
+
+
+def _pretraining_data(run: Path) -> dict[str, Any] | None:
+    """The data of the run that left its encoder in ``run``; None where that is all that there is."""
+    from st_ssl.engine.run_files import load_run_config
+
+    if not (run / "config.yaml").is_file():
+        return None
+    data: dict[str, Any] = load_run_config(run).data.model_dump(mode="json")
+    return data
+
+
+def finetune_and_print(runs: list[Path], config: FinetuneConfig, device: Any, output: Path) -> None:
+    """Fine-tune, keep ``output`` up to date with what is done, and print the tables."""
+    import json
+    from contextlib import ExitStack
+
+    from rich.console import Console
+
+    from st_ssl.data.base import DATA
+    from st_ssl.engine.console import RunProgress
+    from st_ssl.files import replace_text
+    from st_ssl.transfer.finetune import finetune
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    described = config.model_dump(mode="json")
+    source = DATA.build(config.data)
+
+    def keep(result: dict[str, Any]) -> None:
+        replace_text(output, json.dumps(result | {"config": described}, indent=2) + "\n")
+
+    with ExitStack() as stack:
+        bars: list[RunProgress] = []
+
+        def show(done: int, total: int, status: str) -> None:
+            if not bars:  # how many epochs there are is known now
+                bars.append(stack.enter_context(RunProgress("finetune", total, 0, True, unit="epoch")))
+            bars[0].update(done, status)
+
+        result = finetune(source, runs, config, device, show, keep, output.with_suffix(""))
+    for table in finetune_tables(result, config.task.name):
+        Console().print(table)
+
+
+def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
+    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std."""
+    from rich.table import Table
+
+    sizes, rows = result["sizes"], result["results"]
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
+    names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
+    how = f"({sizes['train']} train, {sizes['val']} val, {sizes['test']} test, {result['repeats']} times)"
+    tables = []
+    for name in names:
+        table = Table(title=f"{task}: {name}, % {how}", title_justify="left")
+        table.add_column("labels")
+        for mode in modes:
+            table.add_column(mode, justify="right", no_wrap=True)
+        for fraction in dict.fromkeys(row["fraction"] for row in rows):
+            table.add_row(f"{100 * fraction:g} %", *(_cell(cells[mode, fraction][name]) for mode in modes))
+        tables.append(table)
+    return tables
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    return "–" if figure["mean"] is None else f"{figure['mean']:.1f} ± {figure['std']:.1f}"

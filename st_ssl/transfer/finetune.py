@@ -1,0 +1,227 @@
+"""Fine-tuning: what pretraining is worth to a task, beside the same network from scratch, for any fraction of the
+labels. What the task is, and of which modality, is its own affair (see ``tasks.py``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, create_model, field_validator
+
+from st_ssl.config import merge, override, parse_override, read_yaml, validate
+from st_ssl.data.base import DATA, DataSource
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, save_encoder
+from st_ssl.errors import ConfigError, DataError
+from st_ssl.files import write_atomically
+from st_ssl.random import keyed_seed
+from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, Watch, evaluate, fit
+from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.tasks import TASKS, Shown, Task
+from st_ssl.types import VideoEntry
+
+Mode = Literal["scratch", "frozen", "full"]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class FinetuneConfig(FitConfig):
+    """What is fine-tuned and how. ``modes``: the same network from ``scratch``, a head on the ``frozen`` pretrained
+    encoder, and the ``full`` network from pretrained weights. ``label_fractions``: the shares of the labelled training
+    samples that are used, of every class alike, the smaller ones being part of the larger. ``seeds``: how often all
+    is drawn anew (initialisation, order, augmentation, fraction); several runs count as that many.
+
+    ``val_share``: of each class, for choosing the best epoch, where the data has no validation part; taken before the
+    fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of every fit.
+    """
+
+    modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
+    label_fractions: tuple[Share, ...] = Field(default=(1.0,), min_length=1)
+    seeds: int = Field(default=3, gt=0)
+    seed: int = 0
+    val_share: float = Field(default=0.1, ge=0, lt=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    save: bool = False
+    # What the registries hold is known only once they are searched: see ``finetune_model``.
+    task: Any
+    data: Any
+
+    @field_validator("modes", "label_fractions")
+    @classmethod
+    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"each only once, got {list(value)}")
+        return value
+
+
+@lru_cache(maxsize=1)
+def finetune_model() -> type[FinetuneConfig]:
+    """``FinetuneConfig`` with the registered tasks and kinds of data as the types of ``task`` and ``data``."""
+    return create_model(
+        "FinetuneConfig",
+        __base__=FinetuneConfig,
+        __doc__=FinetuneConfig.__doc__,
+        task=(TASKS.union(), ...),
+        data=(DATA.union(), ...),
+    )
+
+
+def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | None = None) -> FinetuneConfig:
+    """The configuration in a YAML file with ``key=value`` overrides; ``data`` is that of the pretraining, on which the
+    file's own is laid. Raises ``ConfigError`` that lists every mistake with its place."""
+    given, place = read_yaml(file)
+    given = override(given, [(*parse_override(text), text) for text in overrides], place)
+    own = given.get("data") or {}
+    if data is not None and isinstance(own, dict):
+        given["data"] = merge(data, own)
+    return validate(finetune_model(), given, place)
+
+
+Progress = Callable[[int, int, str], None]
+"""Told how many epochs of all fits are done, of how many, and how it stands."""
+
+Finished = Callable[[dict[str, Any]], None]
+"""Given the result of all fits so far, after each of them."""
+
+
+@dataclass
+class _Grid:
+    """What all fits have in common, and what has come of those done: for each mode and label fraction the figures on
+    the test part and the epoch chosen, one for each repetition."""
+
+    feed: Feed
+    config: FinetuneConfig
+    runs: Sequence[Path]
+    progress: Progress
+    weights: Path | None
+    total: int
+    done: int = 0
+    figures: dict[tuple[Mode, float], list[dict[str, float]]] = field(default_factory=dict)
+    epochs: dict[tuple[Mode, float], list[int]] = field(default_factory=dict)
+
+    def add(self, parts: Parts, mode: Mode, share: float, repeat: int, name: str) -> None:
+        """One more fit."""
+        seed = keyed_seed(self.config.seed, "finetune", repeat)
+        network = self._network(mode, seed, repeat)
+        task, device, config = self.feed.task, self.feed.device, self.config
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(keyed_seed(seed, "head"))
+            model = Tuned(network, task.head(network), mode == "frozen").to(device)
+            fitted = fit(model, task, self.feed, parts, config, seed, self._watch(name))
+            found = evaluate(model, task, self.feed, parts.test, config, task.votes)
+        self.done += config.epochs
+        self.figures.setdefault((mode, share), []).append(found)
+        self.epochs.setdefault((mode, share), []).append(fitted.epoch)
+        if config.save and self.weights is not None:
+            _save(model, self.weights / f"{mode}_{100 * share:g}_{repeat}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Ready for JSON."""
+        return [
+            {"mode": mode, "fraction": share, "epochs": self.epochs[mode, share], "metrics": _summary(values)}
+            for (mode, share), values in self.figures.items()
+        ]
+
+    def _network(self, mode: Mode, seed: int, repeat: int) -> Encoder:
+        run = self.runs[repeat % len(self.runs)]
+        if mode == "scratch":
+            return random_encoder(*describe_encoder(run), keyed_seed(seed, "scratch"))
+        return load_encoder(run)
+
+    def _watch(self, name: str) -> Watch:
+        self.progress(self.done, self.total, name)
+        return lambda epoch, status: self.progress(self.done + epoch, self.total, f"{name}: {status}")
+
+
+def finetune(
+    source: DataSource,
+    runs: Sequence[Path],
+    config: FinetuneConfig,
+    device: torch.device,
+    progress: Progress = lambda *_: None,
+    finished: Finished = lambda result: None,
+    weights: Path | None = None,
+) -> dict[str, Any]:
+    """Fine-tune the encoders of ``runs`` (folders with ``encoder.json``, of one architecture) on ``config.task``.
+
+    In every repetition all modes see the same samples in the same order with the same augmentation. Returns, ready for
+    JSON, for every mode and label fraction the figures of the task on the test part: mean, standard deviation and the
+    single values over the repetitions; null where there is none. ``finished`` is given the same after every fit, of
+    those done so far. With ``config.save`` the weights of each go to a folder in ``weights``.
+    """
+    task: Task = TASKS.build(config.task)
+    input = _input(runs)
+    _check(task, source, runs[0], config)
+    repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
+    feed = Feed(source, task, input, device)
+    fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
+    grid = _Grid(feed, config, runs, progress, weights, repeats * len(fits) * config.epochs)
+    entries = list(source.entries())
+    result: dict[str, Any] = {"runs": [str(run) for run in runs], "repeats": repeats, "metric": task.metric}
+    parts: Parts | None = None
+    for repeat in range(repeats):
+        divided = task.parts(entries, config.val_share, repeat)
+        if divided != parts:  # or else what was learned of the classes still holds
+            parts = divided
+            result["classes"] = task.learn_classes(parts, _look(feed, config))
+            result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
+        for share, mode in fits:
+            train = task.fraction(parts.train, share, repeat)
+            name = f"{mode}, {100 * share:g} % of the labels, {repeat + 1} of {repeats}"
+            grid.add(Parts(train, parts.val, parts.test), mode, share, repeat, name)
+            result["results"] = grid.rows()
+            result["bad"] = [{"path": bad.path, "reason": bad.reason} for bad in feed.bad]
+            finished(result)
+    return result
+
+
+def _input(runs: Sequence[Path]) -> AnyInput:
+    """What the encoders of ``runs``, which must be of one architecture, are fed."""
+    first = describe_encoder(runs[0])
+    for run in runs[1:]:
+        if describe_encoder(run) != first:
+            raise DataError(f"{run} and {runs[0]} hold different encoders: fine-tune runs of one architecture together")
+    return first[1]
+
+
+def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig) -> None:
+    modality = load_encoder(run).modality
+    if not task.modality == source.modality == modality:
+        raise ConfigError(
+            f"task.name={config.task.name} is for {task.modality}, the data is {source.modality} and the encoder in "
+            f"{run} is fed {modality}: all three must be the same"
+        )
+    if not task.has_fractions and config.label_fractions != (1.0,):
+        raise ConfigError(
+            f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"
+        )
+
+
+def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[VideoEntry]], Iterator[Shown]]:
+    return lambda entries: (views[0] for views in feed.testing(entries, config.batch_size))
+
+
+def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    summary = {}
+    for name in values[0]:
+        numbers = [value[name] for value in values]
+        there = [number for number in numbers if not math.isnan(number)]
+        summary[name] = {
+            "mean": float(np.mean(there)) if there else None,
+            "std": float(np.std(there)) if there else None,
+            "values": [None if math.isnan(number) else number for number in numbers],
+        }
+    return summary
+
+
+def _save(model: Tuned, folder: Path) -> None:
+    """``encoder.safetensors`` and ``encoder.json`` as any encoder has them, and ``head.safetensors``."""
+    from safetensors.torch import save_file
+
+    save_encoder(model.encoder, folder)
+    with write_atomically(folder / "head.safetensors") as unfinished:
+        save_file({name: t.detach().cpu().contiguous() for name, t in model.head.state_dict().items()}, unfinished)

@@ -1,0 +1,141 @@
+"""Part segmentation: which part of an object of known category every point belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from st_ssl.encoders.base import Encoder
+from st_ssl.errors import ConfigError, DataError
+from st_ssl.transfer.metrics import IGNORE, part_scores, shape_iou
+from st_ssl.transfer.point_tasks import (
+    PointTask,
+    PointTaskConfig,
+    checked,
+    mlp,
+    point_features,
+    point_labels,
+    point_rows,
+)
+from st_ssl.transfer.subsets import Parts, divide, labelled
+from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
+from st_ssl.types import Features, VideoEntry
+
+
+class PartConfig(PointTaskConfig):
+    """``target``: the label of a shape that is its category (the only one where null); ``labels``: the labels of its
+    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels."""
+
+    name: Literal["part"] = "part"
+    target: str | None = None
+    labels: str = "part"
+    parts: dict[str, tuple[int, ...]] | None = None
+
+
+class PartHead(nn.Module):
+    """Scores of every point from its own feature and place, the pooled feature of its shape, and its category."""
+
+    def __init__(
+        self, encoder: Encoder, config: PartConfig, categories: dict[str, int], target: str, count: int
+    ) -> None:
+        super().__init__()
+        self.categories, self.target = categories, target
+        self.mlp = mlp(2 * encoder.embed_dim + 3 + len(categories), config, count)
+
+    def forward(self, features: Features, shown: Shown) -> Tensor:
+        points = shown.view.points
+        cloud, _ = point_rows(points)
+        own = point_features(features, points)
+        numbers = [self.categories[entry.labels[self.target]] for entry in shown.entries]
+        category = one_hot(torch.tensor(numbers, device=own.device), len(self.categories)).to(own.dtype)
+        shape = torch.cat([features.pooled.to(own.dtype), category], 1)
+        return self.mlp(torch.cat([own, points.xyz.to(own.dtype), shape[cloud]], 1))
+
+
+class PartMeter:
+    """IoU of every shape over the parts of its category, among which alone a prediction is chosen."""
+
+    def __init__(self, parts: dict[str, tuple[int, ...]], target: str) -> None:
+        self.parts, self.target = parts, target
+        self.found: dict[str, list[float]] = {name: [] for name in parts}
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None:
+        for number, entry in enumerate(entries):
+            rows = np.flatnonzero(sample == number)
+            category = entry.labels[self.target]
+            parts = np.array(self.parts[category])
+            if len(rows) and (truth[rows] != IGNORE).any():
+                predicted = parts[scores[np.ix_(rows, parts)].argmax(1)]
+                self.found[category].append(shape_iou(truth[rows], predicted, parts.tolist()))
+
+    def result(self) -> dict[str, float]:
+        return part_scores(self.found)
+
+
+@TASKS.register(PartConfig)
+class PartSegment(PointTask):
+    """Part segmentation as on ShapeNetPart (Yi et al. 2016). Shapes of a category that no training shape has are left
+    out, as are shapes without a category."""
+
+    metric: ClassVar[str] = "instance_mIoU"
+
+    def __init__(self, config: PartConfig) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.target = config.target or ""
+        self.known: dict[str, tuple[int, ...]] = {}
+
+    def group(self, entry: VideoEntry) -> str:
+        return entry.labels[self.target]
+
+    def parts(self, entries: Sequence[VideoEntry], val_share: float, repeat: int) -> Parts:
+        self.target, known = labelled(entries, self.settings.target)
+        parts = divide(known, self.group, val_share)
+        there = {self.group(entry) for entry in parts.train}
+        val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
+        if not test:
+            raise DataError(f"no test shape is of a category that training shapes have: {', '.join(sorted(there))}")
+        return Parts(parts.train, val, test)
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        categories = sorted({self.group(entry) for entry in parts.train})
+        if self.settings.parts is None:
+            self.known = self._look(parts.train, show)
+        else:
+            missing = [name for name in categories if not self.settings.parts.get(name)]
+            if missing:
+                raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
+            self.known = {name: self.settings.parts[name] for name in categories}
+        return [str(number) for number in range(self._count())]
+
+    def _look(self, train: Sequence[VideoEntry], show: ShowAll) -> dict[str, tuple[int, ...]]:
+        seen: dict[str, set[int]] = {}
+        for shown in show(train):
+            labels, (cloud, _) = point_labels(shown, self.settings.labels), point_rows(shown.view.points)
+            for number, entry in enumerate(shown.entries):
+                seen.setdefault(self.group(entry), set()).update(labels[cloud == number].tolist())
+        known = {name: tuple(sorted(found - {IGNORE})) for name, found in sorted(seen.items())}
+        if empty := [name for name, found in known.items() if not found]:
+            raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.settings.labels!r}")
+        return known
+
+    def _count(self) -> int:
+        return 1 + max(part for parts in self.known.values() for part in parts)
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        categories = {name: number for number, name in enumerate(self.known)}
+        return PartHead(encoder, self.settings, categories, self.target, self._count())
+
+    def targets(self, shown: Shown) -> Tensor:
+        return checked(point_labels(shown, self.settings.labels), self._count(), shown)
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        return point_rows(shown.view.points)
+
+    def meter(self) -> PartMeter:
+        return PartMeter(self.known, self.target)

@@ -1,0 +1,123 @@
+"""Semantic segmentation: a class for every point of a scene."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from st_ssl.augment.points import PointAugmentConfig
+from st_ssl.encoders.base import Encoder
+from st_ssl.errors import ConfigError
+from st_ssl.transfer.metrics import IGNORE, confusion_matrix, ious, segmentation_scores
+from st_ssl.transfer.point_tasks import (
+    PointHead,
+    PointTask,
+    PointTaskConfig,
+    checked,
+    cuts_away,
+    point_labels,
+    point_rows,
+)
+from st_ssl.transfer.subsets import Parts, kept_labels
+from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
+from st_ssl.types import VideoEntry
+
+
+class SegmentConfig(PointTaskConfig):
+    """``labels``: which labels of the points are learned, -1 being none; ``num_classes``: how many classes (null: one
+    more than the largest label in the training part, which is gone through once to see); ``label_points``: how many
+    labelled points of each training scene keep their label, or as a fraction (0.1) which share of them (null: all).
+
+    Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
+
+    name: Literal["segment"] = "segment"
+    labels: str = "segment"
+    num_classes: int | None = Field(default=None, gt=1)
+    label_points: int | float | None = Field(default=None, gt=0)
+    augment: PointAugmentConfig = PointAugmentConfig(scale=(0.9, 1.1), flip=(0.5, 0.5, 0.0), jitter=0.005)
+    vote_augment: PointAugmentConfig = PointAugmentConfig()
+    hidden: tuple[int, ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @field_validator("label_points")
+    @classmethod
+    def _count_or_share(cls, value: int | float | None) -> int | float | None:
+        if isinstance(value, float) and value > 1:
+            raise ValueError(f"is a whole number of points, or a share of at most 1.0, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _same_points(self) -> Self:
+        if self.label_points is not None and cuts_away(self.augment):
+            raise ValueError("label_points needs the same points in every epoch: no augment.crop, no augment.dropout")
+        return self
+
+
+class SegmentMeter:
+    """mIoU, mAcc and allAcc over the points of all scenes, and the IoU of every class."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None:
+        self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
+
+    def result(self) -> dict[str, float]:
+        each = {f"IoU_{number}": float(100 * value) for number, value in enumerate(ious(self.confusion))}
+        return segmentation_scores(self.confusion) | each
+
+
+@TASKS.register(SegmentConfig)
+class Segment(PointTask):
+    """Semantic segmentation with a linear or MLP head on the features of points. Label fractions are of scenes, and
+    ``label_points`` those within a scene, as in limited reconstructions and limited annotations (Hou et al. 2021).
+
+    Counted are the points that some view of a test scene has: with ``input.voxel_size`` or ``input.num_points`` not
+    all those of its file."""
+
+    metric: ClassVar[str] = "mIoU"
+
+    def __init__(self, config: SegmentConfig) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.num_classes = config.num_classes or 0
+        # The points that keep their label must be the same ones in every epoch.
+        self.fixed_views = config.label_points is not None
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        if self.settings.num_classes is None:
+            largest = max(int(point_labels(shown, self.settings.labels).max()) for shown in show(parts.train))
+            if largest < 1:
+                raise ConfigError(
+                    f"task.labels: {self.settings.labels!r} of the training part has fewer than 2 classes"
+                )
+            self.num_classes = largest + 1
+        return [str(number) for number in range(self.num_classes)]
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        return PointHead(encoder.embed_dim, self.settings, self.num_classes)
+
+    def targets(self, shown: Shown) -> Tensor:
+        return checked(point_labels(shown, self.settings.labels), self.num_classes, shown)
+
+    def training_targets(self, shown: Shown, seed: int) -> Tensor:
+        targets = self.targets(shown)
+        if self.settings.label_points is None:
+            return targets
+        kept = torch.full_like(targets, IGNORE)
+        bounds = shown.view.points.offsets.tolist()
+        for entry, start, stop in zip(shown.entries, bounds[:-1], bounds[1:], strict=True):
+            rows = (targets[start:stop] != IGNORE).nonzero().squeeze(1) + start
+            chosen = rows[kept_labels(entry.path, seed, len(rows), self.settings.label_points)]
+            kept[chosen] = targets[chosen]
+        return kept
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        return point_rows(shown.view.points)
+
+    def meter(self) -> SegmentMeter:
+        return SegmentMeter(self.num_classes)

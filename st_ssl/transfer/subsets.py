@@ -1,0 +1,122 @@
+"""Who is trained on, and who is asked: parts of a data set, label fractions, and few-shot folds. All are functions of
+what the samples are called and of a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from st_ssl.errors import ConfigError, DataError, nearest
+from st_ssl.random import keyed_rng, keyed_seed
+from st_ssl.types import VideoEntry
+
+Group = Callable[[VideoEntry], str]
+"""What a sample is counted under, where subsets are balanced: its class."""
+
+
+@dataclass
+class Parts:
+    """Samples to train on, to choose the best epoch by (there may be none: then it is the last), and to test on."""
+
+    train: list[VideoEntry]
+    val: list[VideoEntry] = field(default_factory=list)
+    test: list[VideoEntry] = field(default_factory=list)
+
+
+def divide(entries: Sequence[VideoEntry], group: Group, val_share: float, test_share: float = 0.25) -> Parts:
+    """The parts of a data set, none of which depends on a seed.
+
+    Its own splits where it has them: "test", or else "val", is tested on. Without either, a ``test_share`` of all is
+    drawn by name. The best epoch is chosen on "val" where that is not tested on, or else on a ``val_share`` of each
+    class that is taken out of "train". Raises ``DataError`` where nothing is left to train or test on.
+    """
+    by_split: dict[str, list[VideoEntry]] = {}
+    for entry in entries:
+        by_split.setdefault(entry.split, []).append(entry)
+    test = by_split.get("test") or by_split.get("val") or []
+    val = by_split.get("val", []) if by_split.get("test") else []
+    train = by_split.get("train", [])
+    if not test:
+        test = balanced(train, test_share, group, "test")
+        train = _without(train, test)
+    if not val and val_share > 0:
+        val = balanced(train, val_share, group, "val", leave_one=True)
+        train = _without(train, val)
+    if not train or not test:
+        raise DataError(f"{len(entries)} samples are too few: {len(train)} to train on and {len(test)} to test on")
+    return Parts(train, val, test)
+
+
+def balanced(
+    entries: Sequence[VideoEntry], share: float, group: Group, *key: int | str, leave_one: bool = False
+) -> list[VideoEntry]:
+    """A ``share`` of the samples of each class, at least one (with ``leave_one`` none of a class of one), in the order
+    of ``entries``. For one ``key`` a smaller share is a subset of a larger one."""
+    chosen: set[int] = set()
+    for name, rows in _classes(entries, group).items():
+        count = max(1, round(share * len(rows)))
+        count = min(count, len(rows) - leave_one)
+        order = keyed_rng("subset", *key, name).permutation(len(rows))
+        chosen.update(rows[i] for i in order[:count])
+    return [entries[i] for i in sorted(chosen)]
+
+
+def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number: int) -> Parts:
+    """Few-shot fold ``number``: ``ways`` classes, of each ``shots`` samples to train on and ``queries`` to test on.
+
+    Training samples come from ``parts.train`` and ``parts.val``, the others from ``parts.test``. Raises ``DataError``
+    where too few classes are large enough.
+    """
+    pools = [_classes([*parts.train, *parts.val], group), _classes(parts.test, group)]
+    sources = [[*parts.train, *parts.val], parts.test]
+    able = sorted(name for name in pools[0] if len(pools[0][name]) >= shots and len(pools[1].get(name, [])) >= queries)
+    if len(able) < ways:
+        raise DataError(
+            f"few-shot folds of {ways} classes with {shots} samples to train on and {queries} to test on: only "
+            f"{len(able)} of {len(pools[0])} classes have so many"
+        )
+    names = [able[i] for i in sorted(keyed_rng("fold", number).permutation(len(able))[:ways])]
+    drawn = []
+    for pool, entries, count, part in zip(pools, sources, (shots, queries), ("train", "test"), strict=True):
+        rows = [
+            pool[name][i]
+            for name in names
+            for i in keyed_rng("fold", number, part, name).permutation(len(pool[name]))[:count]
+        ]
+        drawn.append([entries[row] for row in rows])
+    return Parts(drawn[0], [], drawn[1])
+
+
+def labelled(entries: Sequence[VideoEntry], target: str | None) -> tuple[str, list[VideoEntry]]:
+    """The target to learn, and the samples that have a label for it: the only one there is where ``target`` is None.
+
+    Raises ``ConfigError`` where there is none, or a choice."""
+    names = sorted({name for entry in entries for name in entry.labels})
+    if target is None and len(names) == 1:
+        target = names[0]
+    if target not in names:
+        given = f"no target named {target!r}{nearest(target, names)}" if target else "is needed"
+        raise ConfigError(f"task.target: {given} (the data has: {', '.join(names) or 'no labels'})")
+    return target, [entry for entry in entries if target in entry.labels]
+
+
+def kept_labels(path: str, seed: int, count: int, kept: int | float) -> list[int]:
+    """Which of the ``count`` labelled points of a sample keep their label: ``kept`` of them, or that share if it is a
+    float; at least one. The same ones every time."""
+    number = kept if isinstance(kept, int) else round(kept * count)
+    return keyed_rng(seed, "label points", path).permutation(count)[: max(1, number)].tolist()
+
+
+def _classes(entries: Sequence[VideoEntry], group: Group) -> dict[str, list[int]]:
+    """Rows of each class, ordered by a draw of their names, so that the order of a listing plays no part."""
+    rows: dict[str, list[int]] = {}
+    for row, entry in enumerate(entries):
+        rows.setdefault(group(entry), []).append(row)
+    for found in rows.values():
+        found.sort(key=lambda row: keyed_seed(entries[row].source or entries[row].path))
+    return rows
+
+
+def _without(entries: Sequence[VideoEntry], taken: Sequence[VideoEntry]) -> list[VideoEntry]:
+    gone = {id(entry) for entry in taken}
+    return [entry for entry in entries if id(entry) not in gone]

@@ -1,0 +1,127 @@
+"""What fine-tuning knows of a task, whatever its modality: a head, a loss, how labels are read, and what is measured.
+
+A task is one file in this folder: a configuration with a ``name`` and a class that is registered with it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from st_ssl.config import Config
+from st_ssl.data.base import DataSource, Views
+from st_ssl.encoders.base import Encoder
+from st_ssl.inputs import Modality
+from st_ssl.random import Key
+from st_ssl.registry import Registry
+from st_ssl.transfer.metrics import IGNORE
+from st_ssl.transfer.subsets import Parts, balanced, divide
+from st_ssl.types import VideoEntry
+
+
+@dataclass
+class Shown:
+    """A batch of B samples as it is shown to an encoder: one view (``View`` or ``PointView``) and where it is from."""
+
+    view: Any
+    entries: list[VideoEntry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+ShowAll = Callable[[Sequence[VideoEntry]], Iterable[Shown]]
+"""All of some samples once, as they are evaluated, on the CPU."""
+
+
+class Meter(Protocol):
+    """Adds up what was right: ``scores`` float [R, K] of R rows with ``truth`` int64 [R] (-1: none), of which
+    ``sample`` int64 [R] tells the one in ``entries`` each is of."""
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None: ...
+
+    def result(self) -> dict[str, float]: ...
+
+
+class Task(ABC):
+    """A downstream task. Its head gives R rows of scores for a batch: one for each sample, or for each point.
+
+    ``metric`` is the one of its meter by which the best epoch is chosen; ``votes``: how many views of a test sample
+    are looked at, their scores averaged; ``has_fractions``: whether it can be trained on a fraction of the labels.
+    """
+
+    modality: ClassVar[Modality]
+    metric: ClassVar[str]
+    has_fractions: ClassVar[bool] = True
+    votes: int = 1
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def repeats(self, seeds: int) -> int:
+        """How often it is done, if ``seeds`` are asked for."""
+        return seeds
+
+    def group(self, entry: VideoEntry) -> str:
+        """What ``entry`` counts under where subsets are balanced: its class, if it has one."""
+        return ""
+
+    def parts(self, entries: Sequence[VideoEntry], val_share: float, repeat: int) -> Parts:
+        """Whom to train on and to test on in the repetition ``repeat``."""
+        return divide(entries, self.group, val_share)
+
+    def fraction(self, train: Sequence[VideoEntry], share: float, repeat: int) -> list[VideoEntry]:
+        """The share of the training part whose labels are used, of every class alike."""
+        return list(train) if share == 1 else balanced(train, share, self.group, "fraction", repeat)
+
+    @abstractmethod
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        """Find out the classes, from the samples themselves or from a look at them, before ``head`` and the rest are
+        asked for. Their names."""
+
+    @abstractmethod
+    def head(self, encoder: Encoder) -> nn.Module:
+        """What is put on ``encoder``: a module that is called with its features and the ``Shown`` that they are of, and
+        returns scores [R, K]."""
+
+    @abstractmethod
+    def targets(self, shown: Shown) -> Tensor:
+        """Classes int64 [R], -1 for none."""
+
+    def training_targets(self, shown: Shown, seed: int) -> Tensor:
+        """What of ``targets`` may be used in training."""
+        return self.targets(shown)
+
+    @abstractmethod
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """What each row is of, int64 [R] each: the sample in the batch, and the place in it that is the same in all
+        views."""
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """A new meter."""
+
+    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """What is minimised; only called where some target is not -1."""
+        return cross_entropy(scores, targets, ignore_index=IGNORE)
+
+    def training_views(self, source: DataSource, input: Any) -> Views:
+        """What ``source`` cuts of a training sample: one view, another one in every epoch."""
+        return source.evaluation(input, jitter=1.0)
+
+    def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
+        """Varied for training, each of the samples by the draws of its key, unless ``training_views`` have done so."""
+        return shown
+
+    def varied(self, shown: Shown, vote: int) -> Shown:
+        """Varied for the vote number ``vote`` (from 1: the first one is left as it is)."""
+        return shown
+
+
+TASKS: Registry[Task] = Registry("transfer task", "st_ssl.transfer")

@@ -1,0 +1,109 @@
+"""``finetune`` as it is called: a table for people, JSON for programs, and the configurations that come with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from st_ssl.cli import guarded
+from st_ssl.cli.finetune import finetune_tables, main
+from st_ssl.encoders.base import random_encoder, save_encoder
+from st_ssl.transfer.finetune import load_finetune
+from st_ssl.transfer.tasks import TASKS
+from tests.runs import ROOT
+from tests.transfer.clouds import INPUT, TinyEncoderConfig, tiny_registered
+
+__all__ = ["tiny_registered"]
+CONFIGS = sorted((ROOT / "configs" / "finetune").rglob("*.yaml"))
+YAML = """\
+task: {name: classify, hidden: [], dropout: 0.0}
+data: {name: tiny_clouds}
+modes: [scratch, full]
+epochs: 1
+seeds: 2
+batch_size: 8
+device: cpu
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A configuration, and the folder of an encoder."""
+    save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 0), tmp_path / "run")
+    (tmp_path / "objects.yaml").write_text(YAML)
+    return tmp_path / "objects.yaml", tmp_path / "run"
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
+    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
+    return guarded(main)
+
+
+def test_a_table_and_json(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    assert called(monkeypatch, config, run, "label_fractions=[0.25,1.0]", "data.test=2") == 0
+    out, err = capsys.readouterr()
+    assert "classify: accuracy, %" in out and "classify: mean_class_accuracy, %" in out
+    assert "scratch" in out and "full" in out and "25 %" in out and "100 %" in out and "±" in out
+    assert "epoch 8/8" in err and "left" in err
+    result = json.loads((run / "finetune" / "objects.json").read_text())
+    assert result["sizes"]["test"] == 6 and result["config"]["data"]["test"] == 2
+    assert [(row["mode"], row["fraction"]) for row in result["results"]] == [
+        ("scratch", 0.25),
+        ("full", 0.25),
+        ("scratch", 1.0),
+        ("full", 1.0),
+    ]
+    assert all(len(row["metrics"]["accuracy"]["values"]) == 2 for row in result["results"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "expected at least one folder of a run"),
+        (("run", "epoch=3"), "did you mean 'epochs'"),
+        (("run", "task.name=clasify"), "did you mean 'classify'"),
+        (("run", "modes=[ful]"), "did you mean 'full'"),
+        (("run", "label_fractions=[1.5]"), "label_fractions"),
+        (("run", "data.name=nothing"), "data.name"),
+        (("nowhere",), "no encoder.json"),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: tuple[str, ...],
+    told: str,
+    files: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config, run = files
+    given = [run if argument == "run" else argument for argument in arguments] or ["seeds=1"]
+    assert called(monkeypatch, config, *given) in (1, 2)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.filterwarnings("error")
+def test_configurations_are_understood(file: Path) -> None:
+    config = load_finetune(file, ["task.votes=2"], {"name": "tiny_clouds"})
+    assert config.task.votes == 2 and config.data.name == "tiny_clouds"
+    TASKS.build(config.task)
+
+
+def test_every_task_has_a_configuration() -> None:
+    named = {load_finetune(file, [], {"name": "tiny_clouds"}).task.name for file in CONFIGS}
+    assert named | {"few_shot"} == set(TASKS.names())  # that one is classify with another name
+
+
+def test_what_cannot_be_told_is_a_dash() -> None:
+    nothing = {"mean": None, "std": None, "values": [None]}
+    rows = [{"mode": "full", "fraction": 1.0, "metrics": {"mIoU": nothing, "IoU_3": nothing}}]
+    result = {"sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
+    (table,) = finetune_tables(result, "segment")
+    assert list(table.columns[1].cells) == ["–"]

@@ -1,0 +1,387 @@
+"""Fine-tuning on planted clouds: all modes learn, the same every time."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from st_ssl.encoders.base import load_encoder, random_encoder, save_encoder
+from st_ssl.errors import ConfigError, DataError, UserError
+from st_ssl.inputs import PointInputConfig
+from st_ssl.optim import OptimConfig
+from st_ssl.schedule import ScheduleConfig
+from st_ssl.transfer.finetune import FinetuneConfig, finetune
+from st_ssl.transfer.fitting import Feed, Tuned, evaluate, fit
+from st_ssl.transfer.metrics import IGNORE
+from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.tasks import TASKS, Shown, Task
+from st_ssl.types import PointBatch, PointView
+from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
+
+__all__ = ["tiny_registered"]
+
+CPU = torch.device("cpu")
+STILL = {"rotation": "none"}
+
+
+def settings(task: dict[str, Any], **changes: Any) -> FinetuneConfig:
+    base: dict[str, Any] = {
+        "epochs": 6,
+        "batch_size": 8,
+        "optim": OptimConfig(lr=0.03, lr_batch=None, weight_decay=0.0),
+        "schedule": ScheduleConfig(warmup_epochs=1),
+        "seeds": 1,
+        "task": TASKS.config(task["name"]).model_validate({"hidden": [], "dropout": 0.0, "augment": STILL} | task),
+        "data": None,
+    }
+    return FinetuneConfig(**base | changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 7), tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def token_run(tmp_path: Path) -> Path:
+    save_encoder(random_encoder(TinyEncoderConfig(tokens=24), INPUT, 7), tmp_path / "tokens")
+    return tmp_path / "tokens"
+
+
+def figures(result: dict[str, Any], metric: str) -> dict[tuple[str, float], float]:
+    return {(row["mode"], row["fraction"]): row["metrics"][metric]["mean"] for row in result["results"]}
+
+
+def test_objects_are_told_apart_in_all_modes(run: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    seen: list[int] = []
+    result = finetune(
+        TinySource(),
+        [run],
+        settings({"name": "classify", "votes": 2}),
+        CPU,
+        lambda *status: told.append(status),
+        lambda part: seen.append(len(part["results"])),
+    )
+    found = figures(result, "accuracy")
+    assert set(found) == {("scratch", 1.0), ("frozen", 1.0), ("full", 1.0)}
+    assert found["scratch", 1.0] > 80 and found["full", 1.0] > 80 and found["frozen", 1.0] > 50, found  # chance is 33
+    assert result["classes"] == ["ball", "disc", "rod"]
+    assert result["sizes"] == {"train": 33, "val": 3, "test": 18}
+    assert told[-1][:2] == (18, 18) and "accuracy" in told[-1][2]
+    assert seen == [1, 2, 3]  # what is done is handed on after every fit
+
+
+@pytest.mark.parametrize("encoder", ["run", "token_run"])
+def test_points_are_told_apart(encoder: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(encoder)
+    config = settings({"name": "segment", "votes": 2}, modes=("frozen", "full"))
+    result = finetune(TinySource(), [folder], config, CPU)
+    assert result["classes"] == ["0", "1"]
+    found = figures(result, "mIoU")
+    assert found["full", 1.0] > 70 and found["frozen", 1.0] > 50, found  # all of one class: 25
+    row = result["results"][0]["metrics"]
+    assert np.mean([row["IoU_0"]["mean"], row["IoU_1"]["mean"]]) == pytest.approx(row["mIoU"]["mean"])
+
+
+@pytest.mark.parametrize("encoder", ["run", "token_run"])
+def test_parts_are_told_apart(encoder: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(encoder)
+    config = settings({"name": "part"}, modes=("frozen", "full"))
+    result = finetune(TinySource(), [folder], config, CPU)
+    assert len(result["classes"]) == 6
+    for metric in ("instance_mIoU", "class_mIoU"):
+        found = figures(result, metric)
+        assert found["full", 1.0] > 65 and found["frozen", 1.0] > 45, found  # all of one part: 25
+
+
+def test_few_shot_folds(run: Path) -> None:
+    task = {"name": "few_shot", "ways": 2, "shots": 4, "queries": 5, "folds": 3}
+    result = finetune(TinySource(), [run], settings(task, modes=("full",)), CPU)
+    assert result["repeats"] == 3 and result["sizes"] == {"train": 8, "val": 0, "test": 10}
+    cell = result["results"][0]
+    assert len(cell["metrics"]["accuracy"]["values"]) == 3 and cell["epochs"] == [6] * 3
+    assert cell["metrics"]["accuracy"]["mean"] > 75  # chance is 50
+    assert cell["metrics"]["accuracy"]["std"] == pytest.approx(np.std(cell["metrics"]["accuracy"]["values"]))
+    with pytest.raises(ConfigError, match="label_fractions"):
+        finetune(TinySource(), [run], settings(task, label_fractions=(0.1, 1.0)), CPU)
+    with pytest.raises(DataError, match="only 3 of 3 classes"):
+        finetune(TinySource(), [run], settings(task | {"ways": 4}), CPU)
+
+
+def test_the_same_seed_gives_the_same_numbers(run: Path) -> None:
+    def figures_of(seed: int) -> list[Any]:
+        torch.rand(seed + 1)  # whatever was drawn before
+        config = settings(
+            {"name": "segment", "augment": {"rotation": "so3"}},
+            seed=seed,
+            epochs=2,
+            seeds=2,
+            label_fractions=(0.3, 1.0),
+        )
+        return finetune(TinySource(), [run], config, CPU)["results"]
+
+    state = torch.get_rng_state()
+    first = figures_of(0)
+    torch.set_rng_state(state)
+    assert figures_of(0) == first
+    assert figures_of(1) != first
+    assert len({str(row["metrics"]) for row in first if row["mode"] != "frozen"}) == 4  # each its own
+
+
+def shown_to(task: Task, rows: int = 2) -> Shown:
+    source = TinySource()
+    entries = source.entries()[:rows]
+    feed = Feed(source, task, INPUT, CPU)
+    return next(iter(feed.testing(entries, rows)))[0]
+
+
+def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
+    task: Task = TASKS.build(settings({"name": name, **keys}).task)
+    source = TinySource()
+    parts = task.parts(source.entries(), 0.2, 0)
+    feed = Feed(source, task, INPUT, CPU)
+    task.learn_classes(parts, lambda entries: (views[0] for views in feed.testing(entries, 8)))
+    return task, parts
+
+
+def test_frozen_leaves_the_encoder_alone_and_full_does_not(run: Path) -> None:
+    task, parts = prepared("classify")
+    feed = Feed(TinySource(), task, INPUT, CPU)
+    for frozen in (True, False):
+        encoder = load_encoder(run)
+        before = copy.deepcopy(encoder.state_dict())
+        torch.manual_seed(0)
+        model = Tuned(encoder, task.head(encoder), frozen)
+        fit(model, task, feed, parts, settings({"name": "classify"}, epochs=2), 0)
+        same = [torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items()]
+        assert all(same) if frozen else not any(same)
+
+
+def test_the_model_that_is_left_is_the_one_of_the_best_epoch(run: Path) -> None:
+    """A learning rate that wrecks the network: the best epoch is an early one, and its figures come back."""
+    task, parts = prepared("classify")
+    feed = Feed(TinySource(), task, INPUT, CPU)
+    config = settings({"name": "classify"}, epochs=6, schedule=ScheduleConfig(), val_every=1)
+    encoder = load_encoder(run)
+    torch.manual_seed(0)
+    model = Tuned(encoder, task.head(encoder), False)
+    told: list[str] = []
+    best = fit(model, task, feed, parts, config, 0, lambda epoch, status: told.append(status))
+    accuracies = [float(status.split()[-1]) for status in told]
+    assert best.epoch == len(accuracies) - int(np.argmax(accuracies[::-1]))
+    assert evaluate(model, task, feed, parts.val, config) == best.validation
+
+
+def test_unlabelled_points_have_no_say(run: Path) -> None:
+    task, _ = prepared("segment")
+    shown = shown_to(task)
+    targets = task.targets(shown)
+    assert (targets == IGNORE).any()
+    scores = torch.randn(len(targets), 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = task.loss(scores, targets)
+    known = targets != IGNORE
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(scores[known], targets[known]))
+    (gradient,) = torch.autograd.grad(loss, scores)
+    assert gradient[~known].abs().max() == 0 and gradient[known].abs().min() > 0
+    shown.view.points.labels["segment"].fill_(IGNORE)  # a batch without any label is no step, and no NaN
+    model = Tuned(load_encoder(run), torch.nn.Linear(1, 1), False)
+
+    class Unlabelled(Feed):
+        def training(self, *_: Any) -> Any:
+            return iter([shown])
+
+    before = copy.deepcopy(model.state_dict())
+    feed = Unlabelled(TinySource(), task, INPUT, CPU)
+    fit(model, task, feed, Parts(shown.entries), settings({"name": "segment"}, epochs=1), 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("kept", "count"), [(3, 3), (0.5, 0.5)])
+def test_as_many_points_keep_their_label_as_were_asked_for(kept: int | float, count: float) -> None:
+    task, _ = prepared("segment", label_points=kept)
+    source = TinySource()
+    entries = source.entries()[:4]
+    feed = Feed(source, task, INPUT, CPU)
+    seen: dict[str, set[int]] = {}
+    for shown in feed.training(entries, 1, 2, 3):
+        targets, all_targets = task.training_targets(shown, 5), task.targets(shown)
+        assert ((targets == IGNORE) | (targets == all_targets)).all()
+        sample, place = task.rows(shown)
+        for number, entry in enumerate(shown.entries):
+            here = sample == number
+            labelled = int((all_targets[here] != IGNORE).sum())
+            chosen = set(place[here & (targets != IGNORE)].tolist())
+            assert len(chosen) == (kept if isinstance(kept, int) else round(count * labelled))
+            assert seen.setdefault(entry.path, chosen) == chosen  # the same ones in every epoch
+    assert len(seen) == 4
+
+
+def test_votes_are_averaged_point_by_point() -> None:
+    """Views choose their points anew: a point is judged by the mean over the views that it is in."""
+    task, parts = prepared("segment", votes=3)
+    feed = Feed(TinySource(), task, INPUT, CPU)
+    views = next(iter(feed.testing(parts.test[:2], 2, 3)))
+    places = [task.rows(shown)[1].tolist() for shown in views]
+    assert places[0] != places[1]
+    added: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    class Meter:
+        def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: Any) -> None:
+            added.append((scores, truth, sample))
+
+        def result(self) -> dict[str, float]:
+            return {}
+
+    class Scores(torch.nn.Module):
+        """Tells its view by the logit of class 1: 0, 1 or 2."""
+
+        calls = 0
+
+        def forward(self, shown: Shown) -> torch.Tensor:
+            logits = torch.zeros(len(shown.view.points.xyz), 2)
+            logits[:, 1] = self.calls
+            self.calls += 1
+            return logits
+
+    task.meter = Meter  # type: ignore[method-assign]
+    evaluate(Scores(), task, feed, parts.test[:2], settings({"name": "segment"}, batch_size=2), 3)  # type: ignore[arg-type]
+    (scores, truth, sample) = added[0]
+    expected: dict[tuple[int, int], list[float]] = {}
+    for number, shown in enumerate(views):
+        for pair in zip(*(column.tolist() for column in task.rows(shown)), strict=True):
+            expected.setdefault(pair, []).append(1 / (1 + np.exp(-number)))
+    assert len(expected) < 3 * len(places[0])
+    np.testing.assert_allclose(scores[:, 1], [np.mean(expected[key]) for key in sorted(expected)], rtol=1e-6)
+    assert sample.tolist() == [key[0] for key in sorted(expected)]
+    labels = {
+        (b, p): label
+        for shown in views
+        for b, p, label in zip(*(c.tolist() for c in task.rows(shown)), task.targets(shown).tolist(), strict=True)
+    }
+    assert truth.tolist() == [labels[key] for key in sorted(expected)]
+
+
+def test_training_views_are_varied_and_modes_see_the_same() -> None:
+    task, _ = prepared("classify", augment={"rotation": "so3"})
+    feed = Feed(TinySource(), task, INPUT, CPU)
+    entries = TinySource().entries()[:4]
+    first, again = (list(feed.training(entries, 3, 2, 2)) for _ in range(2))
+    assert [s.entries for s in first] == [s.entries for s in again]
+    assert all(torch.equal(a.view.points.xyz, b.view.points.xyz) for a, b in zip(first, again, strict=True))
+    clouds: dict[str, list[torch.Tensor]] = {e.path: [] for e in entries}
+    for shown in first:
+        for number, entry in enumerate(shown.entries):
+            clouds[entry.path].append(shown.view.points.dense()[number])
+    assert all(len(c) == 2 and not torch.allclose(c[0], c[1]) for c in clouds.values())
+
+
+def test_broken_samples_are_told_and_not_counted(run: Path) -> None:
+    source = TinySource()
+    row = source.rows[-1]
+    source.rows[-1] = type(row)("test/rod/broken", row.split, row.labels)
+    task, _ = prepared("classify")
+    feed = Feed(source, task, INPUT, CPU)
+    tested = [shown.entries for (shown,) in feed.testing(source.rows[-4:], 3)]
+    assert [e.path for group in tested for e in group] == [e.path for e in source.rows[-4:-1]]
+    result = finetune(source, [run], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
+    assert result["bad"] == [{"path": "test/rod/broken", "reason": "broken"}]
+
+
+def test_weights_are_kept_where_asked_for(run: Path, tmp_path: Path) -> None:
+    config = settings({"name": "classify"}, modes=("full",), epochs=1, save=True)
+    finetune(TinySource(), [run], config, CPU, weights=tmp_path / "weights")
+    tuned = load_encoder(tmp_path / "weights" / "full_100_0")
+    before = load_encoder(run).state_dict()
+    assert not torch.equal(tuned.state_dict()["blocks.1.0.weight"], before["blocks.1.0.weight"])
+    assert (tmp_path / "weights" / "full_100_0" / "head.safetensors").is_file()
+
+
+def test_layers_of_the_encoder_learn_more_slowly(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[dict[str, float]] = []
+    step = torch.optim.AdamW.step
+
+    def record(self: Any, *args: Any, **kwargs: Any) -> Any:
+        rates.append({name: group["lr"] for group in self.param_groups for name in group["param_names"]})
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    config = settings({"name": "classify"}, modes=("full",), epochs=2, layer_decay=0.5, schedule=ScheduleConfig())
+    finetune(TinySource(), [run], config, CPU)
+    for rate in rates:
+        head = rate["head.mlp.0.weight"]
+        assert rate["encoder.blocks.1.0.weight"] == pytest.approx(head / 2)
+        assert rate["encoder.blocks.0.0.weight"] == pytest.approx(head / 4)
+    assert rates[0]["head.mlp.0.weight"] == 0.03 > rates[-1]["head.mlp.0.weight"]
+
+
+def test_a_loss_that_is_no_number_ends_the_fit(run: Path) -> None:
+    optim = OptimConfig(name="sgd", lr=1e30, lr_batch=None, momentum=0.0, weight_decay=0.0)
+    config = settings({"name": "classify"}, modes=("full",), optim=optim, schedule=ScheduleConfig())
+    with pytest.raises(UserError, match=r"optim\.lr"):
+        finetune(TinySource(), [run], config, CPU)
+
+
+def test_bf16(run: Path) -> None:
+    config = settings({"name": "classify"}, modes=("full",), precision="bf16")
+    assert figures(finetune(TinySource(), [run], config, CPU), "accuracy")["full", 1.0] > 75
+
+
+def test_clouds_of_several_sizes(token_run: Path) -> None:
+    """The features of points, interpolated cloud by cloud, are those of each cloud alone."""
+    from st_ssl.transfer.point_tasks import point_features
+
+    encoder = load_encoder(token_run)
+    xyz = torch.randn(90, 3, generator=torch.Generator().manual_seed(0))
+    batch = PointBatch(xyz, torch.tensor([0, 50, 90]))
+    with torch.no_grad():
+        both = point_features(encoder(batch), batch)
+        alone = [point_features(encoder(part), part) for part in (batch.part(0, 1), batch.part(1, 2))]
+    torch.testing.assert_close(both, torch.cat(alone))
+
+
+def test_what_does_not_fit_together_is_told(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task.target: no target named 'kinds'; did you mean 'kind'"):
+        finetune(TinySource(), [run], settings({"name": "classify", "target": "kinds"}), CPU)
+    with pytest.raises(ConfigError, match=r"no labels named 'semantic'.*segment, part"):
+        finetune(TinySource(), [run], settings({"name": "segment", "labels": "semantic"}), CPU)
+    with pytest.raises(DataError, match="expected those of 2 classes"):
+        finetune(TinySource(), [run], settings({"name": "segment", "labels": "part", "num_classes": 2}), CPU)
+    with pytest.raises(ConfigError, match=r"no parts are given for disc, rod"):
+        finetune(TinySource(), [run], settings({"name": "part", "parts": {"ball": [0, 1]}}), CPU)
+    other = tmp_path / "other"
+    save_encoder(random_encoder(TinyEncoderConfig(dim=8), PointInputConfig(num_points=48), 0), other)
+    with pytest.raises(DataError, match="different encoders"):
+        finetune(TinySource(), [run, other], settings({"name": "classify"}), CPU)
+    with pytest.raises(ValueError, match="crop and dropout"):
+        settings({"name": "classify", "vote_augment": {"crop": "sphere"}})
+    with pytest.raises(ValueError, match=r"no augment.crop"):
+        settings({"name": "segment", "augment": {"dropout": (0, 0.5)}, "label_points": 9})
+    video = TinySource()
+    video.modality = "video"  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="is for points"):
+        finetune(video, [run], settings({"name": "classify"}), CPU)
+
+
+def test_several_runs_are_repetitions(run: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 8), second)
+    result = finetune(TinySource(), [run, second], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
+    assert result["repeats"] == 2 and len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2
+
+
+def test_a_view_can_be_moved_for_voting_and_keeps_its_points() -> None:
+    task, _ = prepared("classify")
+    shown = shown_to(task)
+    moved = task.varied(shown, 1)
+    assert isinstance(moved.view, PointView) and moved.entries == shown.entries
+    assert torch.equal(moved.view.points.source, shown.view.points.source)  # type: ignore[arg-type]
+    ratio = moved.view.points.dense() / shown.view.points.dense()
+    torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=1e-3, atol=1e-3)  # a scale for each
+    assert not torch.allclose(ratio[0], ratio[1])
