@@ -24,7 +24,7 @@ from st_ssl.types import PointBatch, PointView
 class PointMAEAugmentConfig(PointAugmentConfig):
     """What Point-MAE does to a cloud: stretch and shift it along each axis."""
 
-    rotation: Literal["none", "z", "so3"] = "none"
+    rotation: Literal["none", "y", "z", "so3"] = "none"
     scale: Range = (2 / 3, 3 / 2)
     anisotropic: bool = True
     translation: Strength = 0.2
