@@ -35,13 +35,13 @@ class PointAugmentConfig(Config):
     """Settings of ``PointAugment``; ranges are (low, high), angles degrees, lengths in the unit of what is fed to the
     encoder: metres, or the radius of the object where that is brought to the unit sphere.
 
-    ``rotation``: about ``z`` (up) by up to ± ``max_angle``, or about any axis (``so3``; uniform over all rotations of
-    at most that angle); ``tilt``: about a random level axis, by up to ± this. ``scale``: one factor, or one for each
-    axis (``anisotropic``). ``translation``: up to ± this along each axis. ``flip``: the probability that x, y, z change
-    sign. ``jitter``: the deviation of a normal shift of every coordinate, cut off at ± ``jitter_clip`` (PointNet++,
-    2017). ``dropout``: the share of the points that is left out, drawn from a range, with ``dropout_probability``.
-    ``elastic``: (granularity, magnitude) pairs, one after the other (SparseConvNet, 2018), with
-    ``elastic_probability``.
+    ``rotation``: about ``z`` (up), or ``y`` where that is up in the files, by up to ± ``max_angle``; or about any axis
+    (``so3``; uniform over all rotations of at most that angle); ``tilt``: about a random level axis, by up to ± this.
+    ``scale``: one factor, or one for each axis (``anisotropic``). ``translation``: up to ± this along each axis.
+    ``flip``: the probability that x, y, z change sign. ``jitter``: the deviation of a normal shift of every coordinate,
+    cut off at ± ``jitter_clip`` (PointNet++, 2017). ``dropout``: the share of the points that is left out, drawn from a
+    range, with ``dropout_probability``. ``elastic``: (granularity, magnitude) pairs, one after the other
+    (SparseConvNet, 2018), with ``elastic_probability``.
 
     ``crop``: to a share of the points drawn from ``crop_share``, and to ``crop_points`` at most: those nearest to one
     of them (``sphere``), or in a box around one whose sides are those of the cloud, each times a factor from
@@ -50,7 +50,7 @@ class PointAugmentConfig(Config):
     what it should see at least. A setting that the chosen crop ignores is a warning.
     """
 
-    rotation: Literal["none", "z", "so3"] = "z"
+    rotation: Literal["none", "y", "z", "so3"] = "z"
     max_angle: float = Field(default=180.0, ge=0.0, le=180.0)
     tilt: float = Field(default=0.0, ge=0.0, le=180.0)
     scale: Range = (1.0, 1.0)
@@ -268,8 +268,8 @@ def _rotation(config: PointAugmentConfig, draws: np.ndarray) -> np.ndarray:
     limit = math.radians(config.max_angle)
     if config.rotation == "none":
         return np.eye(3)
-    if config.rotation == "z":
-        return _turn(np.array([0.0, 0.0, 1.0]), limit * (2 * draws[0] - 1))
+    if config.rotation in ("y", "z"):
+        return _turn(np.eye(3)[1 if config.rotation == "y" else 2], limit * (2 * draws[0] - 1))
     # Of rotations spread evenly the angle t in 0 … pi has the density (1 - cos t) / pi, and the axis any direction.
     angles = np.linspace(0.0, limit, 1025)
     angle = float(np.interp(draws[0] * (limit - math.sin(limit)), angles - np.sin(angles), angles))

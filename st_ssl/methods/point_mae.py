@@ -20,11 +20,13 @@ from st_ssl.methods.base import METHODS, Method, MethodOutput
 from st_ssl.ops.chamfer import chamfer
 from st_ssl.types import PointBatch, PointView
 
+GREY, ORANGE = (0.6, 0.6, 0.6), (0.9, 0.45, 0.1)
+
 
 class PointMAEAugmentConfig(PointAugmentConfig):
     """What Point-MAE does to a cloud: stretch and shift it along each axis."""
 
-    rotation: Literal["none", "z", "so3"] = "none"
+    rotation: Literal["none", "y", "z", "so3"] = "none"
     scale: Range = (2 / 3, 3 / 2)
     anisotropic: bool = True
     translation: Strength = 0.2
@@ -93,19 +95,22 @@ class PointMAE(Method):
         return {"loss": outputs["error"].mean()}
 
     def pictures(self, views: list[PointView]) -> dict[str, PointBatch]:
-        """The first view's clouds, the patches of them that the encoder sees, and these with what is predicted in the
-        place of the masked ones."""
+        """The first view's clouds, the patches of them that the encoder sees (grey), and these with what is predicted
+        in the place of the masked ones (orange)."""
         view = views[0]
         prediction, masked, visible = self._predict(view)
         seen = (visible.points[..., :3] + visible.centres.unsqueeze(2)).flatten(1, 2)
         guessed = (prediction.to(seen.dtype) + masked.centres.unsqueeze(2)).flatten(1, 2)
         return {
             "input": PointBatch(view.points.xyz, view.points.offsets),
-            "visible": packed(seen),
-            "reconstruction": packed(torch.cat([seen, guessed], 1)),
+            "visible": _coloured((seen, GREY)),
+            "reconstruction": _coloured((seen, GREY), (guessed, ORANGE)),
         }
 
 
-def packed(xyz: Tensor) -> PointBatch:
-    """Clouds of one size, [B, N, 3]."""
-    return PointBatch(xyz.flatten(0, 1), torch.arange(len(xyz) + 1, device=xyz.device) * xyz.shape[1])
+def _coloured(*parts: tuple[Tensor, tuple[float, float, float]]) -> PointBatch:
+    """Clouds of one size, out of parts [B, N, 3] each of a colour."""
+    xyz = torch.cat([part for part, _ in parts], 1)
+    colour = torch.cat([part.new_tensor(rgb).expand_as(part) for part, rgb in parts], 1)
+    offsets = torch.arange(len(xyz) + 1, device=xyz.device) * xyz.shape[1]
+    return PointBatch(xyz.flatten(0, 1), offsets, {"color": colour.flatten(0, 1)})

@@ -164,14 +164,14 @@ def test_unknown_normals_stay_unknown() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(key=st.integers(0, 10_000), angle=st.floats(1, 180), axis=st.sampled_from(["z", "so3"]))
+@given(key=st.integers(0, 10_000), angle=st.floats(1, 180), axis=st.sampled_from(["y", "z", "so3"]))
 def test_rotations_are_rotations_of_at_most_the_angle(key: int, angle: float, axis: Any) -> None:
     config = PointAugmentConfig(rotation=axis, max_angle=angle)
     turn = PointAugment(config).sample(keyed_rng(key))["affine"][:3, :3].astype(np.float64)
     assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-6) and np.linalg.det(turn) > 0
     assert np.degrees(Rotation.from_matrix(turn).magnitude()) <= angle + 1e-3
-    if axis == "z":
-        assert np.allclose(turn[2], [0, 0, 1])
+    if axis in ("y", "z"):
+        assert np.allclose(turn["xyz".index(axis)], np.eye(3)["xyz".index(axis)])
 
 
 def test_so3_is_spread_evenly() -> None:

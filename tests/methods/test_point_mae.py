@@ -122,6 +122,9 @@ def test_pictures_are_the_patches_where_they_belong() -> None:
     assert restored.shape == (4, 10 * 6, 3)
     assert float(torch.cdist(seen, source).min(2).values.max()) < 1e-6
     assert torch.equal(restored[:, :24], seen)
+    colour = pictures["reconstruction"].attributes["color"].view(4, 60, 3)
+    assert len(colour[:, :24].unique()) == 1
+    assert not (colour[:, 24:] == colour[0, 0]).all(2).any()
     prediction, masked, _ = method._predict(view)
     torch.testing.assert_close(restored[:, 24:].view(prediction.shape) - masked.centres[:, :, None], prediction)
 

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.random import keyed_rng
-from st_ssl.transfer.classifiers import AttentiveProbes, attentive_predict, knn_predict, linear_predict
+from st_ssl.transfer.classifiers import (
+    AttentiveProbes,
+    attentive_predict,
+    knn_predict,
+    linear_predict,
+    max_mean,
+    svm_predict,
+)
 
 
 def blobs(count: int, classes: int = 4, dim: int = 6, spread: float = 1.2, seed: int = 0) -> tuple[Any, Any]:
@@ -52,6 +59,47 @@ def test_linear_is_the_one_of_sklearn(strength: float) -> None:
     theirs = linear.LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit((train - mean) / std, labels)
     assert chosen == strength
     np.testing.assert_array_equal(predicted, theirs.predict((test - mean) / std))
+
+
+def test_svm_is_the_widest_margin() -> None:
+    """Against the dual problem, solved by scipy."""
+    optimize = pytest.importorskip("scipy.optimize")
+    (train, labels), (test, _) = blobs(40, classes=2), blobs(80, classes=2, seed=1)
+    scale = np.array([3.0, 1, 1, 1, 1, 0.3])  # features are taken as they are
+    train, test, strength = train * scale, test * scale, 0.05
+    sign = 2.0 * labels - 1
+    gram = (train * sign[:, None]) @ (train * sign[:, None]).T
+    solved = optimize.minimize(
+        lambda a: a @ gram @ a / 2 - a.sum(),
+        np.zeros(40),
+        jac=lambda a: gram @ a - 1,
+        bounds=[(0, strength)] * 40,
+        constraints={"type": "eq", "fun": lambda a: a @ sign, "jac": lambda a: sign},
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    weight = (solved.x * sign) @ train
+    free = (solved.x > 1e-6) & (solved.x < strength - 1e-6)
+    assert free.any()
+    offset = np.mean(sign[free] - train[free] @ weight)
+    predicted, chosen = svm_predict(train, labels, test, 0, (strength,))
+    assert chosen == strength
+    clear = np.abs(test @ weight + offset) > 0.01
+    assert clear.sum() > 70
+    np.testing.assert_array_equal(predicted[clear], (test @ weight + offset > 0)[clear])
+
+
+def test_svm_takes_the_published_strength_or_chooses_on_rows_held_out() -> None:
+    (train, labels), (test, truth) = blobs(200), blobs(100, seed=1)
+    predicted, chosen = svm_predict(train, labels, test, 0)
+    assert chosen == 0.012
+    assert np.mean(predicted == truth) > 0.5
+    assert svm_predict(train, labels, test, 0, (1e-7, 0.1))[1] == 0.1
+    assert svm_predict(train, np.full(200, 3), test, 0)[0].tolist() == [3] * 100
+
+
+def test_max_and_mean_of_tokens() -> None:
+    tokens = torch.tensor([[[1.0, 5.0], [3.0, 1.0]]])
+    assert max_mean(tokens).tolist() == [[3.0, 5.0, 2.0, 3.0]]
 
 
 def test_linear_chooses_the_strength_on_rows_held_out() -> None:
