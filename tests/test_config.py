@@ -11,7 +11,11 @@ from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.yaml"))
+FILES = sorted(
+    str(file.relative_to(ROOT))
+    for part in ("quickstart", "pretrain")
+    for file in (ROOT / "configs" / part).rglob("*.yaml")
+)
 BASE = """\
 output_dir: runs/x
 input: {num_frames: 8, size: 32}
