@@ -68,7 +68,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Map:
-    """The map of test videos coloured by one factor, its legend (value, colour), and how many values have no colour."""
+    """The map of test samples coloured by a factor, its legend (value, colour), and how many values have no colour."""
 
     panel: Panel
     legend: list[tuple[str, str]]
@@ -188,7 +188,7 @@ def draw_maps(embedding: Embedding) -> tuple[list[Map], str]:
     projected = {who: project(features.numpy()) for who, features in embedding.test_features.items()}
     how = "t-SNE" if len(embedding.test) >= _FEW else "Principal components"
     if not embedding.classes or not embedding.labelled:
-        return [_map("test videos", None, projected, how)], how
+        return [_map("test samples", None, projected, how)], how
     maps = []
     for factor, values in embedding.classes.items():
         labels = [values[i] if i >= 0 else None for i in embedding.test.targets[factor]]
@@ -225,7 +225,7 @@ def _map(title: str, labels: Sequence[str | None] | None, projected: dict[str, n
             axis.spines[["top", "right"]].set_visible(True)
             axis.margins(0.06)
 
-    alt = f"{how} of {len(shades)} test videos coloured by {title}; pretrained above, random initialisation below"
+    alt = f"{how} of {len(shades)} test samples coloured by {title}; pretrained above, random initialisation below"
     return Map(
         Panel(title, "", draw(3.4, 4.6, paint, alt, rows=2)),
         list(colours.items()),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from st_ssl.errors import UserError
 from st_ssl.files import write_atomically
+from st_ssl.inputs import InputConfig, PointInputConfig
 
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
@@ -153,7 +154,7 @@ def _summary(run: RunFolder) -> dict[str, str]:
     from st_ssl.encoders.base import count_parameters
 
     config = run.config
-    root = getattr(config.data, "root", None) or "planted-factor videos"
+    root = getattr(config.data, "root", None) or "planted"
     last = _try(lambda: run.metrics[-1])
     if last is None:
         steps = loss = time = "–"
@@ -162,19 +163,28 @@ def _summary(run: RunFolder) -> dict[str, str]:
         steps = f"{last['step']:,} of {total:,}" if total > last["step"] else f"{last['step']:,}"
         loss = f"{last['loss']:.4f}" if "loss" in last else "–"
         time = _try(lambda: _duration(run.seconds())) or "–"
-    videos = _try(lambda: f" ({len(run.entries):,} videos)") or " (cannot be read)"
-    clip = config.input
+    what = "clouds" if isinstance(config.input, PointInputConfig) else "videos"
+    samples = _try(lambda: f" ({len(run.entries):,} {what})") or " (cannot be read)"
     return {
         "run": run.name,
         "method": config.method.name,
         "encoder": config.encoder.name,
         "parameters": f"{count_parameters(run.method.encoder) / 1e6:.2f} M",
-        "clip, T × H × W": f"{clip.num_frames} × {clip.size} × {clip.size}, stride {clip.stride}",
-        "data": f"{root}{videos}",
+        "input": _input(config.input),
+        "data": f"{root}{samples}",
         "steps": steps,
         "final loss": loss,
         "training time": time,
     }
+
+
+def _input(input: InputConfig | PointInputConfig) -> str:
+    """What an encoder is fed, in a few words."""
+    if isinstance(input, InputConfig):
+        return f"{input.num_frames} × {input.size} × {input.size} (T × H × W), stride {input.stride}"
+    count = "all points" if input.num_points is None else f"{input.num_points:,} points"
+    voxels = f", voxels of {input.voxel_size:g} m" if input.voxel_size else ""
+    return f"{count}{voxels}{', with ' if input.attributes else ''}{', '.join(input.attributes)}"
 
 
 def _try(make: Callable[[], Any]) -> Any:

@@ -72,7 +72,7 @@ def probe_table(run: RunFolder) -> ProbeTable:
             ]
             rows.append((name, int(target["classes"]), cells, f"{target['chance']:.1f}"))
         panels = [_dots(name, target) for name, target in targets.items() if target["probes"]]
-        note = f"{result['sizes']['train']} train and {result['sizes']['test']} test videos, {result['seeds']} seed"
+        note = f"{result['sizes']['train']} train and {result['sizes']['test']} test samples, {result['seeds']} seed"
         note += "s." if result["seeds"] != 1 else "."
         headlines = _headlines(targets)
         retrieval = retrieval_table(targets)

@@ -19,8 +19,8 @@ from st_ssl.inputs import INPUTS
 from st_ssl.random import keyed_rng, keyed_seed
 from st_ssl.types import RawPointView, RawView, VideoEntry
 
-INSTANCE = "video"
-"""The target where there are no labels: which video a clip was cut from."""
+INSTANCE = "sample"
+"""The target where there are no labels: which video a clip was cut from, or which cloud points are from."""
 
 
 @dataclass

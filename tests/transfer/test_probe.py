@@ -103,8 +103,8 @@ def test_unlabelled_videos_are_told_apart_by_their_halves(tmp_path: Path) -> Non
     config = ProbeConfig(**(QUICK | {"kinds": ("knn",), "knn_k": 1}))
     result = probe_runs(source_of(tmp_path / "set"), [write_encoder(tmp_path / "run")], config, CPU)
     assert result["sizes"] == {"train": 6, "test": 6}
-    assert list(result["targets"]) == ["video"]
-    target = result["targets"]["video"]
+    assert list(result["targets"]) == ["sample"]
+    target = result["targets"]["sample"]
     assert (target["classes"], target["chance"]) == (6, pytest.approx(100 / 6))
     assert target["probes"]["knn"]["pretrained"]["mean"] > 60
 

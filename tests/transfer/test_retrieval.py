@@ -156,7 +156,7 @@ def test_without_labels_another_moment_of_the_same_video_is_looked_for(tmp_path:
         write_clip(tmp_path / "set" / f"{i}.mp4", 20 + 42 * i, 16)
     config = ProbeConfig(**(ONLY | {"seeds": 1}))
     result = probe_runs(source_of(tmp_path / "set"), [write_encoder(tmp_path / "run")], config, CPU)
-    target = result["targets"]["video"]["retrieval"]
+    target = result["targets"]["sample"]["retrieval"]
     assert target["probes"]["R@1"]["pretrained"]["mean"] > 60
     assert target["chance"] == pytest.approx({"R@1": 100 / 6, "R@5": 500 / 6, "R@20": 100})
 
