@@ -27,6 +27,7 @@ def farthest_blocks(xyz: np.ndarray, count: int, start: int) -> np.ndarray:
         told = done
         index, distance, threshold = blocks.candidates()
         picks = _among(xyz[index], distance, threshold, count - done)
+        assert picks, "a distance above the threshold is missing"
         picked[done : done + len(picks)] = index[picks]
         done += len(picks)
     return picked
