@@ -35,13 +35,15 @@ def box_corners(boxes: Tensor) -> Tensor:
 def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
     """Which of ``points`` [P, 3] are in which of ``boxes`` [N, 6 or 7], the border included: bool [P, N]."""
     boxes = _with_yaw("boxes", boxes)
-    inside = torch.empty(len(points), len(boxes), dtype=torch.bool, device=points.device)
-    for part, out in zip(points.split(PAIRS_AT_ONCE), inside.split(PAIRS_AT_ONCE), strict=True):
-        for number, box in enumerate(boxes.unbind()):
-            moved = part - box[:3]
-            own = torch.cat([_turn(moved[:, :2], -box[6:]), moved[:, 2:]], 1)
-            out[:, number] = (own.abs() <= box[3:6] / 2).all(1)
-    return inside
+    inside = torch.empty(len(boxes), len(points), dtype=torch.bool, device=points.device)
+    rows = points.T.contiguous()
+    half, cos, sin = boxes[:, 3:6] / 2, boxes[:, 6].cos(), boxes[:, 6].sin()
+    for number, out in enumerate(inside.unbind()):
+        x, y, z = rows - boxes[number, :3, None]
+        torch.le(z.abs_(), half[number, 2], out=out)
+        out &= (x * cos[number] + y * sin[number]).abs_() <= half[number, 0]
+        out &= (y * cos[number] - x * sin[number]).abs_() <= half[number, 1]
+    return inside.T
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ def farthest_blocks(xyz: np.ndarray, count: int, start: int) -> np.ndarray:
         told = done
         index, distance, threshold = blocks.candidates()
         picks = _among(xyz[index], distance, threshold, count - done)
+        assert picks, "a distance above the threshold is missing"
         picked[done : done + len(picks)] = index[picks]
         done += len(picks)
     return picked
@@ -34,6 +35,8 @@ def farthest_blocks(xyz: np.ndarray, count: int, start: int) -> np.ndarray:
 
 def _among(xyz: np.ndarray, distance: np.ndarray, threshold: float, count: int) -> list[int]:
     """Plain sampling of the candidates [C, 3] alone, until none is above the threshold or ``count`` are taken."""
+    if not distance.any():  # duplicates of what was taken, and there may be many
+        return list(range(min(count, len(distance))))
     rows = np.ascontiguousarray(xyz.T)
     whole = _squares(rows[:, :, None], rows[:, None]) if len(xyz) <= MATRIX else None
     difference, square = np.empty_like(rows), np.empty_like(distance)
@@ -140,7 +143,7 @@ class Blocks:
         """Indices of the points above the threshold of this round, rising, their distances, and the threshold."""
         largest = self.top.max()
         threshold = largest * SHARE
-        if not threshold < largest:  # 0, or next to nothing: all that is not taken is a candidate
+        if threshold >= largest:  # 0, or next to nothing: all that is not taken is a candidate
             threshold = -0.5
         hot = np.flatnonzero(self.top > threshold)
         distance = self.distance[hot]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from st_ssl.ops import farthest
 from st_ssl.ops.farthest import Blocks, farthest_blocks
 from st_ssl.ops.sampling import farthest_loop, farthest_points, farthest_points_packed
 
@@ -99,6 +102,23 @@ def test_blocks_leave_most_points_alone(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Blocks, "_shorten", counting)
     farthest_points(torch.from_numpy(shapes("sphere", 20000))[None].float(), 1000)
     assert 0 < sum(visited) < 0.1 * 20000 * 1000
+
+
+def test_thousands_of_duplicates_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    squares = farthest._squares
+
+    def counting(*arguments: Any) -> np.ndarray:
+        out = squares(*arguments)
+        computed.append(out.size)
+        return out
+
+    monkeypatch.setattr(farthest, "_squares", counting)
+    places = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    picked = farthest_points(places.repeat(400, 1)[None], 12_000)[0].tolist()
+    assert sorted(picked[:50]) == list(range(50))
+    assert picked[50:] == list(range(50, 12_000))
+    assert sum(computed) < 0.05 * 12_000 * 20_000
 
 
 def test_every_point_of_a_large_cloud() -> None:

@@ -46,6 +46,11 @@ def test_below_zero_is_a_voxel_of_its_own() -> None:
     assert counts.tolist() == [2, 1]
 
 
+def test_a_point_just_below_a_border_is_below_it() -> None:
+    """0.7 in single precision is less than 7 voxels of 0.1, though single precision divides it to 7."""
+    assert voxelise(torch.tensor([[0.7, 0.7, 0.7]]), torch.tensor([0, 1]), 0.1)[0].tolist() == [[0, 6, 6, 6]]
+
+
 def test_sizes_of_three_axes() -> None:
     xyz = torch.tensor([[3.5, 3.5, 3.5]])
     assert voxelise(xyz, torch.tensor([0, 1]), (1.0, 2.0, 7.0))[0].tolist() == [[0, 3, 1, 0]]
