@@ -77,6 +77,7 @@ def _gather_and_sum(
     out = values.new_empty(links.rows, kernels.shape[2])
     most = max((sum(counts) for counts in links.counts), default=0)
     gathered, products = values.new_empty(most, values.shape[1]), values.new_empty(most, kernels.shape[2])
+    others = None if other is None or total is None else other.new_empty(most, other.shape[1])
     each = kernels.unbind()
     for row, pairs, counts in _blocks(links):
         size = pairs.stop - pairs.start
@@ -84,8 +85,9 @@ def _gather_and_sum(
         torch.index_select(values, 0, links.source[pairs], out=rows)
         for part, kernel, result in zip(rows.split(counts), each, results.split(counts), strict=True):
             torch.mm(part, kernel, out=result)
-        if total is not None and other is not None:
-            _add_products(total, rows, other.index_select(0, links.target[pairs]), counts)
+        if total is not None and other is not None and others is not None:
+            torch.index_select(other, 0, links.target[pairs], out=others[:size])
+            _add_products(total, rows, others[:size], counts)
         last = min(row + links.block, links.rows)
         starts = links.bag_start[row : last + 1] - pairs.start
         out[row:last] = embedding_bag(links.bag[pairs], results, starts, mode="sum", include_last_offset=True)
