@@ -100,14 +100,14 @@ def scanned_room(num_voxels: int, seed: int = 0) -> PointBatch:
     """Coloured points on the walls, the floor and the furniture of a room, turned about the vertical axis, as five
     stands of a scanner see it: fewer the further away, and 3 mm off the surface. About ``num_voxels`` of 2 cm."""
     rng = keyed_rng(seed)
-    side = 3.95 * (num_voxels / 150_000) ** 0.5
+    side = 3.75 * (num_voxels / 150_000) ** 0.5
     height = min(2.5, side)
     lengths = np.array([side * 1.1, side * 0.9, height])
     faces = [np.array([[0, 0, 0], np.diag(lengths)[i], np.diag(lengths)[j]]) for i, j in ((0, 1), (0, 2), (1, 2))]
     faces.append(faces[2] + np.array([[lengths[0], 0, 0], [0, 0, 0], [0, 0, 0]]))
     for _ in range(8):
         corner = rng.uniform(0, [side * 0.8, side * 0.7, 0.01])
-        angle, (long, deep, tall) = rng.uniform(0, np.pi), rng.uniform(0.1, 0.26, 3) * min(side, 3.95)
+        angle, (long, deep, tall) = rng.uniform(0, np.pi), rng.uniform(0.1, 0.26, 3) * min(side, 3.75)
         along = long * np.array([np.cos(angle), np.sin(angle), 0])
         across = deep * np.array([-np.sin(angle), np.cos(angle), 0])
         up = np.array([0, 0, tall])

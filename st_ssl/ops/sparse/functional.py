@@ -77,16 +77,17 @@ def _gather_and_sum(
     out = values.new_empty(links.rows, kernels.shape[2])
     most = max((sum(counts) for counts in links.counts), default=0)
     gathered, products = values.new_empty(most, values.shape[1]), values.new_empty(most, kernels.shape[2])
+    others = None if other is None or total is None else other.new_empty(most, other.shape[1])
     each = kernels.unbind()
     for row, pairs, counts in _blocks(links):
         size = pairs.stop - pairs.start
         rows, results = gathered[:size], products[:size]
         torch.index_select(values, 0, links.source[pairs], out=rows)
-        parts = rows.split(counts)
-        for part, kernel, result in zip(parts, each, results.split(counts), strict=True):
+        for part, kernel, result in zip(rows.split(counts), each, results.split(counts), strict=True):
             torch.mm(part, kernel, out=result)
-        if total is not None and other is not None:
-            _add_products(total, parts, other.index_select(0, links.target[pairs]).split(counts))
+        if total is not None and other is not None and others is not None:
+            torch.index_select(other, 0, links.target[pairs], out=others[:size])
+            _add_products(total, rows, others[:size], counts)
         last = min(row + links.block, links.rows)
         starts = links.bag_start[row : last + 1] - pairs.start
         out[row:last] = embedding_bag(links.bag[pairs], results, starts, mode="sum", include_last_offset=True)
@@ -98,13 +99,13 @@ def _sum_weights(grad: Tensor, links: Links, features: Tensor, total: Tensor) ->
     for _, pairs, counts in _blocks(links):
         rows = grad.index_select(0, links.source[pairs])
         others = features.index_select(0, links.target[pairs])
-        _add_products(total, rows.split(counts), others.split(counts))
+        _add_products(total, rows, others, counts)
 
 
-def _add_products(total: Tensor, left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> None:
-    """total[k] += left[k]^T @ right[k]."""
-    for sum, a, b in zip(total.unbind(), left, right, strict=True):
+def _add_products(total: Tensor, left: Tensor, right: Tensor, counts: list[int]) -> None:
+    """total[k] += left[k]^T @ right[k], of ``counts[k]`` rows each."""
+    for sum, a, b in zip(total.unbind(), left.T.split(counts, 1), right.split(counts), strict=True):
         if sum.dtype == a.dtype:
-            torch.addmm(sum, a.T, b, out=sum)
+            torch.addmm(sum, a, b, out=sum)
         else:  # half precision is added up in float32
-            sum += a.T @ b
+            sum += a @ b

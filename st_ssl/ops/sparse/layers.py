@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from importlib.util import find_spec
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,6 @@ class SparseConv3d(SparseModule):
             raise ValueError("a kernel of 1 with stride 1 is not padded")
         self.weight = nn.Parameter(torch.empty(out_channels, *self.kernel, in_channels))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        self._peers: dict[bool, Any] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

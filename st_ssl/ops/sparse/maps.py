@@ -15,7 +15,8 @@ from torch import Tensor
 
 from st_ssl.ops.sparse.tensor import Size, coords_of_keys, linear_keys
 
-BLOCK = {"cpu": 2048, "cuda": 1 << 17}
+BLOCK = {"cpu": 2048}
+LARGE_BLOCK = 1 << 17
 """Rows that are computed at a time: what a block gathers should stay in the cache of a core, or keep a GPU busy."""
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -68,7 +69,7 @@ class KernelMap:
 
 def arrange(pairs: Pairs, rows: int, device: torch.device) -> Links:
     """``pairs`` laid out for ``rows`` targets."""
-    block = BLOCK[device.type]
+    block = BLOCK.get(device.type, LARGE_BLOCK)
     edges = torch.arange(0, rows + block, block, device=device)[: -(-rows // block) + 1]
     counts = torch.stack([torch.searchsorted(target, edges) for _, target in pairs], 1).diff(dim=0)  # [blocks, K]
     sizes = counts.tolist()

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from st_ssl.ops.sparse.layers import SparseConv3d
 
 
-def _algorithm(x: SparseTensor) -> Any:
-    """On CPUs spconv has one, which it does not choose by itself; on CUDA it knows best."""
-    return None if x.features.is_cuda else ConvAlgo.Native
-
-
 def _to_spconv(x: SparseTensor) -> Any:
     known = {key: map for (backend, key), map in x.maps.items() if backend == "spconv"}
     return spconv.SparseConvTensor(x.features, x.coords, list(x.shape), x.batch_size, indice_dict=known)
@@ -32,21 +27,21 @@ def _from_spconv(out: Any, x: SparseTensor) -> SparseTensor:
 
 def convolve_by_spconv(layer: SparseConv3d, x: SparseTensor) -> SparseTensor:
     """``layer`` without its bias, which spconv cannot add on CPUs."""
-    peer = layer._peers.get(x.features.is_cuda)
-    if peer is None:
-        peer = layer._peers[x.features.is_cuda] = SparseConvolutionBase(
-            3,
-            layer.in_channels,
-            layer.out_channels,
-            list(layer.kernel),
-            list(layer.stride),
-            list(layer.padding),
-            layer.dilation,
-            bias=False,
-            subm=layer.kind == "submanifold",
-            transposed=layer.kind == "transposed",
-            inverse=layer.kind == "inverse",
-            indice_key=layer.key,
-            algo=_algorithm(x),
-        )
+    peer = SparseConvolutionBase(
+        3,
+        layer.in_channels,
+        layer.out_channels,
+        list(layer.kernel),
+        list(layer.stride),
+        list(layer.padding),
+        layer.dilation,
+        bias=False,
+        subm=layer.kind == "submanifold",
+        transposed=layer.kind == "transposed",
+        inverse=layer.kind == "inverse",
+        indice_key=layer.key,
+        algo=None
+        if x.features.is_cuda
+        else ConvAlgo.Native,  # on CPUs there is one, which it does not choose by itself
+    )
     return _from_spconv(peer._conv_forward(layer.training, _to_spconv(x), layer.weight, None), x)
