@@ -17,6 +17,7 @@ from st_ssl.data.points.dataset import PointDataConfig, PointDataset, PointSourc
 from st_ssl.data.points.readers import read_cloud
 from st_ssl.data.points.views import PointViews, coarse_occupancy
 from st_ssl.data.samples import MAX_REPLACEMENTS
+from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import PointInputConfig
 from st_ssl.types import PointBatch, RawPointView, VideoEntry
@@ -154,10 +155,21 @@ def test_the_source_of_a_configuration(root: Path) -> None:
     assert (source.num_workers, source.epoch_size, source.max_bad_share, source.modality) == (1, 5, 0.1, "points")
     entries = source.entries()
     assert [entry.labels["label"] for entry in entries] == ["a"] * 6 + ["b"] * 6
-    with pytest.raises(DataError, match=r"data\.root is missing"):
-        PointSource(PointDataConfig()).entries()
     with pytest.raises(ConfigError, match=r"bin_column.*did you mean 'bin_columns'"):
         validate(PointDataConfig, {"bin_column": 4}, Place(Path("x.yaml")))
+
+
+def test_without_a_root_clouds_are_planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = SyntheticShapeConfig(num_train=6, num_val=0, num_test=3, num_points=64)
+    source = PointSource(PointDataConfig(shapes=few))
+    entries = source.entries()
+    assert [entry.split for entry in entries] == ["train"] * 6 + ["test"] * 3
+    batch = source.collate([source.dataset(entries, VIEWS)[0, i] for i in range(9)])
+    assert set(view_of(batch).points.attributes) == {"normal"}
+    assert set(view_of(batch).points.labels) == {"part"}
+    with pytest.warns(UserWarning, match="data.format and data.split are ignored"):
+        assert PointSource(PointDataConfig(shapes=few, format="kitti")).entries() == entries
 
 
 def test_options_reach_the_readers(tmp_path: Path) -> None:

@@ -324,6 +324,16 @@ def test_real_kitti() -> None:
     assert [entry.tags for entry in entries] == [("Pedestrian",), ("Truck", "Car", "Cyclist"), ("Misc", "Car")]
 
 
+def test_notes_beside_clouds_are_no_clouds(tmp_path: Path) -> None:
+    folder(tmp_path)
+    expected = seen(tmp_path, read_source(tmp_path))
+    text_of(tmp_path / "train/README.txt", "about it")
+    text_of(tmp_path / "classes.csv", "chair,table")
+    assert seen(tmp_path, read_source(tmp_path)) == expected
+    text_of(tmp_path / "text/a/1.txt", table(rows(5)[:, :3]))
+    assert seen(tmp_path, read_source(tmp_path / "text")) == [("text/a/1.txt", "train", "a")]
+
+
 CAR = "Car 0 0 0 0 0 0 0 0 0 0 0 0 0 0"
 WRONG: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
     "hdf5 file": (

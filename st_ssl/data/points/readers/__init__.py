@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from st_ssl.data.points.readers.arrays import read_npy, read_npz
 from st_ssl.data.points.readers.base import CloudReader, ReadOptions, clean
 from st_ssl.data.points.readers.bin import read_bin
@@ -69,6 +71,7 @@ def read_counted(path: str | Path, options: ReadOptions | None = None) -> tuple[
     else:
         raise SampleError(path, f"no reader for {suffix or 'no extension'!r}{nearest(suffix, READERS)}")
     try:
-        return clean(path, reader(path, options or ReadOptions()))
+        with np.errstate(all="ignore"):  # what is too large for a number is nowhere
+            return clean(path, reader(path, options or ReadOptions()))
     except MemoryError as error:
         raise SampleError(path, "does not fit into memory") from error

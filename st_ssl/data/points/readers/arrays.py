@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,17 @@ _LABELS = {
     "part": ("part",),
 }
 
-_ERRORS = (OSError, ValueError, EOFError, KeyError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_ERRORS = (
+    OSError,
+    TokenError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_array(path: str) -> np.ndarray:
@@ -33,8 +44,8 @@ def load_array(path: str) -> np.ndarray:
     Raises ``SampleError``."""
     check_file(path)
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, TypeError) as error:
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"))  # refuses arrays of objects
+    except _ERRORS as error:
         raise SampleError(path, f"not an array: {error}") from error
 
 

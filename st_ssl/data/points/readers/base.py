@@ -13,6 +13,7 @@ from st_ssl.types import PointCloud
 
 MIN_POINTS = 2
 _FAR = 2.0**14  # metres: from here on float32 resolves no millimetres
+_NOWHERE = 1e15  # no place is so far away, and its square is still a float32
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,14 @@ def check_file(path: str) -> None:
 
 
 def clean(path: str, cloud: PointCloud) -> tuple[PointCloud, int]:
-    """A cloud that can be used, and how many points it lost because they are nowhere (NaN, infinity).
+    """A cloud that can be used, and how many points it lost because they are nowhere (NaN, infinity, 1e15 and more).
 
     What is not finite in an attribute becomes 0. Far from the origin (UTM metres, say) the cloud is moved there and
     ``pose`` takes it back, since float32 is too coarse. ``SampleError`` where fewer than two points are left.
     """
     total = len(cloud.xyz)
-    keep = np.isfinite(cloud.xyz).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        keep = (np.abs(cloud.xyz) < _NOWHERE).all(axis=1)
     lost = total - int(keep.sum())
     if total and lost == total:
         raise SampleError(path, f"none of its {total} points is finite")
@@ -74,7 +76,8 @@ def clean(path: str, cloud: PointCloud) -> tuple[PointCloud, int]:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    values = np.ascontiguousarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(values, dtype=np.float32)
     return values if np.isfinite(values).all() else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 

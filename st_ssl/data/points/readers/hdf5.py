@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.data.points.readers.base import ReadOptions, check_file, from_columns, normal, whole
-from st_ssl.errors import MissingDependencyError, SampleError
+from st_ssl.errors import MissingDependencyError, SampleError, UserError
 from st_ssl.types import PointCloud
 
 _ITEM = re.compile(r"(.+)#(\d+)")
@@ -36,7 +36,9 @@ def open_hdf5(path: str) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise SampleError(path, f"not an HDF5 file that can be read: {error}") from error
 
 

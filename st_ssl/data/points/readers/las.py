@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,12 @@ from st_ssl.errors import MissingDependencyError, SampleError
 from st_ssl.types import PointCloud
 
 _PIECE = 1_000_000
+_MOST = 1024  # LAZ makes a tenth of real scans; without a bound a damaged count decompresses for ever
 
 
 def read_las(path: str, options: ReadOptions) -> PointCloud:
     """Places in metres, intensity, colour where there is one, and the classification as ``segment``."""
-    check_file(path)
+    _check_header(path)
     try:
         import laspy
     except ImportError as error:
@@ -27,7 +30,7 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
             for piece in file.chunk_iterator(_PIECE):
                 for name, values in _columns(piece).items():
                     pieces.setdefault(name, []).append(values)
-    except (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, OverflowError) as error:
+    except (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, OverflowError, struct.error) as error:
         raise SampleError(path, f"not a LAS or LAZ file that can be read: {error}") from error
     fields = {name: np.concatenate(parts) for name, parts in pieces.items()}
     found = len(fields.get("xyz", ()))
@@ -39,6 +42,26 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
     if "color" in fields and fields["color"].any():
         attributes["color"] = color(fields["color"])
     return PointCloud(fields["xyz"], attributes, {"segment": whole(fields["segment"])})
+
+
+def _check_header(path: str) -> None:
+    """``SampleError`` where the header promises more records or points than the file has room for."""
+    check_file(path)
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            head = file.read(375)
+    except OSError as error:
+        raise SampleError(path, f"file cannot be read: {error.strerror}") from error
+    if not head.startswith(b"LASF") or len(head) < 227:
+        raise SampleError(path, "not a LAS or LAZ file: it does not begin with LASF and a header")
+    records, kind, point, count = struct.unpack_from("<IBHI", head, 100)
+    later, more = struct.unpack_from("<IQ", head, 243) if head[25] >= 4 and len(head) == 375 else (0, 0)
+    count = max(count, more)
+    if 54 * records + 60 * later > size:
+        raise SampleError(path, f"promises {records + later} records, and has {size} bytes")
+    if count * max(point, 1) > size * (_MOST if kind & 0xC0 else 1):
+        raise SampleError(path, f"promises {count} points of {point} bytes, and has {size} bytes")
 
 
 def _columns(piece: Any) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from st_ssl.data.points.readers.base import ReadOptions, read_bytes
 from st_ssl.data.points.readers.surface import on_surface
+from st_ssl.data.points.readers.text import quietly
 from st_ssl.errors import SampleError
 from st_ssl.types import PointCloud
 
@@ -41,7 +42,7 @@ def _numbers(path: str, what: str, lines: list[str], columns: int) -> np.ndarray
     if not lines:
         return np.empty((0, columns))
     try:
-        return np.loadtxt(lines, usecols=range(columns), ndmin=2)
+        return quietly(lines, usecols=range(columns), ndmin=2)
     except ValueError as error:
         raise SampleError(path, f"its {what}: {str(error).split(';')[0]}") from error
 

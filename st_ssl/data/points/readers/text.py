@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +54,18 @@ def _head(path: str, data: bytes) -> tuple[int, list[str] | None, int | None]:
 
 def _load(path: str, file: io.BytesIO, delimiter: str | None, skip: int = 0, max_rows: int | None = None) -> np.ndarray:
     try:
-        return np.loadtxt(
+        return quietly(
             file, delimiter=delimiter, skiprows=skip, max_rows=max_rows, ndmin=2, encoding="latin-1", comments="#"
         )
     except ValueError as error:
         raise SampleError(path, f"{_line(str(error), skip)}: expected numbers") from error
+
+
+def quietly(*args: Any, **options: Any) -> np.ndarray:
+    """``np.loadtxt``, which does not need to tell of blank lines: their effect is a count that is checked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return np.loadtxt(*args, **options)
 
 
 def _line(message: str, skip: int) -> str:

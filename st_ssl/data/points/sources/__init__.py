@@ -53,7 +53,8 @@ def read_source(
     - a table: ``factors.csv`` in the folder, or a file whose first line names columns: see ``st_ssl/data/tables.py``;
     - a folder: all clouds in it, at any depth, in byte order of their paths; a folder that is a scene (``coord.npy`` or
       ``Annotations`` in it) is one cloud. Top folders train / val / test are splits, the folders below them (or at the
-      top) give ``{"label": name}``. That is also how ScanNet is read as Pointcept has it.
+      top) give ``{"label": name}``. Beside clouds of other kinds ``.txt`` and ``.csv`` are left out.
+      That is also how ScanNet is read as Pointcept has it.
 
     ``DataError`` where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for
     a format that does not exist.

@@ -19,6 +19,8 @@ def _read(place: Place) -> list[VideoEntry]:
     seen: Counter[str] = Counter()
     clouds = walk(root, seen, is_cloud, lambda folder, folders, files: is_scene(folder))
     found = sorted(clouds, key=lambda path: os.fsencode(path.as_posix()))
+    # beside clouds of other kinds these are notes and lists: README.txt, classes.csv
+    found = [path for path in found if path.suffix.lower() not in (".txt", ".csv")] or found
     if found:
         return [folder_entry(root, path) for path in found]
     kinds = " ".join(suffix.removeprefix(".") for suffix in EXTENSIONS)
