@@ -12,7 +12,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, connection, get_context
+from multiprocessing import connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -75,7 +76,11 @@ def _until_broken(work: Callable[[T], R], rest: Iterator[T], num_workers: int) -
         try:
             while True:
                 for item in itertools.islice(rest, 4 * num_workers - len(running)):  # millions of items are not as
-                    running[pool.submit(_interruptible, work, item)] = item  # many waiting jobs
+                    try:  # many waiting jobs
+                        job = pool.submit(_interruptible, work, item)
+                    except BrokenProcessPool:  # it broke while the caller was busy with a result
+                        return [*running.values(), item]
+                    running[job] = item
                 if not running:
                     return []
                 for job in wait(running, return_when=FIRST_COMPLETED)[0]:
@@ -86,13 +91,23 @@ def _until_broken(work: Callable[[T], R], rest: Iterator[T], num_workers: int) -
             return list(running.values())
 
 
+class _Spawn(SpawnContext):
+    """Starts new processes, and knows which: the caller may have others."""
+
+    def __init__(self) -> None:
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        """One more process."""
+        self.started.append(SpawnProcess(*args, **kwargs))
+        return self.started[-1]
+
+
 @contextmanager
 def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes for the block. An error in it waits for the jobs that have begun; anything else stops them."""
-    others = set(active_children())
-    pool = ProcessPoolExecutor(
-        num_workers, mp_context=get_context("spawn"), initializer=_settle, initargs=(os.getpid(),)
-    )
+    context = _Spawn()
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_settle, initargs=(os.getpid(),))
     try:
         yield pool
     except Exception:
@@ -100,7 +115,7 @@ def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
         raise
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        _stop(set(active_children()) - others)
+        _stop(context.started)
         raise
     pool.shutdown()
 
@@ -137,8 +152,17 @@ def _settle(parent: int) -> None:
 def _interrupt(signum: int, frame: object) -> None:
     global _told
     _told = True
-    if _busy:  # else it waits for an item, and will be told that there is none
+    # Where it is not busy it waits for an item, and will be told that there is none. What the first signal set in
+    # motion is not interrupted by the next one; where the exception was swallowed, it is raised again.
+    if _busy and not _unwinding(sys.exc_info()[1]):
         raise KeyboardInterrupt
+
+
+def _unwinding(error: BaseException | None) -> bool:
+    """Whether the error that is handled right now, or one during whose handling it came, is an interruption."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _interruptible(work: Callable[[T], R], item: T) -> R:

@@ -27,13 +27,15 @@ Found = TypeVar("Found", bound=Table)
 @dataclass(frozen=True)
 class Record(Generic[Found]):
     """One sample: the size in bytes and time of change of the file it was made from, its table (a video's frames, say;
-    None where there is none), why it cannot be used, if so, and how that was found out."""
+    None where there is none), why it cannot be used, if so, and how that was found out; of a sample in a pack, a
+    checksum of what the list of its shard says."""
 
     size: int
     mtime_ns: int
     table: Found | None
     error: str | None = None
     made_by: str = ""
+    listed: int = 0
 
     def fits(self, path: str) -> bool:
         """Whether the file is still the one that was looked at. Of a folder that cannot be told: its images may have
@@ -61,7 +63,7 @@ def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[s
             row = json.loads(line)
             table = parse(row["table"]) if row["table"] is not None else None
             path = row["path"] if "://" in row["path"] else os.path.abspath(file.parent / row["path"])
-            how = (row["error"], str(row["made_by"]))
+            how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)))
             records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file}, line {number}: not a record of an index ({error!r}); make it anew") from error
@@ -112,6 +114,7 @@ def _line(file: Path, path: str, record: Record[Any]) -> str:
         "mtime_ns": record.mtime_ns,
         "error": record.error,
         "made_by": record.made_by,
+        **({"listed": record.listed} if record.listed else {}),
         "table": None if record.table is None else record.table.to_json(),
     }
     return json.dumps(row) + "\n"

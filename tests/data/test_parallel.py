@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from st_ssl.data.parallel import parallel_map
 from st_ssl.data.video.index import read_index
-from tests.data.work import square
+from tests.data.work import die_of_five, square
 from tests.runs import ROOT, write_video
 
 SOON = 3.0  # seconds: two, and some for a busy machine
@@ -40,6 +41,29 @@ def test_items_may_be_made_as_they_are_needed() -> None:
     assert next(results) in {n * n for n in range(20)}
     assert len(made) < 20
     assert len([*results]) == 99
+
+
+def test_no_item_is_lost_where_a_process_dies_while_the_caller_is_busy() -> None:
+    found = []
+    args = (iter(range(40)), 2, "", 0, False, lambda number: -number, 40)
+    for result in parallel_map(die_of_five, *args):
+        found.append(result)
+        if len(found) < 6:
+            time.sleep(0.3)  # the pool breaks in here, not while its results are waited for
+    assert sorted(found) == sorted({*range(40), -5} - {5})
+
+
+def test_only_its_own_processes_are_stopped() -> None:
+    results = parallel_map(square, range(100), 2, "", progress=False)
+    next(results)
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        results.close()  # type: ignore[attr-defined]
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
 
 
 SCRIPT = """
@@ -88,14 +112,14 @@ def lives(group: int) -> bool:
 
 
 @pytest.mark.parametrize("whole_group", [True, False])
-@pytest.mark.parametrize("work", ["crawl", "hang"])
+@pytest.mark.parametrize("work", ["crawl", "hang", "tidy_slowly", "swallow"])
 def test_what_has_begun_is_interrupted(tmp_path: Path, work: str, whole_group: bool) -> None:
     process = start("-c", SCRIPT, work, tmp_path)
     wait_for(tmp_path, "*", 2)
     took, said = interrupt(process, whole_group)
     assert took < SOON
     assert said.endswith(b"KeyboardInterrupt\n")
-    assert len(list(tmp_path.iterdir())) == (0 if work == "crawl" else 2)  # what is killed cannot tidy up
+    assert len(list(tmp_path.iterdir())) == (2 if work == "hang" else 0)  # what is killed cannot tidy up
 
 
 @pytest.mark.parametrize("whole_group", [True, False])

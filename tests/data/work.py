@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -26,3 +27,32 @@ def hang(folder: Path) -> None:
             time.sleep(60)
         except KeyboardInterrupt:
             continue
+
+
+def tidy_slowly(folder: Path) -> None:
+    (folder / f"{os.getpid()}").touch()
+    try:
+        time.sleep(60)
+    finally:
+        try:
+            raise KeyError
+        except KeyError:  # while another error is handled as well
+            time.sleep(0.8)
+        (folder / f"{os.getpid()}").unlink()
+
+
+def swallow(folder: Path) -> None:
+    """As C code does that Python code was called from: the first exception is lost."""
+    (folder / f"{os.getpid()}").touch()
+    try:
+        with suppress(KeyboardInterrupt):
+            time.sleep(60)
+        time.sleep(60)
+    finally:
+        (folder / f"{os.getpid()}").unlink()
+
+
+def die_of_five(number: int) -> int:
+    if number == 5:
+        os._exit(3)
+    return number

@@ -13,8 +13,9 @@ import os
 import zlib
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any, overload
 
 from st_ssl.data.records import Job, take_down
@@ -111,44 +112,48 @@ class Pack:
             settings = json.loads(_read(stamp))
             if {key: settings.get(key) for key in PACK_FORMAT} != PACK_FORMAT:
                 raise ValueError(f"expected {PACK_FORMAT}")
-            num_shards = int(settings["shards"])
+            sizes = shard_sizes(settings["videos"], settings["config"]["shard_size"])
+            if settings["shards"] != len(sizes):
+                raise ValueError(f"{settings['shards']} shards, expected {len(sizes)} of {settings['videos']} videos")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
         self.failed: list[tuple[str, str]] = []
         self._rows = Rows()
         self._starts: list[int] = []
         chosen = array("l")
-        for number in range(num_shards):
-            self._add_shard(number, num_shards, chosen)
+        for number in range(len(sizes)):
+            self._add_shard(number, sizes, chosen)
         self.entries = PackedEntries(self.root, self._rows, chosen)
 
-    def _add_shard(self, number: int, num_shards: int, chosen: array[int]) -> None:
-        file = f"{_shard_path(self.root, number)}.jsonl"
+    def _add_shard(self, number: int, sizes: Sequence[int], chosen: array[int]) -> None:
         try:
-            rows = read_list(file)
+            rows = read_list(self.root, number, sizes[number])
         except OSError as error:
-            why = f"shard {number} of {num_shards} is missing: run `prepare.py pack` again, it goes on from there"
+            why = f"shard {number} of {len(sizes)} is missing: run `prepare.py pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
         self._starts.append(len(self._rows))
-        try:
-            for place, row in enumerate(rows):
-                if row["error"] is not None:
-                    self.failed.append((row["source"], f"could not be packed: {row['error']}"))
-                else:
-                    if row["name"] != packed_name(number, place):
-                        raise ValueError(f"{row['name']} is not {packed_name(number, place)}")
-                    _place(file, row)
-                    _entry(self.root, row)
-                    chosen.append(len(self._rows))
-                self._rows.append(row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{file}: damaged: {error!r}; remove it and pack again") from error
+        for row in rows:
+            if row["error"] is not None:
+                self.failed.append((row["source"], f"could not be packed: {row['error']}"))
+            else:
+                chosen.append(len(self._rows))
+            self._rows.append(row)
 
     def find(self, path: str) -> PackedVideo:
         """Where one of ``entries`` lies, by its path."""
-        shard, name = path.rsplit("/", 1)
-        number, place = name.removesuffix(".mp4").split("-")
-        return _place(shard, self._rows[self._starts[int(number)] + int(place)])
+        row = self._row(path)
+        table = FrameTable.from_json(row["table"])
+        return PackedVideo(path.rpartition("/")[0], row["offset"], row["size"], row["crc32"], table)
+
+    def checksum(self, path: str) -> int:
+        """Of what the list says of one of ``entries``: where it lies, its bytes and its frames."""
+        row = self._row(path)
+        said = {key: row[key] for key in ("offset", "size", "crc32", "table")}
+        return zlib.crc32(json.dumps(said, sort_keys=True).encode())
+
+    def _row(self, path: str) -> dict[str, Any]:
+        number, place = path.rpartition("/")[2].removesuffix(".mp4").split("-")
+        return dict(self._rows[self._starts[int(number)] + int(place)])
 
     def open(self, path: str) -> VideoReader:
         """The video of one of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
@@ -159,22 +164,22 @@ def _shard_path(root: str, number: int) -> str:
     return f"{root}/shard-{number:05d}"
 
 
+def list_file(root: str, number: int) -> str:
+    """The list of a shard."""
+    return f"{_shard_path(root, number)}.jsonl"
+
+
 def _entry(root: str, row: dict[str, Any]) -> VideoEntry:
     path = f"{_shard_path(root, int(row['name'].partition('-')[0]))}.tar/{row['name']}"
     return VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
-
-
-def _place(shard: str, row: dict[str, Any]) -> PackedVideo:
-    table = FrameTable.from_json(row["table"])
-    return PackedVideo(shard, int(row["offset"]), int(row["size"]), int(row["crc32"]), table)
 
 
 def open_packed(path: str, video: PackedVideo) -> VideoReader:
     """A video of a pack; ``SampleError`` where its bytes are not those that were packed."""
     try:
         content = _read(video.shard, video.offset, video.size)
-    except OSError as error:
-        raise SampleError(path, f"the shard cannot be read: {error}") from error
+    except (OSError, MemoryError, OverflowError) as error:  # the latter two: a list that asks for more than there is
+        raise SampleError(path, f"the shard cannot be read: {error!r}") from error
     if zlib.crc32(content) != video.crc32:
         raise SampleError(path, "damaged: its bytes are not those that were packed")
     return PyAVReader(path, video.table, content)
@@ -209,15 +214,56 @@ def _ask(path: str, question: Callable[[Any, str], Any]) -> Any:
         raise OSError(f"{path}: {error!r}") from error
 
 
-def read_list(file: str) -> list[dict[str, Any]]:
-    """The rows of the list of a shard; ``DataError`` with file and line where one is damaged."""
-    rows = []
-    for number, line in enumerate(_read(file).decode().splitlines(), 1):
+def shard_sizes(num_videos: int, shard_size: int) -> list[int]:
+    """How many videos are in each shard; ``ValueError`` where that is none at all."""
+    if not (isinstance(num_videos, int) and isinstance(shard_size, int) and num_videos > 0 and shard_size > 0):
+        raise ValueError(f"{num_videos!r} videos in shards of {shard_size!r}: expected numbers above 0")
+    return [min(shard_size, num_videos - first) for first in range(0, num_videos, shard_size)]
+
+
+def read_list(root: str, number: int, num_videos: int) -> list[dict[str, Any]]:
+    """The rows of the list of a shard, one for each of its ``num_videos``. ``OSError`` where there is none,
+    ``DataError`` with file and line where it is damaged."""
+    file = list_file(root, number)
+    rows: list[dict[str, Any]] = []
+    lines = _read(file).decode(errors="replace").splitlines()
+    for line in lines:
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: damaged: {error}") from error
+            rows.append(_checked(json.loads(line), packed_name(number, len(rows))))
+        except (KeyError, TypeError, ValueError) as error:
+            where = f"{file}, line {len(rows) + 1}"
+            raise DataError(f"{where}: damaged: {error!r}; remove the file and pack again") from error
+    if len(rows) != num_videos:
+        wrong = f"{len(rows)} lines, expected {num_videos}"
+        raise DataError(f"{file}: damaged: {wrong}; remove the file and pack again")
     return rows
+
+
+_TYPES: dict[str, type | UnionType] = {
+    "split": str,
+    "labels": dict,
+    "tags": list,
+    "source": str,
+    "bytes": int,
+    "error": str | None,
+}
+_PLACE_TYPES = {"offset": int, "size": int, "crc32": int, "table": dict}
+
+
+def _checked(row: Any, name: str) -> dict[str, Any]:
+    """``row`` itself; ``KeyError``, ``TypeError`` or ``ValueError`` where it says nothing of the video ``name``."""
+    if row["name"] != name:
+        raise ValueError(f"{row['name']} is not {name}")
+    types = _TYPES | (_PLACE_TYPES if row["error"] is None else {})
+    if wrong := [key for key, kind in types.items() if not isinstance(row[key], kind)]:
+        raise TypeError(f"{wrong[0]}: {row[wrong[0]]!r}")
+    if texts := [text for text in (*row["tags"], *row["labels"].values()) if not isinstance(text, str)]:
+        raise TypeError(f"a label or tag is {texts[0]!r}")
+    if row["error"] is None:
+        if row["offset"] < 0 or row["size"] <= 0:
+            raise ValueError(f"{row['size']} bytes from {row['offset']}")
+        FrameTable.from_json(row["table"])
+    return dict(row)
 
 
 def verify_pack(root: str, file: Path, num_workers: int = 1, progress: bool = True) -> list[tuple[str, str]]:
@@ -225,42 +271,42 @@ def verify_pack(root: str, file: Path, num_workers: int = 1, progress: bool = Tr
     reason) of those that fail, and of those that could not be packed.
 
     What was found is kept in ``file``, an index, as it comes: taken up where it was stopped, only those are read again
-    that failed, or whose shard has another size or time of change.
+    that failed, whose shard has another size or time of change, or of which the list says something else.
     """
     pack = Pack(root if "://" in root else os.path.abspath(root))
     states: dict[str, tuple[int, int]] = {}
 
-    def state(path: str) -> tuple[int, int]:
+    def known(path: str) -> Record:
         shard = path.rpartition("/")[0]
         if shard not in states:
             states[shard] = _state(shard)
-        return states[shard]
+        return Record(*states[shard], None, listed=pack.checksum(path))
 
     def fits(path: str, record: Record) -> bool:
-        return record.error is None and (record.size, record.mtime_ns) == state(path)
+        return replace(record, made_by="") == known(path)
 
-    job = Job(_verify, lambda path: (path, pack.find(path), state(path)), _crashed, fits, FrameTable.from_json)
+    job = Job(_verify, lambda path: (path, pack.find(path), known(path)), _crashed, fits, FrameTable.from_json)
     records = take_down([entry.path for entry in pack.entries], file, "verify pack", job, num_workers, progress)
     broken = [(path, record.error) for path, record in records.items() if record.error is not None]
     return sorted([*pack.failed, *broken])
 
 
-_Item = tuple[str, PackedVideo, tuple[int, int]]
+_Item = tuple[str, PackedVideo, Record]
 
 
 def _verify(item: _Item) -> tuple[str, Record]:
-    path, place, state = item
+    path, place, known = item
     try:
         with open_packed(path, place) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:
-        return path, Record(*state, None, error.reason)
-    return path, Record(*state, None)
+        return path, replace(known, error=error.reason)
+    return path, known
 
 
 def _crashed(item: _Item) -> tuple[str, Record]:
-    return item[0], Record(*item[2], None, "the decoder crashed on it")
+    return item[0], replace(item[2], error="the decoder crashed on it")
 
 
 def _state(path: str) -> tuple[int, int]:

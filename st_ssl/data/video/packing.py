@@ -17,12 +17,12 @@ from pydantic import Field
 
 from st_ssl.config import Config
 from st_ssl.data.parallel import parallel_map
-from st_ssl.data.video.pack import PACK_FILE, PACK_FORMAT, packed_name, read_list
+from st_ssl.data.video.pack import PACK_FILE, PACK_FORMAT, list_file, packed_name, read_list, shard_sizes
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.writing import encode
-from st_ssl.errors import SampleError
+from st_ssl.errors import DataError, SampleError
 from st_ssl.files import claim_folder, remove_unfinished, replace_text, write_atomically
 from st_ssl.types import VideoEntry
 
@@ -53,7 +53,7 @@ def write_pack(
     written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
     version of the encoder): videos are named by their path from the folder that all of them are in, wherever that is
     mounted and however it was typed. ``retry``: those of its shards in which a video failed, or has another size by
-    now, are packed anew. ``DataError`` where ``output`` holds another pack.
+    now, are packed anew. ``DataError`` where ``output`` holds another pack, or shards of what the videos were before.
     """
     if retry:
         _forget(entries, output, config, part)
@@ -62,11 +62,23 @@ def write_pack(
     cuts = [named[at : at + config.shard_size] for at in range(0, len(named), config.shard_size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
     missing = [(number, cuts[number]) for number in mine if not _list_file(output, number).exists()]
+    for number in set(mine) - {number for number, _ in missing}:
+        _check_sizes(output, number, [entry for _, entry in cuts[number]])
     for _ in parallel_map(partial(_write_shard, output, config, reader), missing, num_workers, "shards", 0, progress):
         continue
     videos = [entry for number in mine for _, entry in cuts[number]]
-    rows = [row for number in mine for row in read_list(str(_list_file(output, number)))]
+    rows = [row for number in mine for row in read_list(str(output), number, len(cuts[number]))]
     return [(e.path, row["error"]) for e, row in zip(videos, rows, strict=True) if row["error"] is not None]
+
+
+def _check_sizes(output: Path, number: int, shard: Sequence[VideoEntry]) -> None:
+    """Where another machine tried again first, ``pack.json`` tells of the new sizes, and this shard is an old one."""
+    for entry, row in zip(shard, read_list(str(output), number, len(shard)), strict=True):
+        if row["bytes"] != (size := _size(entry)):
+            raise DataError(
+                f"{_list_file(output, number)}: {entry.path} had {row['bytes']} bytes when it was packed, and has "
+                f"{size} now: the same command with --retry packs this shard again"
+            )
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
@@ -75,7 +87,7 @@ def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> N
 
 
 def _stamp(entries: Sequence[VideoEntry], config: PackConfig) -> dict[str, Any]:
-    num_shards = -(-len(entries) // config.shard_size)
+    num_shards = len(shard_sizes(len(entries), config.shard_size))
     sources, sizes = _digests(entries)
     mine = {**PACK_FORMAT, "videos": len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
     return {**mine, "config": config.model_dump()}
@@ -93,8 +105,8 @@ def _forget(entries: Sequence[VideoEntry], output: Path, config: PackConfig, par
     for number, first in enumerate(range(0, len(entries), config.shard_size)):
         file = _list_file(output, number)
         if number % part[1] == part[0] and file.exists():
-            rows = read_list(str(file))
             shard = entries[first : first + config.shard_size]
+            rows = read_list(str(output), number, len(shard))
             if any(row["error"] is not None or row["bytes"] != _size(e) for row, e in zip(rows, shard, strict=True)):
                 file.unlink()
     if found != mine:
@@ -123,7 +135,7 @@ def _size(entry: VideoEntry) -> int:
 
 
 def _list_file(output: Path, number: int) -> Path:
-    return output / f"shard-{number:05d}.jsonl"
+    return Path(list_file(str(output), number))
 
 
 def _write_shard(
