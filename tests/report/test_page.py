@@ -189,7 +189,7 @@ def test_unlabelled_videos_are_told_apart_by_which_they_are(suite: list[Path], t
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace(str(suite[0].parent / "videos"), str(videos)))
     page = Page(write_report([run], tmp_path / "report.html").read_text())
-    assert "✓ video" in page.texts["run1-neighbours"]
+    assert "✓ sample" in page.texts["run1-neighbours"]
     assert "no labels" in page.texts["run1-map"]
     assert "Principal components" in page.texts["run1-map"]
 
