@@ -242,7 +242,7 @@ def _map(holder: _Holder, fn: TensorMap) -> _Holder:
 
 
 def _joined(holders: Sequence[_Holder]) -> _Holder:
-    """The rows of the tensors of all holders, in order, those in their mappings too."""
+    """The rows of the tensors of all holders, in order, also of those in their mappings that all of them have."""
     import torch
 
     first = holders[0]
@@ -251,8 +251,9 @@ def _joined(holders: Sequence[_Holder]) -> _Holder:
         values = [getattr(holder, item.name) for holder in holders]
         assert len({value is None for value in values}) == 1, f"some have {item.name}, others not"
         if isinstance(values[0], dict):
-            assert all(value.keys() == values[0].keys() for value in values), [list(value) for value in values]
-            changed[item.name] = {name: torch.cat([value[name] for value in values]) for name in values[0]}
+            # Some files of a folder may have colours and others none.
+            shared = [name for name in values[0] if all(name in value for value in values)]
+            changed[item.name] = {name: torch.cat([value[name] for value in values]) for name in shared}
         elif values[0] is not None and not isinstance(values[0], PointBatch):
             changed[item.name] = torch.cat(values)
     return replace(first, **changed)

@@ -82,7 +82,7 @@ class Point2Vec(Method):
         self.point2vec = config
         cloud = encoder.input
         augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
-        self.views = PointViews(augment, config.mask, encoder.vit.num_groups)
+        self.views = PointViews(augment, config.mask, encoder.vit.num_groups, attributes=encoder.input.attributes)
         self.teacher = deepcopy(encoder.blocks).requires_grad_(False)
         dim = encoder.embed_dim
         if config.position_leak:

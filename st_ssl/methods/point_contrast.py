@@ -56,7 +56,8 @@ class PointContrast(Method):
         if not encoder.per_point:
             needed = "an encoder with a feature for each point, such as sparse_unet"
             raise ConfigError(f"method.name=point_contrast needs {needed}")
-        self.views = PointViews(PointAugment(config.augment, *_sizes(encoder)), num_views=2)
+        augment = PointAugment(config.augment, *_sizes(encoder))
+        self.views = PointViews(augment, num_views=2, attributes=encoder.input.attributes)
         self.num_pairs, self.temperature = config.num_pairs, config.temperature
         self.head = nn.Linear(encoder.embed_dim, config.output_dim)
 

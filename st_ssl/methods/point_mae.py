@@ -67,7 +67,7 @@ class PointMAE(Method):
         self.mask = config.mask
         cloud = encoder.input
         augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
-        self.views = PointViews(augment, config.mask, encoder.vit.num_groups)
+        self.views = PointViews(augment, config.mask, encoder.vit.num_groups, attributes=encoder.input.attributes)
         self.order = 2 if config.chamfer == "l2" else 1
         self.position = position_mlp(dim)
         initialise(self.position)

@@ -25,7 +25,7 @@ class PerPoint(Encoder):
     embed_dim = 8
 
     def __init__(self) -> None:
-        super().__init__(Config(), PointInputConfig(num_points=None, unit_sphere=False))
+        super().__init__(Config(), PointInputConfig(num_points=None, unit_sphere=False, attributes=("color",)))
         self.net = nn.Linear(3, 8)
 
     def forward(self, clip: PointBatch, keep: Tensor | None = None) -> Features:
