@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from st_ssl.transfer.probe import ProbeConfig
 
 EPILOG = """\
-The accuracies are those of kNN, linear and attentive probes on frozen features: for every planted factor or label, or
-where there are none for telling which video a clip is from. Retrieval needs no classifier: R@k is the share of test
-videos with one of their own class among the k nearest training videos. Several runs of one architecture count as seeds.
+The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
+label, or where there are none for telling which video a clip is from. Retrieval needs no classifier: R@k is the share
+of test videos with one of their own class among the k nearest training videos. Several runs of one architecture count
+as seeds.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
@@ -44,10 +45,11 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
+    from st_ssl.encoders.base import ENCODERS
     from st_ssl.engine.run_files import find_runs, load_run_config
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
-    from st_ssl.transfer.probe import ProbeConfig
+    from st_ssl.transfer.probe import PROBES
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     given = [Path(a) for a in arguments.runs if a not in overrides]
@@ -60,7 +62,8 @@ def main() -> None:
         config = load_run_config(group[0], overrides)
         output = arguments.output or group[0] / "probe.json"
         with start_runtime(config.engine.device) as runtime:
-            probe_and_print(group, config, config.probe or ProbeConfig(), runtime.device, output)
+            probe = config.probe or PROBES[ENCODERS.registered(config.encoder.name).modality]()
+            probe_and_print(group, config, probe, runtime.device, output)
 
 
 def probe_and_print(

@@ -18,7 +18,7 @@ from st_ssl.inputs import INPUTS, Modality
 from st_ssl.methods.base import METHODS
 from st_ssl.optim import OptimConfig
 from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.probe import ProbeConfig
+from st_ssl.transfer.probe import PROBES, ProbeConfig
 
 
 class EngineConfig(Config):
@@ -79,14 +79,16 @@ class RunConfig(Config):
 
 @lru_cache
 def run_model(modality: Modality) -> type[RunConfig]:
-    """``RunConfig`` with the registered kinds of data, and the input, encoders and methods of a ``modality``, as the
-    types of its fields."""
+    """``RunConfig`` with the registered kinds of data, and the input, probes, encoders and methods of a ``modality``,
+    as the types of its fields."""
     own = INPUTS[modality]
+    probe: Any = PROBES[modality]
     return create_model(
         "RunConfig",
         __base__=RunConfig,
         __doc__=RunConfig.__doc__,
         input=(own, own()),
+        probe=(probe | None, probe()),
         data=(DATA.union(), ...),
         encoder=(ENCODERS.union(lambda cls: cls.modality == modality), ...),
         method=(METHODS.union(lambda cls: cls.modality == modality), ...),

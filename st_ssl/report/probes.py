@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
 
 _MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "raw": ("x", INK), "metadata": ("|", INK)}
-KINDS = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
+KINDS = {"knn": "kNN", "linear": "linear", "svm": "linear SVM", "attentive": "attentive"}
 
 
 @dataclass(frozen=True)

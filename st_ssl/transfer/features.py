@@ -173,7 +173,8 @@ def encode_views(
         part = replace(part.map(lambda tensor: tensor.to(device)), params=params)
         features = encoder(views.prepare([part])[0].content)
         pooled.append(features.pooled.float().cpu())
-        tokens.append(features.as_tokens().half().cpu() if local else torch.empty(len(part), 0, encoder.embed_dim))
+        there = local and (features.tokens is not None or features.map is not None)
+        tokens.append(features.as_tokens().half().cpu() if there else torch.empty(len(part), 0, encoder.embed_dim))
     return torch.cat(pooled), torch.cat(tokens)
 
 

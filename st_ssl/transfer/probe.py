@@ -15,8 +15,9 @@ from torch import Tensor
 from st_ssl.config import Config
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.encoders.base import ENCODERS, AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
-from st_ssl.errors import DataError
-from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_predict
+from st_ssl.errors import ConfigError, DataError
+from st_ssl.inputs import Modality
+from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_predict, max_mean, svm_predict
 from st_ssl.transfer.features import (
     INSTANCE,
     ClipSet,
@@ -29,14 +30,15 @@ from st_ssl.transfer.features import (
 )
 from st_ssl.transfer.retrieval import recall_at, recall_by_chance
 
-Kind = Literal["knn", "linear", "attentive", "retrieval"]
+Kind = Literal["knn", "linear", "svm", "attentive", "retrieval"]
 
 
 class ProbeConfig(Config):
     """What is probed and how. ``seeds``: how often everything random is drawn anew (the moment of each video that is
     looked at, the random initialisation, the classifiers); ``limit``: the most videos of a split that are used;
     ``clips``: how many clips of a video are looked at, their features averaged (all are held in memory); ``recall``:
-    the numbers of neighbours that retrieval looks at."""
+    the numbers of neighbours that retrieval looks at; ``svm_strengths``: C of the linear SVM, of several the one that
+    does best on training samples held out."""
 
     kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "attentive", "retrieval"), min_length=1)
     seeds: int = Field(default=3, gt=0)
@@ -48,9 +50,18 @@ class ProbeConfig(Config):
     knn_temperature: float = Field(default=0.07, gt=0)
     recall: tuple[PositiveInt, ...] = Field(default=(1, 5, 10, 20, 50), min_length=1)
     linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
+    svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.012,), min_length=1)
     attentive_epochs: int = Field(default=20, gt=0)
     attentive_lr: float = Field(default=3e-3, gt=0)
 
+
+class PointProbeConfig(ProbeConfig):
+    """As ``ProbeConfig``, with what is customary for clouds."""
+
+    kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "svm"), min_length=1)
+
+
+PROBES: dict[Modality, type[ProbeConfig]] = {"video": ProbeConfig, "points": PointProbeConfig}
 
 Progress = Callable[[str], None]
 
@@ -248,9 +259,12 @@ def _probe(
     seed: int,
     device: torch.device,
 ) -> dict[tuple[str, str], float]:
-    local = "attentive" in config.kinds
+    local = bool({"attentive", "svm"} & set(config.kinds))
     pooled, tokens = encode(encoder, train, config.batch_size, device, local)
     test_pooled, test_tokens = encode(encoder, test, config.batch_size, device, local)
+    if "attentive" in config.kinds and tokens.shape[1] == 0:
+        raise ConfigError("probe.kinds: attentive needs tokens or a map of features, which this encoder does not give")
+    wide = [_for_svm(*pair) for pair in ((pooled, tokens), (test_pooled, test_tokens)) if "svm" in config.kinds]
     result: dict[tuple[str, str], float] = {}
     for name, values in classes.items():
         rows, labels, test_rows, truth = _known((train, test), name)
@@ -261,6 +275,10 @@ def _probe(
                 pooled[rows].numpy(), labels, test_pooled[test_rows].numpy(), seed, config.linear_strengths
             )
             result["linear", name] = _accuracy(predicted, truth)
+        if "svm" in config.kinds:
+            x, y = wide[0][rows].numpy(), wide[1][test_rows].numpy()
+            predicted, _ = svm_predict(x, labels, y, seed, config.svm_strengths)
+            result["svm", name] = _accuracy(predicted, truth)
     if "attentive" in config.kinds:
         counts = {name: len(values) for name, values in classes.items()}
         predictions = attentive_predict(
@@ -270,3 +288,8 @@ def _probe(
             _, test_rows = _labelled(train, test, name)
             result["attentive", name] = _accuracy(predicted[test_rows], test.targets[name][test_rows])
     return result
+
+
+def _for_svm(pooled: Tensor, tokens: Tensor) -> Tensor:
+    """What the SVM is fed, float32 [N, k]: ``max_mean`` of the tokens where there are any, as in the papers."""
+    return torch.cat([max_mean(part.float()) for part in tokens.split(64)]) if tokens.shape[1] else pooled

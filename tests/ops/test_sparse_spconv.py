@@ -130,6 +130,18 @@ def test_state_dicts_go_both_ways(settings: dict[str, Any], peer: Any) -> None:
     ours.load_state_dict(peer(4, 6, settings["kernel"], bias=False, algo=ConvAlgo.Native, **sizes).state_dict())
 
 
+def test_bfloat16() -> None:
+    x = random_tensor()
+    ours, theirs = SparseConv3d(4, 6, backend="torch"), SparseConv3d(4, 6, backend="spconv")
+    theirs.load_state_dict(ours.state_dict())
+    low = x.replace(x.features.bfloat16())
+    for a, b in zip(outcome(ours, low), outcome(theirs, low), strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(sorted_rows(theirs(x)), sorted_rows(ours(x)), rtol=1e-4, atol=1e-4)
+
+
 def test_no_voxel_at_all() -> None:
     x = random_tensor(share=0.0)
     assert SparseConv3d(4, 6, backend="spconv")(x).features.shape == (0, 6)

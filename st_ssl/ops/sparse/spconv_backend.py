@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import spconv.pytorch as spconv
+import torch
 from spconv.core import ConvAlgo
 from spconv.pytorch.conv import SparseConvolutionBase
 
@@ -44,4 +45,11 @@ def convolve_by_spconv(layer: SparseConv3d, x: SparseTensor) -> SparseTensor:
         if x.features.is_cuda
         else ConvAlgo.Native,  # on CPUs there is one, which it does not choose by itself
     )
-    return _from_spconv(peer._conv_forward(layer.training, _to_spconv(x), layer.weight, None), x)
+    device = x.features.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    if not autocast and x.features.dtype != torch.bfloat16:
+        return _from_spconv(peer._conv_forward(layer.training, _to_spconv(x), layer.weight, None), x)
+    with torch.autocast(device, enabled=False):  # spconv knows no bfloat16, and would take float16 in its place
+        single = _to_spconv(x.replace(x.features.float()))
+        out = _from_spconv(peer._conv_forward(layer.training, single, layer.weight.float(), None), x)
+    return out.replace(out.features.to(x.features.dtype))
