@@ -101,6 +101,14 @@ def test_parts_are_told_apart(encoder: str, request: pytest.FixtureRequest) -> N
         assert found["full", 1.0] > 65 and found["frozen", 1.0] > 45, found  # all of one part: 25
 
 
+def test_objects_by_the_mean_and_the_maximum_of_tokens(run: Path, token_run: Path) -> None:
+    config = settings({"name": "classify", "features": "mean_max"}, modes=("full",))
+    result = finetune(TinySource(), [token_run], config, CPU)
+    assert figures(result, "accuracy")["full", 1.0] > 80
+    with pytest.raises(ConfigError, match=r"task.features: mean_max needs tokens.*use pooled"):
+        finetune(TinySource(), [run], config, CPU)
+
+
 def test_few_shot_folds(run: Path) -> None:
     task = {"name": "few_shot", "ways": 2, "shots": 4, "queries": 5, "folds": 3}
     result = finetune(TinySource(), [run], settings(task, modes=("full",)), CPU)
