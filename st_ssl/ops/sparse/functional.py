@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -35,7 +35,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, map: KernelMap, inverse: bool) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.map, ctx.inverse = map, inverse
-        kernels = weight.flatten(1, 3).permute(1, 2, 0).contiguous()  # [K, C, C']
+        kernels = [kernel.T for kernel in weight.flatten(1, 3).unbind(1)]  # K of [C, C']
         return _gather_and_sum(features, kernels, map.backward if inverse else map.forward)
 
     @staticmethod
@@ -43,19 +43,20 @@ class _Convolution(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         map = ctx.map
         links = map.forward if ctx.inverse else map.backward
-        kernels = weight.flatten(1, 3).transpose(0, 1)  # [K, C', C]
-        kernels = (kernels.flip(0) if map.mirrored else kernels).contiguous()
+        # The offset back is the opposite one.
+        turn = -1 if map.mirrored else 1
+        kernels = weight.flatten(1, 3).unbind(1)[::turn]  # K of [C', C]
         grad = grad.contiguous()
         back, total = None, None
+        totals: tuple[Tensor, ...] = ()
         if ctx.needs_input_grad[1]:
-            total = torch.zeros_like(kernels, dtype=torch.promote_types(kernels.dtype, torch.float32))
+            total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+            totals = total.flatten(1, 3).unbind(1)[::turn]
         if ctx.needs_input_grad[0]:
-            back = _gather_and_sum(grad, kernels, links, features, total)
-        elif total is not None:
-            _sum_weights(grad, links, features, total)
-        if total is not None:
-            total = (total.flip(0) if map.mirrored else total).transpose(0, 1).reshape(weight.shape).to(weight.dtype)
-        return back, total, None, None
+            back = _gather_and_sum(grad, kernels, links, features if totals else None, totals)
+        elif totals:
+            _sum_weights(grad, links, features, totals)
+        return back, None if total is None else total.to(weight.dtype), None, None
 
 
 def _blocks(links: Links) -> Iterator[tuple[int, slice, list[int]]]:
@@ -68,43 +69,47 @@ def _blocks(links: Links) -> Iterator[tuple[int, slice, list[int]]]:
 
 
 def _gather_and_sum(
-    values: Tensor, kernels: Tensor, links: Links, other: Tensor | None = None, total: Tensor | None = None
+    values: Tensor,
+    kernels: Sequence[Tensor],
+    links: Links,
+    other: Tensor | None = None,
+    totals: Sequence[Tensor] = (),
 ) -> Tensor:
-    """out[t] = sum of values[s] @ kernels[k] over the pairs (s, t, k): [M, C] and [K, C, C'] to [rows, C'].
+    """out[t] = sum of values[s] @ kernels[k] over the pairs (s, t, k): [M, C] and K of [C, C'] to [rows, C'].
 
-    With ``total`` [K, C, C'] and ``other`` [rows, C'], values[s]^T @ other[t] is added to it on the way.
+    With ``other`` [rows, C'], values[s]^T @ other[t] is added to ``totals`` [C, C'] on the way.
     """
-    out = values.new_empty(links.rows, kernels.shape[2])
+    width = kernels[0].shape[1]
+    out = values.new_empty(links.rows, width)
     most = max((sum(counts) for counts in links.counts), default=0)
-    gathered, products = values.new_empty(most, values.shape[1]), values.new_empty(most, kernels.shape[2])
-    others = None if other is None or total is None else other.new_empty(most, other.shape[1])
-    each = kernels.unbind()
+    gathered, products = values.new_empty(most, values.shape[1]), values.new_empty(most, width)
+    others = None if other is None else other.new_empty(most, other.shape[1])
     for row, pairs, counts in _blocks(links):
         size = pairs.stop - pairs.start
         rows, results = gathered[:size], products[:size]
         torch.index_select(values, 0, links.source[pairs], out=rows)
-        for part, kernel, result in zip(rows.split(counts), each, results.split(counts), strict=True):
+        for part, kernel, result in zip(rows.split(counts), kernels, results.split(counts), strict=True):
             torch.mm(part, kernel, out=result)
-        if total is not None and other is not None and others is not None:
+        if other is not None and others is not None:
             torch.index_select(other, 0, links.target[pairs], out=others[:size])
-            _add_products(total, rows, others[:size], counts)
+            _add_products(totals, rows, others[:size], counts)
         last = min(row + links.block, links.rows)
         starts = links.bag_start[row : last + 1] - pairs.start
         out[row:last] = embedding_bag(links.bag[pairs], results, starts, mode="sum", include_last_offset=True)
     return out
 
 
-def _sum_weights(grad: Tensor, links: Links, features: Tensor, total: Tensor) -> None:
-    """``_gather_and_sum`` for ``total`` alone."""
+def _sum_weights(grad: Tensor, links: Links, features: Tensor, totals: Sequence[Tensor]) -> None:
+    """``_gather_and_sum`` for ``totals`` alone."""
     for _, pairs, counts in _blocks(links):
         rows = grad.index_select(0, links.source[pairs])
         others = features.index_select(0, links.target[pairs])
-        _add_products(total, rows, others, counts)
+        _add_products(totals, rows, others, counts)
 
 
-def _add_products(total: Tensor, left: Tensor, right: Tensor, counts: list[int]) -> None:
-    """total[k] += left[k]^T @ right[k], of ``counts[k]`` rows each."""
-    for sum, a, b in zip(total.unbind(), left.T.split(counts, 1), right.split(counts), strict=True):
+def _add_products(totals: Sequence[Tensor], left: Tensor, right: Tensor, counts: list[int]) -> None:
+    """totals[k] += left[k]^T @ right[k], of ``counts[k]`` rows each."""
+    for sum, a, b in zip(totals, left.T.split(counts, 1), right.split(counts), strict=True):
         if sum.dtype == a.dtype:
             torch.addmm(sum, a, b, out=sum)
         else:  # half precision is added up in float32
