@@ -98,7 +98,7 @@ def probe_runs(
             for part, split in enumerate(splits)
         )
         bad.update(dict.fromkeys(train.bad + test.bad))
-        cells = _baselines(source, train, test, classes, config)
+        cells = _baselines(source, train, test, classes, config, seed)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
             run = runs[seed % len(runs)]
@@ -137,6 +137,9 @@ def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
 
 Cell = tuple[str, str, str]
 """Target, kind of probe, and who was probed: one of ``WHO``."""
+
+BASELINE_STRENGTHS = (0.0001, 0.001, 0.012, 0.1, 1.0)
+"""C of the SVM of baselines, of which the best on held-out samples is taken."""
 
 WHO = ("pretrained", "random", "raw", "metadata")
 
@@ -230,9 +233,10 @@ def _neighbours(
 
 
 def _baselines(
-    source: DataSource, train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig
+    source: DataSource, train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig, seed: int
 ) -> dict[Cell, float]:
-    if not {"knn", "retrieval"} & set(config.kinds):
+    """What is known without a network, by kNN and retrieval, and by an SVM whose C is chosen, on standard scores."""
+    if not {"knn", "retrieval", "svm"} & set(config.kinds):
         return {}
     raw = raw_features(source, train), raw_features(source, test)
     centre, scale = train.metadata.mean(0), train.metadata.std(0) + 1e-9
@@ -247,6 +251,11 @@ def _baselines(
             )
             for kind, value in _neighbours(x, y, (train, test), name, len(values), config):
                 result[name, kind, who] = value
+            if "svm" in config.kinds:
+                rows, labels, test_rows, truth = _known((train, test), name)
+                scores = [(part - a.mean(0)) / (a.std(0) + 1e-9) for part in (a[rows], b[test_rows])]
+                predicted, _ = svm_predict(scores[0], labels, scores[1], seed, BASELINE_STRENGTHS)
+                result[name, "svm", who] = _accuracy(predicted, truth)
     return result
 
 
