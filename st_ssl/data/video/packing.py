@@ -24,7 +24,7 @@ from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
-from st_ssl.files import claim_folder, remove_unfinished, replace_text, write_atomically
+from st_ssl.files import claim_folder, replace_text, write_atomically
 from st_ssl.types import VideoEntry
 
 _CRASHED = "the decoder crashed on it"
@@ -159,11 +159,10 @@ def _write_shard(output: Path, config: PackConfig, reader: str, shard: _Shard) -
 
     Nothing is left to do then: None. Where it is killed, a file tells which video it was at."""
     tar = output / f"shard-{shard.number:05d}.tar"
-    remove_unfinished(tar)  # one process writes a shard
     rows = []
     try:
         with (
-            write_atomically(tar) as unfinished,
+            write_atomically(tar, alone=True) as unfinished,
             tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
         ):
             for place, (source, entry) in enumerate(shard.videos):
@@ -173,7 +172,7 @@ def _write_shard(output: Path, config: PackConfig, reader: str, shard: _Shard) -
                 crashed = place in shard.crashed
                 made = {"error": _CRASHED} if crashed else _add(archive, name, entry, config, reader)
                 rows.append({**about, "source": source, "bytes": _size(entry), **made})
-        replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows))
+        replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
     finally:
         _place_file(output, shard).unlink(missing_ok=True)
     return None
