@@ -65,27 +65,30 @@ def write_pack(
     named = list(zip(_names(entries), entries, strict=True))
     cuts = [named[at : at + config.shard_size] for at in range(0, len(named), config.shard_size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
-    there = {number for number in mine if _list_file(output, number).exists()}
-    for number in sorted(there):
-        _check_sizes(output, number, [entry for _, entry in cuts[number]])
-    shards = [_Shard(number, cuts[number]) for number in mine if number not in there]
+    there = [number for number in mine if _list_file(output, number).exists()]
+    failed = {number: _failed(output, number, cuts[number]) for number in there}
+    shards = [_Shard(number, cuts[number]) for number in mine if number not in failed]
     work, crashed = partial(_write_shard, output, config, reader), partial(_blame, output)
     while shards:
         left = parallel_map(work, shards, num_workers, "shards", 0, progress, crashed)
         shards = [shard for shard in left if shard is not None]
-    videos = [entry for number in mine for _, entry in cuts[number]]
-    rows = [row for number in mine for row in read_list(str(output), number, len(cuts[number]))]
-    return [(e.path, row["error"]) for e, row in zip(videos, rows, strict=True) if row["error"] is not None]
+    failed |= {number: _failed(output, number, cuts[number]) for number in mine if number not in failed}
+    return [video for number in mine for video in failed[number]]
 
 
-def _check_sizes(output: Path, number: int, shard: Sequence[VideoEntry]) -> None:
-    """Where another machine tried again first, ``pack.json`` tells of the new sizes, and this shard is an old one."""
-    for entry, row in zip(shard, read_list(str(output), number, len(shard)), strict=True):
+def _failed(output: Path, number: int, shard: Sequence[tuple[str, VideoEntry]]) -> list[tuple[str, str]]:
+    """(path, reason) of the videos of a written shard that could not be packed. ``DataError`` where it was packed from
+    others: where another machine was the first to try again, ``pack.json`` tells of the new sizes already."""
+    failed = []
+    for (_, entry), row in zip(shard, read_list(str(output), number, len(shard)), strict=True):
         if row["bytes"] != (size := _size(entry)):
             raise DataError(
                 f"{_list_file(output, number)}: {entry.path} had {row['bytes']} bytes when it was packed, and has "
                 f"{size} now: the same command with --retry packs this shard again"
             )
+        if row["error"] is not None:
+            failed.append((entry.path, row["error"]))
+    return failed
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
