@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -15,9 +17,13 @@ from st_ssl.errors import DataError
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, alone: bool = False) -> Iterator[Path]:
     """A hidden name beside ``path``, of this writer alone, to write a file under: where the block ends well it goes to
-    disk and takes the name ``path`` in one step, else it is removed. Raises ``OSError`` where the disk refuses."""
+    disk and takes the name ``path`` in one step, else it is removed. ``alone``: nobody else writes this file, so that
+    what killed writers left of it is removed first. Raises ``OSError`` where the disk refuses."""
+    if alone:
+        for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+            left.unlink(missing_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         yield unfinished
@@ -27,16 +33,25 @@ def write_atomically(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write ``text`` to a file in one step: killed at any moment it holds either the old text or the new one."""
-    with write_atomically(path) as unfinished:
+def replace_text(path: Path, text: str, alone: bool = False) -> None:
+    """Write ``text`` to a file in one step: killed at any moment it holds either the old text or the new one. ``alone``
+    as in ``write_atomically``."""
+    with write_atomically(path, alone) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
-def remove_unfinished(path: Path) -> None:
-    """Remove what killed writers of ``path`` left; for its only writer."""
-    for unfinished in path.parent.glob(f".{path.name}.*.partial"):
-        unfinished.unlink(missing_ok=True)
+def _create_text(path: Path, text: str) -> None:
+    """Write ``text`` to a file in one step, unless there is one of that name by then, which stays as it is."""
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        unfinished = Path(folder) / path.name
+        unfinished.write_text(text, encoding="utf-8", newline="")
+        sync(unfinished)
+        try:
+            os.link(unfinished, path)  # of several, one succeeds
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links: the last of several wins
+            os.replace(unfinished, path)
 
 
 def sync(path: Path) -> None:
@@ -50,28 +65,37 @@ def sync(path: Path) -> None:
 
 def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note: str = "") -> None:
     """Make ``folder`` that of ``what``, described by ``mine`` (JSON) in the file ``stamp`` in it. It may be claimed
-    again with the same description, also by several processes at once; where it holds anything else (hidden files
-    aside) that is a ``DataError``, with ``note`` behind it, and nothing is changed."""
+    again with the same description, also by several processes at once, of which with different descriptions one
+    succeeds; where it holds anything else (hidden files aside), or cannot be written to, that is a ``DataError``, with
+    ``note`` behind it, and nothing is changed."""
+    try:
+        _claim(folder, stamp, json.dumps(mine, indent=2) + "\n", what)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
     file = folder / stamp
+    try:
+        changed = differences(json.loads(file.read_text(encoding="utf-8")), mine)
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
+    if changed:
+        raise DataError(
+            f"{folder} holds another {what} ({'; '.join(changed.values())}): nothing was changed, choose another "
+            f"folder, or remove this one{note}"
+        )
+
+
+def _claim(folder: Path, stamp: str, text: str, what: str) -> None:
+    """Write the stamp where the folder is new or empty."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file: a {what} needs a folder of its own")
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
-    if file.exists():  # asked after that: another machine may have begun in between
-        try:
-            changed = differences(json.loads(file.read_text(encoding="utf-8")), mine)
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
-        if changed:
-            raise DataError(
-                f"{folder} holds another {what} ({'; '.join(changed.values())}): nothing was changed, choose another "
-                f"folder, or remove this one{note}"
-            )
-    elif foreign:
+    if (folder / stamp).exists():  # asked after that: another machine may have begun in between
+        return
+    if foreign:
         found = f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}"
         raise DataError(
             f"{folder} is not empty and has no {stamp} (found {found}): nothing was changed, choose an empty or new "
             "folder"
         )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(file, json.dumps(mine, indent=2) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    _create_text(folder / stamp, text)

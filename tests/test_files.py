@@ -10,11 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from st_ssl.data.video.index import survey
+from st_ssl.encoders.base import random_encoder, save_encoder
+from st_ssl.encoders.r3d import R3DConfig
+from st_ssl.engine.console import MetricsFile
 from st_ssl.errors import DataError
-from st_ssl.files import claim_folder, remove_unfinished, replace_text, write_atomically
+from st_ssl.files import claim_folder, replace_text, write_atomically
+from st_ssl.inputs import InputConfig
+from st_ssl.transfer.store import Stream, write_npy, write_safetensors, write_text
 from tests.runs import ROOT
 
 
@@ -100,8 +108,23 @@ def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
     process.wait()
     assert not file.exists()
     assert list(tmp_path.glob(".a*"))
-    remove_unfinished(file)
-    assert os.listdir(tmp_path) == [".b.txt.1.partial"]
+    replace_text(file, "whole")
+    assert len(os.listdir(tmp_path)) == 3
+    replace_text(file, "whole", alone=True)
+    assert sorted(os.listdir(tmp_path)) == [".b.txt.1.partial", "a.txt"]
+
+
+def test_whoever_writes_alone_leaves_nothing_of_killed_writers(tmp_path: Path) -> None:
+    names = ["features.npy", "features.safetensors", "paths.txt", "encoder.safetensors", "encoder.json", "list.jsonl"]
+    for name in [*names, "metrics.jsonl"]:
+        (tmp_path / f".{name}.0123.partial").touch()
+    write_npy(tmp_path / names[0], Stream(np.dtype("float32"), (1, 2), [np.zeros((1, 2), np.float32)]))
+    write_safetensors(tmp_path / names[1], {"a": Stream(np.dtype("float32"), (1, 2), [np.zeros((1, 2), np.float32)])})
+    write_text(tmp_path / names[2], ["a"])
+    save_encoder(random_encoder(R3DConfig(depth=10, width=4), InputConfig(num_frames=4, size=32), 0), tmp_path)
+    survey([], tmp_path / names[5], progress=False)
+    MetricsFile(tmp_path / "metrics.jsonl", 0).close()
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, "metrics.jsonl"])
 
 
 def test_a_folder_belongs_to_what_claimed_it(tmp_path: Path) -> None:
@@ -118,3 +141,40 @@ def test_a_folder_belongs_to_what_claimed_it(tmp_path: Path) -> None:
             claim_folder(folder, "stamp.json", {}, "pack")
     with pytest.raises(DataError, match="is a file: a pack needs"):
         claim_folder(folder / "stamp.json", "stamp.json", {}, "pack")
+    assert os.listdir(folder) == ["stamp.json"]
+
+
+def test_a_folder_that_cannot_be_made() -> None:
+    with pytest.raises(DataError, match=r"/proc/pack cannot be written to \("):
+        claim_folder(Path("/proc/pack"), "stamp.json", {}, "pack")
+
+
+def claim(folder: Path, number: int, start: Any, won: Any) -> None:
+    start.wait()
+    try:
+        claim_folder(folder, "stamp.json", {"number": number}, "pack")
+    except DataError:
+        number = 0
+    won.put(number)
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_of_several_claims_at_once_one_succeeds(tmp_path: Path, linked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not linked:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", refuse)
+    context = multiprocessing.get_context("fork")
+    for attempt in range(20):
+        start, won = context.Barrier(2), context.Queue()
+        folder = tmp_path / f"{attempt}"
+        claims = [context.Process(target=claim, args=(folder, number, start, won)) for number in (1, 2)]
+        for process in claims:
+            process.start()
+        winners = {won.get() for _ in claims} - {0}
+        for process in claims:
+            process.join()
+        assert os.listdir(folder) == ["stamp.json"]
+        assert len(winners) == 1 if linked else winners

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +156,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.kind == "points":
         return _clouds(arguments, file)
     if is_pack(arguments.root):
+        defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
+        ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
+        if ignored:
+            warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
         broken = dict(verify_pack(arguments.root, file, arguments.workers))
         print(f"{file}: what was found of every video")
         return _tell(broken)

@@ -123,6 +123,6 @@ def _line(file: Path, path: str, record: Record[Any]) -> str:
 def _write(file: Path, records: Mapping[str, Record[Any]]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(file, "".join(_line(file, path, record) for path, record in records.items()))
+        replace_text(file, "".join(_line(file, path, record) for path, record in records.items()), alone=True)
     except OSError as error:
         raise DataError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error

@@ -65,9 +65,9 @@ def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | N
     description = {"format": FORMAT, "encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with write_atomically(directory / "encoder.safetensors") as unfinished:
+        with write_atomically(directory / "encoder.safetensors", alone=True) as unfinished:
             save_file(weights, unfinished)
-        replace_text(directory / "encoder.json", json.dumps(description, indent=2) + "\n")
+        replace_text(directory / "encoder.json", json.dumps(description, indent=2) + "\n", alone=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{directory}: the encoder could not be written: {error}") from error
 

@@ -23,7 +23,7 @@ class MetricsFile:
 
     def __init__(self, file: Path, resume_step: int) -> None:
         kept = [row for row in whole_rows(file) if row["step"] <= resume_step]
-        replace_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
+        replace_text(file, "".join(f"{json.dumps(row)}\n" for row in kept), alone=True)
         self._out: TextIO = file.open("a")
 
     def write(self, row: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ class Wandb:
         if row["step"] > self._known["step"]:
             self._run.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
             self._known["step"] = row["step"]
-            replace_text(self._file, json.dumps(self._known) + "\n")
+            replace_text(self._file, json.dumps(self._known) + "\n", alone=True)
 
     def close(self, well: bool = True) -> None:
         self._run.finish(exit_code=0 if well else 1)

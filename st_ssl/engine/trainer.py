@@ -286,7 +286,7 @@ class Trainer:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             check_same_run(self.directory, self.config)
-            replace_text(self.directory / "config.yaml", to_yaml(self.config.model_dump(mode="json")))
+            replace_text(self.directory / "config.yaml", to_yaml(self.config.model_dump(mode="json")), alone=True)
         except OSError as error:
             raise ConfigError(f"output_dir={self.directory}: cannot be written to: {error.strerror}") from error
 

@@ -24,7 +24,8 @@ def nearest(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     ``query`` [B, Q, D], ``points`` [B, N, D], D = 3 in space (more is possible: features). Returns the squared
     distances [B, Q, k], in squares of the input's unit, and the indices int64 [B, Q, k]; no gradients. Exact for D up
-    to 4; wider rows are ranked by matrix products. Which of points equally far comes first is not defined. Raises
+    to 4; wider rows are ranked by matrix products. Which of points equally far comes first is not defined, nor which
+    are near where a coordinate is not finite: a query of NaN is NaN away from whatever it is given. Raises
     ``ValueError`` where ``k`` is not within 1 … N.
     """
     check_points("query", query, 3, None)
@@ -39,7 +40,8 @@ def nearest(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return query.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=query.device)
     pairs = query.shape[1] * points.shape[1]
     large = query.shape[1] >= MIN_QUERIES_FOR_TREE and pairs >= MIN_PAIRS_FOR_TREE
-    if large and query.shape[-1] == 3 and not query.is_cuda:
+    fits = large and query.shape[-1] == 3 and not query.is_cuda
+    if fits and query.isfinite().all() and points.isfinite().all():  # a tree takes no others
         index = torch.stack([_nearest_by_tree(*cloud, k) for cloud in zip(query, points, strict=True)])
         return (gather_points(points, index) - query.unsqueeze(2)).square().sum(3), index
     return nearest_by_comparing(query, points, k)

@@ -185,7 +185,7 @@ def _replace(file: Path, data: Iterable[bytes]) -> None:
     """Write a file in one step: whatever happens, what has its name is complete. Raises ``UserError`` where the disk
     refuses."""
     try:
-        with write_atomically(file) as unfinished, unfinished.open("wb") as out:
+        with write_atomically(file, alone=True) as unfinished, unfinished.open("wb") as out:
             for part in data:
                 out.write(part)
     except OSError as error:

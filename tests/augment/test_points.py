@@ -7,137 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage, stats
-from scipy.interpolate import RegularGridInterpolator
+from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from st_ssl.augment.point_colour import PointColourConfig
-from st_ssl.augment.point_noise import LATTICE, _lattice, elastic, normal, random_bits, turn_normals, uniform
-from st_ssl.augment.point_pairs import correspondences, mix3d
+from st_ssl.augment.point_noise import turn_normals
+from st_ssl.augment.point_pairs import correspondences
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, plain
 from st_ssl.random import keyed_rng
-from st_ssl.types import PointBatch, PointCloud
-
-OFF: dict[str, Any] = {"rotation": "none"}
-WILD: dict[str, Any] = {
-    "rotation": "so3",
-    "tilt": 20,
-    "scale": (0.5, 1.5),
-    "anisotropic": True,
-    "translation": 0.5,
-    "flip": (0.5, 0.5, 0.5),
-}
-
-
-def make_cloud(count: int = 500, seed: int = 0, plane: bool = False) -> PointCloud:
-    """Points of the faces of a box with their normals (or of one face, tilted), colours and labels."""
-    rng = keyed_rng("cloud", seed)
-    at = rng.uniform(-1, 1, (count, 3))
-    axis, side = rng.integers(0, 1 if plane else 3, count), rng.choice([-1.0] if plane else [-1.0, 1.0], count)
-    at[np.arange(count), axis] = side
-    normals = np.eye(3)[axis] * side[:, None]
-    turn = Rotation.from_euler("xyz", [0.3, 0.5, 0.7]).as_matrix()
-    return PointCloud(
-        (at @ turn.T * 2 + [3, 4, 5]).astype(np.float32),
-        {"normal": (normals @ turn.T).astype(np.float32), "color": rng.random((count, 3), dtype=np.float32)},
-        {"segment": axis * 2 + (side > 0)},
-    )
-
-
-def pack(views: list[tuple[PointCloud, np.ndarray]]) -> PointBatch:
-    clouds = [cloud for cloud, _ in views]
-    return PointBatch(
-        torch.from_numpy(np.concatenate([c.xyz for c in clouds])),
-        torch.tensor([0, *np.cumsum([len(c) for c in clouds]).tolist()]),
-        {k: torch.from_numpy(np.concatenate([c.attributes[k] for c in clouds])) for k in clouds[0].attributes},
-        {k: torch.from_numpy(np.concatenate([c.labels[k] for c in clouds])) for k in clouds[0].labels},
-        torch.from_numpy(np.concatenate([source for _, source in views])),
-    )
-
-
-def stack(params: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    return {k: torch.from_numpy(np.stack([p[k] for p in params])) for k in params[0]}
-
-
-def view(augment: PointAugment, cloud: PointCloud, *key: int) -> tuple[PointBatch, PointBatch, dict[str, torch.Tensor]]:
-    """A batch of one: as it was cut, as it was applied, and its parameters."""
-    params = augment.sample(keyed_rng(*key))
-    batch = pack([augment.cut(cloud, params)])
-    return batch, augment.apply(batch, stack([params])), stack([params])
-
-
-# --- noise
-
-
-def test_bits_are_those_of_splitmix64() -> None:
-    def reference(state: int, count: int) -> list[int]:
-        out = []
-        for _ in range(count):
-            state = (state + 0x9E3779B97F4A7C15) % 2**64
-            z = state
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-            out.append(z ^ (z >> 31))
-        return out
-
-    assert reference(0, 1) == [0xE220A8397B1DCDAF]  # the published first output
-    for seed in (0, 1, 2**63 - 1):
-        got = random_bits(torch.tensor(seed), torch.arange(50)).numpy().view(np.uint64)
-        assert got.tolist() == reference(seed, 50)
-
-
-def test_noise_is_uniform_and_normal() -> None:
-    counter = torch.arange(100_000)
-    assert stats.kstest(uniform(torch.tensor(3), counter).numpy(), "uniform").pvalue > 1e-3
-    assert stats.kstest(normal(torch.tensor(4), counter).numpy(), "norm").pvalue > 1e-3
-
-
-# --- the elastic distortion
-
-
-def test_elastic_is_blurred_noise_in_linear_interpolation() -> None:
-    seed = torch.tensor([11, 12])
-    counter = torch.arange(3 * LATTICE**3)
-    xyz = torch.from_numpy(keyed_rng("xyz").uniform(-2, 3, (300, 3)))
-    cloud = (torch.arange(300) >= 140).long()
-    got, _ = elastic(xyz, cloud, seed, 0.4, torch.tensor([0.3, 0.7], dtype=torch.float64))
-    for b, strength in enumerate((0.3, 0.7)):
-        noise = normal(seed[b], counter).view(LATTICE, LATTICE, LATTICE, 3).double().numpy()
-        for _ in range(2):
-            noise = ndimage.uniform_filter(noise, size=(3, 3, 3, 1), mode="wrap")
-        wide = np.pad(noise, [(0, 1)] * 3 + [(0, 0)], mode="wrap")
-        points = xyz[cloud == b].numpy()
-        moved = RegularGridInterpolator([np.arange(LATTICE + 1)] * 3, wide)(np.mod(points / 0.4, LATTICE))
-        assert np.allclose(got[cloud == b].numpy(), points + strength * moved, atol=1e-5)
-
-
-def test_the_derivative_of_elastic_is_that_of_autograd() -> None:
-    xyz = torch.from_numpy(keyed_rng("xyz").uniform(-1, 1, (40, 3))).requires_grad_()
-    arguments = (torch.zeros(40, dtype=torch.long), torch.tensor([5]), 0.3, torch.tensor([0.5], dtype=torch.float64))
-    _, slope = elastic(xyz.detach(), *arguments, jacobian=True)
-    moved, _ = elastic(xyz, *arguments)
-    rows = [torch.autograd.grad(moved[:, i].sum(), xyz, retain_graph=True)[0] for i in range(3)]
-    assert slope is not None
-    assert torch.allclose(slope, torch.stack(rows, dim=1), atol=1e-6)
-    assert _lattice(torch.tensor([5])).abs().max() > 0.1
-
-
-def test_normals_stay_perpendicular_when_a_plane_is_bent() -> None:
-    """Against a fine mesh: the normal of a bent plane is the cross product of two close differences along it."""
-    at = torch.from_numpy(keyed_rng("plane").uniform(-1, 1, (200, 3)))
-    at[:, 2] = 0.05
-    step = 1e-5
-    places = torch.cat([at, at + torch.tensor([step, 0, 0]), at + torch.tensor([0, step, 0])])
-    cloud = torch.zeros(len(places), dtype=torch.long)
-    moved, slope = elastic(places, cloud, torch.tensor([8]), 0.5, torch.tensor([0.4], dtype=torch.float64), True)
-    here, right, ahead = moved.chunk(3)
-    expected = torch.linalg.cross(right - here, ahead - here)
-    expected /= expected.norm(dim=1, keepdim=True)
-    assert slope is not None
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(200, 3)
-    turned = turn_normals(up, slope[:200])
-    assert torch.allclose((turned * expected).sum(1).abs(), torch.ones(200, dtype=torch.float64), atol=1e-6)
-
+from st_ssl.types import PointCloud
+from tests.augment.points import OFF, WILD, make_cloud, pack, stack, view
 
 # --- maps and normals
 
@@ -387,81 +266,6 @@ def test_the_colours() -> None:
     grey = float((before @ [0.2989, 0.587, 0.114]).mean())
     factor = (after - grey) / (before - grey)
     assert abs(np.median(factor) - 1) > 0.01 and np.ptp(factor[np.abs(before - grey) > 0.01]) < 1e-3
-
-
-# --- correspondences
-
-
-def test_two_views_of_a_cloud_meet_in_the_same_points() -> None:
-    cloud = make_cloud(600)
-    augment = PointAugment(PointAugmentConfig(**WILD, crop="sphere", dropout=(0.1, 0.3)), num_points=None)
-    params = [[augment.sample(keyed_rng(b, v)) for b in range(2)] for v in range(2)]
-    cuts = [[augment.cut(cloud, p) for p in row] for row in params]
-    views = [augment.apply(pack(c), stack(p)) for c, p in zip(cuts, params, strict=True)]
-    pairs = correspondences(views[0], views[1])
-    assert pairs.dtype == torch.int64 and (pairs[:, 0].diff() > 0).all()
-    back = []
-    for view_params, view_cuts, batch in zip(params, cuts, views, strict=True):
-        parts = []
-        for b, (p, (part, _)) in enumerate(zip(view_params, view_cuts, strict=True)):
-            assert part.pose is not None
-            undo = part.pose @ np.linalg.inv(p["affine"].astype(np.float64))
-            xyz = batch.xyz[batch.offsets[b] : batch.offsets[b + 1]].double().numpy()
-            parts.append(xyz @ undo[:3, :3].T + undo[:3, 3])
-        back.append(np.concatenate(parts))
-    assert np.abs(back[0][pairs[:, 0]] - back[1][pairs[:, 1]]).max() < 1e-4
-    expected = sum(len(np.intersect1d(cuts[0][b][1], cuts[1][b][1])) for b in range(2))
-    assert len(pairs) == expected > 100
-    cloud_of = [torch.bucketize(pairs[:, v].contiguous(), views[v].offsets[1:], right=True) for v in range(2)]
-    assert torch.equal(*cloud_of)
-
-
-def test_repeated_points_are_paired_with_the_first() -> None:
-    def batch(sources: list[int]) -> PointBatch:
-        return PointBatch(torch.zeros(len(sources), 3), torch.tensor([0, len(sources)]), source=torch.tensor(sources))
-
-    assert correspondences(batch([5, 3, 5]), batch([7, 5, 5, 3])).tolist() == [[0, 1], [1, 3], [2, 1]]
-    assert correspondences(batch([1]), batch([2])).shape == (0, 2)
-    assert correspondences(batch([]), batch([2])).shape == (0, 2)
-
-
-def test_the_nearest_within_a_radius() -> None:
-    rng = keyed_rng("radius")
-    a, b = (PointBatch(torch.from_numpy(rng.random((n, 3))).float(), torch.tensor([0, n // 3, n])) for n in (90, 120))
-    pairs = correspondences(a, b, radius=0.1)
-    distance = torch.cdist(a.xyz, b.xyz)
-    distance[:30, 40:] = distance[30:, :40] = torch.inf
-    near, place = distance.min(1)
-    expected = [[i, int(place[i])] for i in range(90) if near[i] <= 0.1]
-    assert pairs.tolist() == expected and 10 < len(expected) < 90
-    twins = PointBatch(torch.zeros(3, 3), torch.tensor([0, 3]))
-    assert correspondences(twins, twins, radius=0.1).tolist() == [[0, 0], [1, 0], [2, 0]]
-
-
-def test_batches_that_do_not_match_are_told() -> None:
-    one = PointBatch(torch.zeros(2, 3), torch.tensor([0, 2]))
-    with pytest.raises(ValueError, match=r"need PointBatch\.source"):
-        correspondences(one, one)
-    with pytest.raises(ValueError, match="1 clouds with 2"):
-        correspondences(one, PointBatch(torch.zeros(2, 3), torch.tensor([0, 1, 2])))
-
-
-@pytest.mark.parametrize(("clouds", "offsets"), [(1, [0, 1]), (2, [0, 3]), (3, [0, 3, 6]), (4, [0, 3, 10])])
-def test_mix3d_merges_neighbours(clouds: int, offsets: list[int]) -> None:
-    bounds = torch.tensor([0, 1, 3, 6, 10])[: clouds + 1]
-    total = int(bounds[-1])
-    labels = {"segment": torch.arange(total), "instance": torch.arange(total) % 3 - 1}
-    batch = PointBatch(torch.rand(total, 3), bounds, labels=labels, source=torch.arange(total))
-    mixed = mix3d(batch)
-    assert mixed.offsets.tolist() == offsets
-    assert torch.equal(mixed.xyz, batch.xyz) and mixed.source is None
-    assert torch.equal(mixed.labels["segment"], labels["segment"])
-    objects = set[tuple[int, int, int]]()  # mixed scene, its object, the scene that the object was in
-    for cloud in range(clouds):
-        for number in mixed.labels["instance"][bounds[cloud] : bounds[cloud + 1]].tolist():
-            objects.add((cloud // 2, number, cloud if number >= 0 else -1))
-    assert len({(scene, number) for scene, number, _ in objects}) == len(objects), "an object of two scenes"
-    assert ((mixed.labels["instance"] < 0) == (labels["instance"] < 0)).all()
 
 
 # --- settings

@@ -12,7 +12,7 @@ from st_ssl.cli.benchmark import main, scenes
 from st_ssl.cli.benchmark.data import DECODING, Line, _cells
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.errors import ConfigError
+from st_ssl.errors import ConfigError, DataError
 from tests.runs import write_videos
 
 SMALL = ["--frames", "4", "--size", "32", "--runs", "1", "--threads", "1"]
@@ -110,6 +110,41 @@ def test_a_table_in_one_run(
     assert {len(row) for row in rows[1:]} == {4}
     assert ["raw" in row[2] for row in rows[1:]] == [False, False, False, True, True]
     assert "chatter" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("visible", "--ratio", "abc"), "--ratio: abc: expected a share between 0 and 1"),
+        (("visible", "--ratio", "nan"), "--ratio: nan: expected a share between 0 and 1"),
+        (("visible", "--device", "xpu"), "--device: xpu: expected cpu, cuda or one of several such as cuda:1"),
+        (("points", "--device", "cuda:x"), "--device: cuda:x: expected cpu, cuda"),
+    ],
+)
+def test_arguments_that_are_none(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit):
+        run(capsys, monkeypatch, *arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_a_pack_that_would_be_too_small(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = str(write_videos(tmp_path / "videos", 1))
+    with pytest.raises(ConfigError, match=r"--packed 8.*16"):
+        run(capsys, monkeypatch, "data", "--root", root, "--packed", "8", *SMALL)
+
+
+@pytest.mark.parametrize("what", ["memory", "data"])
+def test_videos_of_which_none_can_be_used(
+    what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(bytes(100))
+    monkeypatch.setattr("st_ssl.cli.benchmark.data._decode_alone", lambda *_: None)
+    with pytest.raises(DataError, match=r"no video can be used:\n  .*broken.mp4: "):
+        run(capsys, monkeypatch, what, "--root", str(tmp_path), *SMALL)
 
 
 def test_a_table_has_its_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ def test_index_verify_pack(
     assert f"train on it with data.root={pack}" in capsys.readouterr().out
     assert run(monkeypatch, "verify", pack) == 0
     assert run(monkeypatch, "verify", f"file://{pack}") == 0
+    with pytest.warns(UserWarning, match=r"ignored with a pack: --format, --split, --reader$"):
+        run(monkeypatch, "verify", pack, "--reader", "decord", "--split", "2", "--format", "folder")
     with pytest.raises(DataError, match="is a pack: it needs no index"):
         run(monkeypatch, "index", pack)
 
@@ -65,6 +67,12 @@ def test_a_shard_that_is_none(shard: str, monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit):
         run(monkeypatch, "pack", "videos", "--output", "pack", f"--shard={shard}")
     assert "expected i/N with i from 0 to N - 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["pack", "synthetic"])
+def test_a_folder_that_cannot_be_made(videos: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    with pytest.raises(DataError, match=r"/proc/new cannot be written to"):
+        run(monkeypatch, step, str(videos) if step == "pack" else "videos", "--output", "/proc/new")
 
 
 def test_a_mistyped_setting(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

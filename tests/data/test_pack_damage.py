@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from st_ssl.data.video import packing
 from st_ssl.data.video.pack import Pack, verify_pack
-from st_ssl.data.video.packing import PackConfig, write_pack
+from st_ssl.data.video.packing import PackConfig, _Shard, _shrink, _write_shard, write_pack
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import VideoEntry
@@ -140,3 +143,37 @@ def test_what_the_list_says_anew_is_verified_anew(pack: Path, tmp_path: Path, ch
     ((path, reason),) = verify_pack(str(pack), file, progress=False)
     assert path.endswith("00001-000001.mp4")
     assert reason == "damaged: its bytes are not those that were packed"
+
+
+def die_on_02_and_03(output: Path, config: PackConfig, reader: str, shard: _Shard) -> _Shard | None:
+    def shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
+        if entry.path.endswith(("02.mp4", "03.mp4")):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return _shrink(entry, config, reader)
+
+    packing._shrink = shrink
+    return _write_shard(output, config, reader, shard)
+
+
+def die_at_once(output: Path, config: PackConfig, reader: str, shard: _Shard) -> _Shard | None:
+    os._exit(3)
+
+
+def test_videos_that_crash_the_decoder_are_named_and_left_out(
+    raw: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_write_shard", die_on_02_and_03)
+    broken = write_pack(raw, tmp_path / "pack", CONFIG, num_workers=2, progress=False)
+    assert broken == [(raw[number].path, "the decoder crashed on it") for number in (2, 3)]
+    assert [entry.labels["number"] for entry in Pack(str(tmp_path / "pack")).entries] == ["00", "01", "04"]
+    assert not list((tmp_path / "pack").glob(".*"))
+    monkeypatch.undo()
+    assert write_pack(raw, tmp_path / "pack", CONFIG, progress=False, retry=True) == []
+
+
+def test_a_process_that_dies_on_no_video_ends_the_packing(
+    raw: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_write_shard", die_at_once)
+    with pytest.raises(DataError, match=r"pack, shard \d: its process died, and not on a video"):
+        write_pack(raw[:2], tmp_path / "pack", CONFIG, num_workers=2, progress=False)

@@ -96,6 +96,23 @@ def test_nearest_packed_equals_one_by_one() -> None:
         nearest_packed(query, query_offsets, points, torch.tensor([0, 40]), 3)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("num_points", [8, 5000])
+def test_what_is_nowhere_is_no_error_in_clouds_of_any_size(num_points: int, k: int) -> None:
+    """A network that diverged: the loss tells it."""
+    query, points = rand(1, 100, 3), rand(1, num_points, 3, seed=1)
+    query[0, 7, 1] = torch.nan
+    squares, index = nearest(query, points, k)
+    assert squares[0, 7].isnan().all()
+    assert ((index >= 0) & (index < num_points)).all()
+    others = [*range(7), *range(8, 100)]
+    alone = nearest(query[:, others], points, k)
+    torch.testing.assert_close(squares[:, others], alone[0])
+    assert torch.equal(index[:, others], alone[1])
+    points[0, :] = torch.inf
+    assert not nearest(query, points, k)[0].isfinite().any()
+
+
 def test_nothing_asked() -> None:
     squares, index = nearest(torch.empty(2, 0, 3), rand(2, 5, 3), 2)
     assert squares.shape == index.shape == (2, 0, 2)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from st_ssl.encoders.base import InputConfig
+from st_ssl.engine.run_config import RunConfig
 from st_ssl.report.curves import _moving_mean, number
 from st_ssl.report.embedding import how_many, project
 from st_ssl.report.figures import INK, PALETTE, draw, own_ids, pick_colours, strip
+from st_ssl.report.folder import RunFolder
+from st_ssl.report.probes import probe_table
 
 
 def test_a_moving_mean_is_the_mean_of_what_is_near() -> None:
@@ -88,3 +93,19 @@ def test_a_map_keeps_clusters_apart_and_does_not_vary(count: int) -> None:
         centres = np.stack([plane[group == g].mean(0) for g in (0, 1)])
         within = max(np.linalg.norm(plane[group == g] - centres[g], axis=1).mean() for g in (0, 1))
         assert np.linalg.norm(centres[0] - centres[1]) > 2 * within
+
+
+def test_a_probe_of_before_has_its_baseline_by_the_present_name(tmp_path: Path) -> None:
+    score = {"mean": 50.0, "std": 1.0}
+    who = dict.fromkeys(("pretrained", "random", "pixels", "metadata"), score)
+    retrieval = {"chance": {"R@1": 25.0}, "probes": {"R@1": who}}
+    target = {"classes": 4, "chance": 25.0, "probes": {"linear": who}, "retrieval": retrieval}
+    result = {"sizes": {"train": 8, "test": 4}, "seeds": 1, "targets": {"pixels": target}}
+    (tmp_path / "probe.json").write_text(json.dumps(result))
+    table = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct()))
+    contestants = ["pretrained", "random", "raw", "metadata"]
+    assert table.groups == [("linear", contestants)]
+    assert table.retrieval is not None
+    assert table.retrieval.contestants == contestants
+    assert [row[0] for row in table.rows] == ["pixels"]  # a factor of that name is none
+    assert len(table.panels) == 1

@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
         part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
         part.add_argument("--batch", type=_count, default=batch, help="clips (default: %(default)s)")
         part.add_argument("--ratio", type=_share, default=0.9, help="share of tokens masked (default: %(default)s)")
-        part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+        part.add_argument("--device", type=_device, default="cpu", help="cpu or cuda (default: %(default)s)")
     for part in (visible, data, step, memory):
         part.add_argument("--size", type=_count, default=112, help="pixels (default: %(default)s)")
         part.add_argument("--frames", type=_count, default=16, help="frames of a clip (default: %(default)s)")
@@ -75,7 +75,7 @@ def _add_points(part: argparse.ArgumentParser) -> None:
     part.add_argument("--variant", default="S", choices=["Ti", "S", "B"], help="size of the transformer")
     part.add_argument("--batch", type=_count, default=32, help="clouds (default: %(default)s)")
     part.add_argument("--points", type=_count, default=1024, help="points of a cloud (default: %(default)s)")
-    part.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    part.add_argument("--device", type=_device, default="cpu", help="cpu or cuda (default: %(default)s)")
     part.add_argument("--runs", type=_count, default=5, help="counted runs (default: %(default)s)")
     part.add_argument("--threads", type=_count, help="CPU threads (default: all)")
     part.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of forward and backward")
@@ -97,9 +97,19 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
-    if not 0 < float(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
-    return float(text)
+    try:
+        if 0 < (share := float(text)) < 1:
+            return share
+    except ValueError:
+        share = 0  # no number at all
+    raise argparse.ArgumentTypeError(f"{text}: expected a share between 0 and 1")
+
+
+def _device(text: str) -> str:
+    name, _, number = text.partition(":")
+    if not (text == "cpu" or (name == "cuda" and (text == name or number.isdigit()))):
+        raise argparse.ArgumentTypeError(f"{text}: expected cpu, cuda or one of several such as cuda:1")
+    return text
 
 
 def main() -> None:

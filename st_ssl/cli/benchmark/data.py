@@ -18,13 +18,14 @@ from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.config import Place, validate
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
 from st_ssl.data.video.pack import is_pack
 from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
 from st_ssl.data.video.readers import open_video
-from st_ssl.data.video.views import VideoViews, stack_views
-from st_ssl.errors import ConfigError, nearest
+from st_ssl.data.video.views import CutView, VideoViews, stack_views
+from st_ssl.errors import ConfigError, DataError, nearest
 from st_ssl.types import VideoEntry
 
 NUM_MADE = 10
@@ -120,11 +121,18 @@ def _ours(entries: list[VideoEntry], arguments: argparse.Namespace, line: Line, 
     root = arguments.root or str(_made(folder))
     if line.packed:
         root = str(folder / f"pack{line.packed}")
-        write_pack(entries, Path(root), PackConfig(short_side=line.packed), progress=False)
+        write_pack(entries, Path(root), _packing(line.packed), progress=False)
     source = VideoSource(VideoDataConfig(root=root))
     clips = RandomClips(arguments.frames, arguments.stride, line.clips)
     config = VideoAugmentConfig(crop="multi_scale", flip=0, jitter=0, grayscale=0, blur=0)
     return source.dataset(source.entries(), VideoViews(clips, VideoAugment(config, line.size)))
+
+
+def _packing(short_side: int) -> PackConfig:
+    place = Place(Path("command line"))
+    place.overrides[("short_side",)] = f"--packed {short_side}"
+    config: PackConfig = validate(PackConfig, {"short_side": short_side}, place)
+    return config
 
 
 def _passes(dataset: VideoDataset) -> Callable[[], object]:
@@ -136,9 +144,15 @@ def _passes(dataset: VideoDataset) -> Callable[[], object]:
 def _pass(dataset: VideoDataset, epoch: int) -> None:
     """Every video once, each a batch of its own: cut as the workers do, finished as the training process does."""
     for index in range(len(dataset)):
-        sample = dataset[epoch, index]
-        assert sample.views is not None, sample.bad
-        dataset.views.prepare(stack_views([sample.views]))
+        dataset.views.prepare(stack_views([_views(dataset, (epoch, index))]))
+
+
+def _views(dataset: VideoDataset, key: tuple[int, int]) -> list[CutView]:
+    """Those of one sample; ``DataError`` where neither it nor those in its place can be used."""
+    sample = dataset[key]
+    if sample.views is None:
+        raise DataError("\n".join(["no video can be used:", *(f"  {bad.path}: {bad.reason}" for bad in sample.bad)]))
+    return sample.views
 
 
 def _decode_alone(paths: list[str], num_frames: int, stride: int, drawn: random.Random) -> None:
@@ -170,8 +184,7 @@ def memory(arguments: argparse.Namespace) -> None:
         dataset = _ours(_videos(arguments.root, Path(folder)), arguments, line, Path(folder))
         marks = {}
         for number in range(arguments.samples):
-            sample = dataset[divmod(number, len(dataset))]
-            assert sample.views is not None, sample.bad
+            _views(dataset, divmod(number, len(dataset)))
             if number + 1 in (max(1, arguments.samples // 10), arguments.samples):
                 marks[number + 1] = _resident()
     early, late = min(marks), max(marks)

@@ -9,6 +9,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
-from st_ssl.files import claim_folder, remove_unfinished, replace_text, write_atomically
+from st_ssl.files import claim_folder, replace_text, write_atomically
 from st_ssl.types import VideoEntry
+
+_CRASHED = "the decoder crashed on it"
 
 
 class PackConfig(Config):
@@ -53,7 +56,8 @@ def write_pack(
     written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
     version of the encoder): videos are named by their path from the folder that all of them are in, wherever that is
     mounted and however it was typed. ``retry``: those of its shards in which a video failed, or has another size by
-    now, are packed anew. ``DataError`` where ``output`` holds another pack, or shards of what the videos were before.
+    now, are packed anew. With two processes or more a video on which the decoder crashes is one that could not be
+    packed. ``DataError`` where ``output`` holds another pack, or shards of what the videos were before.
     """
     if retry:
         _forget(entries, output, config, part)
@@ -61,24 +65,30 @@ def write_pack(
     named = list(zip(_names(entries), entries, strict=True))
     cuts = [named[at : at + config.shard_size] for at in range(0, len(named), config.shard_size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
-    missing = [(number, cuts[number]) for number in mine if not _list_file(output, number).exists()]
-    for number in set(mine) - {number for number, _ in missing}:
-        _check_sizes(output, number, [entry for _, entry in cuts[number]])
-    for _ in parallel_map(partial(_write_shard, output, config, reader), missing, num_workers, "shards", 0, progress):
-        continue
-    videos = [entry for number in mine for _, entry in cuts[number]]
-    rows = [row for number in mine for row in read_list(str(output), number, len(cuts[number]))]
-    return [(e.path, row["error"]) for e, row in zip(videos, rows, strict=True) if row["error"] is not None]
+    there = [number for number in mine if _list_file(output, number).exists()]
+    failed = {number: _failed(output, number, cuts[number]) for number in there}
+    shards = [_Shard(number, cuts[number]) for number in mine if number not in failed]
+    work, crashed = partial(_write_shard, output, config, reader), partial(_blame, output)
+    while shards:
+        left = parallel_map(work, shards, num_workers, "shards", 0, progress, crashed)
+        shards = [shard for shard in left if shard is not None]
+    failed |= {number: _failed(output, number, cuts[number]) for number in mine if number not in failed}
+    return [video for number in mine for video in failed[number]]
 
 
-def _check_sizes(output: Path, number: int, shard: Sequence[VideoEntry]) -> None:
-    """Where another machine tried again first, ``pack.json`` tells of the new sizes, and this shard is an old one."""
-    for entry, row in zip(shard, read_list(str(output), number, len(shard)), strict=True):
+def _failed(output: Path, number: int, shard: Sequence[tuple[str, VideoEntry]]) -> list[tuple[str, str]]:
+    """(path, reason) of the videos of a written shard that could not be packed. ``DataError`` where it was packed from
+    others: where another machine was the first to try again, ``pack.json`` tells of the new sizes already."""
+    failed = []
+    for (_, entry), row in zip(shard, read_list(str(output), number, len(shard)), strict=True):
         if row["bytes"] != (size := _size(entry)):
             raise DataError(
                 f"{_list_file(output, number)}: {entry.path} had {row['bytes']} bytes when it was packed, and has "
                 f"{size} now: the same command with --retry packs this shard again"
             )
+        if row["error"] is not None:
+            failed.append((entry.path, row["error"]))
+    return failed
 
 
 def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
@@ -138,24 +148,51 @@ def _list_file(output: Path, number: int) -> Path:
     return Path(list_file(str(output), number))
 
 
-def _write_shard(
-    output: Path, config: PackConfig, reader: str, shard: tuple[int, Sequence[tuple[str, VideoEntry]]]
-) -> None:
-    """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
-    number, videos = shard
-    tar = output / f"shard-{number:05d}.tar"
-    remove_unfinished(tar)  # one process writes a shard
+@dataclass(frozen=True)
+class _Shard:
+    """Videos with the names that they get in the pack; ``crashed``: places of those that crash the decoder."""
+
+    number: int
+    videos: Sequence[tuple[str, VideoEntry]]
+    crashed: frozenset[int] = frozenset()
+
+
+def _write_shard(output: Path, config: PackConfig, reader: str, shard: _Shard) -> _Shard | None:
+    """The tar first and then its list, each under its own name only when complete: a list means a finished shard.
+
+    Nothing is left to do then: None. Where it is killed, a file tells which video it was at."""
+    tar = output / f"shard-{shard.number:05d}.tar"
     rows = []
-    with (
-        write_atomically(tar) as unfinished,
-        tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-    ):
-        for place, (source, entry) in enumerate(videos):
-            name = packed_name(number, place)
-            about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
-            made = _add(archive, name, entry, config, reader)
-            rows.append({**about, "source": source, "bytes": _size(entry), **made})
-    replace_text(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows))
+    try:
+        with (
+            write_atomically(tar, alone=True) as unfinished,
+            tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+        ):
+            for place, (source, entry) in enumerate(shard.videos):
+                _place_file(output, shard).write_text(str(place))
+                name = packed_name(shard.number, place)
+                about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
+                crashed = place in shard.crashed
+                made = {"error": _CRASHED} if crashed else _add(archive, name, entry, config, reader)
+                rows.append({**about, "source": source, "bytes": _size(entry), **made})
+        replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
+    finally:
+        _place_file(output, shard).unlink(missing_ok=True)
+    return None
+
+
+def _place_file(output: Path, shard: _Shard) -> Path:
+    return output / f".shard-{shard.number:05d}.place"
+
+
+def _blame(output: Path, shard: _Shard) -> _Shard:
+    """A shard whose process died, to be written without the video that it was at."""
+    file = _place_file(output, shard)
+    place = int(file.read_text() or -1) if file.exists() else -1
+    if place < 0 or place in shard.crashed:
+        raise DataError(f"{output}, shard {shard.number}: its process died, and not on a video of it (out of memory?)")
+    file.unlink()
+    return replace(shard, crashed=shard.crashed | {place})
 
 
 def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
