@@ -29,12 +29,12 @@ class VideoMeta:
 
 
 @dataclass(frozen=True)
-class VideoEntry:
-    """One row of a video source: where it is, to which split it belongs, and its labels by target name.
+class Entry:
+    """One row of a source, a video or a cloud: where it is, to which split it belongs, and its labels by target name.
 
-    Only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the labels of a
-    video that has any number of them; nothing uses them yet. ``source`` is the file that a packed video was, from
-    the folder that all of its pack were in.
+    Of a video only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the
+    labels of a sample that has any number of them; nothing uses them yet. ``source`` is the file that a packed video
+    was, from the folder that all of its pack were in.
     """
 
     path: str

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from st_ssl.config import Config
-    from st_ssl.types import VideoEntry
+    from st_ssl.types import Entry
 
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
@@ -124,7 +124,7 @@ def _synthetic(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _entries(arguments: argparse.Namespace) -> list[VideoEntry]:
+def _entries(arguments: argparse.Namespace) -> list[Entry]:
     from st_ssl.data.video.pack import is_pack
     from st_ssl.data.video.sources import read_source
     from st_ssl.errors import DataError

@@ -16,7 +16,7 @@ from st_ssl.config import Config
 from st_ssl.inputs import Modality
 from st_ssl.random import Key
 from st_ssl.registry import Registry
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class DataSource(ABC):
         return max(FREE, self.max_bad_share * num_samples)
 
     @abstractmethod
-    def entries(self) -> Sequence[VideoEntry]:
+    def entries(self) -> Sequence[Entry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
 
     @abstractmethod
-    def dataset(self, entries: Sequence[VideoEntry], views: Any, seed: Key = 0) -> Dataset[Any]:
+    def dataset(self, entries: Sequence[Entry], views: Any, seed: Key = 0) -> Dataset[Any]:
         """The samples behind (pass, index) keys, seen as ``views`` declares."""
 
     @abstractmethod
@@ -123,28 +123,28 @@ class DataSource(ABC):
         """What a raw view [B] shows without any network, float [B, k]: a trivial baseline for probes."""
 
 
-class Chosen(Sequence[VideoEntry]):
+class Chosen(Sequence[Entry]):
     """Those of ``entries`` at ``rows`` (sorted), none of which is made before it is asked for."""
 
-    def __init__(self, entries: Sequence[VideoEntry], rows: np.ndarray) -> None:
+    def __init__(self, entries: Sequence[Entry], rows: np.ndarray) -> None:
         self._entries, self._rows = entries, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     @overload
-    def __getitem__(self, index: int) -> VideoEntry: ...
+    def __getitem__(self, index: int) -> Entry: ...
 
     @overload
     def __getitem__(self, index: slice) -> Chosen: ...
 
-    def __getitem__(self, index: int | slice) -> VideoEntry | Chosen:
+    def __getitem__(self, index: int | slice) -> Entry | Chosen:
         if isinstance(index, slice):
             return Chosen(self._entries, self._rows[index])
         return self._entries[int(self._rows[index])]
 
 
-def training_part(entries: Sequence[VideoEntry]) -> Sequence[VideoEntry]:
+def training_part(entries: Sequence[Entry]) -> Sequence[Entry]:
     """Those of ``entries`` of the split "train"; all of them where there is none."""
     rows = np.flatnonzero(np.fromiter((entry.split == "train" for entry in entries), bool, len(entries)))
     return Chosen(entries, rows) if 0 < len(rows) < len(entries) else entries

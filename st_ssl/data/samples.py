@@ -15,7 +15,7 @@ from st_ssl.data.order import SampleKey
 from st_ssl.data.watch import Watched
 from st_ssl.errors import DataError, SampleError
 from st_ssl.random import Key, keyed_rng
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 MAX_REPLACEMENTS = 10
 
@@ -42,7 +42,7 @@ class SampleDataset(Watched, Dataset[Sample[Cut, Meta]], Generic[Cut, Meta]):
     broken travels with the sample. Raises ``DataError`` without entries; ``items`` are "videos", say.
     """
 
-    def __init__(self, entries: Sequence[VideoEntry], items: str, seed: Key = 0) -> None:
+    def __init__(self, entries: Sequence[Entry], items: str, seed: Key = 0) -> None:
         if not entries:
             raise DataError(f"no {items} to read")
         self.entries = entries
@@ -69,7 +69,7 @@ class SampleDataset(Watched, Dataset[Sample[Cut, Meta]], Generic[Cut, Meta]):
         yield from others[others != wanted][:MAX_REPLACEMENTS].tolist()
 
     @abstractmethod
-    def _cut(self, entry: VideoEntry, key: tuple[Key, ...]) -> tuple[list[Cut], Meta]:
+    def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[Cut], Meta]:
         """The views of ``entry``, each a function of ``key`` and its number; ``SampleError`` where it is broken."""
 
 

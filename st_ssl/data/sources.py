@@ -13,7 +13,7 @@ from re import Pattern
 from typing import NamedTuple
 
 from st_ssl.errors import ConfigError, DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
 _BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits")
@@ -66,7 +66,7 @@ class Format:
     like this format (by names of files and the first line of one); ``numbered`` where it has official splits."""
 
     name: str
-    read: Callable[[Place], list[VideoEntry]]
+    read: Callable[[Place], list[Entry]]
     matches: Callable[[Place], bool] = lambda place: False
     numbered: bool = False
 
@@ -78,7 +78,7 @@ class Row(NamedTuple):
     file: Path
     at: str
     video: str
-    entry: VideoEntry
+    entry: Entry
 
 
 def sibling(path: Path) -> str:
@@ -121,7 +121,7 @@ def resolve(path: str, folders: Sequence[Path]) -> str:
     return next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])
 
 
-def unique(rows: Iterable[Row], strict: bool = True) -> list[VideoEntry]:
+def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
     """The entries, each once: rows that say the same twice are counted in a warning; those that contradict each other
     are a ``DataError``, or count as the first one where not ``strict``."""
     kept: dict[tuple[str, int, int | None], Row] = {}
@@ -143,7 +143,7 @@ def unique(rows: Iterable[Row], strict: bool = True) -> list[VideoEntry]:
     return [row.entry for row in kept.values()]
 
 
-def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str = "") -> list[VideoEntry]:
+def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str = "") -> list[Entry]:
     """The entries of a list whose rows name files. One missing file is one broken sample, left to the reader; where all
     are missing the folder is wrong: ``DataError``, with ``hint`` behind it."""
     entries = unique(rows)
@@ -158,7 +158,7 @@ def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str =
 
 def found(
     kind: Kind, notes: Path, root: Path, rows: Sequence[Row], missing: Sequence[str], strict: bool = True
-) -> list[VideoEntry]:
+) -> list[Entry]:
     """The entries of ``rows`` once each, with a warning that counts those ``missing`` from ``root``; ``DataError`` if
     all are."""
     count, total = len(missing), len(missing) + len(rows)
@@ -176,7 +176,7 @@ def found(
 
 def read_formats(
     formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
-) -> list[VideoEntry]:
+) -> list[Entry]:
     """The entries of one source, by the format of that name or ("auto") the first of ``formats`` that it looks like.
     ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
     if format not in ("auto", *formats):
@@ -234,10 +234,10 @@ def _unlisted(error: OSError) -> None:
     raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
 
 
-def folder_entry(root: Path, path: PurePath) -> VideoEntry:
+def folder_entry(root: Path, path: PurePath) -> Entry:
     """The entry of a sample at ``path`` below ``root``: a top folder train, val or test is its split, the next one its
     label."""
     split, folders = "train", path.parts[:-1]
     if folders and folders[0].lower() in SPLITS:
         split, folders = SPLITS[folders[0].lower()], folders[1:]
-    return VideoEntry(str(root / path), split, {"label": folders[0]} if folders else {})
+    return Entry(str(root / path), split, {"label": folders[0]} if folders else {})

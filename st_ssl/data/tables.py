@@ -12,7 +12,7 @@ from pathlib import Path
 
 from st_ssl.data.sources import Format, Kind, Place, Row, listed, read_lines, resolve, split_name
 from st_ssl.errors import DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 FACTORS_FILE = "factors.csv"
 _BOX = ("x0", "y0", "x1", "y1")  # where the object is in the first frame: known, and not a label
@@ -94,7 +94,7 @@ def _factors_file(place: Place) -> Path:
     return place.notes / FACTORS_FILE if place.notes.is_dir() else place.notes
 
 
-def _read_factors(kind: Kind, place: Place) -> list[VideoEntry]:
+def _read_factors(kind: Kind, place: Place) -> list[Entry]:
     table = Table(_factors_file(place), kind)
     column = table.needed(("path",))
     rows = []
@@ -102,17 +102,17 @@ def _read_factors(kind: Kind, place: Place) -> list[VideoEntry]:
         path = _path(table, at, values, column)
         split = split_name(f"{table.file}, {at}", values.pop("split", ""))
         labels = {name: value for name, value in values.items() if name not in _BOX and value}
-        rows.append(Row(table.file, at, path, VideoEntry(str(place.root / path), split, labels)))
+        rows.append(Row(table.file, at, path, Entry(str(place.root / path), split, labels)))
     return _listed(table, rows, [place.root])
 
 
-def _listed(table: Table, rows: list[Row], folders: list[Path]) -> list[VideoEntry]:
+def _listed(table: Table, rows: list[Row], folders: list[Path]) -> list[Entry]:
     if not rows:
         raise DataError(f"{table.file} lists no {table.kind.name}s: expected one row for each below the header")
     return listed(table.file, rows, folders)
 
 
-def _read_csv(kind: Kind, place: Place) -> list[VideoEntry]:
+def _read_csv(kind: Kind, place: Place) -> list[Entry]:
     table = Table(place.notes, kind)
     column, label = table.needed(_PATH), table.column(_LABEL)
     tags, split = table.column(_TAGS), table.column(_SPLIT)
@@ -120,7 +120,7 @@ def _read_csv(kind: Kind, place: Place) -> list[VideoEntry]:
     rows = []
     for at, values in table:
         path = _path(table, at, values, column)
-        entry = VideoEntry(
+        entry = Entry(
             resolve(path, folders),
             split_name(f"{table.file}, {at}", values[split]) if split else "train",
             {"label": values[label]} if label and values[label] else {},

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawArray
 
 from st_ssl.errors import SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 NOTHING = -1
 """No entry: a worker that waits, or puts a batch together."""
@@ -61,7 +61,7 @@ def describe_exit(code: int | None) -> str:
 class Watched:
     """A data set that says on which of its ``entries`` it works, so that it is known which one ended a worker."""
 
-    entries: Sequence[VideoEntry]
+    entries: Sequence[Entry]
     _board: Board | None = None
     _worker: int = 0
 

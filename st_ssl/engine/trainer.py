@@ -38,14 +38,14 @@ from st_ssl.methods.base import METHODS, Method
 from st_ssl.optim import build_optimizer, peak_lr
 from st_ssl.random import keyed_seed
 from st_ssl.schedule import lr_at
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 class TrainingError(UserError):
     """Training went wrong in a way that more steps will not mend, such as a loss that is not finite."""
 
 
-def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequence[VideoEntry]]:
+def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequence[Entry]]:
     """The data set and its training samples; the main process goes first, since it may have to write them."""
     source: DataSource = DATA.build(config.data)
     if not runtime.is_main:
@@ -56,7 +56,7 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequen
     return source, training_part(entries)
 
 
-def samples_digest(entries: Sequence[VideoEntry]) -> str:
+def samples_digest(entries: Sequence[Entry]) -> str:
     """What tells whether a run goes on with the samples it began with: their names, wherever they are, and which part
     of a video is one."""
     names = [

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from st_ssl.data.base import DataSource
     from st_ssl.engine.run_config import RunConfig
     from st_ssl.methods.base import Method
-    from st_ssl.types import VideoEntry
+    from st_ssl.types import Entry
 
 
 def _present(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class RunFolder:
         return DATA.build(self.config.data)
 
     @cached_property
-    def entries(self) -> Sequence[VideoEntry]:
+    def entries(self) -> Sequence[Entry]:
         """All samples; raises ``DataError`` where the data have gone."""
         return self.source.entries()
 

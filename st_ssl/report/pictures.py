@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from st_ssl.data.base import Batch
     from st_ssl.report.folder import RunFolder
-    from st_ssl.types import PointBatch, PointView, VideoEntry, View
+    from st_ssl.types import Entry, PointBatch, PointView, View
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sample:
     strips: list[tuple[list[str], Picture]]
 
 
-def _draw_batch(run: RunFolder) -> tuple[Batch, list[VideoEntry]]:
+def _draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
     from st_ssl.data.base import training_part
     from st_ssl.random import keyed_rng
@@ -109,7 +109,7 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
     return samples, step
 
 
-def _sample(entry: VideoEntry, strips: list[tuple[list[str], Picture]]) -> Sample:
+def _sample(entry: Entry, strips: list[tuple[list[str], Picture]]) -> Sample:
     return Sample(Path(entry.path).name, list(entry.labels.items()), strips)
 
 

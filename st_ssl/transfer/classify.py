@@ -15,7 +15,7 @@ from st_ssl.transfer.metrics import classification_scores, confusion_matrix
 from st_ssl.transfer.point_tasks import PointTask, PointTaskConfig, mlp
 from st_ssl.transfer.subsets import Parts, divide, labelled
 from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
-from st_ssl.types import Features, VideoEntry
+from st_ssl.types import Entry, Features
 
 
 class ClassifyConfig(PointTaskConfig):
@@ -49,7 +49,7 @@ class ClassMeter:
     def __init__(self, num_classes: int) -> None:
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
 
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None:
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
 
     def result(self) -> dict[str, float]:
@@ -69,10 +69,10 @@ class Classify(PointTask):
         self.target = config.target or ""
         self.classes: dict[str, int] = {}
 
-    def group(self, entry: VideoEntry) -> str:
+    def group(self, entry: Entry) -> str:
         return entry.labels[self.target]
 
-    def parts(self, entries: Sequence[VideoEntry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
         self.target, known = labelled(entries, self.settings.target)
         return divide(known, self.group, val_share)
 

@@ -29,7 +29,7 @@ from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.features import check_modality, copied, encode_views
 from st_ssl.transfer.store import Part, PartFolder, Stream, locked, write_npy, write_safetensors, write_text
-from st_ssl.types import RawView, VideoEntry
+from st_ssl.types import Entry, RawView
 
 PART = 64
 """Clips of a part (of one video at least): what is in memory at once, and the most that a killed process loses."""
@@ -102,7 +102,7 @@ def extract(
             parts.remove()
 
 
-def _settings(run: Path, config: ExtractConfig, entries: Sequence[VideoEntry]) -> dict[str, Any]:
+def _settings(run: Path, config: ExtractConfig, entries: Sequence[Entry]) -> dict[str, Any]:
     """All that the features depend on."""
     encoder, input = describe_encoder(run)
     weights = run / "encoder.safetensors"
@@ -174,7 +174,7 @@ def _pending(parts: PartFolder, output: Path, source: DataSource) -> list[int]:
 def _work(
     encoder: Encoder,
     source: DataSource,
-    entries: Sequence[VideoEntry],
+    entries: Sequence[Entry],
     parts: PartFolder,
     mine: list[int],
     config: ExtractConfig,
@@ -242,7 +242,7 @@ def _check(lost: list[str], num_videos: int, max_share: float) -> None:
 
 
 def _assemble(
-    parts: PartFolder, entries: Sequence[VideoEntry], config: ExtractConfig, output: Path, source: DataSource
+    parts: PartFolder, entries: Sequence[Entry], config: ExtractConfig, output: Path, source: DataSource
 ) -> None:
     """Put the parts together, the index last."""
     done = [parts.load(part, ()) for part in range(len(parts))]
@@ -273,7 +273,7 @@ def _assemble(
     write_text(output / "index.jsonl", _index(parts, full, entries, ("frames",) if source.modality == "video" else ()))
 
 
-def _index(parts: PartFolder, full: list[int], entries: Sequence[VideoEntry], names: tuple[str, ...]) -> Iterator[str]:
+def _index(parts: PartFolder, full: list[int], entries: Sequence[Entry], names: tuple[str, ...]) -> Iterator[str]:
     """A line for each row of the features; ``names`` are the arrays that belong into it: "frames" for videos."""
     row = 0
     for number in full:

@@ -17,7 +17,7 @@ from st_ssl.encoders.base import AnyInput, Encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import INPUTS
 from st_ssl.random import keyed_rng, keyed_seed
-from st_ssl.types import RawPointView, RawView, VideoEntry
+from st_ssl.types import Entry, RawPointView, RawView
 
 INSTANCE = "sample"
 """The target where there are no labels: which video a clip was cut from, or which cloud points are from."""
@@ -27,7 +27,7 @@ INSTANCE = "sample"
 class Split:
     """Some videos, and the share of each in time that is looked at."""
 
-    entries: Sequence[VideoEntry]
+    entries: Sequence[Entry]
     span: tuple[float, float] = (0.0, 1.0)
 
 
@@ -37,7 +37,7 @@ class ClipSet:
     which ``views`` had cut and can prepare; ``targets`` name to int64 [N], -1 for no label; ``metadata`` float [N, k]:
     what the file says of itself."""
 
-    entries: list[VideoEntry]
+    entries: list[Entry]
     views: Views
     raw: Any
     targets: dict[str, np.ndarray]
@@ -56,7 +56,7 @@ def check_modality(source: DataSource, input: AnyInput) -> None:
         raise ConfigError(f"the encoder takes {other}, and data.name={source.modality} has none: expected {other}")
 
 
-def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) -> tuple[Split, Split]:
+def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tuple[Split, Split]:
     """Train and test parts, at most ``limit`` videos each.
 
     The data set's own test (or else validation) split where it has one; else a draw of ``test_share`` of the labelled
@@ -66,7 +66,7 @@ def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) 
     if not any(len({e.labels.get(name) for e in entries} - {None}) > 1 for name in target_names(entries)):
         chosen = [replace(e, labels={INSTANCE: e.path}) for e in _limit(list(entries), limit)]
         return Split(chosen, (0.0, 0.5)), Split(chosen, (0.5, 1.0))
-    by_split: dict[str, list[VideoEntry]] = {}
+    by_split: dict[str, list[Entry]] = {}
     entries = [entry for entry in entries if entry.labels]
     for entry in entries:
         by_split.setdefault(entry.split, []).append(entry)
@@ -83,7 +83,7 @@ def split_entries(entries: Sequence[VideoEntry], test_share: float, limit: int) 
     return Split(_limit(train, limit)), Split(_limit(test, limit))
 
 
-def _limit(entries: list[VideoEntry], limit: int) -> list[VideoEntry]:
+def _limit(entries: list[Entry], limit: int) -> list[Entry]:
     if len(entries) <= limit:
         return entries
     return [entries[i] for i in sorted(keyed_rng("limit", len(entries)).permutation(len(entries))[:limit])]

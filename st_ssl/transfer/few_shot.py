@@ -10,7 +10,7 @@ from pydantic import Field
 from st_ssl.transfer.classify import Classify, ClassifyConfig
 from st_ssl.transfer.subsets import Parts, divide, fold, labelled
 from st_ssl.transfer.tasks import TASKS
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 class FewShotConfig(ClassifyConfig):
@@ -38,7 +38,7 @@ class FewShot(Classify):
     def repeats(self, seeds: int) -> int:
         return self.shot.folds
 
-    def parts(self, entries: Sequence[VideoEntry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
         self.target, known = labelled(entries, self.settings.target)
         whole = divide(known, self.group, 0.0)
         return fold(whole, self.group, self.shot.ways, self.shot.shots, self.shot.queries, repeat)

@@ -23,7 +23,7 @@ from st_ssl.random import keyed_seed
 from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, Watch, evaluate, fit
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 Mode = Literal["scratch", "frozen", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -201,7 +201,7 @@ def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig) ->
         )
 
 
-def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[VideoEntry]], Iterator[Shown]]:
+def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Iterator[Shown]]:
     return lambda entries: (views[0] for views in feed.testing(entries, config.batch_size))
 
 

@@ -24,7 +24,7 @@ from st_ssl.schedule import ScheduleConfig, lr_at
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import Shown, Task
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 class FitConfig(Config):
@@ -78,7 +78,7 @@ class Feed:
     device: torch.device
     bad: dict[BadSample, None] = field(default_factory=dict)
 
-    def training(self, entries: list[VideoEntry], seed: int, batch_size: int, epochs: int) -> Iterator[Shown]:
+    def training(self, entries: list[Entry], seed: int, batch_size: int, epochs: int) -> Iterator[Shown]:
         """All steps of a fit, each a varied batch; broken samples are replaced by the rule of the data set."""
         order = Order(seed, len(entries), min(batch_size, len(entries)))
         steps = StepSampler(order, 0, epochs * order.steps_per_pass)
@@ -90,7 +90,7 @@ class Feed:
             epoch = step // order.steps_per_pass
             yield self.task.augmented(shown, [(seed, "augment", epoch, i) for i in batch.wanted.tolist()])
 
-    def testing(self, entries: Sequence[VideoEntry], batch_size: int, votes: int = 1) -> Iterator[list[Shown]]:
+    def testing(self, entries: Sequence[Entry], batch_size: int, votes: int = 1) -> Iterator[list[Shown]]:
         """All of ``entries`` once, ``votes`` views of each batch; those that are broken are left out."""
         views = self.source.evaluation(self.input, votes)
         rows = [(0, i) for i in range(len(entries))]
@@ -100,7 +100,7 @@ class Feed:
                 shown = self._shown(views, part, entries)
                 yield [self.task.varied(view, vote) if vote else view for vote, view in enumerate(shown)]
 
-    def _batches(self, entries: Sequence[VideoEntry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
+    def _batches(self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
         source = self.source
         dataset = source.dataset(entries, views, keyed_seed(seed, "finetune"))
         pin = self.device.type == "cuda"
@@ -119,7 +119,7 @@ class Feed:
         elif batch.views:
             yield from (part for part in batch.split(len(batch.wanted)) if part.indices.equal(part.wanted))
 
-    def _shown(self, views: Views, batch: Batch, entries: Sequence[VideoEntry]) -> list[Shown]:
+    def _shown(self, views: Views, batch: Batch, entries: Sequence[Entry]) -> list[Shown]:
         own = [entries[i] for i in batch.indices.tolist()]
         return [Shown(view, own) for view in views.prepare(list(batch.views))]
 
@@ -203,7 +203,7 @@ def _update(
 
 @torch.no_grad()
 def evaluate(
-    model: Tuned, task: Task, feed: Feed, entries: Sequence[VideoEntry], config: FitConfig, votes: int = 1
+    model: Tuned, task: Task, feed: Feed, entries: Sequence[Entry], config: FitConfig, votes: int = 1
 ) -> dict[str, float]:
     """The figures of ``task`` on ``entries``. Of ``votes`` views the probabilities of what is the same sample, or the
     same point of it, are averaged."""

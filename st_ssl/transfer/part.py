@@ -24,7 +24,7 @@ from st_ssl.transfer.point_tasks import (
 )
 from st_ssl.transfer.subsets import Parts, divide, labelled
 from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
-from st_ssl.types import Features, VideoEntry
+from st_ssl.types import Entry, Features
 
 
 class PartConfig(PointTaskConfig):
@@ -64,7 +64,7 @@ class PartMeter:
         self.parts, self.target = parts, target
         self.found: dict[str, list[float]] = {name: [] for name in parts}
 
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None:
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         for number, entry in enumerate(entries):
             rows = np.flatnonzero(sample == number)
             category = entry.labels[self.target]
@@ -90,10 +90,10 @@ class PartSegment(PointTask):
         self.target = config.target or ""
         self.known: dict[str, tuple[int, ...]] = {}
 
-    def group(self, entry: VideoEntry) -> str:
+    def group(self, entry: Entry) -> str:
         return entry.labels[self.target]
 
-    def parts(self, entries: Sequence[VideoEntry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
         self.target, known = labelled(entries, self.settings.target)
         parts = divide(known, self.group, val_share)
         there = {self.group(entry) for entry in parts.train}
@@ -113,7 +113,7 @@ class PartSegment(PointTask):
             self.known = {name: self.settings.parts[name] for name in categories}
         return [str(number) for number in range(self._count())]
 
-    def _look(self, train: Sequence[VideoEntry], show: ShowAll) -> dict[str, tuple[int, ...]]:
+    def _look(self, train: Sequence[Entry], show: ShowAll) -> dict[str, tuple[int, ...]]:
         seen: dict[str, set[int]] = {}
         for shown in show(train):
             labels, (cloud, _) = point_labels(shown, self.settings.labels), point_rows(shown.view.points)

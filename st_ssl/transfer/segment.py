@@ -24,7 +24,7 @@ from st_ssl.transfer.point_tasks import (
 )
 from st_ssl.transfer.subsets import Parts, kept_labels
 from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 class SegmentConfig(PointTaskConfig):
@@ -63,7 +63,7 @@ class SegmentMeter:
     def __init__(self, num_classes: int) -> None:
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
 
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None:
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
 
     def result(self) -> dict[str, float]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from st_ssl.errors import ConfigError, DataError, nearest
 from st_ssl.random import keyed_rng, keyed_seed
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
-Group = Callable[[VideoEntry], str]
+Group = Callable[[Entry], str]
 """What a sample is counted under, where subsets are balanced: its class."""
 
 
@@ -18,19 +18,19 @@ Group = Callable[[VideoEntry], str]
 class Parts:
     """Samples to train on, to choose the best epoch by (there may be none: then it is the last), and to test on."""
 
-    train: list[VideoEntry]
-    val: list[VideoEntry] = field(default_factory=list)
-    test: list[VideoEntry] = field(default_factory=list)
+    train: list[Entry]
+    val: list[Entry] = field(default_factory=list)
+    test: list[Entry] = field(default_factory=list)
 
 
-def divide(entries: Sequence[VideoEntry], group: Group, val_share: float, test_share: float = 0.25) -> Parts:
+def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share: float = 0.25) -> Parts:
     """The parts of a data set, none of which depends on a seed.
 
     Its own splits where it has them: "test", or else "val", is tested on. Without either, a ``test_share`` of all is
     drawn by name. The best epoch is chosen on "val" where that is not tested on, or else on a ``val_share`` of each
     class that is taken out of "train". Raises ``DataError`` where nothing is left to train or test on.
     """
-    by_split: dict[str, list[VideoEntry]] = {}
+    by_split: dict[str, list[Entry]] = {}
     for entry in entries:
         by_split.setdefault(entry.split, []).append(entry)
     test = by_split.get("test") or by_split.get("val") or []
@@ -48,8 +48,8 @@ def divide(entries: Sequence[VideoEntry], group: Group, val_share: float, test_s
 
 
 def balanced(
-    entries: Sequence[VideoEntry], share: float, group: Group, *key: int | str, leave_one: bool = False
-) -> list[VideoEntry]:
+    entries: Sequence[Entry], share: float, group: Group, *key: int | str, leave_one: bool = False
+) -> list[Entry]:
     """A ``share`` of the samples of each class, at least one (with ``leave_one`` none of a class of one), in the order
     of ``entries``. For one ``key`` a smaller share is a subset of a larger one."""
     chosen: set[int] = set()
@@ -87,7 +87,7 @@ def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number
     return Parts(drawn[0], [], drawn[1])
 
 
-def labelled(entries: Sequence[VideoEntry], target: str | None) -> tuple[str, list[VideoEntry]]:
+def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[Entry]]:
     """The target to learn, and the samples that have a label for it: the only one there is where ``target`` is None.
 
     Raises ``ConfigError`` where there is none, or a choice."""
@@ -107,7 +107,7 @@ def kept_labels(path: str, seed: int, count: int, kept: int | float) -> list[int
     return keyed_rng(seed, "label points", path).permutation(count)[: max(1, number)].tolist()
 
 
-def _classes(entries: Sequence[VideoEntry], group: Group) -> dict[str, list[int]]:
+def _classes(entries: Sequence[Entry], group: Group) -> dict[str, list[int]]:
     """Rows of each class, ordered by a draw of their names, so that the order of a listing plays no part."""
     rows: dict[str, list[int]] = {}
     for row, entry in enumerate(entries):
@@ -117,6 +117,6 @@ def _classes(entries: Sequence[VideoEntry], group: Group) -> dict[str, list[int]
     return rows
 
 
-def _without(entries: Sequence[VideoEntry], taken: Sequence[VideoEntry]) -> list[VideoEntry]:
+def _without(entries: Sequence[Entry], taken: Sequence[Entry]) -> list[Entry]:
     gone = {id(entry) for entry in taken}
     return [entry for entry in entries if id(entry) not in gone]

@@ -22,7 +22,7 @@ from st_ssl.random import Key
 from st_ssl.registry import Registry
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts, balanced, divide
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 @dataclass
@@ -30,13 +30,13 @@ class Shown:
     """A batch of B samples as it is shown to an encoder: one view (``View`` or ``PointView``) and where it is from."""
 
     view: Any
-    entries: list[VideoEntry]
+    entries: list[Entry]
 
     def __len__(self) -> int:
         return len(self.entries)
 
 
-ShowAll = Callable[[Sequence[VideoEntry]], Iterable[Shown]]
+ShowAll = Callable[[Sequence[Entry]], Iterable[Shown]]
 """All of some samples once, as they are evaluated, on the CPU."""
 
 
@@ -44,7 +44,7 @@ class Meter(Protocol):
     """Adds up what was right: ``scores`` float [R, K] of R rows with ``truth`` int64 [R] (-1: none), of which
     ``sample`` int64 [R] tells the one in ``entries`` each is of."""
 
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[VideoEntry]) -> None: ...
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None: ...
 
     def result(self) -> dict[str, float]: ...
 
@@ -68,15 +68,15 @@ class Task(ABC):
         """How often it is done, if ``seeds`` are asked for."""
         return seeds
 
-    def group(self, entry: VideoEntry) -> str:
+    def group(self, entry: Entry) -> str:
         """What ``entry`` counts under where subsets are balanced: its class, if it has one."""
         return ""
 
-    def parts(self, entries: Sequence[VideoEntry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
         """Whom to train on and to test on in the repetition ``repeat``."""
         return divide(entries, self.group, val_share)
 
-    def fraction(self, train: Sequence[VideoEntry], share: float, repeat: int) -> list[VideoEntry]:
+    def fraction(self, train: Sequence[Entry], share: float, repeat: int) -> list[Entry]:
         """The share of the training part whose labels are used, of every class alike."""
         return list(train) if share == 1 else balanced(train, share, self.group, "fraction", repeat)
 

@@ -10,7 +10,7 @@ import pytest
 from st_ssl.data.video import dataset
 from st_ssl.data.video.readers import pyav
 from st_ssl.errors import SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,8 @@ def fresh_tables() -> None:
 
 
 @pytest.fixture
-def entries(videos: Path) -> list[VideoEntry]:
-    return [VideoEntry(str(path)) for path in sorted(videos.iterdir())]
+def entries(videos: Path) -> list[Entry]:
+    return [Entry(str(path)) for path in sorted(videos.iterdir())]
 
 
 @pytest.fixture

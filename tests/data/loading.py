@@ -18,7 +18,7 @@ from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, SampleKey, StepSampler
 from st_ssl.data.video import dataset as module
 from st_ssl.data.video.dataset import VideoDataset, collate
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.data.test_dataset import VIEWS
 
 TIMEOUT = 0.5
@@ -46,14 +46,14 @@ DISASTERS: dict[str, tuple[Callable[[], None], str]] = {
 }
 
 
-def batches(entries: list[VideoEntry], num_workers: int, steps: int = 6, **settings: Any) -> list[Batch]:
+def batches(entries: list[Entry], num_workers: int, steps: int = 6, **settings: Any) -> list[Batch]:
     dataset = VideoDataset(entries, VIEWS, 3, lambda path: module.open_video(path, "auto"))
     sampler = StepSampler(Order(3, len(entries), 4), 0, steps)
     return list(build_loader(dataset, sampler, collate, num_workers, timeout=TIMEOUT, **settings))
 
 
-def with_paths(entries: list[VideoEntry], paths: dict[int, str]) -> list[VideoEntry]:
-    return [VideoEntry(paths.get(number, entry.path)) for number, entry in enumerate(entries)]
+def with_paths(entries: list[Entry], paths: dict[int, str]) -> list[Entry]:
+    return [Entry(paths.get(number, entry.path)) for number, entry in enumerate(entries)]
 
 
 class Numbers(Dataset[int]):

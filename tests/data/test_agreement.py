@@ -22,7 +22,7 @@ from st_ssl.data.video.plans import EvenClips
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.readers.torchcodec import TorchCodecReader
 from st_ssl.errors import MissingDependencyError, MissingLibraryError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.data.made import KINDS, REAL, REAL_FILES, number, skip_without, write_video
 
 av = pytest.importorskip("av")
@@ -111,7 +111,7 @@ def test_videos_shorter_than_the_clip_are_played_in_a_loop(made: Path, tmp_path:
     skip_without(backend, made)
     path = write_video(tmp_path / "short.mp4", 3)
     views_of = VideoViews(EvenClips(8, 1), centre_crop(64))
-    dataset = VideoDataset([VideoEntry(str(path))], views_of, open_video=lambda path: open_video(path, backend))
+    dataset = VideoDataset([Entry(str(path))], views_of, open_video=lambda path: open_video(path, backend))
     views = dataset[0, 0].views
     assert views is not None
     assert [number(image) for image in views[0].frames] == views[0].frame_index.tolist()

@@ -21,7 +21,7 @@ from st_ssl.data.video.plans import ClipPair, EvenClips
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.data.made import skip_without
 from tests.runs import write_video
 
@@ -30,17 +30,17 @@ VIEWS = VideoViews(
 )
 
 
-def entries_of(folder: Path) -> list[VideoEntry]:
-    return [VideoEntry(str(path)) for path in sorted(folder.iterdir())]
+def entries_of(folder: Path) -> list[Entry]:
+    return [Entry(str(path)) for path in sorted(folder.iterdir())]
 
 
 @pytest.fixture
-def broken(videos: Path, tmp_path: Path) -> list[VideoEntry]:
+def broken(videos: Path, tmp_path: Path) -> list[Entry]:
     """Twelve videos; numbers 3 and 4 are broken."""
     entries = entries_of(videos)
     (tmp_path / "text.mp4").write_text("not a video")
-    entries[3] = VideoEntry(str(tmp_path / "missing.mp4"))
-    entries[4] = VideoEntry(str(tmp_path / "text.mp4"))
+    entries[3] = Entry(str(tmp_path / "missing.mp4"))
+    entries[4] = Entry(str(tmp_path / "text.mp4"))
     return entries
 
 
@@ -103,7 +103,7 @@ def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.Mo
     assert asked == [sorted({int(i) for view in sample.views for i in view.frame_index})]
 
 
-def test_views_do_not_depend_on_workers_or_order(broken: list[VideoEntry]) -> None:
+def test_views_do_not_depend_on_workers_or_order(broken: list[Entry]) -> None:
     dataset = VideoDataset(broken, VIEWS, seed=3)
     order = Order(3, num_samples=12, batch_size=4)
     runs = [list(build_loader(dataset, StepSampler(order, 0, 6), collate, workers)) for workers in (0, 1, 2)]
@@ -121,14 +121,14 @@ def test_views_do_not_depend_on_workers_or_order(broken: list[VideoEntry]) -> No
 
 
 def test_draws_differ_by_seed_pass_and_sample(videos: Path) -> None:
-    dataset = VideoDataset([VideoEntry(str(videos / "00.mp4"))] * 2, VIEWS)
-    other = VideoDataset([VideoEntry(str(videos / "00.mp4"))], VIEWS, seed=1)
+    dataset = VideoDataset([Entry(str(videos / "00.mp4"))] * 2, VIEWS)
+    other = VideoDataset([Entry(str(videos / "00.mp4"))], VIEWS, seed=1)
     batches = [collate([s]) for s in (dataset[0, 0], dataset[1, 0], dataset[0, 1], other[0, 0])]
     boxes = {tuple(batch.views[0].params["box"].flatten().tolist()) for batch in batches}
     assert len(boxes) == 4
 
 
-def test_broken_files_are_replaced_by_a_rule_and_listed(broken: list[VideoEntry]) -> None:
+def test_broken_files_are_replaced_by_a_rule_and_listed(broken: list[Entry]) -> None:
     samples = [VideoDataset(broken, VIEWS, seed=3)[0, 3] for _ in range(2)]
     assert samples[0].wanted == 3
     assert samples[0].index == samples[1].index not in (3, 4)
@@ -147,7 +147,7 @@ def test_broken_files_are_replaced_by_a_rule_and_listed(broken: list[VideoEntry]
 
 def test_a_video_of_one_frame_is_broken(videos: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "still.mp4", 0, num_frames=1)
-    entries = [VideoEntry(str(tmp_path / "still.mp4")), VideoEntry(str(videos / "00.mp4"))]
+    entries = [Entry(str(tmp_path / "still.mp4")), Entry(str(videos / "00.mp4"))]
     sample = VideoDataset(entries, VIEWS)[0, 0]
     assert sample.index == 1
     assert [bad.reason for bad in sample.bad] == ["has a single frame: a clip needs at least 2"]
@@ -155,13 +155,13 @@ def test_a_video_of_one_frame_is_broken(videos: Path, tmp_path: Path) -> None:
 
 def test_a_video_of_two_frames_is_played_in_a_loop(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", 0, num_frames=2)
-    sample = VideoDataset([VideoEntry(str(tmp_path / "short.mp4"))], VideoViews(EvenClips(5, 1), centre_crop(16)))[0, 0]
+    sample = VideoDataset([Entry(str(tmp_path / "short.mp4"))], VideoViews(EvenClips(5, 1), centre_crop(16)))[0, 0]
     assert sample.views is not None
     assert sample.views[0].frame_index.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_nothing_usable_is_a_batch_without_views(videos: Path, tmp_path: Path) -> None:
-    entries = [VideoEntry(str(tmp_path / f"{i}.mp4")) for i in range(30)]
+    entries = [Entry(str(tmp_path / f"{i}.mp4")) for i in range(30)]
     sample = VideoDataset(entries, VIEWS)[0, 7]
     assert sample.views is None
     assert len({bad.path for bad in sample.bad}) == 1 + MAX_REPLACEMENTS

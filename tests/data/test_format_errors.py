@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from st_ssl.data.video.sources import FORMATS, read_source
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 HEAD = "label,youtube_id,time_start,time_end,split\n"
 LISTS = {
@@ -272,4 +272,4 @@ def test_any_text_is_read_or_refused(text: str, file: str, format: str) -> None:
                 except DataError as error:
                     refused = str(error)
                 assert name in refused or "data.format" in refused or entries
-                assert all(isinstance(entry, VideoEntry) for entry in entries)
+                assert all(isinstance(entry, Entry) for entry in entries)

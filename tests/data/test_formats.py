@@ -13,7 +13,7 @@ import pytest
 
 from st_ssl.data.video.sources import FORMATS, SourceFormat, read_source
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 Seen = tuple[str, str, str | None, int, int | None, tuple[str, ...]]
 
@@ -41,7 +41,7 @@ class Case:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((start + text.replace("\n", end)).encode())
 
-    def read(self, root: Path, format: str) -> list[VideoEntry]:
+    def read(self, root: Path, format: str) -> list[Entry]:
         return read_source(root, root / self.listing if self.listing else None, format, self.split)
 
 
@@ -53,7 +53,7 @@ def part(path: str, start: int, num_frames: int, label: str | None = None, *tags
     return (path, "train", label, start, num_frames, tags)
 
 
-def seen(root: Path, entries: list[VideoEntry]) -> list[Seen]:
+def seen(root: Path, entries: list[Entry]) -> list[Seen]:
     return [
         (os.path.relpath(e.path, root), e.split, e.labels.get("label"), e.start, e.num_frames, e.tags) for e in entries
     ]

@@ -16,7 +16,7 @@ from st_ssl.data.video.readers import open_video, pyav
 from st_ssl.data.video.readers.table import FrameTable, compact
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import ConfigError, DataError, SampleError
-from st_ssl.types import VideoEntry, VideoMeta
+from st_ssl.types import Entry, VideoMeta
 from tests.runs import write_videos
 
 
@@ -98,7 +98,7 @@ def test_verifying_finds_what_opening_does_not(videos: Path, tmp_path: Path) -> 
     broken = videos / "spoilt.mp4"
     at = whole.index(b"mdat") + len(whole) // 3
     broken.write_bytes(whole[:at] + bytes(200) + whole[at + 200 :])
-    entry = VideoEntry(str(broken))
+    entry = Entry(str(broken))
     assert probe("auto", entry.path).error is None
     reason = decode("auto", entry.path).error
     assert reason is not None

@@ -18,7 +18,7 @@ from st_ssl.data.base import Batch
 from st_ssl.data.loader import build_loader
 from st_ssl.data.video import dataset as module
 from st_ssl.errors import DataError, MissingDependencyError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.data.loading import (
     DISASTERS,
     Numbers,
@@ -34,7 +34,7 @@ from tests.data.test_dataset import tensors
 @pytest.mark.usefixtures("disasters")
 @pytest.mark.parametrize("num_workers", [1, 3])
 @pytest.mark.parametrize("kind", DISASTERS)
-def test_a_disaster_costs_one_sample(entries: list[VideoEntry], kind: str, num_workers: int) -> None:
+def test_a_disaster_costs_one_sample(entries: list[Entry], kind: str, num_workers: int) -> None:
     expected = batches(with_paths(entries, {3: "bad"}), 0)
     started = time.monotonic()
     found = batches(with_paths(entries, {3: kind}), num_workers)
@@ -46,7 +46,7 @@ def test_a_disaster_costs_one_sample(entries: list[VideoEntry], kind: str, num_w
 
 
 @pytest.mark.usefixtures("disasters")
-def test_several_disasters_in_a_batch_and_among_the_replacements(entries: list[VideoEntry]) -> None:
+def test_several_disasters_in_a_batch_and_among_the_replacements(entries: list[Entry]) -> None:
     kinds = ["hang", "crash", "abort", "leave", "hang", "crash"]
     expected = batches(with_paths(entries, dict.fromkeys(range(6), "bad")), 0)
     found = batches(with_paths(entries, dict(enumerate(kinds))), 2)
@@ -55,7 +55,7 @@ def test_several_disasters_in_a_batch_and_among_the_replacements(entries: list[V
     assert {bad.path for batch in found for bad in batch.bad} == set(kinds)
 
 
-def test_a_single_crash_is_forgiven(entries: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_crash_is_forgiven(entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, open_video = batches(entries, 0), module.open_video
 
     def opened(path: str, backend: Any) -> Any:
@@ -73,7 +73,7 @@ def test_a_single_crash_is_forgiven(entries: list[VideoEntry], tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("disasters")
-def test_too_many_disasters_end_in_a_message(entries: list[VideoEntry]) -> None:
+def test_too_many_disasters_end_in_a_message(entries: list[Entry]) -> None:
     with pytest.raises(DataError, match=r"3 of 12 samples hung or crashed the decoder(.|\n)*crash: decoder crashed"):
         batches(with_paths(entries, dict.fromkeys(range(12), "crash")), 2, max_lost=2)
 
@@ -86,7 +86,7 @@ def test_a_slow_sample_is_not_a_hung_one() -> None:
 
 
 def test_a_machine_that_was_asleep_blames_nobody(
-    entries: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_video, monotonic = module.open_video, time.monotonic
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import SampleKey
 from st_ssl.data.video import dataset as module
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.data.loading import (
     batches,
     linux,
@@ -34,7 +34,7 @@ def children() -> set[int]:
 
 
 @linux
-def test_no_process_and_no_file_is_left(entries: list[VideoEntry], disasters: None) -> None:
+def test_no_process_and_no_file_is_left(entries: list[Entry], disasters: None) -> None:
     list(numbers(2, count=2))
     gc.collect()
     before, files = children(), set(os.listdir("/proc/self/fd"))

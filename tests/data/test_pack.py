@@ -32,20 +32,20 @@ from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.runs import write_videos
 
 CONFIG = PackConfig(short_side=32, crf=10, shard_size=4)
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> list[VideoEntry]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     root = write_videos(tmp_path_factory.mktemp("raw") / "videos", 10)
-    return [VideoEntry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(root))]
+    return [Entry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(root))]
 
 
 @pytest.fixture(scope="module")
-def packed(entries: list[VideoEntry], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("pack") / "pack"
     assert write_pack(entries, output, CONFIG, progress=False) == []
     return output
@@ -55,7 +55,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_a_packed_video_is_the_raw_one_made_small(entries: list[VideoEntry], packed: Path) -> None:
+def test_a_packed_video_is_the_raw_one_made_small(entries: list[Entry], packed: Path) -> None:
     pack = Pack(str(packed))
     assert [e.labels for e in pack.entries] == [e.labels for e in entries]
     assert [e.split for e in pack.entries] == [e.split for e in entries]
@@ -79,7 +79,7 @@ def test_shards_are_plain_tars(packed: Path) -> None:
 
 
 def test_several_machines_and_processes_write_the_same_bytes(
-    entries: list[VideoEntry], packed: Path, tmp_path: Path
+    entries: list[Entry], packed: Path, tmp_path: Path
 ) -> None:
     for part in (1, 0):
         write_pack(entries, tmp_path / "pack", CONFIG, (part, 2), num_workers=2, progress=False)
@@ -91,14 +91,14 @@ import sys
 from pathlib import Path
 from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.sources import read_source
-from st_ssl.types import VideoEntry
-entries = [VideoEntry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
+from st_ssl.types import Entry
+entries = [Entry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
 write_pack(entries, Path(sys.argv[2]), PackConfig(short_side=32, crf=10, shard_size=4), progress=False)
 """
 
 
 def test_a_pack_killed_in_the_middle_goes_on_to_the_same_bytes(
-    entries: list[VideoEntry], packed: Path, tmp_path: Path
+    entries: list[Entry], packed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "pack"
     root = Path(entries[0].path).parent
@@ -173,9 +173,9 @@ def test_verifying_goes_on_where_it_was_stopped(
     assert len(opened) == 5 + 2 + 1
 
 
-def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_path: Path) -> None:
+def test_broken_videos_are_listed_and_left_out(entries: list[Entry], tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"\0" * 100)
-    bad = VideoEntry(str(tmp_path / "bad.mp4"))
+    bad = Entry(str(tmp_path / "bad.mp4"))
     broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
     assert [path for path, _ in broken] == [bad.path]
     bad_name = os.path.relpath(bad.path, os.path.commonpath([tmp_path, entries[0].path]))
@@ -184,7 +184,7 @@ def test_broken_videos_are_listed_and_left_out(entries: list[VideoEntry], tmp_pa
     assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
 
 
-def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list[VideoEntry], tmp_path: Path) -> None:
+def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list[Entry], tmp_path: Path) -> None:
     videos = []
     for entry in entries[:5]:
         path = tmp_path / Path(entry.path).name
@@ -218,7 +218,7 @@ def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list
     assert content(output) == content(tmp_path / "at once")
 
 
-def test_another_pack_is_not_written_over(entries: list[VideoEntry], packed: Path, tmp_path: Path) -> None:
+def test_another_pack_is_not_written_over(entries: list[Entry], packed: Path, tmp_path: Path) -> None:
     before = content(packed)
     with pytest.raises(DataError, match="holds another pack"):
         write_pack(entries, packed, PackConfig(short_side=16), progress=False)
@@ -259,14 +259,14 @@ def test_a_url_that_is_no_pack_is_told() -> None:
         VideoSource(VideoDataConfig(root="memory://nothing"))
 
 
-def test_changed_labels_and_splits_are_another_pack(entries: list[VideoEntry], packed: Path) -> None:
+def test_changed_labels_and_splits_are_another_pack(entries: list[Entry], packed: Path) -> None:
     for changed in (replace(entries[0], labels={"number": "7"}), replace(entries[0], split="test")):
         with pytest.raises(DataError, match=r"holds another pack \(sources: "):
             write_pack([changed, *entries[1:]], packed, CONFIG, progress=False)
 
 
 def test_the_same_videos_in_another_folder_are_the_same_pack(
-    entries: list[VideoEntry], packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entries: list[Entry], packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").symlink_to(Path(entries[0].path).parent)
     moved = [replace(e, path=str(tmp_path / "elsewhere" / Path(e.path).name)) for e in entries]
@@ -277,7 +277,7 @@ def test_the_same_videos_in_another_folder_are_the_same_pack(
     assert content(tmp_path / "anew") == content(packed)
 
 
-def test_a_packed_video_knows_where_it_came_from(entries: list[VideoEntry], packed: Path) -> None:
+def test_a_packed_video_knows_where_it_came_from(entries: list[Entry], packed: Path) -> None:
     assert [e.source for e in Pack(str(packed)).entries] == [Path(e.path).name for e in entries]
 
 
@@ -321,7 +321,7 @@ def test_what_is_known_of_a_video_takes_little_room(packed: Path, tmp_path: Path
         pack.entries[copies]
 
 
-def test_training_takes_its_part_of_a_pack(entries: list[VideoEntry], tmp_path: Path) -> None:
+def test_training_takes_its_part_of_a_pack(entries: list[Entry], tmp_path: Path) -> None:
     mixed = [replace(e, split="test" if i % 3 == 1 else "train") for i, e in enumerate(entries[:5])]
     write_pack(mixed, tmp_path / "pack", CONFIG, progress=False)
     part = training_part(Pack(str(tmp_path / "pack")).entries)
@@ -341,7 +341,7 @@ HIDDEN = {"concat": b"ffconcat version 1.0\n#\xc3\xa9\nfile sub/s.dat\n", "hls":
 
 @pytest.mark.parametrize("kind", HIDDEN)
 @pytest.mark.parametrize("marked", [True, False])
-def test_a_video_cannot_name_other_files(entries: list[VideoEntry], tmp_path: Path, kind: str, marked: bool) -> None:
+def test_a_video_cannot_name_other_files(entries: list[Entry], tmp_path: Path, kind: str, marked: bool) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "s.dat").write_bytes(Path(entries[0].path).read_bytes())
     path = tmp_path / "x.mp4"

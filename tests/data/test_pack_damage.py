@@ -18,20 +18,20 @@ from st_ssl.data.video.pack import Pack, verify_pack
 from st_ssl.data.video.packing import PackConfig, _Shard, _shrink, _write_shard, write_pack
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import DataError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.runs import write_videos
 
 CONFIG = PackConfig(short_side=32, shard_size=2)
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> list[VideoEntry]:
+def raw(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     entries = read_source(write_videos(tmp_path_factory.mktemp("raw") / "videos", 5))
     return [replace(entry, labels={"number": Path(entry.path).stem}) for entry in entries]
 
 
 @pytest.fixture(scope="module")
-def whole(raw: list[VideoEntry], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(raw: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("pack") / "pack"
     assert write_pack(raw, output, CONFIG, progress=False) == []
     return output
@@ -50,7 +50,7 @@ def edit(file: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 1])
-def test_a_list_that_was_cut_is_named(raw: list[VideoEntry], pack: Path, left: int) -> None:
+def test_a_list_that_was_cut_is_named(raw: list[Entry], pack: Path, left: int) -> None:
     file = pack / "shard-00001.jsonl"
     edit(file, lambda rows: rows.__delitem__(slice(left, None)))
     for use in (
@@ -103,9 +103,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("change", "said"), WRONG)
-def test_a_row_that_cannot_be_meant_is_named(
-    raw: list[VideoEntry], pack: Path, change: dict[str, Any], said: str
-) -> None:
+def test_a_row_that_cannot_be_meant_is_named(raw: list[Entry], pack: Path, change: dict[str, Any], said: str) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(change))
     for use in (lambda: Pack(str(pack)), lambda: write_pack(raw, pack, CONFIG, progress=False, retry=True)):
         with pytest.raises(DataError, match=rf"shard-00001.jsonl, line 2: damaged: .*{said}"):
@@ -120,7 +118,7 @@ def test_a_line_that_is_no_row_is_named(pack: Path, line: str) -> None:
         Pack(str(pack))
 
 
-def test_a_key_that_is_missing_is_named(raw: list[VideoEntry], pack: Path) -> None:
+def test_a_key_that_is_missing_is_named(raw: list[Entry], pack: Path) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].pop("bytes"))
     with pytest.raises(DataError, match=r"line 2: damaged: KeyError\('bytes'\)"):
         write_pack(raw, pack, CONFIG, progress=False, retry=True)
@@ -146,7 +144,7 @@ def test_what_the_list_says_anew_is_verified_anew(pack: Path, tmp_path: Path, ch
 
 
 def die_on_02_and_03(output: Path, config: PackConfig, reader: str, shard: _Shard) -> _Shard | None:
-    def shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
+    def shrink(entry: Entry, config: PackConfig, reader: str) -> bytes:
         if entry.path.endswith(("02.mp4", "03.mp4")):
             os.kill(os.getpid(), signal.SIGSEGV)
         return _shrink(entry, config, reader)
@@ -160,7 +158,7 @@ def die_at_once(output: Path, config: PackConfig, reader: str, shard: _Shard) ->
 
 
 def test_videos_that_crash_the_decoder_are_named_and_left_out(
-    raw: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_write_shard", die_on_02_and_03)
     broken = write_pack(raw, tmp_path / "pack", CONFIG, num_workers=2, progress=False)
@@ -172,7 +170,7 @@ def test_videos_that_crash_the_decoder_are_named_and_left_out(
 
 
 def test_a_process_that_dies_on_no_video_ends_the_packing(
-    raw: list[VideoEntry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "_write_shard", die_at_once)
     with pytest.raises(DataError, match=r"pack, shard \d: its process died, and not on a video"):

@@ -18,7 +18,7 @@ from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import ConfigError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 VIEWS = VideoViews(RandomClips(3, 1, num_clips=2), centre_crop(48))
 
@@ -44,21 +44,21 @@ def folder(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_segment_reads_as_a_video_of_its_own(videos: Path, folder: Path, kind: str) -> None:
     path = videos / "00.mp4" if kind == "file" else folder
     truth = frames(videos / "00.mp4")
-    with segment_of(open_video(path), VideoEntry(str(path), start=10, num_frames=8)) as reader:
+    with segment_of(open_video(path), Entry(str(path), start=10, num_frames=8)) as reader:
         assert (reader.meta.num_frames, reader.meta.width, reader.meta.height) == (8, 64, 48)
         got = list(reader.frames([0, 3, 7]))
         assert [index for index, _ in got] == [0, 3, 7]
         np.testing.assert_array_equal(np.stack([image for _, image in got]), truth[[10, 13, 17]])
         with pytest.raises(SampleError, match="frame 8 is outside: it has 8 frames"):
             list(reader.frames([8]))
-    with segment_of(open_video(path), VideoEntry(str(path), start=20)) as reader:
+    with segment_of(open_video(path), Entry(str(path), start=20)) as reader:
         assert reader.meta.num_frames == 4
         np.testing.assert_array_equal(next(reader.frames([3]))[1], truth[23])
 
 
 def test_clips_are_cut_inside_the_segment_only(videos: Path) -> None:
     path = videos / "00.mp4"
-    dataset = VideoDataset([VideoEntry(str(path), start=6, num_frames=5)], VIEWS)
+    dataset = VideoDataset([Entry(str(path), start=6, num_frames=5)], VIEWS)
     truth = frames(path)[:, :, 8:56].astype(int)
     starts = set()
     for epoch in range(20):
@@ -84,7 +84,7 @@ def test_too_few_frames_are_a_broken_sample(
     videos: Path, folder: Path, start: int, num_frames: int | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (videos / "00.mp4", folder):
-        entry = VideoEntry(str(path), start=start, num_frames=num_frames)
+        entry = Entry(str(path), start=start, num_frames=num_frames)
         with open_video(path) as reader:
             close = MagicMock(wraps=reader.close)
             monkeypatch.setattr(reader, "close", close)
@@ -92,14 +92,14 @@ def test_too_few_frames_are_a_broken_sample(
                 with pytest.raises(SampleError, match=reason):
                     segment_of(reader, entry)
                 close.assert_called_once_with()
-        sample = VideoDataset([entry, VideoEntry(str(videos / "01.mp4"))], VIEWS)[0, 0]
+        sample = VideoDataset([entry, Entry(str(videos / "01.mp4"))], VIEWS)[0, 0]
         assert sample.index == 1
         assert [(bad.path, bad.reason) for bad in sample.bad] == [(str(path), reason)]
 
 
 def test_a_whole_video_is_the_reader_itself(videos: Path) -> None:
     with open_video(videos / "00.mp4") as reader:
-        assert segment_of(reader, VideoEntry("x")) is reader
+        assert segment_of(reader, Entry("x")) is reader
 
 
 def test_a_list_of_segments_end_to_end(videos: Path, folder: Path, tmp_path: Path) -> None:
@@ -121,13 +121,13 @@ def test_the_configuration_names_format_and_split(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "list.txt").write_text("a.mp4 0 60\n")
     data: dict[str, Any] = {"root": str(tmp_path), "list": str(tmp_path / "list.txt"), "format": "videomae"}
-    assert VideoSource(VideoDataConfig(**data)).entries() == [VideoEntry(str(tmp_path / "a.mp4"), num_frames=60)]
+    assert VideoSource(VideoDataConfig(**data)).entries() == [Entry(str(tmp_path / "a.mp4"), num_frames=60)]
     (tmp_path / "classInd.txt").write_text("1 A\n")
     for number in (1, 2):
         (tmp_path / f"trainlist0{number}.txt").write_text("A/a.avi 1\n" if number == 2 else "A/b.avi 1\n")
         (tmp_path / f"testlist0{number}.txt").write_text("")
     entries = VideoSource(VideoDataConfig(root=str(tmp_path), format="ucf101", split=2)).entries()
-    assert entries == [VideoEntry(str(tmp_path / "a.mp4"), labels={"label": "A"})]
+    assert entries == [Entry(str(tmp_path / "a.mp4"), labels={"label": "A"})]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from st_ssl.data.video.sources import VIDEO_EXTENSIONS, read_source, target_names
 from st_ssl.data.video.sources.lists import _split_line
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 REAL = Path(__file__).parents[2] / "../shared/data/video"
 
@@ -24,7 +24,7 @@ def touch(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def seen(root: Path, entries: list[VideoEntry]) -> list[tuple[str, str, str | None]]:
+def seen(root: Path, entries: list[Entry]) -> list[tuple[str, str, str | None]]:
     return [(os.path.relpath(entry.path, root), entry.split, entry.labels.get("label")) for entry in entries]
 
 

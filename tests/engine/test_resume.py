@@ -22,7 +22,7 @@ from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Preempted, Runtime, start_runtime
 from st_ssl.engine.trainer import Trainer, samples_digest
 from st_ssl.errors import ConfigError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
 
 EMA: dict[str, Any] = {"engine": {"ema": 0.9, "clip_grad": 1.0}}
@@ -120,7 +120,7 @@ def test_other_settings_are_refused_by_name_and_free_ones_may_change(videos: Pat
 
 
 def test_other_parts_of_the_same_videos_are_other_samples() -> None:
-    whole = [VideoEntry("/here/a.mp4"), VideoEntry("/here/b.mp4")]
+    whole = [Entry("/here/a.mp4"), Entry("/here/b.mp4")]
     before = hashlib.sha256(b"a.mp4\nb.mp4").hexdigest()  # as in the checkpoints that there are
     assert samples_digest(whole) == samples_digest([replace(e, path=e.path.replace("here", "there")) for e in whole])
     assert samples_digest(whole) == before

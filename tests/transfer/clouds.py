@@ -19,7 +19,7 @@ from st_ssl.errors import SampleError
 from st_ssl.inputs import Modality, PointInputConfig
 from st_ssl.random import keyed_rng
 from st_ssl.transfer.finetune import finetune_model
-from st_ssl.types import Features, PointBatch, PointCloud, VideoEntry
+from st_ssl.types import Entry, Features, PointBatch, PointCloud
 
 KINDS = ("ball", "disc", "rod")
 _SHAPES = {"ball": (1.0, 1.0, 1.0), "disc": (1.0, 1.0, 0.1), "rod": (0.1, 0.1, 1.0)}
@@ -59,16 +59,16 @@ class TinySource(DataSource):
     def __init__(self, config: TinyDataConfig = TinyDataConfig()) -> None:  # noqa: B008
         super().__init__(config)
         self.rows = [
-            VideoEntry(f"{split}/{kind}/{i}", split, {"kind": kind})
+            Entry(f"{split}/{kind}/{i}", split, {"kind": kind})
             for split, count in (("train", config.train), ("test", config.test))
             for kind in KINDS
             for i in range(count)
         ]
 
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> list[Entry]:
         return self.rows
 
-    def dataset(self, entries: Sequence[VideoEntry], views: Any, seed: Any = 0) -> PointDataset:
+    def dataset(self, entries: Sequence[Entry], views: Any, seed: Any = 0) -> PointDataset:
         return PointDataset(entries, views, seed, cloud)
 
     def collate(self, samples: list[Any]) -> Batch:

@@ -17,7 +17,7 @@ from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer import extract as module
 from st_ssl.transfer.extract import extract
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.runs import tiny, write_config
 from tests.transfer.extraction import CPU, LOST, command, config_of, contents, rows_of
 from tests.transfer.tiny import INPUT, write_clip, write_encoder
@@ -115,7 +115,7 @@ def test_rows_of_a_pack_name_the_videos_that_were_packed(run: Path, tmp_path: Pa
     paths = [tmp_path / "raw" / name for name in ("a/x.mp4", "y.mp4")]
     for path in paths:
         write_clip(path, 50, 12)
-    entries = [VideoEntry(str(paths[0]), labels={"n": "0"}, tags=("wet", "cold")), VideoEntry(str(paths[1]))]
+    entries = [Entry(str(paths[0]), labels={"n": "0"}, tags=("wet", "cold")), Entry(str(paths[1]))]
     write_pack(entries, tmp_path / "pack", PackConfig(short_side=16), progress=False)
     extract(run, config_of(tmp_path / "pack"), tmp_path / "out", CPU)
     first, second = rows_of(tmp_path / "out")
@@ -128,9 +128,9 @@ def test_rows_of_a_pack_name_the_videos_that_were_packed(run: Path, tmp_path: Pa
 @pytest.mark.parametrize("change", [{"start": 1}, {"num_frames": 9}, {"labels": {"x": "2"}}, {"tags": ("t",)}])
 def test_every_change_of_a_video_is_a_change_of_the_settings(run: Path, change: dict[str, Any]) -> None:
     config = config_of(Path("set"))
-    entry = VideoEntry("a.mp4", labels={"x": "1"})
+    entry = Entry("a.mp4", labels={"x": "1"})
     before = module._settings(run, config, [entry])
-    assert module._settings(run, config, [VideoEntry("a.mp4", labels={"x": "1"})]) == before
+    assert module._settings(run, config, [Entry("a.mp4", labels={"x": "1"})]) == before
     assert module._settings(run, config, [replace(entry, **change)]) != before
 
 

@@ -24,12 +24,12 @@ from st_ssl.transfer.features import (
     encode,
     split_entries,
 )
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.transfer.tiny import INPUT, source_of, write_dataset, write_encoder
 
 
-def entry(name: str, split: str = "train", **labels: str) -> VideoEntry:
-    return VideoEntry(f"/data/{name}", split, labels)
+def entry(name: str, split: str = "train", **labels: str) -> Entry:
+    return Entry(f"/data/{name}", split, labels)
 
 
 def names(split: Split) -> list[str]:
@@ -64,7 +64,7 @@ def test_drawn_split_goes_by_names_alone() -> None:
     train, test = split_entries(entries, 0.25, 1000)
     assert sorted(names(train) + names(test)) == sorted(f"{i}.mp4" for i in range(200))
     assert 30 < len(test.entries) < 70
-    moved = [VideoEntry(f"/elsewhere{e.path}", e.split, e.labels) for e in reversed(entries)]
+    moved = [Entry(f"/elsewhere{e.path}", e.split, e.labels) for e in reversed(entries)]
     more = [*moved, *(entry(f"new{i}.mp4", label="0") for i in range(50))]
     _, other = split_entries(more, 0.25, 1000)
     assert {name for name in names(other) if not name.startswith("new")} == set(names(test))
@@ -188,7 +188,7 @@ def test_broken_videos_are_left_out_and_listed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(brightness < 130, clips.targets["light"] == 1)
     assert sum(seen) == 16
     assert [bad.reason for bad in collect_clips(source, test, {}, INPUT, 0).bad] == ["file is missing"]
-    lost = Split([VideoEntry(str(root / "06.mp4"))])
+    lost = Split([Entry(str(root / "06.mp4"))])
     with pytest.raises(DataError, match=r"none of 1 videos can be read; the first: .*06\.mp4: file is missing"):
         collect_clips(source, lost, {}, INPUT, 0)
 

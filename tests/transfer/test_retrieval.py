@@ -11,7 +11,7 @@ from st_ssl.cli.probe import probe_tables
 from st_ssl.transfer.features import classes_of, collect_clips, encode, split_entries
 from st_ssl.transfer.probe import ProbeConfig, probe_runs
 from st_ssl.transfer.retrieval import recall_at, recall_by_chance
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.transfer.tiny import INPUT, source_of, write_clip, write_dataset, write_encoder
 
 CPU = torch.device("cpu")
@@ -141,7 +141,7 @@ def test_in_the_probe_it_stands_beside_its_baselines(dataset: Path, tmp_path: Pa
 def test_a_video_in_both_parts_does_not_find_itself(dataset: Path, tmp_path: Path) -> None:
     source = source_of(dataset)
     paths = [entry.path for entry in source.entries()]
-    both = [VideoEntry(path, split, {"own": path}) for split in ("train", "test") for path in paths]
+    both = [Entry(path, split, {"own": path}) for split in ("train", "test") for path in paths]
     source.entries = lambda: both  # type: ignore[method-assign]
     config = ProbeConfig(**(ONLY | {"seeds": 1}))
     target = probe_runs(source, [write_encoder(tmp_path / "run")], config, CPU)["targets"]["own"]["retrieval"]

@@ -8,14 +8,14 @@ import pytest
 
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.subsets import balanced, divide, fold, kept_labels, labelled
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
-def rows(sizes: dict[str, int], split: str = "train") -> list[VideoEntry]:
-    return [VideoEntry(f"{split}/{n}/{i}", split, {"class": n}) for n, size in sizes.items() for i in range(size)]
+def rows(sizes: dict[str, int], split: str = "train") -> list[Entry]:
+    return [Entry(f"{split}/{n}/{i}", split, {"class": n}) for n, size in sizes.items() for i in range(size)]
 
 
-def group(entry: VideoEntry) -> str:
+def group(entry: Entry) -> str:
     return entry.labels["class"]
 
 
@@ -86,9 +86,9 @@ def test_folds() -> None:
 
 def test_the_target_is_found_or_asked_for() -> None:
     entries = rows({"a": 2, "b": 2})
-    unlabelled = VideoEntry("x", "train")
+    unlabelled = Entry("x", "train")
     assert labelled([*entries, unlabelled], None) == ("class", entries)
-    both = [VideoEntry("y", "train", {"class": "a", "style": "s"})]
+    both = [Entry("y", "train", {"class": "a", "style": "s"})]
     with pytest.raises(ConfigError, match=r"task.target: is needed \(the data has: class, style\)"):
         labelled(both, None)
     assert labelled(both, "style") == ("style", both)

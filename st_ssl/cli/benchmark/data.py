@@ -26,7 +26,7 @@ from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
 from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
 from st_ssl.errors import ConfigError, DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 NUM_MADE = 10
 DECODING = "decoding alone"
@@ -99,7 +99,7 @@ def _peer(text: str) -> tuple[str, Callable[..., Callable[[], object]]]:
     return name, PEERS[name](value)
 
 
-def _videos(root: str | None, folder: Path) -> list[VideoEntry]:
+def _videos(root: str | None, folder: Path) -> list[Entry]:
     if root is not None:
         entries = [] if is_pack(root) else VideoSource(VideoDataConfig(root=root)).entries()
         if not entries or any(os.path.isdir(entry.path) for entry in entries):
@@ -109,14 +109,14 @@ def _videos(root: str | None, folder: Path) -> list[VideoEntry]:
     _made(folder).mkdir()
     for number, path in enumerate(paths):
         write_scene(path, number)
-    return [VideoEntry(str(path)) for path in paths]
+    return [Entry(str(path)) for path in paths]
 
 
 def _made(folder: Path) -> Path:
     return folder / "videos"
 
 
-def _ours(entries: list[VideoEntry], arguments: argparse.Namespace, line: Line, folder: Path) -> VideoDataset:
+def _ours(entries: list[Entry], arguments: argparse.Namespace, line: Line, folder: Path) -> VideoDataset:
     """VideoMAE's views of the videos: a corner crop at one of several scales, normalised."""
     root = arguments.root or str(_made(folder))
     if line.packed:

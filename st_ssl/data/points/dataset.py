@@ -25,7 +25,7 @@ from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.errors import SampleError
 from st_ssl.inputs import Modality, PointInputConfig
 from st_ssl.random import Key, keyed_seed
-from st_ssl.types import PointCloud, RawPointView, VideoEntry
+from st_ssl.types import Entry, PointCloud, RawPointView
 
 
 class PointDataConfig(Config):
@@ -67,7 +67,7 @@ class PointDataset(SampleDataset[CutPointView, int]):
 
     def __init__(
         self,
-        entries: Sequence[VideoEntry],
+        entries: Sequence[Entry],
         views: PointViews,
         seed: Key = 0,
         read: Callable[[str], PointCloud] = read_cloud,
@@ -76,7 +76,7 @@ class PointDataset(SampleDataset[CutPointView, int]):
         self.views = views
         self.read = read
 
-    def _cut(self, entry: VideoEntry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
+    def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
         cloud = self.read(entry.path)
         missing = [name for name in self.views.attributes if name not in cloud.attributes]
         if missing:
@@ -100,7 +100,7 @@ class PointSource(DataSource):
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
 
-    def entries(self) -> list[VideoEntry]:
+    def entries(self) -> list[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
         ``list`` cannot be used: see ``read_source``."""
         config = self.points
@@ -121,7 +121,7 @@ class PointSource(DataSource):
         name = keyed_seed(module.FORMAT_VERSION, made.model_dump_json())
         return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 
-    def dataset(self, entries: Sequence[VideoEntry], views: PointViews, seed: Key = 0) -> PointDataset:
+    def dataset(self, entries: Sequence[Entry], views: PointViews, seed: Key = 0) -> PointDataset:
         return PointDataset(entries, views, seed, partial(read_cloud, options=self.points.options))
 
     def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:

@@ -15,7 +15,7 @@ import numpy as np
 from st_ssl.data.points.readers import ReadOptions, is_scene, read_counted, split_item
 from st_ssl.data.records import Job, Record, take_down
 from st_ssl.errors import SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class CloudTable:
 
 
 def survey(
-    entries: Sequence[VideoEntry],
+    entries: Sequence[Entry],
     file: Path,
     options: ReadOptions | None = None,
     num_workers: int = 1,

@@ -25,7 +25,7 @@ from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken
 from st_ssl.errors import DataError, SampleError
 from st_ssl.inputs import InputConfig
 from st_ssl.random import Key, keyed_seed
-from st_ssl.types import RawView, VideoEntry, VideoMeta
+from st_ssl.types import Entry, RawView, VideoMeta
 
 
 class VideoDataConfig(Config):
@@ -61,7 +61,7 @@ class VideoDataset(SampleDataset[CutView, VideoMeta]):
 
     def __init__(
         self,
-        entries: Sequence[VideoEntry],
+        entries: Sequence[Entry],
         views: VideoViews,
         seed: Key = 0,
         open_video: Callable[[str], VideoReader] = open_video,
@@ -70,7 +70,7 @@ class VideoDataset(SampleDataset[CutView, VideoMeta]):
         self.views = views
         self.open_video = open_video
 
-    def _cut(self, entry: VideoEntry, key: tuple[Key, ...]) -> tuple[list[CutView], VideoMeta]:
+    def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutView], VideoMeta]:
         with segment_of(self.open_video(entry.path), entry) as reader:
             if reader.meta.num_frames < 2:
                 raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
@@ -90,7 +90,7 @@ class VideoSource(DataSource):
         self.sample_timeout = config.sample_timeout
         self.library = _library(config)
 
-    def entries(self) -> Sequence[VideoEntry]:
+    def entries(self) -> Sequence[Entry]:
         """All videos of all splits, in a fixed order; the planted ones are written first if they are not there. Raises
         ``DataError`` or ``ConfigError`` where ``root`` and ``list`` cannot be used: see ``read_source``."""
         config = self.video
@@ -107,7 +107,7 @@ class VideoSource(DataSource):
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
 
-    def dataset(self, entries: Sequence[VideoEntry], views: VideoViews, seed: Key = 0) -> VideoDataset:
+    def dataset(self, entries: Sequence[Entry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.library.open)
 
     def collate(self, samples: list[Sample[CutView, VideoMeta]]) -> Batch:

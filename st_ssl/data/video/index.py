@@ -12,7 +12,7 @@ from st_ssl.data.records import Job, read_records, take_down
 from st_ssl.data.video.readers import READERS, VideoReader, open_video
 from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.errors import SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 INDEX_FILE = "st_ssl_index.jsonl"
 
@@ -53,7 +53,7 @@ def decode(reader: str, path: str) -> Record:
 
 
 def survey(
-    entries: Sequence[VideoEntry],
+    entries: Sequence[Entry],
     file: Path,
     look: Callable[[str, str], Record] = probe,
     reader: str = "auto",

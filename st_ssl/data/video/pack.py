@@ -24,7 +24,7 @@ from st_ssl.data.video.readers import VideoReader
 from st_ssl.data.video.readers.pyav import PyAVReader
 from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.errors import DataError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 PACK_FILE = "pack.json"
 PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
@@ -76,7 +76,7 @@ class Rows:
         return json.loads(lines[line])
 
 
-class PackedEntries(Sequence[VideoEntry]):
+class PackedEntries(Sequence[Entry]):
     """The videos of a pack, each made when it is asked for: ``chosen`` has their numbers in ``rows``."""
 
     def __init__(self, root: str, rows: Rows, chosen: array[int]) -> None:
@@ -86,12 +86,12 @@ class PackedEntries(Sequence[VideoEntry]):
         return len(self._chosen)
 
     @overload
-    def __getitem__(self, index: int) -> VideoEntry: ...
+    def __getitem__(self, index: int) -> Entry: ...
 
     @overload
     def __getitem__(self, index: slice) -> PackedEntries: ...
 
-    def __getitem__(self, index: int | slice) -> VideoEntry | PackedEntries:
+    def __getitem__(self, index: int | slice) -> Entry | PackedEntries:
         if isinstance(index, slice):
             return PackedEntries(self._root, self._rows, self._chosen[index])
         return _entry(self._root, self._rows[self._chosen[index]])
@@ -169,9 +169,9 @@ def list_file(root: str, number: int) -> str:
     return f"{_shard_path(root, number)}.jsonl"
 
 
-def _entry(root: str, row: dict[str, Any]) -> VideoEntry:
+def _entry(root: str, row: dict[str, Any]) -> Entry:
     path = f"{_shard_path(root, int(row['name'].partition('-')[0]))}.tar/{row['name']}"
-    return VideoEntry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
+    return Entry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
 
 
 def open_packed(path: str, video: PackedVideo) -> VideoReader:

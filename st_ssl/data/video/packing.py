@@ -25,7 +25,7 @@ from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.writing import encode
 from st_ssl.errors import DataError, SampleError
 from st_ssl.files import claim_folder, replace_text, write_atomically
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _CRASHED = "the decoder crashed on it"
 
@@ -41,7 +41,7 @@ class PackConfig(Config):
 
 
 def write_pack(
-    entries: Sequence[VideoEntry],
+    entries: Sequence[Entry],
     output: Path,
     config: PackConfig,
     part: tuple[int, int] = (0, 1),
@@ -76,7 +76,7 @@ def write_pack(
     return [video for number in mine for video in failed[number]]
 
 
-def _failed(output: Path, number: int, shard: Sequence[tuple[str, VideoEntry]]) -> list[tuple[str, str]]:
+def _failed(output: Path, number: int, shard: Sequence[tuple[str, Entry]]) -> list[tuple[str, str]]:
     """(path, reason) of the videos of a written shard that could not be packed. ``DataError`` where it was packed from
     others: where another machine was the first to try again, ``pack.json`` tells of the new sizes already."""
     failed = []
@@ -91,19 +91,19 @@ def _failed(output: Path, number: int, shard: Sequence[tuple[str, VideoEntry]]) 
     return failed
 
 
-def _claim(entries: Sequence[VideoEntry], output: Path, config: PackConfig) -> None:
+def _claim(entries: Sequence[Entry], output: Path, config: PackConfig) -> None:
     note = ". `sources` are the names, labels and splits of the videos; where only their `sizes` differ --retry will do"
     claim_folder(output, PACK_FILE, _stamp(entries, config), "pack", note)
 
 
-def _stamp(entries: Sequence[VideoEntry], config: PackConfig) -> dict[str, Any]:
+def _stamp(entries: Sequence[Entry], config: PackConfig) -> dict[str, Any]:
     num_shards = len(shard_sizes(len(entries), config.shard_size))
     sources, sizes = _digests(entries)
     mine = {**PACK_FORMAT, "videos": len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
     return {**mine, "config": config.model_dump()}
 
 
-def _forget(entries: Sequence[VideoEntry], output: Path, config: PackConfig, part: tuple[int, int]) -> None:
+def _forget(entries: Sequence[Entry], output: Path, config: PackConfig, part: tuple[int, int]) -> None:
     """Remove the lists of the shards that are to be packed anew, and then say of which sizes the pack now is."""
     try:
         found = json.loads((output / PACK_FILE).read_text(encoding="utf-8"))
@@ -123,7 +123,7 @@ def _forget(entries: Sequence[VideoEntry], output: Path, config: PackConfig, par
         replace_text(output / PACK_FILE, json.dumps(mine, indent=2) + "\n")
 
 
-def _digests(entries: Sequence[VideoEntry]) -> tuple[str, str]:
+def _digests(entries: Sequence[Entry]) -> tuple[str, str]:
     """What is packed, whatever folder it is mounted in: one of names, segments, labels and splits, one of sizes."""
     sources, sizes = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
     for name, entry in zip(_names(entries), entries, strict=True):
@@ -133,14 +133,14 @@ def _digests(entries: Sequence[VideoEntry]) -> tuple[str, str]:
     return sources.hexdigest(), sizes.hexdigest()
 
 
-def _names(entries: Sequence[VideoEntry]) -> list[str]:
+def _names(entries: Sequence[Entry]) -> list[str]:
     """The path of each video from the folder that all of them are in, however that folder was named."""
     paths = [os.path.abspath(entry.path) for entry in entries]
     root = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [os.path.relpath(path, root) for path in paths]
 
 
-def _size(entry: VideoEntry) -> int:
+def _size(entry: Entry) -> int:
     return os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
 
 
@@ -153,7 +153,7 @@ class _Shard:
     """Videos with the names that they get in the pack; ``crashed``: places of those that crash the decoder."""
 
     number: int
-    videos: Sequence[tuple[str, VideoEntry]]
+    videos: Sequence[tuple[str, Entry]]
     crashed: frozenset[int] = frozenset()
 
 
@@ -195,7 +195,7 @@ def _blame(output: Path, shard: _Shard) -> _Shard:
     return replace(shard, crashed=shard.crashed | {place})
 
 
-def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackConfig, reader: str) -> dict[str, Any]:
+def _add(archive: tarfile.TarFile, name: str, entry: Entry, config: PackConfig, reader: str) -> dict[str, Any]:
     try:
         content = _shrink(entry, config, reader)
         table = PyAVReader(name, data=content).table
@@ -209,7 +209,7 @@ def _add(archive: tarfile.TarFile, name: str, entry: VideoEntry, config: PackCon
     return {"error": None, **place, "table": table.to_json()}
 
 
-def _shrink(entry: VideoEntry, config: PackConfig, reader: str) -> bytes:
+def _shrink(entry: Entry, config: PackConfig, reader: str) -> bytes:
     with segment_of(open_video(entry.path, reader), entry) as video:
         meta = video.meta
         scale = min(1.0, config.short_side / min(meta.width, meta.height))

@@ -10,10 +10,10 @@ import numpy as np
 from st_ssl.data.video.readers import VideoReader
 from st_ssl.data.video.readers.base import Reader
 from st_ssl.errors import SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
-def segment_of(reader: VideoReader, entry: VideoEntry) -> VideoReader:
+def segment_of(reader: VideoReader, entry: Entry) -> VideoReader:
     """The frames of ``reader`` that belong to ``entry``: ``reader`` itself where all do.
 
     Raises ``SampleError``, and closes the reader, where the video has fewer frames than the entry says.

@@ -20,7 +20,7 @@ from st_ssl.data.samples import MAX_REPLACEMENTS
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import PointInputConfig
-from st_ssl.types import PointBatch, RawPointView, VideoEntry
+from st_ssl.types import Entry, PointBatch, RawPointView
 
 VIEWS = PointViews(PointAugment(PointAugmentConfig(), num_points=16), PointMaskConfig(ratio=0.5), 8, num_views=2)
 
@@ -41,8 +41,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entries_of(root: Path) -> list[VideoEntry]:
-    return [VideoEntry(str(path)) for path in sorted(root.glob("*/*.npz"), key=lambda path: path.name)]
+def entries_of(root: Path) -> list[Entry]:
+    return [Entry(str(path)) for path in sorted(root.glob("*/*.npz"), key=lambda path: path.name)]
 
 
 def view_of(batch: Batch, number: int = 0) -> RawPointView:
@@ -124,7 +124,7 @@ def test_broken_files_are_replaced_by_a_rule_and_listed(root: Path) -> None:
 
 
 def test_nothing_usable_is_a_batch_without_views(root: Path, tmp_path: Path) -> None:
-    sample = PointDataset([VideoEntry(str(tmp_path / f"{i}.ply")) for i in range(30)], VIEWS)[0, 7]
+    sample = PointDataset([Entry(str(tmp_path / f"{i}.ply")) for i in range(30)], VIEWS)[0, 7]
     assert sample.views is None
     assert len({bad.path for bad in sample.bad}) == 1 + MAX_REPLACEMENTS
     assert collate([PointDataset(entries_of(root), VIEWS)[0, 0], sample]).views == []
@@ -135,7 +135,7 @@ def test_nothing_usable_is_a_batch_without_views(root: Path, tmp_path: Path) -> 
 def test_what_some_clouds_lack(root: Path, tmp_path: Path) -> None:
     """Colours that not all files have travel with none of a batch, or are asked for; then their lack is an error."""
     np.save(tmp_path / "plain.npy", np.random.default_rng(0).normal(size=(20, 3)))
-    entries = [entries_of(root)[0], VideoEntry(str(tmp_path / "plain.npy"))]
+    entries = [entries_of(root)[0], Entry(str(tmp_path / "plain.npy"))]
     for keys in ((0, 1), (1, 0)):
         dataset = PointDataset(entries, VIEWS)
         assert view_of(collate([dataset[0, i] for i in keys])).points.attributes == {}

@@ -16,7 +16,7 @@ from st_ssl.data.points.readers import read_cloud
 from st_ssl.data.points.sources import FORMATS, PointFormat, read_source
 from st_ssl.data.points.sources.scanobjectnn import CLASSES
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 from tests.data.points.test_scenes import rows, write_pointcept, write_room
 
 Seen = list[tuple[str, str, str | None]]
@@ -24,7 +24,7 @@ SHARED = Path(__file__).parents[3] / "../shared/data/points/kitti"
 OFF = "OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n0 0 {}\n3 0 1 2\n3 0 1 3\n"
 
 
-def seen(root: Path, entries: list[VideoEntry]) -> Seen:
+def seen(root: Path, entries: list[Entry]) -> Seen:
     return [(os.path.relpath(entry.path, root), entry.split, entry.labels.get("label")) for entry in entries]
 
 

@@ -12,7 +12,7 @@ from st_ssl.data.points.sources import folder, kitti, modelnet, s3dis, scanobjec
 from st_ssl.data.points.sources.base import CLOUD
 from st_ssl.data.sources import Format, read_formats
 from st_ssl.data.tables import table_formats
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 __all__ = ["FORMATS", "PointFormat", "read_source"]
 
@@ -39,9 +39,7 @@ _FAMILIES = (  # the more special ones first
 FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
 
-def read_source(
-    root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None
-) -> list[VideoEntry]:
+def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> list[Entry]:
     """The clouds of one source, in a fixed order; ``entry.path`` is what ``read_cloud`` takes.
 
     ``root`` holds the clouds, ``listing`` (a file or a folder) says what is known of them, where it is not in ``root``.

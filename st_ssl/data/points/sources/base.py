@@ -12,7 +12,7 @@ from st_ssl.data.points.readers import READERS, is_cloud
 from st_ssl.data.points.readers.hdf5 import open_hdf5
 from st_ssl.data.sources import Kind, Place, read_lines
 from st_ssl.errors import DataError, SampleError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 EXTENSIONS = tuple(READERS)
 TEXT = (".txt", ".csv", ".asc", ".xyz", ".pts")
@@ -35,7 +35,7 @@ def names_in(file: Path) -> list[tuple[int, str]]:
     return rows
 
 
-def clouds_in(file: Path, split: str, classes: Sequence[str]) -> list[VideoEntry]:
+def clouds_in(file: Path, split: str, classes: Sequence[str]) -> list[Entry]:
     """One entry for each cloud of an HDF5 file with ``data`` [M, N, 3] and ``label`` [M] or [M, 1]."""
     try:
         with open_hdf5(str(file)) as arrays:
@@ -49,7 +49,7 @@ def clouds_in(file: Path, split: str, classes: Sequence[str]) -> list[VideoEntry
     wrong = labels[(labels < 0) | (labels >= len(classes))]
     if len(wrong):
         raise DataError(f"{file}: label {wrong[0]}, but there are {len(classes)} classes, from 0 on")
-    return [VideoEntry(f"{file}#{i}", split, {"label": classes[label]}) for i, label in enumerate(labels.tolist())]
+    return [Entry(f"{file}#{i}", split, {"label": classes[label]}) for i, label in enumerate(labels.tolist())]
 
 
 def subfolders(folder: Path) -> list[Path]:

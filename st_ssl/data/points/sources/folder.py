@@ -9,10 +9,10 @@ from st_ssl.data.points.readers import is_cloud, is_scene
 from st_ssl.data.points.sources.base import EXTENSIONS
 from st_ssl.data.sources import Format, Place, folder_entry, walk
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     root = place.root
     if place.notes != root:
         raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")

@@ -7,13 +7,13 @@ from pathlib import Path
 from st_ssl.data.points.sources.base import CLOUD, files_in, names_in
 from st_ssl.data.sources import Format, Place, Row, found, read_lines
 from st_ssl.errors import DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
 _FIELDS = 15  # of a line of label_2; results have a 16th, the score
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     """``training/velodyne/000000.bin``; ``ImageSets/train.txt`` and ``val.txt`` (Chen et al., 2015) are splits where
     they are there. Types of labelled objects are ``tags``. ``testing`` is "test"."""
     training = place.root / "training"
@@ -25,17 +25,17 @@ def _read(place: Place) -> list[VideoEntry]:
     if lists:
         entries = _listed(training, lists)
     else:
-        entries = [VideoEntry(str(sweep), "train", tags=_types(training, sweep.stem)) for sweep in sweeps]
-    return entries + [VideoEntry(str(s), "test") for s in files_in(place.root / "testing" / "velodyne", ".bin")]
+        entries = [Entry(str(sweep), "train", tags=_types(training, sweep.stem)) for sweep in sweeps]
+    return entries + [Entry(str(s), "test") for s in files_in(place.root / "testing" / "velodyne", ".bin")]
 
 
-def _listed(training: Path, lists: list[tuple[Path, str]]) -> list[VideoEntry]:
+def _listed(training: Path, lists: list[tuple[Path, str]]) -> list[Entry]:
     rows, missing = [], []
     for file, split in lists:
         for at, name in names_in(file):
             sweep = training / "velodyne" / f"{name}.bin"
             if sweep.is_file():
-                entry = VideoEntry(str(sweep), split, tags=_types(training, name))
+                entry = Entry(str(sweep), split, tags=_types(training, name))
                 rows.append(Row(file, f"line {at}", name, entry))
             else:
                 missing.append(name)

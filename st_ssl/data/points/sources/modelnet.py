@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 from st_ssl.data.points.sources.base import CLOUD, clouds_in, files_in, folders_of, names_in, subfolders
 from st_ssl.data.sources import Format, Place, Row, found
 from st_ssl.errors import DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _LIST = re.compile(r"modelnet(10|40)_(train|test)\.txt", re.IGNORECASE)
 
 
-def _read_meshes(place: Place) -> list[VideoEntry]:
+def _read_meshes(place: Place) -> list[Entry]:
     """``chair/train/chair_0001.off``: the meshes as they come."""
     entries = [
-        VideoEntry(str(file), split, {"label": folder.name})
+        Entry(str(file), split, {"label": folder.name})
         for split in ("train", "test")
         for folder in subfolders(place.root)
         for file in files_in(folder / split, ".off")
@@ -30,7 +30,7 @@ def _has_meshes(place: Place) -> bool:
     return place.notes == place.root and any(files_in(folder / "train", ".off") for folder in subfolders(place.root))
 
 
-def _read_hdf5(place: Place) -> list[VideoEntry]:
+def _read_hdf5(place: Place) -> list[Entry]:
     """``modelnet40_ply_hdf5_2048``: ``train_files.txt`` and ``test_files.txt`` name HDF5 files by paths of which the
     last part counts; ``shape_names.txt`` has a class on each line."""
     folder = _hdf5_folder(place)
@@ -58,7 +58,7 @@ def _hdf5_folder(place: Place) -> Path | None:
     return None
 
 
-def _read_resampled(place: Place) -> list[VideoEntry]:
+def _read_resampled(place: Place) -> list[Entry]:
     """``modelnet40_normal_resampled``: ``modelnet40_train.txt`` names ``airplane_0001``, which is the file
     ``airplane/airplane_0001.txt``. ModelNet10 where its list is named (``data.list``), or only its lists are there."""
     lists = _resampled_lists(place)
@@ -72,7 +72,7 @@ def _read_resampled(place: Place) -> list[VideoEntry]:
                 raise DataError(f"{file}, line {at}: {name!r}, expected a class and a number, as `airplane_0001`")
             path = place.root / label / f"{name}.txt"
             if path.is_file():
-                rows.append(Row(file, f"line {at}", name, VideoEntry(str(path), split, {"label": label})))
+                rows.append(Row(file, f"line {at}", name, Entry(str(path), split, {"label": label})))
             else:
                 missing.append(name)
     return found(CLOUD, lists[0][0], place.root, rows, missing)

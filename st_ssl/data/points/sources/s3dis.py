@@ -8,14 +8,14 @@ from st_ssl.data.points.readers import is_scene
 from st_ssl.data.points.sources.base import subfolders
 from st_ssl.data.sources import Format, Place
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _AREA = re.compile(r"Area_(\d)")
 _ROOM = re.compile(r"(.+)_\d+")
 _HELD_OUT = 5  # what papers report where they report one
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     """``Area_1/office_1``: the area ``data.split`` is "test" (5 if nothing is said) and the others are "train". The
     label is the kind of room."""
     areas = {int(found[1]): path for path in subfolders(place.root) if (found := _AREA.fullmatch(path.name))}
@@ -30,7 +30,7 @@ def _read(place: Place) -> list[VideoEntry]:
             kind = _ROOM.fullmatch(room.name)
             if kind is not None and is_scene(str(room)):
                 split = "test" if number == test else "train"
-                entries.append(VideoEntry(str(room), split, {"label": kind[1]}))
+                entries.append(Entry(str(room), split, {"label": kind[1]}))
     if not entries:
         raise DataError(f"{place.root}: no rooms in its areas: expected folders with Annotations or coord.npy in them")
     return entries

@@ -8,7 +8,7 @@ from pathlib import Path
 from st_ssl.data.points.sources.base import clouds_in, folders_of
 from st_ssl.data.sources import Format, Place
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 CLASSES = (
     *("bag", "bin", "box", "cabinet", "chair", "desk", "display", "door"),
@@ -33,7 +33,7 @@ def _folder(place: Place, variant: str) -> Path | None:
     return None
 
 
-def _read(variant: str, place: Place) -> list[VideoEntry]:
+def _read(variant: str, place: Place) -> list[Entry]:
     there = [name for name in _VARIANTS if _folder(place, name) is not None]
     if place.auto and len(there) > 1:
         raise DataError(f"{place.root} has several variants of ScanObjectNN: say data.format={' or '.join(there)}")

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 from st_ssl.data.points.sources.base import CLOUD, folders_of, names_in
 from st_ssl.data.sources import Format, Place, Row, found, read_lines
 from st_ssl.errors import DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _MODEL = re.compile(r"(\d{8})-[\w.-]+\.npy")
 _CATEGORIES = "synsetoffset2category.txt"
 
 
-def _read_lists(place: Place) -> list[VideoEntry]:
+def _read_lists(place: Place) -> list[Entry]:
     """``train.txt`` and ``test.txt`` of ``02691156-<id>.npy`` (Yu et al., 2021; as Point-BERT and Point-MAE use it): in
     the root, in ``ShapeNet-55`` within, or where ``data.list`` says (``ShapeNet-34``, say). Clouds are in
     ``shapenet_pc`` or beside the lists. The label is the synset."""
@@ -34,7 +34,7 @@ def _read_lists(place: Place) -> list[VideoEntry]:
             if path is None:
                 missing.append(name)
             else:
-                rows.append(Row(file, f"line {at}", name, VideoEntry(str(path), split, {"label": synset[1]})))
+                rows.append(Row(file, f"line {at}", name, Entry(str(path), split, {"label": synset[1]})))
     return found(CLOUD, folder, place.root, rows, missing)
 
 
@@ -48,7 +48,7 @@ def _list_folder(place: Place) -> Path | None:
     return None
 
 
-def _read_parts(place: Place) -> list[VideoEntry]:
+def _read_parts(place: Place) -> list[Entry]:
     """``shapenetcore_partanno_segmentation_benchmark_v0_normal`` (Yi et al., 2016): ``Airplane 02691156`` lines, and
     JSON lists of ``shape_data/02691156/<id>`` for each split, which is the file ``02691156/<id>.txt``."""
     file = place.root / _CATEGORIES
@@ -68,7 +68,7 @@ def _read_parts(place: Place) -> list[VideoEntry]:
                 raise DataError(f"{listing}, {where}: no category {synset!r} in {file}{nearest(synset, categories)}")
             cloud = place.root / synset / f"{path.name}.txt"
             if cloud.is_file():
-                rows.append(Row(listing, where, name, VideoEntry(str(cloud), split, {"label": categories[synset]})))
+                rows.append(Row(listing, where, name, Entry(str(cloud), split, {"label": categories[synset]})))
             else:
                 missing.append(name)
     return found(CLOUD, place.root / "train_test_split", place.root, rows, missing)

@@ -13,7 +13,7 @@ from st_ssl.data.sources import Format, read_formats
 from st_ssl.data.tables import table_formats
 from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, ucf101
 from st_ssl.data.video.sources.base import VIDEO, VIDEO_EXTENSIONS
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 __all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
 
@@ -39,9 +39,7 @@ _FAMILIES = (  # the more special ones first
 FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
 
-def read_source(
-    root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None
-) -> list[VideoEntry]:
+def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> list[Entry]:
     """The videos of one source, in a fixed order; ``entry.path`` is what ``open_video`` takes.
 
     ``root`` holds the videos, ``listing`` (a file or a folder) says what is known of them; without it, ``root`` is
@@ -67,6 +65,6 @@ def read_source(
     return read_formats(FORMATS, VIDEO, root, listing, format, split)
 
 
-def target_names(entries: Iterable[VideoEntry]) -> list[str]:
+def target_names(entries: Iterable[Entry]) -> list[str]:
     """The names of the targets that any of ``entries`` has a label for, in order of appearance: ``["label"]``, say."""
     return list(dict.fromkeys(name for entry in entries for name in entry.labels))

@@ -11,10 +11,10 @@ from st_ssl.data.sources import Format, Place, Row, folder_entry, found, walk
 from st_ssl.data.video.readers import IMAGE_EXTENSIONS
 from st_ssl.data.video.sources.base import NAMES, VIDEO, is_video
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     root = place.root
     if place.notes != root:
         raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
@@ -62,7 +62,7 @@ class VideoIndex:
         self._missing.append(names[0])
         return None
 
-    def entries(self, notes: Path, rows: Sequence[Row], strict: bool = True) -> list[VideoEntry]:
+    def entries(self, notes: Path, rows: Sequence[Row], strict: bool = True) -> list[Entry]:
         """The entries of ``rows`` once each, with a warning that counts those missing; ``DataError`` if all are."""
         return found(VIDEO, notes, self.root, rows, self._missing, strict)
 

@@ -8,13 +8,13 @@ from st_ssl.data.sources import Format, Place, Row
 from st_ssl.data.video.sources.base import read_lines
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _LISTS = re.compile(r"(.+)_test_split(\d+)\.txt", re.IGNORECASE)
 _PARTS = {"0": None, "1": "train", "2": "test"}
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     """Lines are ``video.avi 1``: 1 is training, 2 is test, 0 is in neither part of this split and left out."""
     names = {file: name for file in place.find(_LISTS) if (name := _LISTS.fullmatch(file.name)) is not None}
     numbers = sorted({name[2] for name in names.values()})
@@ -35,7 +35,7 @@ def _read(place: Place) -> list[VideoEntry]:
             video, part = fields[0].strip(), _PARTS[fields[1]]
             found = index.find([video], name[1]) if part else None
             if part and found is not None:
-                rows.append(Row(file, f"line {at}", video, VideoEntry(found, part, {"label": name[1]})))
+                rows.append(Row(file, f"line {at}", video, Entry(found, part, {"label": name[1]})))
     return index.entries(next(iter(names)).parent, rows)
 
 

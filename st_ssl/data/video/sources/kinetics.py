@@ -10,7 +10,7 @@ from st_ssl.data.tables import Table, peek_header
 from st_ssl.data.video.sources.base import VIDEO
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
@@ -19,7 +19,7 @@ def _tables(place: Place) -> list[Path]:
     return [file for file in place.find(re.compile(r".*\.csv", re.IGNORECASE)) if {*_COLUMNS} <= {*peek_header(file)}]
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     """Each row is the clip ``{youtube_id}_{time_start:06d}_{time_end:06d}``, wherever below the root it is.
 
     Times are seconds of the original, which the clip has been cut from. Missing clips are counted and left out.
@@ -48,7 +48,7 @@ def _rows(table: Table, index: VideoIndex) -> list[Row]:
         found = index.find([name], known)
         part = split_name(where, values[split]) if split and values[split] else usual
         if found is not None:
-            rows.append(Row(table.file, at, name, VideoEntry(found, part, {"label": known} if known else {})))
+            rows.append(Row(table.file, at, name, Entry(found, part, {"label": known} if known else {})))
     return rows
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from st_ssl.data.sources import Format, Place, Row, listed, resolve
 from st_ssl.data.video.sources.base import is_video, read_lines
 from st_ssl.errors import DataError
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _INTEGER = re.compile(r"-?\d+")
@@ -82,7 +82,7 @@ LAYOUTS = {
 }
 
 
-def _read(place: Place, name: str) -> list[VideoEntry]:
+def _read(place: Place, name: str) -> list[Entry]:
     file = place.notes
     most = 1 if name == "list" and not place.auto else _ANY
     lines = [_split_line(line, at, most) for at, line in enumerate(read_lines(file), 1) if _counts(line)]
@@ -172,7 +172,7 @@ def _fits(name: str, lines: Sequence[Line]) -> bool:
     return min(lengths) > 0
 
 
-def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Sequence[Path]) -> list[VideoEntry]:
+def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Sequence[Path]) -> list[Entry]:
     # The images of a folder are numbered from 1, unless a line for it starts at 0.
     from_zero = {line.path for line in lines if layout.whole and int(line.fields[0]) == 0}
     entries = []
@@ -184,7 +184,7 @@ def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Seque
             start = 0
         elif layout.whole and not line.is_file and line.path not in from_zero:
             start -= 1
-        entry = VideoEntry(
+        entry = Entry(
             resolve(line.path, folders),
             labels={} if tagged or not labels else {"label": " ".join(labels)},
             start=start,

@@ -12,7 +12,7 @@ from st_ssl.data.sources import SPLITS, Format, Place, Row
 from st_ssl.data.video.sources.base import read_lines
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 # as of 2018, and as distributed today
 _FILES = re.compile(r"(?:something-something-v2-)?(train|validation|test)\.json", re.IGNORECASE)
@@ -31,7 +31,7 @@ def _beginning(file: Path) -> str:
         return text.read(1000)
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     """The class of a video is its template without brackets, which ``labels.json`` (where there is one) must have; the
     videos of the test part have none."""
     files = place.find(_FILES)
@@ -52,7 +52,7 @@ def _read(place: Place) -> list[VideoEntry]:
             video, labels = _item(f"{file}, entry {number}", item, known)
             found = index.find([video], labels.get("label", ""))
             if found is not None:
-                rows.append(Row(file, f"entry {number}", video, VideoEntry(found, SPLITS[name[1].lower()], labels)))
+                rows.append(Row(file, f"entry {number}", video, Entry(found, SPLITS[name[1].lower()], labels)))
     return index.entries(files[0].parent, rows)
 
 

@@ -9,12 +9,12 @@ from st_ssl.data.sources import Format, Place, Row
 from st_ssl.data.video.sources.base import read_lines
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError, nearest
-from st_ssl.types import VideoEntry
+from st_ssl.types import Entry
 
 _CLASSES = re.compile(r"classInd\.txt", re.IGNORECASE)
 
 
-def _read(place: Place) -> list[VideoEntry]:
+def _read(place: Place) -> list[Entry]:
     """Lines of the lists are ``Class/v_Class_g01_c01.avi 1``; those of a test list have no number."""
     found = place.find(_CLASSES)
     if not found:
@@ -60,7 +60,7 @@ def _rows(file: Path, split: str, classes: dict[str, str], index: VideoIndex) ->
         spelled = f"v_{label}_{'_'.join(path.name.split('_')[2:])}"
         found = index.find([path.name, spelled], label)
         if found is not None:
-            rows.append(Row(file, f"line {at}", fields[0], VideoEntry(found, split, {"label": label})))
+            rows.append(Row(file, f"line {at}", fields[0], Entry(found, split, {"label": label})))
     return rows
 
 
