@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import os
 import signal
@@ -72,6 +73,7 @@ def work(
 
 
 def _settle(parent: int) -> None:
+    gc.freeze()  # what was inherited stays shared with the parent: a collection would write to all of it
     torch.set_num_threads(1)
     # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -125,6 +125,19 @@ def memory() -> float:
     return total / 1024
 
 
+class Inherited(Dataset[torch.Tensor]):
+    """How many objects a worker's collections leave alone."""
+
+    def __getitem__(self, key: SampleKey) -> torch.Tensor:
+        return torch.tensor(gc.get_freeze_count())
+
+
+def test_what_workers_inherit_is_not_gone_through_and_so_not_copied() -> None:
+    (batch,) = build_loader(Inherited(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1)  # type: ignore[arg-type, return-value]
+    assert int(batch["a"]) > len(gc.get_objects()) / 2  # type: ignore[index]
+    assert gc.get_freeze_count() == 0
+
+
 class Large(Dataset[torch.Tensor]):
     def __getitem__(self, key: SampleKey) -> torch.Tensor:
         return torch.full((1 << 20,), key[1] % 256, dtype=torch.uint8)

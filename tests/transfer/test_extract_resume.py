@@ -183,7 +183,7 @@ def test_told_to_stop_it_goes_on_where_it_was(run: Path, tmp_path: Path, monkeyp
     root, where = tmp_path / "set", tmp_path / "out"
     root.mkdir()
     write_clip(root / "0.mp4", 100, 60)
-    for i in range(1, 400):
+    for i in range(1, 1600):
         (root / f"{i}.mp4").symlink_to("0.mp4")
     arguments = (run, "--data", root, "data.num_workers=0", "device=cpu", "--output", where)
     process = start("extract", *arguments)
@@ -194,9 +194,9 @@ def test_told_to_stop_it_goes_on_where_it_was(run: Path, tmp_path: Path, monkeyp
     assert process.returncode == 75, err
     assert "the same command goes on from there" in err
     assert not (where / "index.jsonl").exists()
-    assert 0 < len(list((where / ".parts").glob("0*"))) < 7
+    assert 0 < len(list((where / ".parts").glob("0*"))) < 25
     monkeypatch.setattr(module, "PART", 64)  # as the other process had it
     assert command(*arguments) == 0
     features = np.load(where / "features.npy")
-    assert features.shape == (400, 24)
+    assert features.shape == (1600, 24)
     np.testing.assert_allclose(features, np.broadcast_to(features[0], features.shape), rtol=1e-5, atol=1e-6)

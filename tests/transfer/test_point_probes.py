@@ -28,7 +28,7 @@ def test_the_svm_is_that_of_the_papers(tokens: int, tmp_path: Path) -> None:
     result = probe_runs(source, [tmp_path], PointProbeConfig(seeds=1), CPU)
     probes = result["targets"]["kind"]["probes"]
     assert list(probes) == ["knn", "linear", "svm"]
-    assert list(probes["svm"]) == ["pretrained", "random"]
+    assert list(probes["svm"]) == ["pretrained", "random", "raw", "metadata"]
 
     sides = []
     for part, split in enumerate(split_entries(source.entries(), 0.25, 100)):
