@@ -73,7 +73,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         help="index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was "
-        "found of every video (default: verified.jsonl); pack: the folder",
+        "found of every sample (default: verified_<name of ROOT>.jsonl); pack: the folder",
     )
     parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
     parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
@@ -152,7 +152,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.video.index import decode, survey
     from st_ssl.data.video.pack import is_pack, verify_pack
 
-    file = arguments.output or Path("verified.jsonl")
+    # One for each data set: what was found goes on where it was stopped.
+    file = arguments.output or Path(f"verified_{Path(arguments.root).expanduser().absolute().name}.jsonl")
     if arguments.kind == "points":
         return _clouds(arguments, file)
     if is_pack(arguments.root):

@@ -66,6 +66,8 @@ def main() -> None:
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)
     with start_runtime(runs[0].config.engine.device) as runtime:
+        if runtime.is_main and all(run.config.data.root is None for run in runs):
+            print("data.root is not set: planted data are used, and written to data/ where they are not there yet")
         for run in runs:
             (_dry_run if arguments.dry_run else _pretrain)(run, runtime)
     # One process is enough for the rest, and the others should not wait for it.

@@ -66,7 +66,8 @@ def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[s
             how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)))
             records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file}, line {number}: not a record of an index ({error!r}); make it anew") from error
+            told = f"{file}, line {number}: not a record of these data ({error!r})"
+            raise DataError(f"{told}; remove the file, or name another with --output") from error
     return records
 
 

@@ -162,6 +162,11 @@ class Trainer:
                     self._save(checkpointer)
                 if stop and not done:
                     raise Preempted(f"stopped at step {self.step} of {self.total_steps}, saved in {self.directory}")
+        if self._quarantine.known and self.runtime.is_main:
+            console.print(
+                f"[yellow]{self.name}: {len(self._quarantine.known)} broken samples were replaced, listed in "
+                f"{self.directory / 'bad_samples.jsonl'}[/yellow]"
+            )
         distributed.barrier()
 
     def _batches(self, start: int, stop: int) -> Any:

@@ -81,7 +81,7 @@ class PointContrast(Method):
         """Matched points of each of B scenes, evenly chosen from all, int64 [B, ``num_pairs``, 2] (rows of the views'
         points; row 0 where a scene has too few), and which of them are there, bool [B, ``num_pairs``]."""
         pairs = correspondences(first.points, second.points)
-        scene = torch.bucketize(pairs[:, 0], first.points.offsets[1:], right=True)
+        scene = torch.bucketize(pairs[:, 0].contiguous(), first.points.offsets[1:], right=True)
         counts = torch.bincount(scene, minlength=len(first)).tolist()
         chosen = pairs.new_zeros(len(first), self.num_pairs, 2)
         valid = torch.zeros(len(first), self.num_pairs, dtype=torch.bool, device=pairs.device)

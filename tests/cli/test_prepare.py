@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from st_ssl.cli.prepare import main
@@ -28,7 +29,7 @@ def test_index_verify_pack(
     assert run(monkeypatch, "index", str(videos)) == 0
     assert "st_ssl_index.jsonl: 3 videos, 72 frames" in capsys.readouterr().out
     assert run(monkeypatch, "verify", str(videos)) == 0
-    assert "verified.jsonl: 3 videos decoded" in capsys.readouterr().out
+    assert f"verified_{videos.name}.jsonl: 3 videos decoded" in capsys.readouterr().out
     assert (
         run(monkeypatch, "pack", str(videos), "--output", pack, "short_side=32", "shard_size=2", "--shard", "1/2") == 0
     )
@@ -95,3 +96,20 @@ def test_synthetic_clouds(
     assert (tmp_path / kind / file).is_file()
     with pytest.raises(ValueError, match=r"num_trian.*did you mean 'num_train'"):
         run(monkeypatch, "synthetic", kind, "--output", str(tmp_path / kind), "num_trian=1")
+
+
+def test_each_data_set_has_a_file_of_its_own(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clouds").mkdir()
+    np.save(tmp_path / "clouds" / "a.npy", np.random.default_rng(0).random((20, 3)))
+    for root, kind in ((tmp_path / "clouds", "points"), (videos, "video"), (tmp_path / "clouds", "points")):
+        assert run(monkeypatch, "verify", str(root), "--kind", kind, "--workers", "0") == 0
+    assert sorted(path.name for path in tmp_path.glob("verified*")) == [
+        "verified_clouds.jsonl",
+        f"verified_{videos.name}.jsonl",
+    ]
+    capsys.readouterr()
+    with pytest.raises(DataError, match=r"not a record of these data .*--output"):
+        run(monkeypatch, "verify", str(videos), "--output", "verified_clouds.jsonl")

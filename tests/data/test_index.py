@@ -113,7 +113,7 @@ def test_a_line_that_is_no_record_is_named(videos: Path) -> None:
     survey(read_source(videos), file, progress=False)
     lines = file.read_text().splitlines(keepends=True)
     file.write_text(lines[0] + '{"path": "a.mp4"}\n' + lines[1])
-    with pytest.raises(DataError, match=r"st_ssl_index.jsonl, line 2: not a record of an index"):
+    with pytest.raises(DataError, match=r"st_ssl_index.jsonl, line 2: not a record of these data"):
         read_index(file)
 
 

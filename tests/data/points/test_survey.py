@@ -83,7 +83,7 @@ def test_the_command(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for step, file in (("verify", "verified.jsonl"), ("index", "clouds/st_ssl_index.jsonl")):
+    for step, file in (("verify", "verified_clouds.jsonl"), ("index", "clouds/st_ssl_index.jsonl")):
         monkeypatch.setattr(sys, "argv", ["prepare", step, str(root), "--kind", "points", "--workers", "0"])
         assert main() == 1
         assert (tmp_path / file).is_file()
