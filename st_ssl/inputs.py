@@ -22,6 +22,10 @@ class InputConfig(Config):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
 
 
+ATTRIBUTE_WIDTHS = {"color": 3, "normal": 3, "intensity": 1}
+"""Channels of what a point may have besides its place."""
+
+
 class PointInputConfig(Config):
     """The cloud that an encoder is fed: ``num_points`` points (null: all of them), brought to the unit sphere around
     their centroid where ``unit_sphere``; of a scene one point a voxel of ``voxel_size`` metres. ``attributes`` are what

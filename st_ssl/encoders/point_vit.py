@@ -15,7 +15,7 @@ from st_ssl.config import Config
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.transformer import Block, gather_tokens
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import PointInputConfig
+from st_ssl.inputs import ATTRIBUTE_WIDTHS, PointInputConfig
 from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
 from st_ssl.ops.sampling import farthest_points, farthest_points_packed
 from st_ssl.types import Features, PointBatch, PointView
@@ -25,13 +25,11 @@ SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
     "S": (384, 12, 6),
     "B": (768, 12, 12),
 }
-WIDTHS = {"color": 3, "normal": 3, "intensity": 1}
-"""Channels of what a point may carry besides its place."""
 
 
 def point_channels(input: PointInputConfig) -> int:
     """How many numbers are known of a point."""
-    return 3 + sum(WIDTHS[name] for name in input.attributes)
+    return 3 + sum(ATTRIBUTE_WIDTHS[name] for name in input.attributes)
 
 
 class PointViTConfig(Config):
