@@ -40,7 +40,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """The output's gradient [M', C'] to those of the features [M, C] and of the weights, where they are asked for."""
+        """The output's gradient [M', C'] to those of the features [M, C] and of the weights, where asked for."""
         features, weight = ctx.saved_tensors
         map = ctx.map
         links = map.forward if ctx.inverse else map.backward
