@@ -19,7 +19,7 @@ EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
 label, or where there are none for telling which video a clip is from. Retrieval needs no classifier: R@k is the share
 of test videos with one of their own class among the k nearest training videos. Several runs of one architecture count
-as seeds.
+as seeds. On other data than the run's own the result goes to probe_NAME.json, and the report shows all of them.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
@@ -38,7 +38,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
     )
-    parser.add_argument("--output", type=Path, help="where the JSON goes (default: probe.json in the first run)")
+    parser.add_argument("--output", type=Path, help="where the JSON goes (default: in the first run; see below)")
     return parser.parse()
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     """Run the command."""
     arguments = _arguments()
     from st_ssl.encoders.base import ENCODERS
-    from st_ssl.engine.run_files import find_runs, load_run_config
+    from st_ssl.engine.run_files import find_runs, load_run_config, probe_file
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
     from st_ssl.transfer.probe import PROBES
@@ -60,7 +60,7 @@ def main() -> None:
         raise ConfigError(f"--output takes one result, and {given[0]} holds {len(groups)} runs: name one of them")
     for group in groups:
         config = load_run_config(group[0], overrides)
-        output = arguments.output or group[0] / "probe.json"
+        output = arguments.output or probe_file(group[0], config.data.model_dump(mode="json"))
         with start_runtime(config.engine.device) as runtime:
             probe = config.probe or PROBES[ENCODERS.registered(config.encoder.name).modality]()
             probe_and_print(group, config, probe, runtime.device, output)
@@ -77,7 +77,7 @@ def probe_and_print(
     from st_ssl.data.base import DATA
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
-    from st_ssl.engine.run_files import load_run_config
+    from st_ssl.engine.run_files import load_run_config, same_data
     from st_ssl.files import replace_text
     from st_ssl.transfer.probe import probe_runs
 
@@ -86,8 +86,8 @@ def probe_and_print(
     with console.status("probe") as status:
         result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
     result["config"] = probe_inputs(config, probe)
-    own = load_run_config(runs[0])
-    if result["bad"] and own.data == config.data:  # what is broken elsewhere does not count against the run
+    own = same_data(load_run_config(runs[0]).data.model_dump(mode="json"), result["config"]["data"])
+    if result["bad"] and own:  # what is broken elsewhere does not count against the run
         from st_ssl.data.base import BadSample
 
         quarantine = Quarantine(runs[0] / "bad_samples.jsonl", len(source.entries()), config.data.max_bad_share)
@@ -95,6 +95,7 @@ def probe_and_print(
     replace_text(output, json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
         Console().print(table)
+    print(f"written to {output}")
 
 
 def probe_inputs(config: RunConfig, probe: ProbeConfig) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def probe_inputs(config: RunConfig, probe: ProbeConfig) -> dict[str, Any]:
 def probe_tables(result: dict[str, Any]) -> list[Any]:
     """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds."""
     sizes = result["sizes"]
-    how = f"({sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
+    how = f"({_contestant(result)}; {sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
     targets = result["targets"]
     first = next(iter(targets.values()))
     tables = []
@@ -124,6 +125,15 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
             table.add_section()
         tables.append(table)
     return tables
+
+
+def _contestant(result: dict[str, Any]) -> str:
+    """Which runs were probed on which data; runs of one name by their folders."""
+    from st_ssl.engine.run_files import data_name
+
+    names = [Path(run).absolute().name for run in result["runs"]]
+    names = names if len(set(names)) == len(names) else result["runs"]
+    return ", ".join(names) + (f" on {data_name(result['config']['data'])}" if "config" in result else "")
 
 
 def _table(title: str, contestants: Iterable[str]) -> Any:

@@ -39,6 +39,33 @@ def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig
     return load_runs(file, overrides)[0].config
 
 
+def same_data(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two configurations of data (as JSON) give the same samples, however they are read."""
+    return not differences({"data": one}, {"data": other}).keys() - FREE_KEYS
+
+
+def data_name(data: dict[str, Any]) -> str:
+    """What people call the data of a configuration (as JSON): the last name of their place, or "planted"."""
+    place = data.get("root") or data.get("list")
+    return Path(place).expanduser().absolute().name if place else "planted"
+
+
+def probe_file(run: Path, data: dict[str, Any]) -> Path:
+    """Where the probe of ``run`` on ``data`` (a configuration as JSON) goes: ``probe.json`` for its own data, a file
+    that is named after them for any other. Raises ``ConfigError`` where that holds the probe of other data still."""
+    if same_data(load_run_config(run).data.model_dump(mode="json"), data):
+        return run / "probe.json"
+    file = run / f"probe_{data_name(data)}.json"
+    try:
+        before = json.loads(file.read_text())["config"]["data"] if file.is_file() else data
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is not the result of a probe ({error!r}): name another file by --output") from error
+    if not same_data(before, data):
+        changed = "; ".join(differences(before, data).values())
+        raise ConfigError(f"{file} is the probe of other data ({changed}): name another file by --output")
+    return file
+
+
 def whole_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines, without one that a killed process left half-written; [] for no file."""
     rows = []

@@ -53,10 +53,13 @@ class RunFolder:
             raise DataError("No metrics yet: metrics.jsonl is missing or empty.")
         return rows
 
-    @cached_property
-    def probe(self) -> dict[str, Any]:
-        """``probe.json`` as ``probe_runs`` returned it."""
-        file = self.directory / "probe.json"
+    @property
+    def other_probes(self) -> list[Path]:
+        """The files of probes on other data than the run's own."""
+        return sorted(self.directory.glob("probe_*.json"))
+
+    def probe(self, file: Path) -> dict[str, Any]:
+        """A result as ``probe_runs`` returned it, with the configuration it was made by."""
         if not file.is_file():
             raise DataError(f"Not probed yet. This makes it: python tools/probe.py {self.directory}")
         try:

@@ -6,6 +6,7 @@ import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ class Section:
     title: str
     content: dict[str, Any] = field(default_factory=dict)
     missing: str = ""
+    number: str = ""
+    """What tells sections of one kind apart."""
 
 
 @dataclass
@@ -85,7 +88,8 @@ def _run_page(run: RunFolder, slug: str) -> RunPage:
         _section("views", "Augmented views", lambda: _views(run)),
         _section("pictures", "What the method makes of them", lambda: _pictures(run)),
         *_embedding(run),
-        _section("probes", "Probes", lambda: _probes(run)),
+        _section("probes", "Probes", lambda: _probes(run, "probe.json")),
+        *_other_probes(run),
         Section("broken", "Broken samples", {"samples": run.bad_samples}),
         Section("config", "Configuration", {"text": to_yaml(run.config.model_dump(mode="json"))}),
     ]
@@ -143,10 +147,19 @@ def _embedding(run: RunFolder) -> list[Section]:
     return sections
 
 
-def _probes(run: RunFolder) -> dict[str, Any]:
+def _probes(run: RunFolder, name: str) -> dict[str, Any]:
     from st_ssl.report.probes import probe_table
 
-    return {"table": probe_table(run)}
+    return {"table": probe_table(run, name)}
+
+
+def _other_probes(run: RunFolder) -> list[Section]:
+    """A section for each data set besides the run's own."""
+    sections = []
+    for number, file in enumerate(run.other_probes, 2):
+        title = f"Probes on {file.stem.removeprefix('probe_')}"
+        sections.append(replace(_section("probes", title, partial(_probes, run, file.name)), number=str(number)))
+    return sections
 
 
 def _summary(run: RunFolder) -> dict[str, str]:

@@ -54,9 +54,10 @@ class ProbeTable:
     retrieval: RetrievalTable | None
 
 
-def probe_table(run: RunFolder) -> ProbeTable:
-    """The content of ``probe.json``. Raises ``DataError`` where it is missing or is not one."""
-    result = run.probe
+def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
+    """The content of the file ``name`` of a run. Raises ``DataError`` where it is missing or is not a probe."""
+    file = run.directory / name
+    result = run.probe(file)
     try:
         targets = result["targets"]
         groups: dict[str, dict[str, None]] = {}
@@ -73,16 +74,21 @@ def probe_table(run: RunFolder) -> ProbeTable:
             rows.append((name, int(target["classes"]), cells, f"{target['chance']:.1f}"))
         panels = [_dots(name, target) for name, target in targets.items() if target["probes"]]
         note = f"{result['sizes']['train']} train and {result['sizes']['test']} test samples, {result['seeds']} seed"
-        note += "s." if result["seeds"] != 1 else "."
+        note += "s" if result["seeds"] != 1 else ""
+        note += f", of {_place(result['config']['data'])}." if "config" in result else "."
         headlines = _headlines(targets)
         retrieval = retrieval_table(targets)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{run.directory / 'probe.json'} is not the result of a probe: {error!r}") from error
+        raise DataError(f"{file} is not the result of a probe: {error!r}") from error
     encoder = run.directory / "encoder.safetensors"
-    if encoder.is_file() and encoder.stat().st_mtime > (run.directory / "probe.json").stat().st_mtime:
+    if encoder.is_file() and encoder.stat().st_mtime > file.stat().st_mtime:
         note += " The encoder is newer than this probe: probe again for its present state."
     kinds = [(KINDS.get(kind, kind), list(contestants)) for kind, contestants in groups.items()]
     return ProbeTable(kinds, rows if kinds else [], panels, note, headlines, retrieval)
+
+
+def _place(data: dict[str, Any]) -> str:
+    return str(data.get("root") or data.get("list") or "planted data")
 
 
 def _cell(probes: dict[str, Any], who: str, first: bool) -> Cell:

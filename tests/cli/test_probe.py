@@ -1,0 +1,58 @@
+"""``probe`` as it is called: results on several data sets stand beside each other, and tables say whose they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from st_ssl.cli import guarded
+from st_ssl.cli.probe import main
+from st_ssl.report.page import write_report
+from tests.runs import tiny, write_config
+from tests.transfer.tiny import write_dataset, write_encoder
+
+pytest.importorskip("av")
+QUICK = ("probe={kinds: [knn], seeds: 1, knn_k: 3}",)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose data have gone, with an encoder."""
+    run = write_encoder(tmp_path / "mine")
+    data = tiny(tmp_path / "own", run, "videomae", encoder={"dim": 24, "depth": 1, "heads": 3})
+    write_config(run / "config.yaml", data | {"probe": {}})
+    return run
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["probe", *map(str, arguments), *QUICK])
+    monkeypatch.setenv("COLUMNS", "200")
+    return guarded(main)
+
+
+def test_results_on_several_data_sets_stand_beside_each_other(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "own")
+    for folder in ("labelled", "elsewhere/labelled"):
+        shutil.copytree(tmp_path / "own", tmp_path / folder)
+    assert called(monkeypatch, run, "data.num_workers=1") == 0  # the same data, read in another way
+    assert "knn probe, % right (mine on own; 16 train, 8 test, 1 seeds)" in capsys.readouterr().out
+    own = (run / "probe.json").read_bytes()
+    assert called(monkeypatch, run, f"data.root={tmp_path / 'labelled'}") == 0
+    assert "(mine on labelled; " in capsys.readouterr().out
+    assert (run / "probe.json").read_bytes() == own
+    other = json.loads((run / "probe_labelled.json").read_text())
+    assert other["config"]["data"]["root"] == str(tmp_path / "labelled")
+    assert called(monkeypatch, run, f"data.root={tmp_path / 'elsewhere' / 'labelled'}") == 2
+    told = capsys.readouterr().err
+    assert "probe_labelled.json is the probe of other data (root: " in told and "--output" in told
+    assert json.loads((run / "probe_labelled.json").read_text()) == other
+    page = write_report([run], tmp_path / "report.html").read_text()
+    assert 'id="run1-probes"' in page and 'id="run1-probes2"' in page and "Probes on labelled" in page
+    assert page.count(f"1 seed, of {tmp_path / 'own'}.") == 1
+    assert page.count(f"1 seed, of {tmp_path / 'labelled'}.") == 1
