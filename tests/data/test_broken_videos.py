@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from st_ssl.data.video.index import decode
 from st_ssl.data.video.readers import open_video
+from st_ssl.data.video.readers.base import check_whole
 from st_ssl.errors import SampleError
-from tests.data.made import (
-    SIZE,
-    number,
-    skip_without,
-    write_images,
-    write_video,
-)
+from tests.data.made import REAL, REAL_FILES, SIZE, number, skip_without, write_images, write_video
 
 av = pytest.importorskip("av")
 pytestmark = pytest.mark.usefixtures("fresh_tables")
@@ -104,6 +100,33 @@ def test_a_file_cut_short_gives_what_is_left(tmp_path: Path) -> None:
         assert [number(image) for _, image in reader.frames([0, 20, 38])] == [0, 20, 38]
         with pytest.raises(SampleError, match="frame 63 of 64 cannot be decoded: the file is cut short"):
             list(reader.frames([3, 63]))
+
+
+MATROSKA: dict[str, dict[str, Any]] = {
+    "plain.mkv": {},
+    "sound.mkv": {"sound": True},
+    "plain.webm": {"codec": "libvpx"},
+    "filmed.mkv": {"container": {"live": "1"}},  # the header tells no length
+}
+
+
+@pytest.mark.parametrize("name", MATROSKA)
+def test_verifying_tells_a_matroska_file_that_was_cut_short(tmp_path: Path, name: str) -> None:
+    whole = write_video(tmp_path / name, g="12", **MATROSKA[name])
+    assert decode("auto", str(whole)).error is None
+    size = whole.stat().st_size
+    os.truncate(whole, size + 100)
+    check_whole(str(whole))  # what stands behind the end harms nobody
+    for left in (size - 1, size * 2 // 3):
+        os.truncate(whole, left)
+        told = f"the file is cut short: its header tells of {size} bytes, {left} are there"
+        assert decode("auto", str(whole)).error == (None if name == "filmed.mkv" else told)
+
+
+@pytest.mark.skipif(not REAL_FILES, reason="no real data")
+def test_real_files_are_whole() -> None:
+    for name in REAL_FILES:
+        check_whole(str(REAL / name))
 
 
 def test_damage_costs_only_the_frames_in_it(made: Path, tmp_path: Path) -> None:

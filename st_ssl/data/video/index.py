@@ -10,6 +10,7 @@ from pathlib import Path
 from st_ssl.data import records
 from st_ssl.data.records import Job, read_records, take_down
 from st_ssl.data.video.readers import READERS, VideoReader, open_video
+from st_ssl.data.video.readers.base import check_whole
 from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.errors import SampleError
 from st_ssl.types import Entry
@@ -39,11 +40,13 @@ def probe(reader: str, path: str) -> Record:
 
 
 def decode(reader: str, path: str) -> Record:
-    """``probe``, and then decode every frame of it."""
+    """``probe``, and then decode every frame of it, if it is whole."""
     record = probe(reader, path)
     if record.error is not None:
         return record
     try:
+        if os.path.isfile(path):
+            check_whole(path)
         with open_video(path, reader, record.table) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue

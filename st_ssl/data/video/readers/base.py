@@ -103,3 +103,34 @@ def check_head(path: str, head: bytes) -> None:
         raise SampleError(path, "not a video: it is text")
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_NAMING_OTHERS):
         raise SampleError(path, "not a video: it is a list that names other files")
+
+
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+
+
+def check_whole(path: str) -> None:
+    """Raise ``SampleError`` where a Matroska or WebM file has fewer bytes than its header tells of (RFC 9559): decoders
+    take what is left of one for all of it. Files whose header does not tell, and those of other kinds, pass."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        there = file.seek(0, os.SEEK_END)
+    at = 0
+    while head.startswith(_EBML) and at + 12 <= len(head):
+        name, size, content = _element(head, at)
+        if size is None:  # written as it was filmed
+            return
+        at = content + size
+        if name == _SEGMENT:
+            if there < at:
+                raise SampleError(path, f"the file is cut short: its header tells of {at} bytes, {there} are there")
+            return
+
+
+def _element(head: bytes, at: int) -> tuple[bytes, int | None, int]:
+    """The name of the EBML element at a place (RFC 8794), the size of its content, if it tells, and where that begins.
+    Of both numbers the zeros in front tell the width in bytes."""
+    end = at + 9 - head[at].bit_length()
+    width = 9 - head[end].bit_length()
+    most = (1 << 7 * width) - 1
+    size = int.from_bytes(head[end : end + width], "big") & most
+    return head[at:end], None if size == most else size, end + width
