@@ -13,7 +13,21 @@ from typing import Any
 from uuid import uuid4
 
 from st_ssl.config import differences
-from st_ssl.errors import DataError
+from st_ssl.errors import DataError, nearest
+
+
+def missing_folder(folder: Path) -> str:
+    """What there is to say of a folder that does not exist: where its path ends, and the nearest of the folders there;
+    "" for one that does."""
+    gone = folder.absolute()
+    if gone.exists():
+        return ""
+    while not gone.parent.exists():
+        gone = gone.parent
+    there = sorted(path.name for path in gone.parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    more = ", …" if len(there) > 5 else ""
+    near = nearest(gone.name, there) or (f" (there are: {', '.join(there[:5])}{more})" if there else "")
+    return f"there is no {gone.name} in {gone.parent}{near}"
 
 
 @contextmanager

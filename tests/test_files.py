@@ -20,7 +20,7 @@ from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.encoders.r3d import R3DConfig
 from st_ssl.engine.console import MetricsFile
 from st_ssl.errors import DataError
-from st_ssl.files import claim_folder, replace_text, write_atomically
+from st_ssl.files import claim_folder, missing_folder, replace_text, write_atomically
 from st_ssl.inputs import InputConfig
 from st_ssl.transfer.store import Stream, write_npy, write_safetensors, write_text
 from tests.runs import ROOT
@@ -178,3 +178,18 @@ def test_of_several_claims_at_once_one_succeeds(tmp_path: Path, linked: bool, mo
             process.join()
         assert os.listdir(folder) == ["stamp.json"]
         assert len(winners) == 1 if linked else winners
+
+
+def test_a_folder_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstar.yaml").touch()
+    runs = tmp_path / "runs"
+    assert missing_folder(runs) == ""
+    assert (
+        missing_folder(runs / "quickstrat" / "video") == f"there is no quickstrat in {runs}; did you mean 'quickstart'?"
+    )
+    assert missing_folder(runs / "mine") == f"there is no mine in {runs} (there are: quickstart)"
+    assert missing_folder(runs / "quickstart" / "video") == f"there is no video in {runs / 'quickstart'}"
+    for number in range(6):
+        (runs / f"r{number}").mkdir()
+    assert missing_folder(runs / "mine") == f"there is no mine in {runs} (there are: quickstart, r0, r1, r2, r3, …)"

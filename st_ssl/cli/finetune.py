@@ -21,6 +21,8 @@ examples:
   python tools/finetune.py configs/finetune/points/classify.yaml runs/point_mae data.root=/data/modelnet40
   python tools/finetune.py configs/finetune/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
   python tools/finetune.py configs/finetune/points/classify.yaml runs/mine task.name=few_shot task.ways=5 task.shots=10
+  python tools/finetune.py configs/finetune/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
+      epochs=10 seeds=1                                          # on planted objects, which have several labels
 """
 
 
@@ -41,6 +43,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
+    from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
     from st_ssl.transfer.finetune import load_finetune
@@ -49,6 +52,8 @@ def main() -> None:
     runs = [Path(a) for a in arguments.runs if a not in overrides]
     if not runs:
         raise ConfigError("expected at least one folder of a run behind the configuration")
+    for run in runs:
+        describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(arguments.config, overrides, _pretraining_data(runs[0]))
     output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
     with start_runtime(config.device) as runtime:

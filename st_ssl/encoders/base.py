@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.config import Config
-from st_ssl.errors import UserError
-from st_ssl.files import replace_text, write_atomically
+from st_ssl.errors import ConfigError, UserError
+from st_ssl.files import missing_folder, replace_text, write_atomically
 from st_ssl.inputs import INPUTS, InputConfig, Modality, PointInputConfig
 from st_ssl.registry import Registry
 from st_ssl.types import Features
@@ -73,12 +73,14 @@ def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | N
 
 
 def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
-    """The configurations in ``encoder.json``. Raises ``UserError`` where there is none or it is not understood."""
+    """The configurations in ``encoder.json``. Raises ``ConfigError`` where there is none, ``UserError`` where it is not
+    understood."""
     file = Path(directory) / "encoder.json"
     if not file.is_file():
         inside = sorted(path.parent.name for path in Path(directory).glob("*/encoder.json"))
         hint = f" (but these in it are: {', '.join(inside)})" if inside else ""
-        raise UserError(f"{directory}: no encoder.json: this is not the folder of a pretrained encoder{hint}")
+        why = missing_folder(Path(directory)) or f"this is not the folder of a pretrained encoder{hint}"
+        raise ConfigError(f"{directory}: no encoder.json: {why}")
     try:
         description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if description["format"] > FORMAT:

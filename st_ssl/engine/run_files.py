@@ -12,7 +12,8 @@ import yaml
 
 from st_ssl.config import differences
 from st_ssl.engine.run_config import RunConfig, load_runs
-from st_ssl.errors import ConfigError, UserError
+from st_ssl.errors import ConfigError
+from st_ssl.files import missing_folder
 
 FREE_KEYS = {
     "output_dir",
@@ -30,12 +31,13 @@ them."""
 
 
 def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The resolved configuration of a run, with ``key=value`` overrides. Raises ``UserError`` where there is none."""
+    """The resolved configuration of a run, with ``key=value`` overrides. Raises ``ConfigError`` where there is none."""
     file = directory / "config.yaml"
     if not file.is_file():
         runs = sorted(p.parent.name for p in directory.glob("*/config.yaml"))
         hint = f" (but these runs in it do: {', '.join(runs)})" if runs else ""
-        raise UserError(f"{directory}: not the folder of a run: it has no config.yaml{hint}")
+        why = missing_folder(directory) or f"it has no config.yaml{hint}"
+        raise ConfigError(f"{directory}: not the folder of a run: {why}")
     return load_runs(file, overrides)[0].config
 
 

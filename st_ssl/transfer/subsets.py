@@ -94,9 +94,19 @@ def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[En
     names = sorted({name for entry in entries for name in entry.labels})
     if target is None and len(names) == 1:
         target = names[0]
+    if not names:
+        raise ConfigError(
+            "task.target: the data has no labels: expected a folder for each class, or a table of samples and labels "
+            "(data.list; configs/README.md has the formats)"
+        )
+    if target is None:
+        raise ConfigError(
+            f"task.target: is needed (the data has: {', '.join(names)}), for example task.target={names[0]}"
+        )
     if target not in names:
-        given = f"no target named {target!r}{nearest(target, names)}" if target else "is needed"
-        raise ConfigError(f"task.target: {given} (the data has: {', '.join(names) or 'no labels'})")
+        raise ConfigError(
+            f"task.target: no target named {target!r}{nearest(target, names)} (the data has: {', '.join(names)})"
+        )
     return target, [entry for entry in entries if target in entry.labels]
 
 

@@ -88,6 +88,17 @@ def test_mistakes_are_named(
     assert told in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_there_is_told_before_its_data_are_missed(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    config.write_text(YAML.replace("data: {name: tiny_clouds}\n", ""))
+    wrong = run.with_name("rum")
+    assert called(monkeypatch, config, wrong) == 2
+    told = capsys.readouterr().err
+    assert told == f"error: {wrong}: no encoder.json: there is no rum in {run.parent}; did you mean 'run'?\n"
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 @pytest.mark.filterwarnings("error")
 def test_configurations_are_understood(file: Path) -> None:

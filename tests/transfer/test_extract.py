@@ -251,5 +251,5 @@ def test_a_folder_of_several_runs_is_answered_with_their_names(
     for name in ("b", "a"):
         write_encoder(tmp_path / "suite" / name)
     for data in ((), ("--data", dataset)):
-        assert command(tmp_path / "suite", *data, "--output", tmp_path / "out") == 1
+        assert command(tmp_path / "suite", *data, "--output", tmp_path / "out") == 2
         assert "is not the folder of a pretrained encoder (but these in it are: a, b)" in capsys.readouterr().err
