@@ -91,12 +91,19 @@ def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
 
 
 def _print_configs(runs: list[NamedRun]) -> None:
+    """One YAML document that describes the same runs: what they share, and below ``runs`` what is of each."""
     from st_ssl.config import to_yaml
 
-    for run in runs:
-        if run.name:
-            print(f"# runs.{run.name}")
-        print(to_yaml(run.config.model_dump(mode="json")))
+    configs = {run.name: run.config.model_dump(mode="json") for run in runs}
+    if not runs[0].name:
+        print(to_yaml(configs[""]), end="")
+        return
+    for name, config in configs.items():
+        config["output_dir"] = config["output_dir"].removesuffix(f"/{name}")
+    first = configs[runs[0].name]
+    shared = {key: value for key, value in first.items() if all(c[key] == value for c in configs.values())}
+    own = {name: {k: v for k, v in config.items() if k not in shared} for name, config in configs.items()}
+    print(to_yaml(shared | {"runs": own}), end="")
 
 
 def _dry_run(run: NamedRun, runtime: Runtime) -> None:

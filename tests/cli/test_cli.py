@@ -220,6 +220,22 @@ def test_the_printed_config_is_complete_and_can_be_run(config: Path, tmp_path: P
     assert len(metrics(tmp_path / "run")) == 3
 
 
+@pytest.mark.parametrize("more", [(), ("--only", "videomae"), ("runs.cvrl.engine.epochs=2", "seed=3")])
+def test_the_printed_config_of_several_runs_describes_the_same_runs(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from st_ssl.cli import pretrain
+    from st_ssl.engine.run_config import load_runs
+
+    quickstart = ROOT / "configs" / "quickstart" / "video.yaml"
+    monkeypatch.setattr(sys, "argv", ["pretrain", str(quickstart), "--print-config", *more])
+    pretrain.main()
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    expected = load_runs(quickstart, [text for text in more if "=" in text])
+    assert load_runs(printed) == [run for run in expected if run.name in more or "--only" not in more]
+
+
 def test_a_dry_run_tells_the_costs_and_writes_nothing(config: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     code, out, err = call("pretrain", config, "--dry-run")
