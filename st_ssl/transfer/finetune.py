@@ -202,7 +202,7 @@ def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig) ->
 
 
 def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Iterator[Shown]]:
-    return lambda entries: (views[0] for views in feed.testing(entries, config.batch_size))
+    return lambda entries: (judged for _, judged in feed.testing(entries, config.batch_size))
 
 
 def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -18,6 +19,7 @@ from st_ssl.transfer.point_tasks import (
     PointTaskConfig,
     checked,
     mlp,
+    named,
     point_features,
     point_labels,
     point_rows,
@@ -29,12 +31,14 @@ from st_ssl.types import Entry, Features
 
 class PartConfig(PointTaskConfig):
     """``target``: the label of a shape that is its category (the only one where null); ``labels``: the labels of its
-    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels."""
+    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels.
+    ``class_names``: those of the parts of all categories, by label."""
 
     name: Literal["part"] = "part"
     target: str | None = None
     labels: str = "part"
     parts: dict[str, tuple[int, ...]] | None = None
+    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
 
 
 class PartHead(nn.Module):
@@ -80,9 +84,11 @@ class PartMeter:
 @TASKS.register(PartConfig)
 class PartSegment(PointTask):
     """Part segmentation as on ShapeNetPart (Yi et al. 2016). Shapes of a category that no training shape has are left
-    out, as are shapes without a category."""
+    out, as are shapes without a category. Counted are all points of a shape's file, as in semantic segmentation, where
+    many count those alone that the network was fed."""
 
     metric: ClassVar[str] = "instance_mIoU"
+    whole: ClassVar[bool] = True
 
     def __init__(self, config: PartConfig) -> None:
         super().__init__(config)
@@ -111,7 +117,7 @@ class PartSegment(PointTask):
             if missing:
                 raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
             self.known = {name: self.settings.parts[name] for name in categories}
-        return [str(number) for number in range(self._count())]
+        return named(self.settings.class_names, self._count())
 
     def _look(self, train: Sequence[Entry], show: ShowAll) -> dict[str, tuple[int, ...]]:
         seen: dict[str, set[int]] = {}
@@ -125,7 +131,8 @@ class PartSegment(PointTask):
         return known
 
     def _count(self) -> int:
-        return 1 + max(part for parts in self.known.values() for part in parts)
+        seen = 1 + max(part for parts in self.known.values() for part in parts)
+        return max(seen, len(self.settings.class_names or ()))
 
     def head(self, encoder: Encoder) -> nn.Module:
         categories = {name: number for number, name in enumerate(self.known)}

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
-from st_ssl.data.points.views import PointViews
+from st_ssl.data.points.views import PlainViews, PointViews
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import Modality, PointInputConfig
 from st_ssl.ops.interpolation import interpolate
@@ -82,6 +82,10 @@ class PointTask(Task):
         augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
         return PointViews(augment, attributes=input.attributes)
 
+    def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> Views:
+        views = cast(PlainViews, source.evaluation(input, votes))
+        return replace(views, whole=self.whole)
+
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
         return moved(shown, self.common.augment, keys) if self.fixed_views else shown
 
@@ -107,15 +111,23 @@ def point_rows(points: PointBatch) -> tuple[Tensor, Tensor]:
     return cloud, torch.arange(len(cloud), device=cloud.device) - points.offsets[cloud]
 
 
-def point_labels(shown: Shown, name: str) -> Tensor:
-    """The labels ``name`` int64 [P] of all points; raises ``ConfigError`` where the data has none."""
+def point_labels(shown: Shown, name: str, ignored: Sequence[int] = ()) -> Tensor:
+    """The labels ``name`` int64 [P] of points, -1 for those ``ignored``; ``ConfigError`` where the data has none."""
     labels = shown.view.points.labels
     if name not in labels:
         raise ConfigError(
             f"the clouds have no labels named {name!r} for this task (they have: {', '.join(labels) or 'none'}; "
             f"the first: {shown.entries[0].path})"
         )
-    return cast(Tensor, labels[name])
+    found = cast(Tensor, labels[name])
+    return found.masked_fill(torch.isin(found, found.new_tensor(ignored)), IGNORE) if ignored else found
+
+
+def named(names: Sequence[str] | None, count: int) -> list[str]:
+    """``count`` classes by their ``names``, or else by number; ``ConfigError`` where these are not as many."""
+    if names is not None and len(names) != count:
+        raise ConfigError(f"task.class_names: {len(names)} names for {count} classes")
+    return list(names or map(str, range(count)))
 
 
 def checked(targets: Tensor, num_classes: int, shown: Shown) -> Tensor:

@@ -20,7 +20,7 @@ from st_ssl.transfer.fitting import Feed, Tuned, evaluate, fit
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
-from st_ssl.types import PointBatch, PointView
+from st_ssl.types import PointBatch
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]
@@ -147,7 +147,7 @@ def shown_to(task: Task, rows: int = 2) -> Shown:
     source = TinySource()
     entries = source.entries()[:rows]
     feed = Feed(source, task, INPUT, CPU)
-    return next(iter(feed.testing(entries, rows)))[0]
+    return next(iter(feed.testing(entries, rows)))[0][0]
 
 
 def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
@@ -155,7 +155,7 @@ def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
     source = TinySource()
     parts = task.parts(source.entries(), 0.2, 0)
     feed = Feed(source, task, INPUT, CPU)
-    task.learn_classes(parts, lambda entries: (views[0] for views in feed.testing(entries, 8)))
+    task.learn_classes(parts, lambda entries: (asked for _, asked in feed.testing(entries, 8)))
     return task, parts
 
 
@@ -231,51 +231,6 @@ def test_as_many_points_keep_their_label_as_were_asked_for(kept: int | float, co
     assert len(seen) == 4
 
 
-def test_votes_are_averaged_point_by_point() -> None:
-    """Views choose their points anew: a point is judged by the mean over the views that it is in."""
-    task, parts = prepared("segment", votes=3)
-    feed = Feed(TinySource(), task, INPUT, CPU)
-    views = next(iter(feed.testing(parts.test[:2], 2, 3)))
-    places = [task.rows(shown)[1].tolist() for shown in views]
-    assert places[0] != places[1]
-    added: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    class Meter:
-        def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: Any) -> None:
-            added.append((scores, truth, sample))
-
-        def result(self) -> dict[str, float]:
-            return {}
-
-    class Scores(torch.nn.Module):
-        """Tells its view by the logit of class 1: 0, 1 or 2."""
-
-        calls = 0
-
-        def forward(self, shown: Shown) -> torch.Tensor:
-            logits = torch.zeros(len(shown.view.points.xyz), 2)
-            logits[:, 1] = self.calls
-            self.calls += 1
-            return logits
-
-    task.meter = Meter  # type: ignore[method-assign]
-    evaluate(Scores(), task, feed, parts.test[:2], settings({"name": "segment"}, batch_size=2), 3)  # type: ignore[arg-type]
-    (scores, truth, sample) = added[0]
-    expected: dict[tuple[int, int], list[float]] = {}
-    for number, shown in enumerate(views):
-        for pair in zip(*(column.tolist() for column in task.rows(shown)), strict=True):
-            expected.setdefault(pair, []).append(1 / (1 + np.exp(-number)))
-    assert len(expected) < 3 * len(places[0])
-    np.testing.assert_allclose(scores[:, 1], [np.mean(expected[key]) for key in sorted(expected)], rtol=1e-6)
-    assert sample.tolist() == [key[0] for key in sorted(expected)]
-    labels = {
-        (b, p): label
-        for shown in views
-        for b, p, label in zip(*(c.tolist() for c in task.rows(shown)), task.targets(shown).tolist(), strict=True)
-    }
-    assert truth.tolist() == [labels[key] for key in sorted(expected)]
-
-
 def test_training_views_are_varied_and_modes_see_the_same() -> None:
     task, _ = prepared("classify", augment={"rotation": "so3"})
     feed = Feed(TinySource(), task, INPUT, CPU)
@@ -296,7 +251,7 @@ def test_broken_samples_are_told_and_not_counted(run: Path) -> None:
     source.rows[-1] = type(row)("test/rod/broken", row.split, row.labels)
     task, _ = prepared("classify")
     feed = Feed(source, task, INPUT, CPU)
-    tested = [shown.entries for (shown,) in feed.testing(source.rows[-4:], 3)]
+    tested = [shown.entries for (shown,), _ in feed.testing(source.rows[-4:], 3)]
     assert [e.path for group in tested for e in group] == [e.path for e in source.rows[-4:-1]]
     result = finetune(source, [run], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
     assert result["bad"] == [{"path": "test/rod/broken", "reason": "broken"}]
@@ -382,14 +337,3 @@ def test_several_runs_are_repetitions(run: Path, tmp_path: Path) -> None:
     save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 8), second)
     result = finetune(TinySource(), [run, second], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
     assert result["repeats"] == 2 and len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2
-
-
-def test_a_view_can_be_moved_for_voting_and_keeps_its_points() -> None:
-    task, _ = prepared("classify")
-    shown = shown_to(task)
-    moved = task.varied(shown, 1)
-    assert isinstance(moved.view, PointView) and moved.entries == shown.entries
-    assert torch.equal(moved.view.points.source, shown.view.points.source)  # type: ignore[arg-type]
-    ratio = moved.view.points.dense() / shown.view.points.dense()
-    torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=1e-3, atol=1e-3)  # a scale for each
-    assert not torch.allclose(ratio[0], ratio[1])
