@@ -22,6 +22,7 @@ from st_ssl.optim import OptimConfig, build_optimizer, layer_scale, peak_lr
 from st_ssl.random import keyed_seed
 from st_ssl.schedule import ScheduleConfig, lr_at
 from st_ssl.transfer.metrics import IGNORE
+from st_ssl.transfer.predictions import Keep
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import Shown, Task
 from st_ssl.transfer.voting import Ballot
@@ -206,21 +207,33 @@ def _update(
 
 @torch.no_grad()
 def evaluate(
-    model: Tuned, task: Task, feed: Feed, entries: Sequence[Entry], config: FitConfig, votes: int = 1
+    model: Tuned,
+    task: Task,
+    feed: Feed,
+    entries: Sequence[Entry],
+    config: FitConfig,
+    votes: int = 1,
+    keep: Keep | None = None,
 ) -> dict[str, float]:
     """The figures of ``task`` on ``entries``, by the mean of the probabilities that ``votes`` views give a sample, or a
-    point of it; with more than one also what its ``metric`` is by the first view alone, as ``<metric>_one_view``."""
+    point of it; with more than one also what its ``metric`` is by the first view alone, as ``<metric>_one_view``.
+    ``keep`` is given what the figures are of."""
     model.eval()
     together, alone = task.meter(), task.meter()
     for views, asked in feed.testing(entries, config.batch_size, votes):
         ballot = Ballot(task, asked)
         truth, sample = ballot.truth.cpu().numpy(), ballot.sample.cpu().numpy()
         for vote, shown in enumerate(views, 1):
-            with _autocast(config, feed.device):
-                ballot.add(shown, model(shown))
-            if vote in (1, votes):
-                meter = together if vote == votes else alone
-                meter.add(ballot.means().cpu().numpy(), truth, sample, asked.entries)
+            for first, piece in task.pieces(shown):
+                with _autocast(config, feed.device):
+                    scores = model(piece)
+                ballot.add(piece, scores, first)
+            if vote == 1 < votes:
+                alone.add(ballot.means().cpu().numpy(), truth, sample, asked.entries)
+        means = ballot.means().cpu().numpy()
+        together.add(means, truth, sample, asked.entries)
+        if keep is not None:
+            keep(asked, means, truth, sample)
     figures = together.result()
     if votes > 1:
         figures[f"{task.metric}_one_view"] = alone.result()[task.metric]

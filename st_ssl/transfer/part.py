@@ -69,16 +69,25 @@ class PartMeter:
         self.found: dict[str, list[float]] = {name: [] for name in parts}
 
     def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
-        for number, entry in enumerate(entries):
-            rows = np.flatnonzero(sample == number)
-            category = entry.labels[self.target]
-            parts = np.array(self.parts[category])
-            if len(rows) and (truth[rows] != IGNORE).any():
-                predicted = parts[scores[np.ix_(rows, parts)].argmax(1)]
-                self.found[category].append(shape_iou(truth[rows], predicted, parts.tolist()))
+        categories = [entry.labels[self.target] for entry in entries]
+        predicted = among(scores, sample, [self.parts[category] for category in categories])
+        for number, category in enumerate(categories):
+            own = sample == number
+            if (truth[own] != IGNORE).any():
+                self.found[category].append(shape_iou(truth[own], predicted[own], self.parts[category]))
 
     def result(self) -> dict[str, float]:
         return part_scores(self.found)
+
+
+def among(scores: np.ndarray, sample: np.ndarray, parts: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """The best of the ``parts`` of its sample for each row of ``scores`` [R, K]: int64 [R]."""
+    best = np.zeros(len(scores), dtype=np.int64)
+    for number, own in enumerate(parts):
+        rows = np.flatnonzero(sample == number)
+        columns = np.array(own)
+        best[rows] = columns[scores[np.ix_(rows, columns)].argmax(1)]
+    return best
 
 
 @TASKS.register(PartConfig)
@@ -143,6 +152,9 @@ class PartSegment(PointTask):
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         return point_rows(shown.view.points)
+
+    def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        return among(scores, sample, [self.known[self.group(entry)] for entry in entries])
 
     def meter(self) -> PartMeter:
         return PartMeter(self.known, self.target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -109,6 +109,30 @@ def point_rows(points: PointBatch) -> tuple[Tensor, Tensor]:
     if points.source is not None:
         return cloud, points.source
     return cloud, torch.arange(len(cloud), device=cloud.device) - points.offsets[cloud]
+
+
+def boxes(shown: Shown, limit: int) -> Iterator[tuple[int, Shown]]:
+    """The clouds one by one, each cut in halves across the longest side of its box, and these again, until none has
+    more than ``limit`` points; with the number that the cloud has in ``shown``."""
+    points = shown.view.points
+    bounds = points.offsets.tolist()
+    for number, entry in enumerate(shown.entries):
+        todo = [torch.arange(bounds[number], bounds[number + 1], device=points.xyz.device)]
+        while todo:
+            rows = todo.pop()
+            if len(rows) > limit:
+                xyz = points.xyz[rows]
+                order = rows[xyz[:, int((xyz.amax(0) - xyz.amin(0)).argmax())].argsort()]
+                todo += [order[: len(order) // 2], order[len(order) // 2 :]]
+            elif len(rows):
+                own = PointBatch(
+                    points.xyz[rows],
+                    torch.tensor([0, len(rows)], device=rows.device),
+                    {name: values[rows] for name, values in points.attributes.items()},
+                    {name: values[rows] for name, values in points.labels.items()},
+                    None if points.source is None else points.source[rows],
+                )
+                yield number, Shown(replace(shown.view, points=own), [entry])
 
 
 def point_labels(shown: Shown, name: str, ignored: Sequence[int] = ()) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from st_ssl.transfer.point_tasks import (
     PointHead,
     PointTask,
     PointTaskConfig,
+    boxes,
     checked,
     cuts_away,
     named,
@@ -32,7 +34,8 @@ class SegmentConfig(PointTaskConfig):
     """``labels``: which labels of the points are learned; -1 and those ``ignored`` are none. ``num_classes``: how many
     classes (null: as many as ``class_names``, or without these one more than the largest label in the training part,
     which is gone through once to see). ``label_points``: how many labelled points of each training scene keep their
-    label, or as a fraction (0.1) which share of them (null: all).
+    label, or as a fraction (0.1) which share of them (null: all). ``chunk_points``: of a test view with more points the
+    network is fed boxes of at most so many, one after the other (null: all of a batch at once).
 
     Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
 
@@ -42,6 +45,7 @@ class SegmentConfig(PointTaskConfig):
     num_classes: int | None = Field(default=None, gt=1)
     class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
     label_points: int | float | None = Field(default=None, gt=0)
+    chunk_points: int | None = Field(default=None, gt=0)
     augment: PointAugmentConfig = PointAugmentConfig(scale=(0.9, 1.1), flip=(0.5, 0.5, 0.0), jitter=0.005)
     vote_augment: PointAugmentConfig = PointAugmentConfig()
     hidden: tuple[int, ...] = ()
@@ -124,6 +128,10 @@ class Segment(PointTask):
             chosen = rows[kept_labels(entry.path, seed, len(rows), self.settings.label_points)]
             kept[chosen] = targets[chosen]
         return kept
+
+    def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
+        limit = self.settings.chunk_points
+        return super().pieces(shown) if limit is None else boxes(shown, limit)
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         return point_rows(shown.view.points)

@@ -105,6 +105,15 @@ class Task(ABC):
         """What each row is of, int64 [R] each: the sample in the batch, and the place in it that is the same in all
         views: 0, or with ``whole`` the index of the point in its file."""
 
+    def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        """The class int64 [R] that is chosen by ``scores`` [R, K], rows of ``entries`` as a ``Meter`` has them."""
+        return scores.argmax(1)
+
+    def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
+        """A test view in parts that the network is fed one after the other, each with the number that its first sample
+        has in the batch."""
+        return [(0, shown)]
+
     @abstractmethod
     def meter(self) -> Meter:
         """A new meter."""

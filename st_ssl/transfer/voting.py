@@ -25,10 +25,11 @@ class Ballot:
         self.votes = torch.zeros(len(self.truth), device=device)
         self.sums: Tensor | None = None
 
-    def add(self, shown: Shown, scores: Tensor) -> None:
-        """The ``scores`` [R, K] that a network gives the rows of a view."""
+    def add(self, shown: Shown, scores: Tensor, first: int = 0) -> None:
+        """The ``scores`` [R, K] that a network gives the rows of a view, or of a piece of it whose first sample is the
+        batch's number ``first``."""
         sample, place = self.task.rows(shown)
-        row = self.bounds[sample] + place
+        row = self.bounds[sample + first] + place
         probabilities = scores.float().softmax(1)
         if self.sums is None:
             self.sums = probabilities.new_zeros(len(self.truth), scores.shape[1])

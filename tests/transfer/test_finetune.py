@@ -20,8 +20,8 @@ from st_ssl.transfer.fitting import Feed, Tuned, evaluate, fit
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
-from st_ssl.types import PointBatch
-from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
+from st_ssl.types import Entry, Features, PointBatch
+from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]
 
@@ -121,6 +121,28 @@ def test_few_shot_folds(run: Path) -> None:
         finetune(TinySource(), [run], settings(task, label_fractions=(0.1, 1.0)), CPU)
     with pytest.raises(DataError, match="only 3 of 3 classes"):
         finetune(TinySource(), [run], settings(task | {"ways": 4}), CPU)
+
+
+def test_folds_that_the_data_has() -> None:
+    """As the published lists have them: every fold its own classes, and its own samples to train and to test on."""
+    entries = [
+        Entry(f"{split}/{kind}/{number}", split, {"kind": kind, "fold": fold})
+        for fold, kinds in (("0", KINDS[:2]), ("2", KINDS[1:]), ("10", KINDS[::2]))
+        for kind in kinds
+        for split, count in (("train", 4), ("test", 5))
+        for number in range(count)
+    ]
+    config = {"name": "few_shot", "ways": 2, "shots": 4, "folds": 3}
+    task: Task = TASKS.build(settings(config).task)
+    for repeat, kinds in enumerate((KINDS[:2], KINDS[1:], KINDS[::2])):
+        parts = task.parts(entries, 0.1, repeat)
+        assert not parts.val
+        for part, split, count in ((parts.train, "train", 4), (parts.test, "test", 5)):
+            assert sorted(e.path for e in part) == sorted(f"{split}/{k}/{i}" for k in kinds for i in range(count))
+    with pytest.raises(DataError, match=r"task\.folds: 3 are asked for, and the data has 2"):
+        task.parts([entry for entry in entries if entry.labels["fold"] != "2"], 0.1, 2)
+    with pytest.raises(ConfigError, match=r"fold '0' of the data has 2 classes of 4 training samples each"):
+        TASKS.build(settings(config | {"ways": 3}).task).parts(entries, 0.1, 0)
 
 
 def test_the_same_seed_gives_the_same_numbers(run: Path) -> None:
@@ -337,3 +359,28 @@ def test_several_runs_are_repetitions(run: Path, tmp_path: Path) -> None:
     save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 8), second)
     result = finetune(TinySource(), [run, second], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
     assert result["repeats"] == 2 and len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2
+
+
+def test_keys_that_weights_do_not_depend_on_can_be_changed(token_run: Path) -> None:
+    """More points and more tokens than in pretraining, as is usual for finer tasks."""
+    changes: dict[str, Any] = {"encoder": {"tokens": 30}, "input": {"num_points": 56}, "modes": ("scratch", "full")}
+    shapes: set[tuple[int, ...]] = set()
+    forward = TinyEncoder.forward
+
+    def watched(self: TinyEncoder, clip: PointBatch, keep: torch.Tensor | None = None) -> Features:
+        features = forward(self, clip, keep)
+        assert features.tokens is not None
+        shapes.add((len(clip.xyz) // len(clip), features.tokens.shape[1]))
+        return features
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TinyEncoder, "forward", watched)
+        finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **changes), CPU)
+    assert shapes == {(56, 30)}
+    for wrong, told in (
+        ({"encoder": {"token": 30}}, "encoder: token: unknown key; did you mean 'tokens'"),
+        ({"input": {"num_points": 0}}, "input: num_points: must be greater than 0"),
+        ({"encoder": {"dim": 8}}, "cannot be loaded"),
+    ):
+        with pytest.raises(UserError, match=told):
+            finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **wrong), CPU)

@@ -12,13 +12,14 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor
 
 from st_ssl.data.points.dataset import PointDataset
+from st_ssl.encoders.base import random_encoder
 from st_ssl.errors import ConfigError
 from st_ssl.inputs import PointInputConfig
-from st_ssl.transfer.fitting import Feed, evaluate
+from st_ssl.transfer.fitting import Feed, Tuned, evaluate
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
 from st_ssl.types import Entry, PointCloud, PointView
-from tests.transfer.clouds import INPUT, TinySource, cloud, tiny_registered
+from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, cloud, tiny_registered
 from tests.transfer.test_finetune import CPU, prepared, settings, shown_to
 
 __all__ = ["tiny_registered"]
@@ -173,3 +174,33 @@ def test_a_view_can_be_moved_for_voting_and_keeps_its_points() -> None:
     ratio = moved.view.points.dense() / shown.view.points.dense()
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=1e-3, atol=1e-3)  # a scale for each
     assert not torch.allclose(ratio[0], ratio[1])
+
+
+def test_boxes_of_a_view_are_all_of_it_and_give_the_same() -> None:
+    whole, parts = prepared("segment")
+    cut, _ = prepared("segment", chunk_points=10)
+    source, entries = TinySource(), parts.test[:3]
+    (shown,), _ = next(iter(Feed(source, whole, INPUT, CPU).testing(entries, 3)))
+    pieces = list(cut.pieces(shown))
+    assert {number for number, _ in pieces} == {0, 1, 2} and len(pieces) == 3 * 8  # 48 points, halved three times
+    seen: list[tuple[int, int]] = []
+    for number, piece in pieces:
+        assert piece.entries == [shown.entries[number]] and len(piece.view.points.xyz) == 6
+        own = piece.view.points
+        np.testing.assert_array_equal(own.xyz, moved_back(shown, number, own.source))
+        seen += [(number, place) for place in own.source.tolist()]
+    sample, place = whole.rows(shown)
+    assert sorted(seen) == sorted(zip(sample.tolist(), place.tolist(), strict=True))
+    encoder = random_encoder(TinyEncoderConfig(), INPUT, 0)
+    model = Tuned(encoder, whole.head(encoder), True)
+    figures = [
+        evaluate(model, task, Feed(source, task, INPUT, CPU), entries, settings({"name": "segment"}), 2)
+        for task in (whole, cut)
+    ]
+    assert figures[0] == pytest.approx(figures[1])
+
+
+def moved_back(shown: Shown, number: int, places: Tensor) -> np.ndarray:
+    """The points of a cloud of ``shown`` at these places of its file."""
+    points = shown.view.points.part(number, number + 1)
+    return np.asarray(points.xyz)[[points.source.tolist().index(place) for place in places.tolist()]]
