@@ -10,6 +10,7 @@ from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
     from st_ssl.transfer.finetune import FinetuneConfig
+    from st_ssl.transfer.predictions import Predictions
 
 EPILOG = """\
 The configuration says what the task is (configs/finetune/); the data is that of the pretraining unless it says
@@ -37,6 +38,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, help="where the JSON goes (default: finetune/NAME.json in the first run)"
     )
+    parser.add_argument(
+        "--save-predictions",
+        choices=["few", "all", "none"],
+        default="few",
+        help="of how many test clouds to keep what was said, in predictions/ of the first run (default: 8)",
+    )
     return parser.parse()
 
 
@@ -47,6 +54,7 @@ def main() -> None:
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
     from st_ssl.transfer.finetune import load_finetune
+    from st_ssl.transfer.predictions import Predictions
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     runs = [Path(a) for a in arguments.runs if a not in overrides]
@@ -56,8 +64,9 @@ def main() -> None:
         describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(arguments.config, overrides, _pretraining_data(runs[0]))
     output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
+    limits = {"few": Predictions(runs[0] / "predictions"), "all": Predictions(runs[0] / "predictions", None)}
     with start_runtime(config.device) as runtime:
-        finetune_and_print(runs, config, runtime.device, output)
+        finetune_and_print(runs, config, runtime.device, output, limits.get(arguments.save_predictions))
 
 
 def _pretraining_data(run: Path) -> dict[str, Any] | None:
@@ -70,8 +79,10 @@ def _pretraining_data(run: Path) -> dict[str, Any] | None:
     return data
 
 
-def finetune_and_print(runs: list[Path], config: FinetuneConfig, device: Any, output: Path) -> None:
-    """Fine-tune, keep ``output`` up to date with what is done, and print the tables."""
+def finetune_and_print(
+    runs: list[Path], config: FinetuneConfig, device: Any, output: Path, predictions: Predictions | None
+) -> None:
+    """Fine-tune, keep ``output``, and the table beside it, up to date with what is done, and print the tables."""
     import json
     from contextlib import ExitStack
 
@@ -88,6 +99,7 @@ def finetune_and_print(runs: list[Path], config: FinetuneConfig, device: Any, ou
 
     def keep(result: dict[str, Any]) -> None:
         replace_text(output, json.dumps(result | {"config": described}, indent=2) + "\n")
+        replace_text(output.with_suffix(".csv"), finetune_csv(result))
 
     with ExitStack() as stack:
         bars: list[RunProgress] = []
@@ -97,9 +109,19 @@ def finetune_and_print(runs: list[Path], config: FinetuneConfig, device: Any, ou
                 bars.append(stack.enter_context(RunProgress("finetune", total, 0, True, unit="epoch")))
             bars[0].update(done, status)
 
-        result = finetune(source, runs, config, device, show, keep, output.with_suffix(""))
+        result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions)
     for table in finetune_tables(result, config.task.name):
         Console().print(table)
+
+
+def finetune_csv(result: dict[str, Any]) -> str:
+    """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty."""
+    lines = ["mode,fraction,repeat,metric,value"]
+    for row in result["results"]:
+        for metric, figure in row["metrics"].items():
+            for repeat, value in enumerate(figure["values"], 1):
+                lines.append(f"{row['mode']},{row['fraction']:g},{repeat},{metric},{'' if value is None else value}")
+    return "\n".join(lines) + "\n"
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:

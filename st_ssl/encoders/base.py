@@ -92,15 +92,16 @@ def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
         raise UserError(f"{file}: not an encoder description: {error}") from error
 
 
-def load_encoder(directory: Path) -> Encoder:
-    """The encoder that ``save_encoder`` wrote, in eval mode on the CPU.
+def load_encoder(directory: Path, described: tuple[Config, AnyInput] | None = None) -> Encoder:
+    """The encoder that ``save_encoder`` wrote, in eval mode on the CPU; built from ``described`` where that is given,
+    which may differ in what its weights do not depend on, as the number of points.
 
     Raises ``UserError`` naming the file where it is missing, damaged, or its keys are not those of the encoder.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config, input = describe_encoder(directory)
+    config, input = described or describe_encoder(directory)
     encoder = ENCODERS.build(config, input)
     file = Path(directory) / "encoder.safetensors"
     try:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.classify import Classify, ClassifyConfig
 from st_ssl.transfer.subsets import Parts, divide, fold, labelled
 from st_ssl.transfer.tasks import TASKS
 from st_ssl.types import Entry
+
+FOLD = "fold"
+"""The label that tells a sample's fold."""
 
 
 class FewShotConfig(ClassifyConfig):
@@ -26,8 +32,9 @@ class FewShotConfig(ClassifyConfig):
 
 @TASKS.register(FewShotConfig)
 class FewShot(Classify):
-    """n-way k-shot (Sharma and Kaul 2020), mean ± std over folds that are drawn from any labelled data set. There is
-    no validation part: the last epoch counts, where papers report the best one on the queries."""
+    """n-way k-shot (Sharma and Kaul 2020), mean ± std over folds: those of the data, if its samples have a label
+    ``fold``, or else drawn from any labelled data set. There is no validation part: the last epoch counts, where papers
+    report the best one on the queries."""
 
     has_fractions: ClassVar[bool] = False
 
@@ -39,6 +46,28 @@ class FewShot(Classify):
         return self.shot.folds
 
     def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+        if any(FOLD in entry.labels for entry in entries):
+            return self._given(entries, repeat)
         self.target, known = labelled(entries, self.settings.target)
         whole = divide(known, self.group, 0.0)
         return fold(whole, self.group, self.shot.ways, self.shot.shots, self.shot.queries, repeat)
+
+    def _given(self, entries: Sequence[Entry], repeat: int) -> Parts:
+        names = sorted({entry.labels[FOLD] for entry in entries if FOLD in entry.labels}, key=lambda n: (len(n), n))
+        if repeat >= len(names):
+            raise DataError(f"task.folds: {self.shot.folds} are asked for, and the data has {len(names)}")
+        own = [
+            replace(entry, labels={name: label for name, label in entry.labels.items() if name != FOLD})
+            for entry in entries
+            if entry.labels.get(FOLD) == names[repeat]
+        ]
+        self.target, known = labelled(own, self.settings.target)
+        train, test = ([entry for entry in known if entry.split == split] for split in ("train", "test"))
+        shots = Counter(map(self.group, train))
+        if len(shots) != self.shot.ways or set(shots.values()) != {self.shot.shots} or not test:
+            counts = ", ".join(map(str, sorted(set(shots.values()))))
+            raise ConfigError(
+                f"task.ways={self.shot.ways} task.shots={self.shot.shots}: the fold {names[repeat]!r} of the data has "
+                f"{len(shots)} classes of {counts or 'no'} training samples each, and {len(test)} test samples"
+            )
+        return Parts(train, [], test)

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from pydantic import Field, create_model, field_validator
 
-from st_ssl.config import merge, override, parse_override, read_yaml, validate
+from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
 from st_ssl.data.base import DATA, DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, save_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.files import write_atomically
 from st_ssl.random import keyed_seed
 from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, Watch, evaluate, fit
+from st_ssl.transfer.predictions import Keep, Predictions
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
 from st_ssl.types import Entry
@@ -37,6 +38,9 @@ class FinetuneConfig(FitConfig):
 
     ``val_share``: of each class, for choosing the best epoch, where the data has no validation part; taken before the
     fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of every fit.
+
+    ``encoder`` and ``input`` change keys of the pretrained encoder, in all modes, that its weights do not depend on:
+    how many points it is fed, how many patches it makes of them, its drop path.
     """
 
     modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
@@ -46,6 +50,8 @@ class FinetuneConfig(FitConfig):
     val_share: float = Field(default=0.1, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     save: bool = False
+    encoder: dict[str, Any] = Field(default_factory=dict)
+    input: dict[str, Any] = Field(default_factory=dict)
     # What the registries hold is known only once they are searched: see ``finetune_model``.
     task: Any
     data: Any
@@ -98,7 +104,9 @@ class _Grid:
     runs: Sequence[Path]
     progress: Progress
     weights: Path | None
+    predictions: Predictions | None
     total: int
+    classes: list[str] = field(default_factory=list)
     done: int = 0
     figures: dict[tuple[Mode, float], list[dict[str, float]]] = field(default_factory=dict)
     epochs: dict[tuple[Mode, float], list[int]] = field(default_factory=dict)
@@ -112,7 +120,8 @@ class _Grid:
             torch.manual_seed(keyed_seed(seed, "head"))
             model = Tuned(network, task.head(network), mode == "frozen").to(device)
             fitted = fit(model, task, self.feed, parts, config, seed, self._watch(name))
-            found = evaluate(model, task, self.feed, parts.test, config, task.votes)
+            keep = self._keeper(parts, mode, share, repeat)
+            found = evaluate(model, task, self.feed, parts.test, config, task.votes, keep)
         self.done += config.epochs
         self.figures.setdefault((mode, share), []).append(found)
         self.epochs.setdefault((mode, share), []).append(fitted.epoch)
@@ -128,9 +137,18 @@ class _Grid:
 
     def _network(self, mode: Mode, seed: int, repeat: int) -> Encoder:
         run = self.runs[repeat % len(self.runs)]
+        described = _described(run, self.config)
         if mode == "scratch":
-            return random_encoder(*describe_encoder(run), keyed_seed(seed, "scratch"))
-        return load_encoder(run)
+            return random_encoder(*described, keyed_seed(seed, "scratch"))
+        return load_encoder(run, described)
+
+    def _keeper(self, parts: Parts, mode: Mode, share: float, repeat: int) -> Keep | None:
+        """Where the predictions of a fit go, if they are those to be looked at: of the last mode, with most labels."""
+        best = mode == self.config.modes[-1] and share == max(self.config.label_fractions) and repeat == 0
+        if self.predictions is None or not best:
+            return None
+        about = {"task": self.config.task.name, "mode": mode, "fraction": share, "votes": self.feed.task.votes}
+        return self.predictions.keeper(self.feed.task, self.classes, parts.test, about)
 
     def _watch(self, name: str) -> Watch:
         self.progress(self.done, self.total, name)
@@ -145,21 +163,23 @@ def finetune(
     progress: Progress = lambda *_: None,
     finished: Finished = lambda result: None,
     weights: Path | None = None,
+    predictions: Predictions | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the encoders of ``runs`` (folders with ``encoder.json``, of one architecture) on ``config.task``.
 
     In every repetition all modes see the same samples in the same order with the same augmentation. Returns, ready for
     JSON, for every mode and label fraction the figures of the task on the test part: mean, standard deviation and the
     single values over the repetitions; null where there is none. ``finished`` is given the same after every fit, of
-    those done so far. With ``config.save`` the weights of each go to a folder in ``weights``.
+    those done so far. With ``config.save`` the weights of each go to a folder in ``weights``. To ``predictions`` goes
+    what the last of the modes says of test clouds, with the largest fraction, in the first repetition.
     """
     task: Task = TASKS.build(config.task)
-    input = _input(runs)
+    input = _input(runs, config)
     _check(task, source, runs[0], config)
     repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
     feed = Feed(source, task, input, device)
     fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
-    grid = _Grid(feed, config, runs, progress, weights, repeats * len(fits) * config.epochs)
+    grid = _Grid(feed, config, runs, progress, weights, predictions, repeats * len(fits) * config.epochs)
     entries = list(source.entries())
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "repeats": repeats, "metric": task.metric}
     parts: Parts | None = None
@@ -167,7 +187,7 @@ def finetune(
         divided = task.parts(entries, config.val_share, repeat)
         if divided != parts:  # or else what was learned of the classes still holds
             parts = divided
-            result["classes"] = task.learn_classes(parts, _look(feed, config))
+            result["classes"] = grid.classes = task.learn_classes(parts, _look(feed, config))
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
         for share, mode in fits:
             train = task.fraction(parts.train, share, repeat)
@@ -179,17 +199,27 @@ def finetune(
     return result
 
 
-def _input(runs: Sequence[Path]) -> AnyInput:
+def _described(run: Path, config: FinetuneConfig) -> tuple[Config, AnyInput]:
+    """The encoder of ``run`` and its input, with the changes of ``config``."""
+    encoder, input = describe_encoder(run)
+    return _changed(encoder, config.encoder, "encoder"), _changed(input, config.input, "input")
+
+
+def _changed(config: Any, changes: dict[str, Any], key: str) -> Any:
+    return validate(type(config), merge(config.model_dump(), changes), Place(Path(key))) if changes else config
+
+
+def _input(runs: Sequence[Path], config: FinetuneConfig) -> AnyInput:
     """What the encoders of ``runs``, which must be of one architecture, are fed."""
     first = describe_encoder(runs[0])
     for run in runs[1:]:
         if describe_encoder(run) != first:
             raise DataError(f"{run} and {runs[0]} hold different encoders: fine-tune runs of one architecture together")
-    return first[1]
+    return _described(runs[0], config)[1]
 
 
 def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig) -> None:
-    modality = load_encoder(run).modality
+    modality = load_encoder(run, _described(run, config)).modality
     if not task.modality == source.modality == modality:
         raise ConfigError(
             f"task.name={config.task.name} is for {task.modality}, the data is {source.modality} and the encoder in "
@@ -202,7 +232,7 @@ def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig) ->
 
 
 def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Iterator[Shown]]:
-    return lambda entries: (views[0] for views in feed.testing(entries, config.batch_size))
+    return lambda entries: (judged for _, judged in feed.testing(entries, config.batch_size))
 
 
 def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

@@ -22,8 +22,10 @@ from st_ssl.optim import OptimConfig, build_optimizer, layer_scale, peak_lr
 from st_ssl.random import keyed_seed
 from st_ssl.schedule import ScheduleConfig, lr_at
 from st_ssl.transfer.metrics import IGNORE
+from st_ssl.transfer.predictions import Keep
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import Shown, Task
+from st_ssl.transfer.voting import Ballot
 from st_ssl.types import Entry
 
 
@@ -90,15 +92,17 @@ class Feed:
             epoch = step // order.steps_per_pass
             yield self.task.augmented(shown, [(seed, "augment", epoch, i) for i in batch.wanted.tolist()])
 
-    def testing(self, entries: Sequence[Entry], batch_size: int, votes: int = 1) -> Iterator[list[Shown]]:
-        """All of ``entries`` once, ``votes`` views of each batch; those that are broken are left out."""
-        views = self.source.evaluation(self.input, votes)
+    def testing(self, entries: Sequence[Entry], batch_size: int, votes: int = 1) -> Iterator[tuple[list[Shown], Shown]]:
+        """All of ``entries`` once: ``votes`` views of each batch, and what is asked about, which is whole clouds or the
+        first view; those that are broken are left out."""
+        views = self.task.testing_views(self.source, self.input, votes)
         rows = [(0, i) for i in range(len(entries))]
         steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
         for batch in self._batches(entries, views, 0, steps):
             for part in self._sound(batch):
                 shown = self._shown(views, part, entries)
-                yield [self.task.varied(view, vote) if vote else view for vote, view in enumerate(shown)]
+                asked = shown.pop() if self.task.whole else shown[0]
+                yield [self.task.varied(view, vote) if vote else view for vote, view in enumerate(shown)], asked
 
     def _batches(self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
         source = self.source
@@ -203,28 +207,37 @@ def _update(
 
 @torch.no_grad()
 def evaluate(
-    model: Tuned, task: Task, feed: Feed, entries: Sequence[Entry], config: FitConfig, votes: int = 1
+    model: Tuned,
+    task: Task,
+    feed: Feed,
+    entries: Sequence[Entry],
+    config: FitConfig,
+    votes: int = 1,
+    keep: Keep | None = None,
 ) -> dict[str, float]:
-    """The figures of ``task`` on ``entries``. Of ``votes`` views the probabilities of what is the same sample, or the
-    same point of it, are averaged."""
+    """The figures of ``task`` on ``entries``, by the mean of the probabilities that ``votes`` views give a sample, or a
+    point of it; with more than one also what its ``metric`` is by the first view alone, as ``<metric>_one_view``.
+    ``keep`` is given what the figures are of."""
     model.eval()
-    meter = task.meter()
-    for views in feed.testing(entries, config.batch_size, votes):
-        keys, scores, truth = [], [], []
-        for shown in views:
-            with _autocast(config, feed.device):
-                out = model(shown)
-            sample, place = task.rows(shown)
-            keys.append(sample << 40 | place)
-            scores.append(out.float().softmax(1))
-            truth.append(task.targets(shown))
-        key, row = torch.cat(keys).unique(return_inverse=True)
-        given = torch.cat(scores)
-        mean = given.new_zeros(len(key), given.shape[1]).index_add_(0, row, given)
-        mean /= torch.bincount(row, minlength=len(key)).unsqueeze(1)
-        known = torch.empty_like(key).scatter_(0, row, torch.cat(truth))
-        meter.add(mean.cpu().numpy(), known.cpu().numpy(), (key >> 40).cpu().numpy(), views[0].entries)
-    return meter.result()
+    together, alone = task.meter(), task.meter()
+    for views, asked in feed.testing(entries, config.batch_size, votes):
+        ballot = Ballot(task, asked)
+        truth, sample = ballot.truth.cpu().numpy(), ballot.sample.cpu().numpy()
+        for vote, shown in enumerate(views, 1):
+            for first, piece in task.pieces(shown):
+                with _autocast(config, feed.device):
+                    scores = model(piece)
+                ballot.add(piece, scores, first)
+            if vote == 1 < votes:
+                alone.add(ballot.means().cpu().numpy(), truth, sample, asked.entries)
+        means = ballot.means().cpu().numpy()
+        together.add(means, truth, sample, asked.entries)
+        if keep is not None:
+            keep(asked, means, truth, sample)
+    figures = together.result()
+    if votes > 1:
+        figures[f"{task.metric}_one_view"] = alone.result()[task.metric]
+    return figures
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -18,6 +19,7 @@ from st_ssl.transfer.point_tasks import (
     PointTaskConfig,
     checked,
     mlp,
+    named,
     point_features,
     point_labels,
     point_rows,
@@ -29,12 +31,14 @@ from st_ssl.types import Entry, Features
 
 class PartConfig(PointTaskConfig):
     """``target``: the label of a shape that is its category (the only one where null); ``labels``: the labels of its
-    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels."""
+    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels.
+    ``class_names``: those of the parts of all categories, by label."""
 
     name: Literal["part"] = "part"
     target: str | None = None
     labels: str = "part"
     parts: dict[str, tuple[int, ...]] | None = None
+    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
 
 
 class PartHead(nn.Module):
@@ -65,24 +69,35 @@ class PartMeter:
         self.found: dict[str, list[float]] = {name: [] for name in parts}
 
     def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
-        for number, entry in enumerate(entries):
-            rows = np.flatnonzero(sample == number)
-            category = entry.labels[self.target]
-            parts = np.array(self.parts[category])
-            if len(rows) and (truth[rows] != IGNORE).any():
-                predicted = parts[scores[np.ix_(rows, parts)].argmax(1)]
-                self.found[category].append(shape_iou(truth[rows], predicted, parts.tolist()))
+        categories = [entry.labels[self.target] for entry in entries]
+        predicted = among(scores, sample, [self.parts[category] for category in categories])
+        for number, category in enumerate(categories):
+            own = sample == number
+            if (truth[own] != IGNORE).any():
+                self.found[category].append(shape_iou(truth[own], predicted[own], self.parts[category]))
 
     def result(self) -> dict[str, float]:
         return part_scores(self.found)
 
 
+def among(scores: np.ndarray, sample: np.ndarray, parts: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """The best of the ``parts`` of its sample for each row of ``scores`` [R, K]: int64 [R]."""
+    best = np.zeros(len(scores), dtype=np.int64)
+    for number, own in enumerate(parts):
+        rows = np.flatnonzero(sample == number)
+        columns = np.array(own)
+        best[rows] = columns[scores[np.ix_(rows, columns)].argmax(1)]
+    return best
+
+
 @TASKS.register(PartConfig)
 class PartSegment(PointTask):
     """Part segmentation as on ShapeNetPart (Yi et al. 2016). Shapes of a category that no training shape has are left
-    out, as are shapes without a category."""
+    out, as are shapes without a category. Counted are all points of a shape's file, as in semantic segmentation, where
+    many count those alone that the network was fed."""
 
     metric: ClassVar[str] = "instance_mIoU"
+    whole: ClassVar[bool] = True
 
     def __init__(self, config: PartConfig) -> None:
         super().__init__(config)
@@ -111,7 +126,7 @@ class PartSegment(PointTask):
             if missing:
                 raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
             self.known = {name: self.settings.parts[name] for name in categories}
-        return [str(number) for number in range(self._count())]
+        return named(self.settings.class_names, self._count())
 
     def _look(self, train: Sequence[Entry], show: ShowAll) -> dict[str, tuple[int, ...]]:
         seen: dict[str, set[int]] = {}
@@ -125,7 +140,8 @@ class PartSegment(PointTask):
         return known
 
     def _count(self) -> int:
-        return 1 + max(part for parts in self.known.values() for part in parts)
+        seen = 1 + max(part for parts in self.known.values() for part in parts)
+        return max(seen, len(self.settings.class_names or ()))
 
     def head(self, encoder: Encoder) -> nn.Module:
         categories = {name: number for number, name in enumerate(self.known)}
@@ -136,6 +152,9 @@ class PartSegment(PointTask):
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         return point_rows(shown.view.points)
+
+    def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        return among(scores, sample, [self.known[self.group(entry)] for entry in entries])
 
     def meter(self) -> PartMeter:
         return PartMeter(self.known, self.target)

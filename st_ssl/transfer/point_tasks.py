@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
-from st_ssl.data.points.views import PointViews
+from st_ssl.data.points.views import PlainViews, PointViews
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import Modality, PointInputConfig
 from st_ssl.ops.interpolation import interpolate
@@ -82,6 +82,10 @@ class PointTask(Task):
         augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
         return PointViews(augment, attributes=input.attributes)
 
+    def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> Views:
+        views = cast(PlainViews, source.evaluation(input, votes))
+        return replace(views, whole=self.whole)
+
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
         return moved(shown, self.common.augment, keys) if self.fixed_views else shown
 
@@ -107,15 +111,47 @@ def point_rows(points: PointBatch) -> tuple[Tensor, Tensor]:
     return cloud, torch.arange(len(cloud), device=cloud.device) - points.offsets[cloud]
 
 
-def point_labels(shown: Shown, name: str) -> Tensor:
-    """The labels ``name`` int64 [P] of all points; raises ``ConfigError`` where the data has none."""
+def boxes(shown: Shown, limit: int) -> Iterator[tuple[int, Shown]]:
+    """The clouds one by one, each cut in halves across the longest side of its box, and these again, until none has
+    more than ``limit`` points; with the number that the cloud has in ``shown``."""
+    points = shown.view.points
+    bounds = points.offsets.tolist()
+    for number, entry in enumerate(shown.entries):
+        todo = [torch.arange(bounds[number], bounds[number + 1], device=points.xyz.device)]
+        while todo:
+            rows = todo.pop()
+            if len(rows) > limit:
+                xyz = points.xyz[rows]
+                order = rows[xyz[:, int((xyz.amax(0) - xyz.amin(0)).argmax())].argsort()]
+                todo += [order[: len(order) // 2], order[len(order) // 2 :]]
+            elif len(rows):
+                own = PointBatch(
+                    points.xyz[rows],
+                    torch.tensor([0, len(rows)], device=rows.device),
+                    {name: values[rows] for name, values in points.attributes.items()},
+                    {name: values[rows] for name, values in points.labels.items()},
+                    None if points.source is None else points.source[rows],
+                )
+                yield number, Shown(replace(shown.view, points=own), [entry])
+
+
+def point_labels(shown: Shown, name: str, ignored: Sequence[int] = ()) -> Tensor:
+    """The labels ``name`` int64 [P] of points, -1 for those ``ignored``; ``ConfigError`` where the data has none."""
     labels = shown.view.points.labels
     if name not in labels:
         raise ConfigError(
             f"the clouds have no labels named {name!r} for this task (they have: {', '.join(labels) or 'none'}; "
             f"the first: {shown.entries[0].path})"
         )
-    return cast(Tensor, labels[name])
+    found = cast(Tensor, labels[name])
+    return found.masked_fill(torch.isin(found, found.new_tensor(ignored)), IGNORE) if ignored else found
+
+
+def named(names: Sequence[str] | None, count: int) -> list[str]:
+    """``count`` classes by their ``names``, or else by number; ``ConfigError`` where these are not as many."""
+    if names is not None and len(names) != count:
+        raise ConfigError(f"task.class_names: {len(names)} names for {count} classes")
+    return list(names or map(str, range(count)))
 
 
 def checked(targets: Tensor, num_classes: int, shown: Shown) -> Tensor:

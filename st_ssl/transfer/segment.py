@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,8 +18,10 @@ from st_ssl.transfer.point_tasks import (
     PointHead,
     PointTask,
     PointTaskConfig,
+    boxes,
     checked,
     cuts_away,
+    named,
     point_labels,
     point_rows,
 )
@@ -28,16 +31,21 @@ from st_ssl.types import Entry
 
 
 class SegmentConfig(PointTaskConfig):
-    """``labels``: which labels of the points are learned, -1 being none; ``num_classes``: how many classes (null: one
-    more than the largest label in the training part, which is gone through once to see); ``label_points``: how many
-    labelled points of each training scene keep their label, or as a fraction (0.1) which share of them (null: all).
+    """``labels``: which labels of the points are learned; -1 and those ``ignored`` are none. ``num_classes``: how many
+    classes (null: as many as ``class_names``, or without these one more than the largest label in the training part,
+    which is gone through once to see). ``label_points``: how many labelled points of each training scene keep their
+    label, or as a fraction (0.1) which share of them (null: all). ``chunk_points``: of a test view with more points the
+    network is fed boxes of at most so many, one after the other (null: all of a batch at once).
 
     Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
 
     name: Literal["segment"] = "segment"
     labels: str = "segment"
+    ignored: tuple[int, ...] = (255,)
     num_classes: int | None = Field(default=None, gt=1)
+    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
     label_points: int | float | None = Field(default=None, gt=0)
+    chunk_points: int | None = Field(default=None, gt=0)
     augment: PointAugmentConfig = PointAugmentConfig(scale=(0.9, 1.1), flip=(0.5, 0.5, 0.0), jitter=0.005)
     vote_augment: PointAugmentConfig = PointAugmentConfig()
     hidden: tuple[int, ...] = ()
@@ -76,33 +84,38 @@ class Segment(PointTask):
     """Semantic segmentation with a linear or MLP head on the features of points. Label fractions are of scenes, and
     ``label_points`` those within a scene, as in limited reconstructions and limited annotations (Hou et al. 2021).
 
-    Counted are the points that some view of a test scene has: with ``input.voxel_size`` or ``input.num_points`` not
-    all those of its file."""
+    Counted are all points of a test scene's file, whatever ``input.voxel_size`` or ``input.num_points`` leave of it: a
+    point that no view has is given the scores of the nearest one that some view has."""
 
     metric: ClassVar[str] = "mIoU"
+    whole: ClassVar[bool] = True
 
     def __init__(self, config: SegmentConfig) -> None:
         super().__init__(config)
         self.settings = config
-        self.num_classes = config.num_classes or 0
+        self.told = config.num_classes or len(config.class_names or ())
+        self.num_classes = self.told
         # The points that keep their label must be the same ones in every epoch.
         self.fixed_views = config.label_points is not None
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        if self.settings.num_classes is None:
-            largest = max(int(point_labels(shown, self.settings.labels).max()) for shown in show(parts.train))
+        if not self.told:
+            largest = max(int(self._labels(shown).max()) for shown in show(parts.train))
             if largest < 1:
                 raise ConfigError(
                     f"task.labels: {self.settings.labels!r} of the training part has fewer than 2 classes"
                 )
             self.num_classes = largest + 1
-        return [str(number) for number in range(self.num_classes)]
+        return named(self.settings.class_names, self.num_classes)
+
+    def _labels(self, shown: Shown) -> Tensor:
+        return point_labels(shown, self.settings.labels, self.settings.ignored)
 
     def head(self, encoder: Encoder) -> nn.Module:
         return PointHead(encoder.embed_dim, self.settings, self.num_classes)
 
     def targets(self, shown: Shown) -> Tensor:
-        return checked(point_labels(shown, self.settings.labels), self.num_classes, shown)
+        return checked(self._labels(shown), self.num_classes, shown)
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:
         targets = self.targets(shown)
@@ -115,6 +128,10 @@ class Segment(PointTask):
             chosen = rows[kept_labels(entry.path, seed, len(rows), self.settings.label_points)]
             kept[chosen] = targets[chosen]
         return kept
+
+    def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
+        limit = self.settings.chunk_points
+        return super().pieces(shown) if limit is None else boxes(shown, limit)
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         return point_rows(shown.view.points)

@@ -53,12 +53,14 @@ class Task(ABC):
     """A downstream task. Its head gives R rows of scores for a batch: one for each sample, or for each point.
 
     ``metric`` is the one of its meter by which the best epoch is chosen; ``votes``: how many views of a test sample
-    are looked at, their scores averaged; ``has_fractions``: whether it can be trained on a fraction of the labels.
+    are looked at, their scores averaged; ``has_fractions``: whether it can be trained on a fraction of the labels;
+    ``whole``: whether it answers for every point of a cloud's file, whatever views have of it.
     """
 
     modality: ClassVar[Modality]
     metric: ClassVar[str]
     has_fractions: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
     votes: int = 1
 
     def __init__(self, config: Config) -> None:
@@ -101,7 +103,16 @@ class Task(ABC):
     @abstractmethod
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """What each row is of, int64 [R] each: the sample in the batch, and the place in it that is the same in all
-        views."""
+        views: 0, or with ``whole`` the index of the point in its file."""
+
+    def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        """The class int64 [R] that is chosen by ``scores`` [R, K], rows of ``entries`` as a ``Meter`` has them."""
+        return scores.argmax(1)
+
+    def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
+        """A test view in parts that the network is fed one after the other, each with the number that its first sample
+        has in the batch."""
+        return [(0, shown)]
 
     @abstractmethod
     def meter(self) -> Meter:
@@ -114,6 +125,11 @@ class Task(ABC):
     def training_views(self, source: DataSource, input: Any) -> Views:
         """What ``source`` cuts of a training sample: one view, another one in every epoch."""
         return source.evaluation(input, jitter=1.0)
+
+    def testing_views(self, source: DataSource, input: Any, votes: int) -> Views:
+        """What ``source`` cuts of a test sample: ``votes`` views, and with ``whole`` the whole sample behind them."""
+        assert not self.whole, "whole samples are for the tasks of a modality that has them"
+        return source.evaluation(input, votes)
 
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
         """Varied for training, each of the samples by the draws of its key, unless ``training_views`` have done so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -61,6 +62,15 @@ def test_a_table_and_json(
         ("full", 1.0),
     ]
     assert all(len(row["metrics"]["accuracy"]["values"]) == 2 for row in result["results"])
+    with (run / "finetune" / "objects.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4 * 2 * 2  # fits, repetitions and figures
+    values = result["results"][3]["metrics"]["accuracy"]["values"]
+    assert [float(line["value"]) for line in lines if line["fraction"] == "1" and line["mode"] == "full"][:2] == values
+    assert len(list((run / "predictions").glob("*.npz"))) == 6
+    assert called(monkeypatch, config, run, "epochs=1", "--save-predictions", "all") == 0
+    assert len(list((run / "predictions").glob("*.npz"))) == 18
+    assert json.loads((run / "predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
 
 
 @pytest.mark.parametrize(

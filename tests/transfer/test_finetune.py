@@ -20,8 +20,8 @@ from st_ssl.transfer.fitting import Feed, Tuned, evaluate, fit
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
-from st_ssl.types import PointBatch, PointView
-from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
+from st_ssl.types import Entry, Features, PointBatch
+from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]
 
@@ -123,6 +123,28 @@ def test_few_shot_folds(run: Path) -> None:
         finetune(TinySource(), [run], settings(task | {"ways": 4}), CPU)
 
 
+def test_folds_that_the_data_has() -> None:
+    """As the published lists have them: every fold its own classes, and its own samples to train and to test on."""
+    entries = [
+        Entry(f"{split}/{kind}/{number}", split, {"kind": kind, "fold": fold})
+        for fold, kinds in (("0", KINDS[:2]), ("2", KINDS[1:]), ("10", KINDS[::2]))
+        for kind in kinds
+        for split, count in (("train", 4), ("test", 5))
+        for number in range(count)
+    ]
+    config = {"name": "few_shot", "ways": 2, "shots": 4, "folds": 3}
+    task: Task = TASKS.build(settings(config).task)
+    for repeat, kinds in enumerate((KINDS[:2], KINDS[1:], KINDS[::2])):
+        parts = task.parts(entries, 0.1, repeat)
+        assert not parts.val
+        for part, split, count in ((parts.train, "train", 4), (parts.test, "test", 5)):
+            assert sorted(e.path for e in part) == sorted(f"{split}/{k}/{i}" for k in kinds for i in range(count))
+    with pytest.raises(DataError, match=r"task\.folds: 3 are asked for, and the data has 2"):
+        task.parts([entry for entry in entries if entry.labels["fold"] != "2"], 0.1, 2)
+    with pytest.raises(ConfigError, match=r"fold '0' of the data has 2 classes of 4 training samples each"):
+        TASKS.build(settings(config | {"ways": 3}).task).parts(entries, 0.1, 0)
+
+
 def test_the_same_seed_gives_the_same_numbers(run: Path) -> None:
     def figures_of(seed: int) -> list[Any]:
         torch.rand(seed + 1)  # whatever was drawn before
@@ -147,7 +169,7 @@ def shown_to(task: Task, rows: int = 2) -> Shown:
     source = TinySource()
     entries = source.entries()[:rows]
     feed = Feed(source, task, INPUT, CPU)
-    return next(iter(feed.testing(entries, rows)))[0]
+    return next(iter(feed.testing(entries, rows)))[0][0]
 
 
 def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
@@ -155,7 +177,7 @@ def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
     source = TinySource()
     parts = task.parts(source.entries(), 0.2, 0)
     feed = Feed(source, task, INPUT, CPU)
-    task.learn_classes(parts, lambda entries: (views[0] for views in feed.testing(entries, 8)))
+    task.learn_classes(parts, lambda entries: (asked for _, asked in feed.testing(entries, 8)))
     return task, parts
 
 
@@ -231,51 +253,6 @@ def test_as_many_points_keep_their_label_as_were_asked_for(kept: int | float, co
     assert len(seen) == 4
 
 
-def test_votes_are_averaged_point_by_point() -> None:
-    """Views choose their points anew: a point is judged by the mean over the views that it is in."""
-    task, parts = prepared("segment", votes=3)
-    feed = Feed(TinySource(), task, INPUT, CPU)
-    views = next(iter(feed.testing(parts.test[:2], 2, 3)))
-    places = [task.rows(shown)[1].tolist() for shown in views]
-    assert places[0] != places[1]
-    added: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    class Meter:
-        def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: Any) -> None:
-            added.append((scores, truth, sample))
-
-        def result(self) -> dict[str, float]:
-            return {}
-
-    class Scores(torch.nn.Module):
-        """Tells its view by the logit of class 1: 0, 1 or 2."""
-
-        calls = 0
-
-        def forward(self, shown: Shown) -> torch.Tensor:
-            logits = torch.zeros(len(shown.view.points.xyz), 2)
-            logits[:, 1] = self.calls
-            self.calls += 1
-            return logits
-
-    task.meter = Meter  # type: ignore[method-assign]
-    evaluate(Scores(), task, feed, parts.test[:2], settings({"name": "segment"}, batch_size=2), 3)  # type: ignore[arg-type]
-    (scores, truth, sample) = added[0]
-    expected: dict[tuple[int, int], list[float]] = {}
-    for number, shown in enumerate(views):
-        for pair in zip(*(column.tolist() for column in task.rows(shown)), strict=True):
-            expected.setdefault(pair, []).append(1 / (1 + np.exp(-number)))
-    assert len(expected) < 3 * len(places[0])
-    np.testing.assert_allclose(scores[:, 1], [np.mean(expected[key]) for key in sorted(expected)], rtol=1e-6)
-    assert sample.tolist() == [key[0] for key in sorted(expected)]
-    labels = {
-        (b, p): label
-        for shown in views
-        for b, p, label in zip(*(c.tolist() for c in task.rows(shown)), task.targets(shown).tolist(), strict=True)
-    }
-    assert truth.tolist() == [labels[key] for key in sorted(expected)]
-
-
 def test_training_views_are_varied_and_modes_see_the_same() -> None:
     task, _ = prepared("classify", augment={"rotation": "so3"})
     feed = Feed(TinySource(), task, INPUT, CPU)
@@ -296,7 +273,7 @@ def test_broken_samples_are_told_and_not_counted(run: Path) -> None:
     source.rows[-1] = type(row)("test/rod/broken", row.split, row.labels)
     task, _ = prepared("classify")
     feed = Feed(source, task, INPUT, CPU)
-    tested = [shown.entries for (shown,) in feed.testing(source.rows[-4:], 3)]
+    tested = [shown.entries for (shown,), _ in feed.testing(source.rows[-4:], 3)]
     assert [e.path for group in tested for e in group] == [e.path for e in source.rows[-4:-1]]
     result = finetune(source, [run], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
     assert result["bad"] == [{"path": "test/rod/broken", "reason": "broken"}]
@@ -384,12 +361,26 @@ def test_several_runs_are_repetitions(run: Path, tmp_path: Path) -> None:
     assert result["repeats"] == 2 and len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2
 
 
-def test_a_view_can_be_moved_for_voting_and_keeps_its_points() -> None:
-    task, _ = prepared("classify")
-    shown = shown_to(task)
-    moved = task.varied(shown, 1)
-    assert isinstance(moved.view, PointView) and moved.entries == shown.entries
-    assert torch.equal(moved.view.points.source, shown.view.points.source)  # type: ignore[arg-type]
-    ratio = moved.view.points.dense() / shown.view.points.dense()
-    torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=1e-3, atol=1e-3)  # a scale for each
-    assert not torch.allclose(ratio[0], ratio[1])
+def test_keys_that_weights_do_not_depend_on_can_be_changed(token_run: Path) -> None:
+    """More points and more tokens than in pretraining, as is usual for finer tasks."""
+    changes: dict[str, Any] = {"encoder": {"tokens": 30}, "input": {"num_points": 56}, "modes": ("scratch", "full")}
+    shapes: set[tuple[int, ...]] = set()
+    forward = TinyEncoder.forward
+
+    def watched(self: TinyEncoder, clip: PointBatch, keep: torch.Tensor | None = None) -> Features:
+        features = forward(self, clip, keep)
+        assert features.tokens is not None
+        shapes.add((len(clip.xyz) // len(clip), features.tokens.shape[1]))
+        return features
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TinyEncoder, "forward", watched)
+        finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **changes), CPU)
+    assert shapes == {(56, 30)}
+    for wrong, told in (
+        ({"encoder": {"token": 30}}, "encoder: token: unknown key; did you mean 'tokens'"),
+        ({"input": {"num_points": 0}}, "input: num_points: must be greater than 0"),
+        ({"encoder": {"dim": 8}}, "cannot be loaded"),
+    ):
+        with pytest.raises(UserError, match=told):
+            finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **wrong), CPU)

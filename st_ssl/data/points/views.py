@@ -67,14 +67,27 @@ class PointViews:
 @dataclass(frozen=True)
 class PlainViews(PointViews):
     """Views of the share ``span`` of a cloud: of its points in an order of their own, those from the first share to the
-    second. Unless ``drawn`` they are the same whatever the key."""
+    second. Unless ``drawn`` they are the same whatever the key. With ``whole`` there is one more behind them: all
+    points of the cloud where they are in their file, with their labels alone."""
 
     span: tuple[float, float] = (0.0, 1.0)
     drawn: bool = False
+    whole: bool = False
 
     def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         """All views of one cloud. Runs in the worker."""
-        key = key if self.drawn else ()
+        views = self._shares(cloud, key if self.drawn else ())
+        if self.whole:
+            views.append(CutPointView(PointCloud(cloud.xyz, {}, cloud.labels), np.arange(len(cloud)), {}))
+        return views
+
+    def prepare(self, views: list[RawPointView]) -> list[PointView]:
+        """Augment a batch on the device that it is on; whole clouds are left alone."""
+        if not self.whole:
+            return super().prepare(views)
+        return [*super().prepare(views[:-1]), PointView(views[-1].points)]
+
+    def _shares(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         if self.span == (0.0, 1.0):
             return super().cut(cloud, key)
         first, last = (round(share * len(cloud)) for share in self.span)
