@@ -21,11 +21,15 @@ EXAMPLES = """examples:
   python tools/prepare.py synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
   python tools/prepare.py index data/kinetics                      # once: runs then open files without scanning them
   python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
-  python tools/prepare.py verify data/modelnet40 --kind points     # the same for clouds, and what is in them
+  python tools/prepare.py verify data/modelnet40                   # clouds are told by their files: see --kind
   python tools/prepare.py pack data/kinetics --output packed short_side=256
   python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
   python tools/prepare.py pack data/kinetics --output packed --retry         # shards in which videos failed, again
+  python tools/prepare.py pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
   python tools/pretrain.py CONFIG data.root=packed"""
+
+
+PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, surface_points, bin_columns"
 
 
 def _arguments() -> argparse.Namespace:
@@ -38,17 +42,22 @@ def _arguments() -> argparse.Namespace:
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
     synthetic.add_argument("kind", choices=["videos", "shapes", "rooms"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
-    synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, seed, ...")
-    _source(index := steps.add_parser("index", help="look at every video once: frames, rate, size, key frames"))
+    synthetic.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is written "
+        "is told at the end",
+    )
+    _source(index := steps.add_parser("index", help="look at every video or cloud once, take down what is in it"))
     _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
     for step in (index, verify):
-        step.add_argument("--kind", choices=["video", "points"], default="video", help="what is in ROOT (%(default)s)")
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
-    pack = steps.add_parser("pack", help="make videos small and quick to read, in a few large files")
+    pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _source(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
-    pack.add_argument("--retry", action="store_true", help="pack the shards again in which videos failed or changed")
-    pack.add_argument("overrides", nargs="*", metavar="key=value", help="short_side, crf, keyframes, shard_size")
+    pack.add_argument("--retry", action="store_true", help="pack the shards again in which samples failed or changed")
+    pack.add_argument("overrides", nargs="*", metavar="key=value", help=PACK_SETTINGS)
     for step in steps.choices.values():
         step.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes (default: %(default)s)")
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
@@ -67,7 +76,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", help="a folder of videos, a list, or (verify) a pack: what data.root takes")
+    parser.add_argument("root", help="a folder of videos or clouds, a list, or (verify) a pack: what data.root takes")
+    parser.add_argument(
+        "--kind", choices=["auto", "video", "points"], default="auto", help="what is in ROOT (auto: told by its files)"
+    )
     parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
     parser.add_argument(
         "--output",
@@ -120,18 +132,37 @@ def _synthetic(arguments: argparse.Namespace) -> int:
         "rooms": (rooms.SyntheticRoomConfig, rooms.write_dataset),
     }
     model, write = kinds[arguments.kind]
-    print(write(arguments.output, _settings(model, arguments.overrides), num_workers=arguments.workers))
+    config = _settings(model, arguments.overrides)
+    print(write(arguments.output, config, num_workers=arguments.workers))
+    counts = {key: value for key, value in config if key in ("num_train", "num_val", "num_test")}
+    print(f"{arguments.kind}: {', '.join(f'{count} {key[4:]} ({key})' for key, count in counts.items())}")
     return 0
 
 
-def _entries(arguments: argparse.Namespace) -> list[Entry]:
-    from st_ssl.data.video.pack import is_pack
-    from st_ssl.data.video.sources import read_source
+def _is_points(arguments: argparse.Namespace) -> bool:
+    """Whether ROOT has clouds: as ``--kind`` says, or its files do, which is told."""
+    from st_ssl.data.detect import modality_of
+
+    if arguments.kind != "auto":
+        return bool(arguments.kind == "points")
+    points = modality_of(arguments.root, arguments.list, arguments.format) == "points"
+    if points:
+        print(f"{arguments.root}: taken for clouds by its files (--kind video if it is not)")
+    return points
+
+
+def _entries(arguments: argparse.Namespace, points: bool) -> list[Entry]:
+    from st_ssl.data.pack import is_pack
+    from st_ssl.data.points import sources as clouds
+    from st_ssl.data.video import sources as videos
     from st_ssl.errors import DataError
 
     if is_pack(arguments.root):
         raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
-    return read_source(Path(arguments.root).expanduser(), arguments.list, arguments.format, arguments.split)
+    if points and arguments.reader != "auto":
+        warnings.warn(f"ignored with clouds: --reader {arguments.reader}", stacklevel=2)
+    read = clouds.read_source if points else videos.read_source
+    return read(Path(arguments.root).expanduser(), arguments.list, arguments.format, arguments.split)
 
 
 def _index(arguments: argparse.Namespace) -> int:
@@ -139,9 +170,9 @@ def _index(arguments: argparse.Namespace) -> int:
 
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
-    if arguments.kind == "points":
+    if _is_points(arguments):
         return _clouds(arguments, file)
-    records = survey(_entries(arguments), file, reader=arguments.reader, num_workers=arguments.workers)
+    records = survey(_entries(arguments, False), file, reader=arguments.reader, num_workers=arguments.workers)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
     print(f"{file}: {len(records)} videos, {frames} frames, {seconds / 3600:.2f} hours")
@@ -149,34 +180,42 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from st_ssl.data.pack import is_pack
     from st_ssl.data.video.index import decode, survey
-    from st_ssl.data.video.pack import is_pack, verify_pack
 
     # One for each data set: what was found goes on where it was stopped.
     file = arguments.output or Path(f"verified_{Path(arguments.root).expanduser().absolute().name}.jsonl")
-    if arguments.kind == "points":
-        return _clouds(arguments, file)
     if is_pack(arguments.root):
-        defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
-        ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
-        if ignored:
-            warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
-        broken = dict(verify_pack(arguments.root, file, arguments.workers))
-        print(f"{file}: what was found of every video")
-        return _tell(broken)
-    records = survey(_entries(arguments), file, decode, arguments.reader, arguments.workers)
+        return _verify_pack(arguments, file)
+    if _is_points(arguments):
+        return _clouds(arguments, file)
+    records = survey(_entries(arguments, False), file, decode, arguments.reader, arguments.workers)
     print(f"{file}: {len(records)} videos decoded")
     return _tell({path: record.error for path, record in records.items() if record.error is not None})
+
+
+def _verify_pack(arguments: argparse.Namespace, file: Path) -> int:
+    from st_ssl.data.pack import Content, packed_items, verify_pack
+    from st_ssl.data.points.pack import CLOUDS
+    from st_ssl.data.video.pack import VIDEOS
+
+    defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
+    ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
+    if ignored:
+        warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
+    contents: dict[str, Content[Any, Any]] = {content.items: content for content in (VIDEOS, CLOUDS)}
+    content = contents[packed_items(arguments.root)]
+    broken = dict(verify_pack(arguments.root, content, file, arguments.workers))
+    print(f"{file}: what was found of all {content.items}")
+    return _tell(broken)
 
 
 def _clouds(arguments: argparse.Namespace, file: Path) -> int:
     """Read all clouds into ``file``; those that can be read have been decoded whole, so it is one step for both."""
     from st_ssl.data.points.readers import ReadOptions
-    from st_ssl.data.points.sources import read_source
     from st_ssl.data.points.survey import describe, survey
 
-    entries = read_source(Path(arguments.root).expanduser(), arguments.list, arguments.format, arguments.split)
-    records = survey(entries, file, ReadOptions(bin_columns=arguments.columns), arguments.workers)
+    records = survey(_entries(arguments, True), file, ReadOptions(bin_columns=arguments.columns), arguments.workers)
     tables = {path: record.table for path, record in records.items() if record.table is not None}
     print(f"{file}: {len(records)} clouds read\n{describe(tables.values())}")
     for path, table in tables.items():
@@ -187,16 +226,22 @@ def _clouds(arguments: argparse.Namespace, file: Path) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.video.packing import PackConfig, write_pack
+    from st_ssl.data.packing import Packer, write_pack
+    from st_ssl.data.points.packing import CloudPackConfig, CloudPacker
+    from st_ssl.data.video.packing import PackConfig, VideoPacker
 
-    config = _settings(PackConfig, arguments.overrides)
-    part, output = arguments.shard, arguments.output
-    entries = _entries(arguments)
-    broken = write_pack(entries, output, config, part, arguments.reader, arguments.workers, retry=arguments.retry)
+    points, output = _is_points(arguments), arguments.output
+    config = _settings(CloudPackConfig if points else PackConfig, arguments.overrides)
+    packer: Packer = CloudPacker(config) if points else VideoPacker(config, arguments.reader)
+    entries = _entries(arguments, points)
+    broken = write_pack(entries, output, packer, arguments.shard, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
-    print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with data.root={output}'}")
+    how = f"data.name=points data.root={output}" if points else f"data.root={output}"
+    print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with {how}'}")
     if broken:
-        print(f"{len(broken)} videos are left out; the same command with --retry packs their shards again")
+        print(
+            f"{len(broken)} {packer.content.items} are left out; the same command with --retry packs their shards again"
+        )
     return _tell(dict(broken))
 
 

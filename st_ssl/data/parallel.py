@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -36,11 +36,12 @@ def parallel_map(
 ) -> Iterator[R]:
     """``work`` of each item, in the order in which they are finished, with a progress bar called ``title``.
 
-    ``num_workers`` processes are spawned; 0 or 1 stays in this one. ``done``: how many were finished before;
-    ``count``: how many ``items`` there are, where they are made only as they are needed and have no length. An error of
-    ``work`` is raised here, and what has not begun is not begun any more; Ctrl-C, and asking for no more results, also
-    interrupts what has begun (``KeyboardInterrupt`` in ``work``). An item that ends its process is tried again alone;
-    if it does so again its result is ``crashed(item)``, where that is given.
+    ``num_workers`` processes are spawned; 0 stays in this one, and so does 1 without ``crashed``. ``done``: how many
+    were finished before; ``count``: how many ``items`` there are, where they are made only as they are needed and have
+    no length. An error of ``work`` is raised here, and what has not begun is not begun any more; Ctrl-C, and asking for
+    no more results, also interrupts what has begun (``KeyboardInterrupt`` in ``work``). Items that may have ended a
+    process are tried again, each in one of its own; who does so again alone has the result ``crashed(item)``, where
+    that is given.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -48,7 +49,8 @@ def parallel_map(
     with Progress(*columns, disable=not progress) as bar:
         count = count if count is not None or not isinstance(items, Sized) else len(items)
         task = bar.add_task(title, total=None if count is None else done + count, completed=done)
-        for result in map(work, items) if num_workers <= 1 else _spread(work, items, num_workers, crashed):
+        here = num_workers == 0 or (num_workers == 1 and crashed is None)
+        for result in map(work, items) if here else _spread(work, items, num_workers, crashed):
             bar.advance(task)
             yield result
 
@@ -58,15 +60,30 @@ def _spread(
 ) -> Iterator[R]:
     rest = iter(items)
     while suspects := (yield from _until_broken(work, rest, num_workers)):
-        for item in suspects:
+        died: list[T] = []
+        for at in range(0, len(suspects), num_workers):
+            died += yield from _apart(work, suspects[at : at + num_workers])
+        for item in died:  # once more and alone, since the others may have left it too little memory
+            if not (yield from _apart(work, [item])):
+                continue
+            if crashed is None:
+                raise BrokenProcessPool(f"the process that worked on {item!r} died")
+            yield crashed(item)
+
+
+def _apart(work: Callable[[T], R], items: list[T]) -> Generator[R, None, list[T]]:
+    """Results of items side by side, each in a process of its own: returns those whose process died."""
+    died = []
+    with ExitStack() as stack:
+        jobs = {stack.enter_context(_pool(1)).submit(_interruptible, work, item): item for item in items}
+        for job in as_completed(jobs):
             try:
-                with _pool(1) as pool:
-                    result = pool.submit(_interruptible, work, item).result()
+                result = job.result()
             except BrokenProcessPool:
-                if crashed is None:
-                    raise
-                result = crashed(item)
-            yield result
+                died.append(jobs[job])
+            else:
+                yield result
+    return died
 
 
 def _until_broken(work: Callable[[T], R], rest: Iterator[T], num_workers: int) -> Generator[R, None, list[T]]:

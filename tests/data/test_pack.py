@@ -19,16 +19,18 @@ import torch
 from torchvision.transforms.v2.functional import resize
 
 from st_ssl.augment.video import centre_crop
+from st_ssl.data import pack as pack_module
 from st_ssl.data.base import training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
-from st_ssl.data.video import pack as pack_module
+from st_ssl.data.pack import Content, Packed, verify_pack
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.data.video.pack import Pack, PackedVideo, verify_pack
+from st_ssl.data.video.pack import VIDEOS, VideoPack
 from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips
 from st_ssl.data.video.readers import VideoReader, open_video
 from st_ssl.data.video.readers.pyav import PyAVReader
+from st_ssl.data.video.readers.table import FrameTable
 from st_ssl.data.video.sources import read_source
 from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError, SampleError
@@ -56,7 +58,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_packed_video_is_the_raw_one_made_small(entries: list[Entry], packed: Path) -> None:
-    pack = Pack(str(packed))
+    pack = VideoPack(str(packed))
     assert [e.labels for e in pack.entries] == [e.labels for e in entries]
     assert [e.split for e in pack.entries] == [e.split for e in entries]
     for raw, small in zip(entries, pack.entries, strict=True):
@@ -110,7 +112,7 @@ def test_a_pack_killed_in_the_middle_goes_on_to_the_same_bytes(
     process.wait()
     assert len(list(output.glob("*.jsonl"))) < 3
     with pytest.raises(DataError, match=r"is not complete: shard . of 3 is missing"):
-        Pack(str(output))
+        VideoPack(str(output))
     subprocess.run(command, check=True)
     assert {n: b for n, b in content(output).items() if not n.endswith(".partial")} == content(packed)
 
@@ -126,12 +128,12 @@ def test_one_flipped_byte_is_caught(packed: Path, tmp_path: Path, place: float) 
     spoilt = bytearray(tar.read_bytes())
     spoilt[row["offset"] + int(place * row["size"])] ^= 1
     tar.write_bytes(spoilt)
-    pack = Pack(str(copy))
+    pack = VideoPack(str(copy))
     with pytest.raises(SampleError, match="damaged"):
         pack.open(f"{copy}/shard-00001.tar/{row['name']}")
-    failed = verify_pack(str(copy), tmp_path / "v.jsonl", progress=False)
+    failed = verify_pack(str(copy), VIDEOS, tmp_path / "v.jsonl", progress=False)
     assert [path for path, _ in failed] == [f"{copy}/shard-00001.tar/{row['name']}"]
-    assert verify_pack(str(packed), tmp_path / "v.jsonl", progress=False) == []
+    assert verify_pack(str(packed), VIDEOS, tmp_path / "v.jsonl", progress=False) == []
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
@@ -144,32 +146,32 @@ def test_verifying_goes_on_where_it_was_stopped(
     opened: list[str] = []
     real = pack_module.open_packed
 
-    def counted(path: str, video: PackedVideo) -> VideoReader:
+    def counted(content: Content[FrameTable, VideoReader], path: str, video: Packed[FrameTable]) -> VideoReader:
         opened.append(path)
         if len(opened) == 5:
             raise KeyboardInterrupt
-        return real(path, video)
+        return real(content, path, video)
 
     monkeypatch.setattr(pack_module, "open_packed", counted)
     with pytest.raises(KeyboardInterrupt):
-        verify_pack(root, file, progress=False)
+        verify_pack(root, VIDEOS, file, progress=False)
     assert len(file.read_text().splitlines()) == 4
-    assert verify_pack(root, file, progress=False) == []
-    assert opened[5:] == [entry.path for entry in Pack(root).entries[4:]]
+    assert verify_pack(root, VIDEOS, file, progress=False) == []
+    assert opened[5:] == [entry.path for entry in VideoPack(root).entries[4:]]
 
     tar = copy / "shard-00002.tar"  # another content: its two videos are read again, and the others not
     row = json.loads((copy / "shard-00002.jsonl").read_text().splitlines()[1])
     whole = tar.read_bytes()
     tar.write_bytes(whole[: row["offset"]] + bytes(row["size"]) + whole[row["offset"] + row["size"] :])
     opened[5:] = []
-    ((path, reason),) = verify_pack(root, file, progress=False)
+    ((path, reason),) = verify_pack(root, VIDEOS, file, progress=False)
     assert path == f"{root}/shard-00002.tar/00002-000001.mp4"
     assert reason == "damaged: its bytes are not those that were packed"
     assert [Path(path).parent.name for path in opened[5:]] == ["shard-00002.tar"] * 2
     status = tar.stat()
     tar.write_bytes(whole)
     os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))  # what failed is read again in any case
-    assert verify_pack(root, file, progress=False) == []
+    assert verify_pack(root, VIDEOS, file, progress=False) == []
     assert len(opened) == 5 + 2 + 1
 
 
@@ -179,8 +181,8 @@ def test_broken_videos_are_listed_and_left_out(entries: list[Entry], tmp_path: P
     broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
     assert [path for path, _ in broken] == [bad.path]
     bad_name = os.path.relpath(bad.path, os.path.commonpath([tmp_path, entries[0].path]))
-    assert [e.labels["number"] for e in Pack(str(tmp_path / "pack")).entries] == ["0", "1"]
-    failed = verify_pack(str(tmp_path / "pack"), tmp_path / "v.jsonl", progress=False)
+    assert [e.labels["number"] for e in VideoPack(str(tmp_path / "pack")).entries] == ["0", "1"]
+    failed = verify_pack(str(tmp_path / "pack"), VIDEOS, tmp_path / "v.jsonl", progress=False)
     assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
 
 
@@ -210,7 +212,7 @@ def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list
     with pytest.raises(DataError, match="holds another pack"):
         write_pack(videos[:4], output, config, progress=False, retry=True)
     assert pack(retry=True) == []
-    assert len(Pack(str(output)).entries) == 5
+    assert len(VideoPack(str(output)).entries) == 5
     after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     changed = {name for name in after if after[name] != before[name]}
     assert changed == {"pack.json", "shard-00001.tar", "shard-00001.jsonl"}
@@ -248,7 +250,7 @@ def test_two_ranks_see_every_clip_once_in_one_order_for_any_number_of_workers(pa
 
 
 def test_a_pack_is_read_through_a_url(packed: Path) -> None:
-    local, remote = Pack(str(packed)), Pack(f"file://{packed}")
+    local, remote = VideoPack(str(packed)), VideoPack(f"file://{packed}")
     for a, b in zip(local.entries[:2], remote.entries[:2], strict=True):
         with local.open(a.path) as x, remote.open(b.path) as y:
             np.testing.assert_array_equal(next(x.frames([1]))[1], next(y.frames([1]))[1])
@@ -278,7 +280,7 @@ def test_the_same_videos_in_another_folder_are_the_same_pack(
 
 
 def test_a_packed_video_knows_where_it_came_from(entries: list[Entry], packed: Path) -> None:
-    assert [e.source for e in Pack(str(packed)).entries] == [Path(e.path).name for e in entries]
+    assert [e.source for e in VideoPack(str(packed)).entries] == [Path(e.path).name for e in entries]
 
 
 def test_settings_that_a_pack_ignores_are_a_warning(packed: Path) -> None:
@@ -303,8 +305,9 @@ def test_what_is_known_of_a_video_takes_little_room(packed: Path, tmp_path: Path
     about = json.loads((packed / "pack.json").read_text()) | {"shards": 1, "videos": copies}
     about["config"]["shard_size"] = copies
     (tmp_path / "pack.json").write_text(json.dumps(about))
+    (tmp_path / "shard-00000.tar").touch()
     tracemalloc.start()
-    pack = Pack(str(tmp_path))
+    pack = VideoPack(str(tmp_path))
     gc.collect()
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
@@ -324,7 +327,7 @@ def test_what_is_known_of_a_video_takes_little_room(packed: Path, tmp_path: Path
 def test_training_takes_its_part_of_a_pack(entries: list[Entry], tmp_path: Path) -> None:
     mixed = [replace(e, split="test" if i % 3 == 1 else "train") for i, e in enumerate(entries[:5])]
     write_pack(mixed, tmp_path / "pack", CONFIG, progress=False)
-    part = training_part(Pack(str(tmp_path / "pack")).entries)
+    part = training_part(VideoPack(str(tmp_path / "pack")).entries)
     assert [e.labels["number"] for e in part] == ["0", "2", "3"]
     assert [e.labels["number"] for e in part[1:]] == ["2", "3"]
     tests = [e for e in mixed if e.split == "test"]
@@ -333,7 +336,7 @@ def test_training_takes_its_part_of_a_pack(entries: list[Entry], tmp_path: Path)
 
 def test_storage_without_its_package_is_told() -> None:
     with pytest.raises(DataError, match=r"no-such-storage://bucket/pack"):
-        Pack("no-such-storage://bucket/pack")
+        VideoPack("no-such-storage://bucket/pack")
 
 
 HIDDEN = {"concat": b"ffconcat version 1.0\n#\xc3\xa9\nfile sub/s.dat\n", "hls": b"#EXTM3U\n#\xc3\xa9\nfile:///s.ts\n"}

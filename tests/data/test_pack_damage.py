@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from st_ssl.data.video import packing
-from st_ssl.data.video.pack import Pack, verify_pack
-from st_ssl.data.video.packing import PackConfig, _Shard, _shrink, _write_shard, write_pack
+from st_ssl.data import packing
+from st_ssl.data.pack import verify_pack
+from st_ssl.data.packing import Packer, Shard
+from st_ssl.data.video.pack import VIDEOS, VideoPack
+from st_ssl.data.video.packing import PackConfig, VideoPacker, write_pack
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import Entry
@@ -54,7 +56,7 @@ def test_a_list_that_was_cut_is_named(raw: list[Entry], pack: Path, left: int) -
     file = pack / "shard-00001.jsonl"
     edit(file, lambda rows: rows.__delitem__(slice(left, None)))
     for use in (
-        lambda: Pack(str(pack)),
+        lambda: VideoPack(str(pack)),
         lambda: write_pack(raw, pack, CONFIG, progress=False),
         lambda: write_pack(raw, pack, CONFIG, progress=False, retry=True),
     ):
@@ -62,7 +64,7 @@ def test_a_list_that_was_cut_is_named(raw: list[Entry], pack: Path, left: int) -
             use()
     file.unlink()
     assert write_pack(raw, pack, CONFIG, progress=False) == []
-    assert len(Pack(str(pack)).entries) == 5
+    assert len(VideoPack(str(pack)).entries) == 5
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_description_that_contradicts_itself(pack: Path, change: dict[str, Any
     stamp = pack / "pack.json"
     stamp.write_text(json.dumps(json.loads(stamp.read_text()) | change))
     with pytest.raises(DataError, match=rf"pack.json: not the description of a pack: .*{said}"):
-        Pack(str(pack))
+        VideoPack(str(pack))
 
 
 WRONG = [
@@ -105,7 +107,7 @@ WRONG = [
 @pytest.mark.parametrize(("change", "said"), WRONG)
 def test_a_row_that_cannot_be_meant_is_named(raw: list[Entry], pack: Path, change: dict[str, Any], said: str) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(change))
-    for use in (lambda: Pack(str(pack)), lambda: write_pack(raw, pack, CONFIG, progress=False, retry=True)):
+    for use in (lambda: VideoPack(str(pack)), lambda: write_pack(raw, pack, CONFIG, progress=False, retry=True)):
         with pytest.raises(DataError, match=rf"shard-00001.jsonl, line 2: damaged: .*{said}"):
             use()
 
@@ -115,7 +117,7 @@ def test_a_line_that_is_no_row_is_named(pack: Path, line: str) -> None:
     file = pack / "shard-00001.jsonl"
     file.write_bytes(line.encode("latin-1") + b"\n" + file.read_bytes())
     with pytest.raises(DataError, match=r"shard-00001.jsonl, line 1: damaged: "):
-        Pack(str(pack))
+        VideoPack(str(pack))
 
 
 def test_a_key_that_is_missing_is_named(raw: list[Entry], pack: Path) -> None:
@@ -128,7 +130,7 @@ def test_a_key_that_is_missing_is_named(raw: list[Entry], pack: Path) -> None:
 @pytest.mark.parametrize("size", [10**15, 10**30])
 def test_a_list_that_asks_for_more_than_there_is(pack: Path, size: int, scheme: str) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(size=size))
-    opened = Pack(scheme + str(pack))
+    opened = VideoPack(scheme + str(pack))
     with pytest.raises(SampleError, match=r"shard-00001\.tar"):
         opened.open(opened.entries[3].path)
 
@@ -136,42 +138,37 @@ def test_a_list_that_asks_for_more_than_there_is(pack: Path, size: int, scheme: 
 @pytest.mark.parametrize("change", [{"crc32": 1}, {"offset": 0}])
 def test_what_the_list_says_anew_is_verified_anew(pack: Path, tmp_path: Path, change: dict[str, int]) -> None:
     file = tmp_path / "verified.jsonl"
-    assert verify_pack(str(pack), file, progress=False) == []
+    assert verify_pack(str(pack), VIDEOS, file, progress=False) == []
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(change))
-    ((path, reason),) = verify_pack(str(pack), file, progress=False)
+    ((path, reason),) = verify_pack(str(pack), VIDEOS, file, progress=False)
     assert path.endswith("00001-000001.mp4")
     assert reason == "damaged: its bytes are not those that were packed"
 
 
-def die_on_02_and_03(output: Path, config: PackConfig, reader: str, shard: _Shard) -> _Shard | None:
-    def shrink(entry: Entry, config: PackConfig, reader: str) -> bytes:
+class DyingPacker(VideoPacker):
+    def shrunken(self, entry: Entry) -> bytes:
         if entry.path.endswith(("02.mp4", "03.mp4")):
             os.kill(os.getpid(), signal.SIGSEGV)
-        return _shrink(entry, config, reader)
-
-    packing._shrink = shrink
-    return _write_shard(output, config, reader, shard)
+        return super().shrunken(entry)
 
 
-def die_at_once(output: Path, config: PackConfig, reader: str, shard: _Shard) -> _Shard | None:
+def die_at_once(output: Path, packer: Packer, shard: Shard) -> Shard | None:
     os._exit(3)
 
 
-def test_videos_that_crash_the_decoder_are_named_and_left_out(
-    raw: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing, "_write_shard", die_on_02_and_03)
-    broken = write_pack(raw, tmp_path / "pack", CONFIG, num_workers=2, progress=False)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_videos_that_crash_the_decoder_are_named_and_left_out(raw: list[Entry], tmp_path: Path, workers: int) -> None:
+    packer = DyingPacker(CONFIG)
+    broken = packing.write_pack(raw, tmp_path / "pack", packer, num_workers=workers, progress=False)
     assert broken == [(raw[number].path, "the decoder crashed on it") for number in (2, 3)]
-    assert [entry.labels["number"] for entry in Pack(str(tmp_path / "pack")).entries] == ["00", "01", "04"]
+    assert [entry.labels["number"] for entry in VideoPack(str(tmp_path / "pack")).entries] == ["00", "01", "04"]
     assert not list((tmp_path / "pack").glob(".*"))
-    monkeypatch.undo()
     assert write_pack(raw, tmp_path / "pack", CONFIG, progress=False, retry=True) == []
 
 
 def test_a_process_that_dies_on_no_video_ends_the_packing(
     raw: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "_write_shard", die_at_once)
+    monkeypatch.setattr(packing, "write_shard", die_at_once)
     with pytest.raises(DataError, match=r"pack, shard \d: its process died, and not on a video"):
         write_pack(raw[:2], tmp_path / "pack", CONFIG, num_workers=2, progress=False)

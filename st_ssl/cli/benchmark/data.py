@@ -19,8 +19,8 @@ from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.config import Place, validate
+from st_ssl.data.pack import is_pack
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.pack import is_pack
 from st_ssl.data.video.packing import PackConfig, write_pack
 from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
 from st_ssl.data.video.readers import open_video

@@ -15,6 +15,8 @@ from pydantic import Field
 from st_ssl.config import Config
 from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.loader import TIMEOUT
+from st_ssl.data.pack import is_pack
+from st_ssl.data.points.pack import CloudPack
 from st_ssl.data.points.readers import ReadOptions, read_cloud
 from st_ssl.data.points.sources import PointFormat, read_source
 from st_ssl.data.points.views import CutPointView, PointViews, coarse_occupancy, plain_views, stack_point_views
@@ -31,13 +33,13 @@ from st_ssl.types import Entry, PointCloud, RawPointView
 class PointDataConfig(Config):
     """Clouds: where they are and how they are read.
 
-    ``root``: a folder of clouds, or a table that lists them; nothing means planted ones, which are written on first
-    use: ``planted`` says whether objects (``shapes``) or furnished ``rooms``. ``list``: a table whose paths are
-    relative to ``root``, or where a data set's lists are. ``format``: what that is, where its looks do not tell.
-    ``split``: the area of S3DIS that is held out (default: 5). ``surface_points``: how many points are drawn on a mesh,
-    the same ones every time. ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5
-    where only that fits or the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all
-    of them).
+    ``root``: a folder of clouds, a list of ``path label`` lines, or a pack (a folder or URL); nothing means planted
+    ones, which are written on first use: ``planted`` says whether objects (``shapes``) or furnished ``rooms``.
+    ``list``: a list or table whose paths are relative to ``root``, or where a data set's lists are. ``format``: what
+    that is, where its looks do not tell (configs/README.md has the formats). ``split``: the area of S3DIS that is held
+    out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
+    ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5 where only that fits or
+    the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all of them).
     ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
     """
 
@@ -99,11 +101,14 @@ class PointSource(DataSource):
         self.epoch_size = config.epoch_size
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
+        self.pack = _pack(config)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Sequence[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
         ``list`` cannot be used: see ``read_source``."""
         config = self.points
+        if self.pack is not None:
+            return self.pack.entries
         root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
         if root is None:
             root, listing = listing, None
@@ -122,7 +127,8 @@ class PointSource(DataSource):
         return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 
     def dataset(self, entries: Sequence[Entry], views: PointViews, seed: Key = 0) -> PointDataset:
-        return PointDataset(entries, views, seed, partial(read_cloud, options=self.points.options))
+        read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.points.options)
+        return PointDataset(entries, views, seed, read)
 
     def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:
         return collate(samples)
@@ -135,6 +141,18 @@ class PointSource(DataSource):
 
     def raw_features(self, view: RawPointView) -> np.ndarray:
         return coarse_occupancy(view)
+
+
+def _pack(config: PointDataConfig) -> CloudPack | None:
+    place = os.path.expanduser(config.root or "")
+    if not config.root or not is_pack(place):
+        return None
+    defaults = PointDataConfig(root=config.root)
+    keys = ("list", "format", "split", "surface_points", "bin_columns")
+    ignored = [key for key in keys if getattr(config, key) != getattr(defaults, key)]
+    if ignored:
+        warnings.warn(f"ignored with a pack: {', '.join(f'data.{key}' for key in ignored)}", stacklevel=3)
+    return CloudPack(place)
 
 
 def collate(samples: list[Sample[CutPointView, int]]) -> Batch:

@@ -15,7 +15,7 @@ import numpy as np
 from st_ssl.data.points.readers import ReadOptions, is_scene, read_counted, split_item
 from st_ssl.data.records import Job, Record, take_down
 from st_ssl.errors import SampleError
-from st_ssl.types import Entry
+from st_ssl.types import Entry, PointCloud
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,22 @@ class CloudTable:
         return max(high - low for low, high in zip(self.low, self.high, strict=True))
 
 
+def describe_cloud(cloud: PointCloud, num_lost: int) -> CloudTable:
+    """What is in ``cloud``, of which ``num_lost`` points were left out."""
+    ends = cloud.xyz.astype(np.float64)
+    if cloud.pose is not None:
+        ends = ends @ cloud.pose[:3, :3].T + cloud.pose[:3, 3]
+    attributes = {name: values.shape[1] for name, values in cloud.attributes.items()}
+    labels = {name: len(np.unique(values[values >= 0])) for name, values in cloud.labels.items()}
+    low, high = (tuple(end.tolist()) for end in (ends.min(axis=0), ends.max(axis=0)))
+    return CloudTable(len(cloud), num_lost, low, high, attributes, labels)
+
+
 def survey(
     entries: Sequence[Entry],
     file: Path,
     options: ReadOptions | None = None,
-    num_workers: int = 1,
+    num_workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Record[CloudTable]]:
     """Read every cloud and write what is found to ``file``, a line for each: records by absolute path.
@@ -67,18 +78,12 @@ def survey(
 
 
 def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
-    state = _state(path)
+    state = state_of(path)
     try:
         cloud, lost = read_counted(path, options)
     except SampleError as error:
         return path, Record(*state, None, error.reason)
-    ends = cloud.xyz.astype(np.float64)
-    if cloud.pose is not None:
-        ends = ends @ cloud.pose[:3, :3].T + cloud.pose[:3, 3]
-    attributes = {name: values.shape[1] for name, values in cloud.attributes.items()}
-    labels = {name: len(np.unique(values[values >= 0])) for name, values in cloud.labels.items()}
-    low, high = (tuple(end.tolist()) for end in (ends.min(axis=0), ends.max(axis=0)))
-    return path, Record(*state, CloudTable(len(cloud), lost, low, high, attributes, labels))
+    return path, Record(*state, describe_cloud(cloud, lost))
 
 
 def _crashed(path: str) -> tuple[str, Record[CloudTable]]:
@@ -86,10 +91,10 @@ def _crashed(path: str) -> tuple[str, Record[CloudTable]]:
 
 
 def _fits(path: str, record: Record[CloudTable]) -> bool:
-    return (record.size, record.mtime_ns) == _state(path) != (0, 0)
+    return (record.size, record.mtime_ns) == state_of(path) != (0, 0)
 
 
-def _state(path: str) -> tuple[int, int]:
+def state_of(path: str) -> tuple[int, int]:
     """Size in bytes and time of change: of the file that a cloud is in, or of all files of a scene together."""
     file, _ = split_item(path)
     files = [file]

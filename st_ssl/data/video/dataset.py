@@ -14,10 +14,11 @@ from pydantic import Field
 from st_ssl.config import Config
 from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.loader import TIMEOUT
+from st_ssl.data.pack import is_pack
 from st_ssl.data.samples import Sample, SampleDataset, batch_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.index import INDEX_FILE, Library, read_index
-from st_ssl.data.video.pack import Pack, is_pack
+from st_ssl.data.video.pack import VideoPack
 from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.sources import SourceFormat, read_source
@@ -94,7 +95,7 @@ class VideoSource(DataSource):
         """All videos of all splits, in a fixed order; the planted ones are written first if they are not there. Raises
         ``DataError`` or ``ConfigError`` where ``root`` and ``list`` cannot be used: see ``read_source``."""
         config = self.video
-        if isinstance(self.library, Pack):
+        if isinstance(self.library, VideoPack):
             return self.library.entries
         root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
         if root is None and listing is not None:
@@ -122,7 +123,7 @@ class VideoSource(DataSource):
         return shrunken_pixels(view)
 
 
-def _library(config: VideoDataConfig) -> Library | Pack:
+def _library(config: VideoDataConfig) -> Library | VideoPack:
     if config.root is None:
         return Library(config.reader)
     place = os.path.expanduser(config.root)
@@ -132,7 +133,7 @@ def _library(config: VideoDataConfig) -> Library | Pack:
         ignored = [key for key in keys if getattr(config, key) != getattr(defaults, key)]
         if ignored:
             warnings.warn(f"ignored with a pack: {', '.join(f'data.{key}' for key in ignored)}", stacklevel=2)
-        return Pack(place)
+        return VideoPack(place)
     root = Path(place)
     beside = root.parent if root.is_file() else root
     file = Path(config.index).expanduser() if config.index else beside / INDEX_FILE

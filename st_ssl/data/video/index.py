@@ -60,7 +60,7 @@ def survey(
     file: Path,
     look: Callable[[str, str], Record] = probe,
     reader: str = "auto",
-    num_workers: int = 1,
+    num_workers: int = 0,
     progress: bool = True,
 ) -> dict[str, Record]:
     """``look`` at every video once and write the index ``file``: ``probe`` it or ``decode`` it whole.
