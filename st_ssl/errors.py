@@ -18,6 +18,10 @@ class DataError(UserError):
     """A data set that cannot be used as a whole."""
 
 
+class OutputError(ConfigError, DataError):
+    """A place for results that cannot be written to, or holds others: the call has to name another one."""
+
+
 class SampleError(UserError):
     """One sample that cannot be used: it is replaced, counted and listed, and the run goes on."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 from uuid import uuid4
 
 from st_ssl.config import differences
-from st_ssl.errors import DataError, nearest
+from st_ssl.errors import OutputError, nearest
 
 
 def missing_folder(folder: Path) -> str:
@@ -28,6 +28,22 @@ def missing_folder(folder: Path) -> str:
     more = ", …" if len(there) > 5 else ""
     near = nearest(gone.name, there) or (f" (there are: {', '.join(there[:5])}{more})" if there else "")
     return f"there is no {gone.name} in {gone.parent}{near}"
+
+
+def check_writable(folder: Path, what: str = "") -> None:
+    """Raise ``OutputError`` where ``folder`` cannot be made or written to, ``what`` being put before its name. It is
+    tried, and nothing is left of that."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise OutputError(f"{what}{folder}: cannot be written to: {error.strerror}") from error
+    finally:
+        for path in made:
+            with suppress(OSError):  # not made, or not empty: somebody else uses it by now
+                path.rmdir()
 
 
 @contextmanager
@@ -80,19 +96,19 @@ def sync(path: Path) -> None:
 def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note: str = "") -> None:
     """Make ``folder`` that of ``what``, described by ``mine`` (JSON) in the file ``stamp`` in it. It may be claimed
     again with the same description, also by several processes at once, of which with different descriptions one
-    succeeds; where it holds anything else (hidden files aside), or cannot be written to, that is a ``DataError``, with
-    ``note`` behind it, and nothing is changed."""
+    succeeds; where it holds anything else (hidden files aside), or cannot be written to, that is an ``OutputError``,
+    with ``note`` behind it, and nothing is changed."""
     try:
         _claim(folder, stamp, json.dumps(mine, indent=2) + "\n", what)
     except OSError as error:
-        raise DataError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
+        raise OutputError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
     file = folder / stamp
     try:
         changed = differences(json.loads(file.read_text(encoding="utf-8")), mine)
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
+        raise OutputError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
     if changed:
-        raise DataError(
+        raise OutputError(
             f"{folder} holds another {what} ({'; '.join(changed.values())}): nothing was changed, choose another "
             f"folder, or remove this one{note}"
         )
@@ -101,13 +117,13 @@ def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note
 def _claim(folder: Path, stamp: str, text: str, what: str) -> None:
     """Write the stamp where the folder is new or empty."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file: a {what} needs a folder of its own")
+        raise OutputError(f"{folder} is a file: a {what} needs a folder of its own")
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
     if (folder / stamp).exists():  # asked after that: another machine may have begun in between
         return
     if foreign:
         found = f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}"
-        raise DataError(
+        raise OutputError(
             f"{folder} is not empty and has no {stamp} (found {found}): nothing was changed, choose an empty or new "
             "folder"
         )

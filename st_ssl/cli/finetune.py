@@ -90,9 +90,10 @@ def finetune_and_print(
 
     from st_ssl.data.base import DATA
     from st_ssl.engine.console import RunProgress
-    from st_ssl.files import replace_text
+    from st_ssl.files import check_writable, replace_text
     from st_ssl.transfer.finetune import finetune
 
+    check_writable(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
     described = config.model_dump(mode="json")
     source = DATA.build(config.data)

@@ -106,7 +106,7 @@ def _shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
 
 
 def main() -> int:
-    """Run the command: 1 where a video is broken."""
+    """Run the command: 1 where a sample is broken."""
     arguments = _arguments()
     return {"synthetic": _synthetic, "index": _index, "verify": _verify, "pack": _pack}[arguments.step](arguments)
 

@@ -78,9 +78,10 @@ def probe_and_print(
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import load_run_config, same_data
-    from st_ssl.files import replace_text
+    from st_ssl.files import check_writable, replace_text
     from st_ssl.transfer.probe import probe_runs
 
+    check_writable(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     with console.status("probe") as status:

@@ -23,6 +23,10 @@ def main() -> None:
     """Run the command."""
     arguments = _arguments()
     from st_ssl.engine.run_files import find_runs
+    from st_ssl.files import check_writable
     from st_ssl.report.page import write_report
 
-    print(write_report(find_runs(arguments.run), arguments.output or arguments.run / "report.html"))
+    runs = find_runs(arguments.run)
+    output = arguments.output or arguments.run / "report.html"
+    check_writable(output.parent)
+    print(write_report(runs, output))

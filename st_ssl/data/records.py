@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from st_ssl.data.parallel import parallel_map
-from st_ssl.errors import DataError
+from st_ssl.errors import DataError, OutputError
 from st_ssl.files import replace_text
 
 
@@ -126,4 +126,4 @@ def _write(file: Path, records: Mapping[str, Record[Any]]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_text(file, "".join(_line(file, path, record) for path, record in records.items()), alone=True)
     except OSError as error:
-        raise DataError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error
+        raise OutputError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error

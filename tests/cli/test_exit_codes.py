@@ -1,0 +1,79 @@
+"""What every command ends with: 0 done, 2 a mistake in the call or configuration, 1 anything else that stopped it."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from st_ssl.cli import COMMANDS, guarded
+from tests.runs import ROOT, tiny, write_config
+from tests.transfer.tiny import write_encoder
+
+FEW = "num_train=1 num_val=0 num_test=0 num_points=64"
+CLASSIFY = ROOT / "configs" / "finetune" / "points" / "classify.yaml"
+ENDS = [
+    ("pretrain run/config.yaml --print-config", 0),
+    ("pretrain nowhere.yaml", 2),
+    ("pretrain run/config.yaml engine.epoch=3", 2),
+    ("pretrain run/config.yaml --only other", 2),
+    ("pretrain run/config.yaml data.root=nowhere", 1),
+    (f"prepare synthetic shapes --output shapes --workers 0 {FEW}", 0),
+    (f"prepare synthetic shapes --output file --workers 0 {FEW}", 2),
+    ("prepare synthetic shapes --output shapes num_train=-1", 2),
+    ("prepare synthetic shapes", 2),
+    ("prepare verify clouds --kind points --output out.jsonl --workers 0", 1),
+    ("prepare verify clouds --kind points --output file/out.jsonl --workers 0", 2),
+    ("prepare verify clouds --kind points --format fodler", 2),
+    ("prepare index nowhere", 1),
+    ("prepare pack videos --output file", 2),
+    ("probe run", 1),
+    ("probe nowhere", 2),
+    ("probe run probe.kind=[knn]", 2),
+    ("probe run data.root=videos --output file/probe.json", 2),
+    (f"finetune {CLASSIFY} run", 2),
+    (f"finetune {CLASSIFY} nowhere", 2),
+    (f"finetune {CLASSIFY} run data.name=points data.root=nowhere", 2),
+    ("extract run --output features", 1),
+    ("extract run --output file --data videos", 2),
+    ("extract nowhere --output features", 2),
+    ("extract run --data nowhere --output features", 1),
+    ("extract run --data videos --output features --clips 0", 2),
+    ("report run --output out.html", 0),
+    ("report run --output file/out.html", 2),
+    ("report nowhere", 2),
+    ("benchmark data --root nowhere", 1),
+    ("benchmark data --reps 3", 2),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose data are gone, a folder with a broken cloud and one with a broken video, and a file."""
+    place = tmp_path_factory.mktemp("place")
+    run = write_encoder(place / "run")
+    write_config(run / "config.yaml", tiny(place / "gone", Path("run"), "videomae"))
+    for name in ("clouds/a.npy", "videos/a.mp4"):
+        (place / name).parent.mkdir()
+        (place / name).touch()
+    (place / "file").touch()
+    return place
+
+
+@pytest.mark.parametrize(("call", "code"), ENDS)
+def test_how_it_ends(call: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, *arguments = shlex.split(call)
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", [command, *arguments])
+    try:
+        found = guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
+    except SystemExit as end:  # of the parser
+        found = end.code  # type: ignore[assignment]
+    assert found == code
+
+
+def test_every_command_is_asked() -> None:
+    assert {call.split()[0] for call, code in ENDS if code == 2} == set(COMMANDS)
