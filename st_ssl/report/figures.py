@@ -106,7 +106,7 @@ class Picture:
 
 
 def strip(frames: Any, alt: str, most: int = 8) -> Picture:
-    """Frames uint8 [T, H, W, 3], at most ``most`` of them evenly chosen, side by side as one JPEG."""
+    """Frames uint8 [T, H, W, 3], or with alpha [T, H, W, 4], at most ``most`` of them evenly chosen, side by side."""
     from PIL import Image
 
     frames = np.asarray(frames)
@@ -114,14 +114,22 @@ def strip(frames: Any, alt: str, most: int = 8) -> Picture:
     images = [Image.fromarray(frames[i]) for i in chosen]
     for image in images:
         image.thumbnail((_FRAME, _FRAME))
-    width, height = images[0].size
-    film = Image.new("RGB", (width * len(images), height))
-    for i, image in enumerate(images):
-        film.paste(image, (i * width, 0))
-    out = io.BytesIO()
-    film.save(out, "JPEG", quality=88, subsampling=0)
-    uri = "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
-    return Picture(uri, len(images), *film.size, alt)
+    return encode_picture(np.concatenate([np.asarray(image) for image in images], axis=1), len(images), alt)
+
+
+def encode_picture(pixels: np.ndarray, frames: int, alt: str) -> Picture:
+    """``frames`` pictures side by side, uint8 [H, W, 3], as a JPEG; with alpha [H, W, 4] as WebP, whose ground is that
+    of the page."""
+    from PIL import Image
+
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    if image.mode == "RGBA":
+        image.save(out, "WEBP", quality=85, method=4)
+    else:
+        image.save(out, "JPEG", quality=88, subsampling=0)
+    kind = "webp" if image.mode == "RGBA" else "jpeg"
+    uri = f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    return Picture(uri, frames, *image.size, alt)
 
 
 def pick_colours(labels: Sequence[str]) -> dict[str, str]:

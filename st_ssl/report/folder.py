@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.errors import DataError
+from st_ssl.inputs import PointInputConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +115,11 @@ class RunFolder:
                 raise DataError(f"{path} does not fit config.yaml: {error}") from error
             return method.eval(), loaded.step
         raise DataError(f"No checkpoint yet{damaged}.")
+
+    @property
+    def of_clouds(self) -> bool:
+        """Whether its samples are clouds, not videos."""
+        return isinstance(self.config.input, PointInputConfig)
 
     @property
     def device(self) -> torch.device:

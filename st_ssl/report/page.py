@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,7 @@ def write_report(runs: list[Path], output: Path) -> Path:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from st_ssl.report.folder import RunFolder
+    from st_ssl.report.turnable import viewer_script
 
     if not runs:
         raise UserError("a report needs at least one run")
@@ -72,7 +73,10 @@ def write_report(runs: list[Path], output: Path) -> Path:
     figures = itertools.count(1)
     environment.filters["own_ids"] = lambda figure: own_ids(figure, next(figures))
     kinds = list(dict.fromkeys(kind for page in pages for kind in page.headline))
-    text = environment.get_template("template.html").render(runs=pages, kinds=kinds)
+    script = (
+        viewer_script() if any(section.content.get("scenes") for page in pages for section in page.sections) else None
+    )
+    text = environment.get_template("template.html").render(runs=pages, kinds=kinds, script=script)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(output) as unfinished:
@@ -115,18 +119,25 @@ def _curves(run: RunFolder) -> dict[str, Any]:
 
 
 def _views(run: RunFolder) -> dict[str, Any]:
-    from st_ssl.report.pictures import view_samples
+    from st_ssl.report.pictures import view_samples, view_scenes
 
-    return {"samples": view_samples(run)}
+    return {"scenes": _turnable(view_scenes(run))} if run.of_clouds else {"samples": view_samples(run)}
 
 
 def _pictures(run: RunFolder) -> dict[str, Any]:
-    from st_ssl.report.pictures import method_samples
+    from st_ssl.report.pictures import method_samples, method_scenes
 
-    samples, step = method_samples(run)
+    samples, step = method_scenes(run) if run.of_clouds else method_samples(run)
     if not samples:
         return {}
-    return {"samples": samples, "step": step, "about": inspect.getdoc(type(run.method).pictures) or ""}
+    shown = {"scenes": _turnable(samples)} if run.of_clouds else {"samples": samples}
+    return {**shown, "step": step, "about": inspect.getdoc(type(run.method).pictures) or ""}
+
+
+def _turnable(scenes: Sequence[Any]) -> list[Any]:
+    from st_ssl.report.turnable import turnable
+
+    return [turnable(scene) for scene in scenes]
 
 
 def _embedding(run: RunFolder) -> list[Section]:
@@ -176,7 +187,7 @@ def _summary(run: RunFolder) -> dict[str, str]:
         steps = f"{last['step']:,} of {total:,}" if total > last["step"] else f"{last['step']:,}"
         loss = f"{last['loss']:.4f}" if "loss" in last else "–"
         time = _try(lambda: _duration(run.seconds())) or "–"
-    what = "clouds" if isinstance(config.input, PointInputConfig) else "videos"
+    what = "clouds" if run.of_clouds else "videos"
     samples = _try(lambda: f" ({len(run.entries):,} {what})") or " (cannot be read)"
     return {
         "run": run.name,

@@ -1,4 +1,4 @@
-"""What a method sees and makes: its augmented views, and its own pictures, as film strips."""
+"""What a method sees and makes: its augmented views, and its own pictures; clips as film strips, clouds as scenes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.errors import DataError
-from st_ssl.report.clouds import render
 from st_ssl.report.figures import Picture, strip
+from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,67 +46,79 @@ def view_samples(run: RunFolder) -> list[Sample]:
     """Each sample's augmented views [T, H, W, 3] as the method gets them, without the normalisation."""
     import torch
 
+    from st_ssl.augment.video import undo_normalise
+
     batch, entries = _draw_batch(run)
     with torch.inference_mode():
-        views = run.method.views.prepare(batch.views)
-        frames = [_undone(view, run.config.input) for view in views]
+        views: list[View] = run.method.views.prepare(batch.views)
+        frames = [_to_uint8(undo_normalise(v.clip, run.config.input.mean, run.config.input.std)) for v in views]
     samples = []
     for row, entry in enumerate(entries):
         strips = []
         for number, (view, shown) in enumerate(zip(views, frames, strict=True), 1):
-            caption = [f"View {number}", *_what(view, row)]
-            strips.append((caption, strip(_rows(shown, row), f"{caption[0]} of {Path(entry.path).name}, {caption[1]}")))
+            times = view.frame_index[row].tolist()
+            caption = [f"View {number}", f"frames {times[0]}–{times[-1]}"]
+            strips.append((caption, strip(shown[row], f"{caption[0]} of {Path(entry.path).name}, {caption[1]}")))
         samples.append(_sample(entry, strips))
     return samples
 
 
-def _undone(view: View | PointView, input: Any) -> Tensor | PointBatch:
-    """What a view shows: clips [B, 3, T, H, W] in 0 … 1 without their normalisation, or clouds."""
-    from st_ssl.augment.video import undo_normalise
-    from st_ssl.types import View
+def view_scenes(run: RunFolder) -> list[Scene]:
+    """Each sample's augmented clouds side by side, as the method gets them."""
+    import torch
 
-    return undo_normalise(view.clip, input.mean, input.std) if isinstance(view, View) else view.points
-
-
-def _what(view: View | PointView, row: int) -> list[str]:
-    """What a caption says of one sample of a view."""
-    from st_ssl.types import View
-
-    if isinstance(view, View):
-        times = view.frame_index[row].tolist()
-        return [f"frames {times[0]}–{times[-1]}"]
-    return [f"{int(view.points.offsets.diff()[row]):,} points"]
-
-
-def _rows(shown: Tensor | PointBatch, row: int) -> Any:
-    """One sample of what is shown, as pictures uint8 [T, H, W, 3]: the frames of a clip, a cloud from four sides."""
-    from st_ssl.types import PointBatch
-
-    if not isinstance(shown, PointBatch):
-        return _to_uint8(shown[row : row + 1])[0]
-    cloud = shown.part(row, row + 1)
-    colour = cloud.attributes.get("color")
-    return render(cloud.xyz.cpu().numpy(), None if colour is None else colour.cpu().numpy())
+    batch, entries = _draw_batch(run)
+    with torch.inference_mode():
+        views: list[PointView] = run.method.views.prepare(batch.views)
+    shown = {f"View {number}": view.points for number, view in enumerate(views, 1)}
+    return [_scene(run, shown, row, entry, shared=False) for row, entry in enumerate(entries)]
 
 
 def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
     """``method.pictures`` of the same samples and the step of the weights; no samples for a method without any."""
+    pictures, entries, step = _pictures(run)
+    samples = []
+    for row, entry in enumerate(entries):
+        name = Path(entry.path).name
+        strips = [
+            ([c.capitalize()], strip(_to_uint8(shown[row : row + 1])[0], f"{c} of {name}"))
+            for c, shown in pictures.items()
+        ]
+        samples.append(_sample(entry, strips))
+    return samples, step
+
+
+def method_scenes(run: RunFolder) -> tuple[list[Scene], int]:
+    """As ``method_samples``, of a method of clouds."""
+    pictures, entries, step = _pictures(run)
+    shown = {caption.capitalize(): points for caption, points in pictures.items()}
+    return [_scene(run, shown, row, entry) for row, entry in enumerate(entries)], step
+
+
+def _pictures(run: RunFolder) -> tuple[dict[str, Any], list[Entry], int]:
     import torch
 
     from st_ssl.methods.base import Method
 
     if type(run.method).pictures is Method.pictures:
-        return [], 0
+        return {}, [], 0
     method, step = run.trained
     batch, entries = _draw_batch(run)
     with torch.inference_mode():
-        pictures = method.pictures(method.views.prepare(batch.views))
-    samples = []
-    for row, entry in enumerate(entries):
-        name = Path(entry.path).name
-        strips = [([c.capitalize()], strip(_rows(shown, row), f"{c} of {name}")) for c, shown in pictures.items()]
-        samples.append(_sample(entry, strips))
-    return samples, step
+        return method.pictures(method.views.prepare(batch.views)), entries, step
+
+
+def _scene(run: RunFolder, shown: dict[str, PointBatch], row: int, entry: Entry, shared: bool = True) -> Scene:
+    """The clouds number ``row`` of some batches, by their captions."""
+    clouds = []
+    for caption, points in shown.items():
+        cloud = points.part(row, row + 1)
+        xyz, color = cloud.xyz.cpu().numpy(), cloud.attributes.get("color")
+        chosen = choose(xyz, run.config.input.unit_sphere)
+        colour = None if color is None else color.cpu().numpy()[chosen]
+        clouds.append(Cloud([caption, f"{len(xyz):,} points"], xyz[chosen], natural(xyz[chosen], colour)))
+    eye = eye_for(run.config.input.unit_sphere)
+    return Scene(Path(entry.path).name, list(entry.labels.items()), clouds, eye, shared=shared)
 
 
 def _sample(entry: Entry, strips: list[tuple[list[str], Picture]]) -> Sample:
