@@ -21,7 +21,7 @@ architecture count as seeds.
 examples:
   python tools/finetune.py configs/finetune/points/classify.yaml runs/point_mae data.root=/data/modelnet40
   python tools/finetune.py configs/finetune/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
-  python tools/finetune.py configs/finetune/points/classify.yaml runs/mine task.name=few_shot task.ways=5 task.shots=10
+  python tools/finetune.py configs/finetune/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
   python tools/finetune.py configs/finetune/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
 """

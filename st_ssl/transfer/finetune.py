@@ -27,6 +27,8 @@ from st_ssl.transfer.tasks import TASKS, Shown, Task
 from st_ssl.types import Entry
 
 Mode = Literal["scratch", "frozen", "full"]
+_OF_ROOT = ("root", "list", "format", "split", "index")
+"""Keys of data that say where they are and in which form."""
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -78,11 +80,14 @@ def finetune_model() -> type[FinetuneConfig]:
 
 def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | None = None) -> FinetuneConfig:
     """The configuration in a YAML file with ``key=value`` overrides; ``data`` is that of the pretraining, on which the
-    file's own is laid. Raises ``ConfigError`` that lists every mistake with its place."""
+    file's own is laid: of another root, without what only says how to read the first. Raises ``ConfigError`` that lists
+    every mistake with its place."""
     given, place = read_yaml(file)
     given = override(given, [(*parse_override(text), text) for text in overrides], place)
     own = given.get("data") or {}
     if data is not None and isinstance(own, dict):
+        if own.get("root", data.get("root")) != data.get("root"):
+            data = {key: value for key, value in data.items() if key not in _OF_ROOT}
         given["data"] = merge(data, own)
     return validate(finetune_model(), given, place)
 

@@ -117,6 +117,17 @@ def test_configurations_are_understood(file: Path) -> None:
     TASKS.build(config.task)
 
 
+def test_data_elsewhere_are_not_read_as_those_of_the_pretraining() -> None:
+    pretraining = {"name": "points", "root": "/a", "list": "/b.csv", "format": "shapenet55", "num_workers": 1}
+    file = ROOT / "configs" / "finetune" / "points" / "classify.yaml"
+    data = load_finetune(file, ["data.root=/c"], pretraining).data
+    assert (data.root, data.list, data.format, data.num_workers) == ("/c", None, "auto", 1)
+    data = load_finetune(file, ["data.root=/c", "data.format=modelnet"], pretraining).data
+    assert (data.root, data.list, data.format) == ("/c", None, "modelnet")
+    data = load_finetune(file, ["data.num_workers=0"], pretraining).data
+    assert (data.root, data.list, data.format, data.num_workers) == ("/a", "/b.csv", "shapenet55", 0)
+
+
 def test_every_task_has_a_configuration() -> None:
     named = {load_finetune(file, [], {"name": "tiny_clouds"}).task.name for file in CONFIGS}
     assert named | {"few_shot"} == set(TASKS.names())  # that one is classify with another name
