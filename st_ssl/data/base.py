@@ -119,8 +119,9 @@ class DataSource(ABC):
         share ``span`` of it, varied by a draw of the key as far as ``jitter`` (in 0 … 1) goes."""
 
     @abstractmethod
-    def raw_features(self, view: Any) -> np.ndarray:
-        """What a raw view [B] shows without any network, float [B, k]: a trivial baseline for probes."""
+    def raw_features(self, view: Any) -> dict[str, np.ndarray]:
+        """What a raw view [B] shows without any network, float [B, k]: baselines for probes, by the names in their
+        tables."""
 
 
 class Chosen(Sequence[Entry]):

@@ -13,7 +13,15 @@ from st_ssl.report.retrieval import RetrievalTable, retrieval_table
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
 
-_MARKERS = {"pretrained": ("o", ACCENT), "random": ("o", "none"), "raw": ("x", INK), "metadata": ("|", INK)}
+_MARKERS = {
+    "pretrained": ("o", ACCENT),
+    "random": ("o", "none"),
+    "raw": ("x", INK),
+    "coordinates": ("x", INK),
+    "occupancy": ("s", INK),
+    "histograms": ("^", INK),
+    "metadata": ("|", INK),
+}
 KINDS = {"knn": "kNN", "linear": "linear", "svm": "linear SVM", "attentive": "attentive"}
 
 

@@ -12,6 +12,9 @@ _LINES: dict[str, dict[str, Any]] = {
     "pretrained": {"color": ACCENT, "marker": "o"},
     "random": {"color": INK, "marker": "o", "mfc": "none"},
     "raw": {"color": INK, "marker": "x", "linestyle": "none"},
+    "coordinates": {"color": INK, "marker": "x", "linestyle": "none"},
+    "occupancy": {"color": INK, "marker": "s", "linestyle": "none"},
+    "histograms": {"color": INK, "marker": "^", "linestyle": "none"},
     "metadata": {"color": INK, "marker": "|", "linestyle": "none"},
     "chance": {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7},
 }

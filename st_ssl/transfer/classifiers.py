@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -44,15 +45,26 @@ def linear_predict(
 
 
 def svm_predict(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int, strengths: tuple[float, ...] = (0.012,)
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    strengths: tuple[float, ...] = (0.012,),
+    standardise: bool = False,
 ) -> tuple[np.ndarray, float]:
-    """A linear SVM, one class against one, on features as they are: how encoders of objects are compared.
+    """A linear SVM, one class against one: how encoders of objects are compared.
 
-    The papers feed it ``max_mean`` of the tokens and fix C: 0.012 in Point-M2AE (2022) and Point2Vec (2023), the
-    default here. Of several ``strengths`` it is chosen as in ``linear_predict``. Predictions int64 [M] and C.
+    The papers feed it ``max_mean`` of the tokens as they are and fix C: 0.012 in Point-M2AE (2022) and Point2Vec
+    (2023), the default here. Of several ``strengths`` it is chosen as in ``linear_predict``; with ``standardise`` each
+    feature has mean 0 and deviation 1, which makes one range of C fit features of any scale. Predictions int64 [M] and
+    C.
     """
+    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
+    if standardise:
+        scaler = StandardScaler().fit(train)
+        train, test = scaler.transform(train), scaler.transform(test)
     return _fit_best(lambda strength: SVC(C=strength, kernel="linear"), (train, labels, test), seed, strengths)
 
 
@@ -72,6 +84,21 @@ def _fit_best(
     train, labels, test = rows
     if len(np.unique(labels)) < 2:
         return np.full(len(test), labels[0]), strengths[0]  # nothing to tell apart, which sklearn refuses
+    with warnings.catch_warnings():
+        # It suspects a regression, but a label for each sample may be meant: which one it is is a target of ours.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning, "sklearn")
+        return _chosen(build, train, labels, test, seed, strengths)
+
+
+def _chosen(
+    build: Callable[[float], Any],
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    strengths: tuple[float, ...],
+) -> tuple[np.ndarray, float]:
+    """``_fit_best`` where there are two classes."""
     order = keyed_rng(seed, "held out").permutation(len(train))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     best = strengths[len(strengths) // 2]

@@ -144,9 +144,10 @@ def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
     return np.array([-1 if label is None else number[label] for label in labels])
 
 
-def raw_features(source: DataSource, clips: ClipSet) -> np.ndarray:
-    """The trivial baseline of a kind of data, [N, k]: the mean over a sample's views."""
-    return source.raw_features(clips.raw).reshape(len(clips), clips.num_clips, -1).mean(1)
+def raw_features(source: DataSource, clips: ClipSet) -> dict[str, np.ndarray]:
+    """The baselines of a kind of data by name, [N, k] each: the mean over a sample's views."""
+    found = source.raw_features(clips.raw)
+    return {name: rows.reshape(len(clips), clips.num_clips, -1).mean(1) for name, rows in found.items()}
 
 
 def encode(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from st_ssl.config import Config
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import ENCODERS, AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import Modality
 from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_predict, max_mean, svm_predict
@@ -38,7 +38,8 @@ class ProbeConfig(Config):
     looked at, the random initialisation, the classifiers); ``limit``: the most videos of a split that are used;
     ``clips``: how many clips of a video are looked at, their features averaged (all are held in memory); ``recall``:
     the numbers of neighbours that retrieval looks at; ``svm_strengths``: C of the linear SVM, of several the one that
-    does best on training samples held out."""
+    does best on training samples held out; ``svm_standardise``: whether it is fed standard scores. Both hold for
+    encoders and baselines alike; papers often take features as they are and one C, 0.012 say."""
 
     kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "attentive", "retrieval"), min_length=1)
     seeds: int = Field(default=3, gt=0)
@@ -50,7 +51,8 @@ class ProbeConfig(Config):
     knn_temperature: float = Field(default=0.07, gt=0)
     recall: tuple[PositiveInt, ...] = Field(default=(1, 5, 10, 20, 50), min_length=1)
     linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
-    svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.012,), min_length=1)
+    svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.0001, 0.001, 0.012, 0.1, 1.0, 10.0), min_length=1)
+    svm_standardise: bool = True
     attentive_epochs: int = Field(default=20, gt=0)
     attentive_lr: float = Field(default=3e-3, gt=0)
 
@@ -83,7 +85,6 @@ def probe_runs(
     """
     encoder, input = _network(runs)
     check_modality(source, input)
-    config = _suited(config, encoder)
     splits = split_entries(source.entries(), config.test_share, config.limit)
     classes = classes_of(*splits)
     if not classes:
@@ -116,16 +117,6 @@ def probe_runs(
     }
 
 
-def _suited(config: ProbeConfig, encoder: Config) -> ProbeConfig:
-    """``config`` without the kinds of probe that this encoder has nothing for."""
-    name = encoder.model_dump()["name"]
-    if "attentive" not in config.kinds or not ENCODERS.registered(name).per_point:
-        return config
-    warnings.warn(f"no attentive probe: {name} has a feature for each point, and no tokens", stacklevel=3)
-    kinds = tuple(kind for kind in config.kinds if kind != "attentive")
-    return config.model_copy(update={"kinds": kinds})
-
-
 def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
     """The one encoder, and its input, that all of ``runs`` hold."""
     first = describe_encoder(runs[0])
@@ -136,12 +127,10 @@ def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
 
 
 Cell = tuple[str, str, str]
-"""Target, kind of probe, and who was probed: one of ``WHO``."""
+"""Target, kind of probe, and who was probed: pretrained, random, or a baseline."""
 
-BASELINE_STRENGTHS = (0.0001, 0.001, 0.012, 0.1, 1.0)
-"""C of the SVM of baselines, of which the best on held-out samples is taken."""
-
-WHO = ("pretrained", "random", "raw", "metadata")
+FIRST = ("pretrained", "random")
+"""Who stands first in a table; the baselines follow."""
 
 
 def _target(
@@ -152,14 +141,15 @@ def _target(
     return {
         "classes": num_classes,
         "chance": _chance(train.targets[name], test.targets[name]),
-        "probes": {kind: _row(table, name, kind) for kind in config.kinds if kind != "retrieval"},
+        "probes": {kind: row for kind in config.kinds if kind != "retrieval" and (row := _row(table, name, kind))},
         **_retrieval(table, name, sets, config),
     }
 
 
 def _row(table: dict[Cell, list[float]], name: str, kind: str) -> dict[str, dict[str, Any]]:
     """Who was probed to mean, standard deviation and single values over the seeds."""
-    found = {who: table[name, kind, who] for who in WHO if (name, kind, who) in table}
+    baselines = [who for target, own, who in table if (target, own) == (name, kind) and who not in FIRST]
+    found = {who: table[name, kind, who] for who in (*FIRST, *baselines) if (name, kind, who) in table}
     return {
         who: {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
         for who, values in found.items()
@@ -235,28 +225,32 @@ def _neighbours(
 def _baselines(
     source: DataSource, train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig, seed: int
 ) -> dict[Cell, float]:
-    """What is known without a network, by kNN and retrieval, and by an SVM whose C is chosen, on standard scores."""
+    """What is known without a network, by kNN, retrieval and SVM."""
     if not {"knn", "retrieval", "svm"} & set(config.kinds):
         return {}
-    raw = raw_features(source, train), raw_features(source, test)
+    shown, asked = raw_features(source, train), raw_features(source, test)
+    pairs = {who: (a - a.mean(0), asked[who] - a.mean(0)) for who, a in shown.items()}
     centre, scale = train.metadata.mean(0), train.metadata.std(0) + 1e-9
     # The constant keeps files of average metadata away from the origin, where a cosine has no direction.
-    metadata = [np.c_[(s.metadata - centre) / scale, np.ones(len(s))] for s in (train, test)]
+    first, second = (np.c_[(s.metadata - centre) / scale, np.ones(len(s))] for s in (train, test))
     result: dict[Cell, float] = {}
     for name, values in classes.items():
-        for who, (a, b) in {"raw": raw, "metadata": metadata}.items():
-            x, y = (
-                torch.from_numpy(a - a.mean(0) * (who == "raw")),
-                torch.from_numpy(b - a.mean(0) * (who == "raw")),
-            )
+        for who, (a, b) in {**pairs, "metadata": (first, second)}.items():
+            x, y = torch.from_numpy(a), torch.from_numpy(b)
             for kind, value in _neighbours(x, y, (train, test), name, len(values), config):
                 result[name, kind, who] = value
             if "svm" in config.kinds:
-                rows, labels, test_rows, truth = _known((train, test), name)
-                scores = [(part - a.mean(0)) / (a.std(0) + 1e-9) for part in (a[rows], b[test_rows])]
-                predicted, _ = svm_predict(scores[0], labels, scores[1], seed, BASELINE_STRENGTHS)
-                result[name, "svm", who] = _accuracy(predicted, truth)
+                result[name, "svm", who] = _svm(a, b, (train, test), name, config, seed)
     return result
+
+
+def _svm(
+    x: np.ndarray, y: np.ndarray, sets: tuple[ClipSet, ClipSet], name: str, config: ProbeConfig, seed: int
+) -> float:
+    """The accuracy of the SVM on features [N, k] of all train and test samples: one rule, whoever they are of."""
+    rows, labels, test_rows, truth = _known(sets, name)
+    predicted, _ = svm_predict(x[rows], labels, y[test_rows], seed, config.svm_strengths, config.svm_standardise)
+    return _accuracy(predicted, truth)
 
 
 def _probe(
@@ -271,9 +265,8 @@ def _probe(
     local = bool({"attentive", "svm"} & set(config.kinds))
     pooled, tokens = encode(encoder, train, config.batch_size, device, local)
     test_pooled, test_tokens = encode(encoder, test, config.batch_size, device, local)
-    if "attentive" in config.kinds and tokens.shape[1] == 0:
-        raise ConfigError("probe.kinds: attentive needs tokens or a map of features, which this encoder does not give")
-    wide = [_for_svm(*pair) for pair in ((pooled, tokens), (test_pooled, test_tokens)) if "svm" in config.kinds]
+    attentive = "attentive" in config.kinds and _attentive(tokens, config)
+    wide = [_for_svm(*pair).numpy() for pair in ((pooled, tokens), (test_pooled, test_tokens)) if "svm" in config.kinds]
     result: dict[tuple[str, str], float] = {}
     for name, values in classes.items():
         rows, labels, test_rows, truth = _known((train, test), name)
@@ -285,10 +278,8 @@ def _probe(
             )
             result["linear", name] = _accuracy(predicted, truth)
         if "svm" in config.kinds:
-            x, y = wide[0][rows].numpy(), wide[1][test_rows].numpy()
-            predicted, _ = svm_predict(x, labels, y, seed, config.svm_strengths)
-            result["svm", name] = _accuracy(predicted, truth)
-    if "attentive" in config.kinds:
+            result["svm", name] = _svm(wide[0], wide[1], (train, test), name, config, seed)
+    if attentive:
         counts = {name: len(values) for name, values in classes.items()}
         predictions = attentive_predict(
             tokens, train.targets, test_tokens, counts, seed, config.attentive_epochs, config.attentive_lr
@@ -297,6 +288,17 @@ def _probe(
             _, test_rows = _labelled(train, test, name)
             result["attentive", name] = _accuracy(predicted[test_rows], test.targets[name][test_rows])
     return result
+
+
+def _attentive(tokens: Tensor, config: ProbeConfig) -> bool:
+    """Whether an attentive probe has anything to attend to in ``tokens`` [N, L, D]. Raises ``ConfigError`` where it has
+    not and no other kind is asked for."""
+    if tokens.shape[1]:
+        return True
+    if len(config.kinds) == 1:
+        raise ConfigError("probe.kinds: attentive needs tokens or a map of features, which this encoder does not give")
+    warnings.warn("no attentive probe: this encoder gives neither tokens nor a map of features", stacklevel=3)
+    return False
 
 
 def _for_svm(pooled: Tensor, tokens: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from st_ssl.config import Config
 from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.points.dataset import PointDataset, collate
-from st_ssl.data.points.views import PointViews, coarse_occupancy, plain_views
+from st_ssl.data.points.descriptors import coarse_occupancy
+from st_ssl.data.points.views import PointViews, plain_views
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.errors import SampleError
 from st_ssl.inputs import Modality, PointInputConfig
@@ -79,8 +80,8 @@ class TinySource(DataSource):
     ) -> PointViews:
         return plain_views(input, num_views, span, jitter)
 
-    def raw_features(self, view: Any) -> np.ndarray:
-        return coarse_occupancy(view)
+    def raw_features(self, view: Any) -> dict[str, np.ndarray]:
+        return {"raw": coarse_occupancy(view)}
 
 
 class TinyEncoderConfig(Config):

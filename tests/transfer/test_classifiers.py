@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,24 @@ def test_svm_takes_the_published_strength_or_chooses_on_rows_held_out() -> None:
     assert np.mean(predicted == truth) > 0.5
     assert svm_predict(train, labels, test, 0, (1e-7, 0.1))[1] == 0.1
     assert svm_predict(train, np.full(200, 3), test, 0)[0].tolist() == [3] * 100
+
+
+def test_svm_on_standard_scores_is_the_one_of_sklearn() -> None:
+    svm = pytest.importorskip("sklearn.svm")
+    (train, labels), (test, _) = blobs(150), blobs(80, seed=1)
+    mean, deviation, scale = train.mean(0), train.std(0), np.array([1e3, 1, 1, 1, 1, 1e-3])
+    theirs = svm.SVC(C=0.1, kernel="linear").fit((train - mean) / deviation, labels).predict((test - mean) / deviation)
+    predicted, _ = svm_predict(train * scale, labels, test * scale, 0, (0.1,), standardise=True)
+    np.testing.assert_array_equal(predicted, theirs)
+    assert not np.array_equal(svm_predict(train * scale, labels, test * scale, 0, (0.1,))[0], theirs)
+
+
+@pytest.mark.parametrize("predict", [svm_predict, linear_predict])
+def test_a_class_for_each_row_is_no_regression(predict: Any) -> None:
+    rows = 10 * np.eye(30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert predict(rows, np.arange(30), rows, 0, (1.0,))[0].tolist() == list(range(30))
 
 
 def test_max_and_mean_of_tokens() -> None:

@@ -17,9 +17,10 @@ from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.pack import is_pack
 from st_ssl.data.points.pack import CloudPack
+from st_ssl.data.points.descriptors import coarse_occupancy, ordered_coordinates, shape_distributions
 from st_ssl.data.points.readers import ReadOptions, read_cloud
 from st_ssl.data.points.sources import PointFormat, read_source
-from st_ssl.data.points.views import CutPointView, PointViews, coarse_occupancy, plain_views, stack_point_views
+from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
 from st_ssl.data.samples import Sample, SampleDataset, batch_of
 from st_ssl.data.synthetic import rooms, shapes
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
@@ -139,8 +140,12 @@ class PointSource(DataSource):
         """As ``DataSource`` says; a share of a cloud is one of its points, each of which is in one part alone."""
         return plain_views(input, num_views, span, jitter)
 
-    def raw_features(self, view: RawPointView) -> np.ndarray:
-        return coarse_occupancy(view)
+    def raw_features(self, view: RawPointView) -> dict[str, np.ndarray]:
+        return {
+            "coordinates": ordered_coordinates(view),
+            "occupancy": coarse_occupancy(view),
+            "histograms": shape_distributions(view),
+        }
 
 
 def _pack(config: PointDataConfig) -> CloudPack | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -103,20 +102,6 @@ def plain_views(
     """What an encoder is shown when it is evaluated: no more than the choice of points, by the key with ``jitter``."""
     augment = plain(input.num_points, input.unit_sphere, input.voxel_size)
     return PlainViews(augment, None, 0, num_views, input.attributes, span, jitter > 0)
-
-
-def coarse_occupancy(view: RawPointView, cells: int = 6) -> np.ndarray:
-    """The trivial baseline: the share of the points in each of ``cells``³ cells of the cube around the middle of the
-    bounding box, float [B, cells³]."""
-    bounds = view.points.offsets.tolist()
-    rows = []
-    for start, stop in pairwise(bounds):
-        xyz = view.points.xyz[start:stop].numpy()
-        low, high = xyz.min(axis=0), xyz.max(axis=0)
-        place = (xyz - (low + high) / 2) / max(float((high - low).max()), 1e-12) + 0.5
-        cell = (place * cells).astype(np.int64).clip(0, cells - 1) @ np.array([cells * cells, cells, 1])
-        rows.append(np.bincount(cell, minlength=cells**3) / len(xyz))
-    return np.stack(rows)
 
 
 def stack_point_views(samples: list[list[CutPointView]]) -> list[RawPointView]:

@@ -119,8 +119,8 @@ class VideoSource(DataSource):
     ) -> VideoViews:
         return centred_views(input, num_views, span, jitter)
 
-    def raw_features(self, view: RawView) -> np.ndarray:
-        return shrunken_pixels(view)
+    def raw_features(self, view: RawView) -> dict[str, np.ndarray]:
+        return {"raw": shrunken_pixels(view)}
 
 
 def _library(config: VideoDataConfig) -> Library | VideoPack:

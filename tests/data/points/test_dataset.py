@@ -15,12 +15,12 @@ from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
 from st_ssl.data.points.dataset import PointDataConfig, PointDataset, PointSource, collate
 from st_ssl.data.points.readers import read_cloud
-from st_ssl.data.points.views import PointViews, coarse_occupancy
+from st_ssl.data.points.views import PointViews
 from st_ssl.data.samples import MAX_REPLACEMENTS
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import PointInputConfig
-from st_ssl.types import Entry, PointBatch, RawPointView
+from st_ssl.types import Entry, RawPointView
 
 VIEWS = PointViews(PointAugment(PointAugmentConfig(), num_points=16), PointMaskConfig(ratio=0.5), 8, num_views=2)
 
@@ -202,13 +202,3 @@ def test_shares_of_a_cloud_have_no_point_in_common(root: Path) -> None:
         assert np.array_equal(points.attributes["color"].numpy(), whole.attributes["color"][index])
         sources.append(index)
     assert sorted(np.concatenate(sources)) == list(range(35))
-
-
-def test_coarse_occupancy_against_a_histogram() -> None:
-    xyz = np.random.default_rng(0).normal(size=(100, 3)).astype("f4") * [1, 2, 3]
-    points = PointBatch(torch.tensor(xyz).float(), torch.tensor([0, 60, 100]))
-    rows = coarse_occupancy(RawPointView(points, {}), cells=4)
-    for row, part in zip(rows, (xyz[:60], xyz[60:]), strict=True):
-        middle, side = (part.min(0) + part.max(0)) / 2, (part.max(0) - part.min(0)).max()
-        edges = [np.linspace(m - side / 2 - 1e-6, m + side / 2 + 1e-6, 5) for m in middle]
-        assert np.allclose(row.reshape(4, 4, 4), np.histogramdd(part, edges)[0] / len(part))
