@@ -50,12 +50,13 @@ class PointContrast(Method):
 
     modality: ClassVar[Modality] = "points"
     compares_samples = True
+    views: PointViews
 
     def __init__(self, config: PointContrastConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         if not encoder.per_point:
             needed = "an encoder with a feature for each point, such as sparse_unet"
-            raise ConfigError(f"method.name=point_contrast needs {needed}")
+            raise ConfigError(f"method.name={config.name} needs {needed}")
         augment = PointAugment(config.augment, *_sizes(encoder))
         self.views = PointViews(augment, num_views=2, attributes=encoder.input.attributes)
         self.num_pairs, self.temperature = config.num_pairs, config.temperature
@@ -64,11 +65,17 @@ class PointContrast(Method):
     def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
         """Two views of B scenes to the features of matched points, ``first`` and ``second`` [B, ``num_pairs``,
         ``output_dim``]; where a scene has fewer matches the rows are 0."""
+        return self.matched(views, self.features(views))
+
+    def features(self, views: list[PointView]) -> list[Tensor]:
+        """What the head makes of all points of each view, [P, ``output_dim``]."""
+        found = [self.encoder(view.points).points for view in views]
+        return [self.head(points) for points in found if points is not None]
+
+    def matched(self, views: list[PointView], features: list[Tensor]) -> dict[str, Tensor]:
+        """``outputs`` from the features of all points."""
         pairs, valid = self.match(*views)
-        features = [self.encoder(view.points).points for view in views]
-        first, second = (
-            self.head(x[pairs[..., i]]) * valid[..., None] for i, x in enumerate(features) if x is not None
-        )
+        first, second = (x[pairs[..., i]] * valid[..., None] for i, x in enumerate(features))
         return {"first": first, "second": second}
 
     def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize, softplus
 
 from st_ssl.distributed import gather_with_gradient, rank, world_size
 
@@ -63,3 +63,79 @@ def point_info_nce(first: Tensor, second: Tensor, valid: Tensor, temperature: fl
     share = valid.to(dtype) * world_size() / known.sum().clamp(min=1)
     found = (logits.detach().argmax(1) == own).to(dtype)
     return (cross_entropy(logits, own, reduction="none") * share).sum(), (found * share).sum()
+
+
+def region_info_nce(
+    first: Tensor, second: Tensor, valid: tuple[Tensor, Tensor], anchors: Tensor, temperature: float = 0.4
+) -> tuple[Tensor, Tensor]:
+    """Regional grouping contrast (FAC, Liu et al. 2023): a point must find all points of its segment in the other view.
+
+    ``first`` and ``second`` [G, R, D] are features of R points of each of G segments in two views, in no order, of
+    which ``valid`` bool [G, R] each are there. The points of the first view in the segments ``anchors`` bool [G] ask.
+    For such a point i, the points P of its segment in the second view, the points N of all other segments there, of all
+    processes, and s the products of the normalised features over ``temperature``,
+
+        loss_i = mean over j in P of  -log( exp s_ij / (exp s_ij + sum over k in N of exp s_ik) ),
+
+    so that points of one segment do not compete. Points without a P do not ask. Logits are in at least float32.
+
+    Returns the loss and the share of points whose nearest in the second view is of their segment, both taken so that
+    their mean over processes is the mean over all points that ask (0 where there are none).
+    """
+    assert first.shape == second.shape, (first.shape, second.shape)
+    groups, points, _ = first.shape
+    asking = valid[0] & (anchors & valid[1].any(1))[:, None]
+    first, second = _unit(first.flatten(0, 1)), _unit(second.flatten(0, 1))
+    keys, known = gather_with_gradient(second), gather_with_gradient(valid[1].flatten().to(first.dtype))
+    queries = first.view(groups, points, -1)[anchors].flatten(0, 1)
+    own = anchors.nonzero().repeat_interleave(points, dim=0) + rank() * groups
+    group = torch.arange(len(keys), device=keys.device).div(points, rounding_mode="floor")
+    logits = _logits(queries, keys, temperature)
+    others = _log_sum(logits, (group != own) & (known != 0))
+    positive = logits.gather(1, own * points + torch.arange(points, device=own.device))
+    there = valid[1][anchors].repeat_interleave(points, dim=0).to(first.dtype)
+    loss = (softplus(others[:, None] - positive) * there).sum(1) / there.sum(1).clamp(min=1)
+    best = logits.detach().masked_fill(known == 0, float("-inf")).argmax(1)
+    found = (group[best] == own.squeeze(1)).to(first.dtype)
+    share = _shares(asking[anchors].flatten(), first.dtype)
+    return (loss * share).sum(), (found * share).sum()
+
+
+def foreground_info_nce(
+    first: Tensor,
+    second: Tensor,
+    valid: Tensor,
+    background: Tensor,
+    known: Tensor,
+    temperature: float = 0.4,
+) -> Tensor:
+    """Foreground against background (FAC, Liu et al. 2023): a segment must look the same in two views, and not like the
+    background; other foreground may look as it likes, for it may be of the same class.
+
+    Row by row ``first`` and ``second`` [N, D] are features of the same foreground segment, where ``valid`` bool [N];
+    ``background`` [M, D] are those of background segments, where ``known`` bool [M]. With s_i the product of the two
+    normalised features of a row over ``temperature``, and s_ik that of the first with background k, of all processes,
+
+        loss_i = -log( exp s_i / (exp s_i + sum over k of exp s_ik) ).
+
+    Returns the loss, taken so that its mean over processes is the mean over all
+    valid rows (0 where there are none).
+    """
+    assert first.shape == second.shape, (first.shape, second.shape)
+    first, second, background = _unit(first), _unit(second), _unit(background)
+    keys, there = gather_with_gradient(background), gather_with_gradient(known.to(first.dtype))
+    others = _log_sum(_logits(first, keys, temperature), (there != 0).expand(len(first), -1))
+    loss = softplus(others - (first * second).sum(1) / temperature)
+    return (loss * _shares(valid, loss.dtype)).sum()
+
+
+def _log_sum(logits: Tensor, chosen: Tensor) -> Tensor:
+    """The logarithm of the sum of the exponentials of the ``chosen`` of each row, very low where there are none."""
+    return logits.masked_fill(~chosen, -1e9).logsumexp(1)  # not -inf, of which the gradient is none
+
+
+def _shares(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each row weighs, for the mean over processes of weighted sums to be the mean over all valid rows."""
+    weight = valid.to(dtype)
+    total = gather_with_gradient(weight.sum()[None]).sum()
+    return weight * world_size() / total.clamp(min=1)

@@ -28,13 +28,12 @@ def classification_scores(confusion: np.ndarray) -> dict[str, float]:
     return {"accuracy": _overall(confusion), "mean_class_accuracy": _mean_class(confusion)}
 
 
-def segmentation_scores(confusion: np.ndarray) -> dict[str, float]:
-    """``mIoU``, over the classes that are in truth or predictions, ``mAcc``, over those in truth, and ``allAcc``."""
-    return {
-        "mIoU": _percent(np.nanmean(ious(confusion))) if confusion.any() else float("nan"),
-        "mAcc": _mean_class(confusion),
-        "allAcc": _overall(confusion),
-    }
+def segmentation_scores(confusion: np.ndarray, background: Sequence[int] = ()) -> dict[str, float]:
+    """``mIoU``, over the classes that are in truth or predictions, ``mAcc``, over those in truth, and ``allAcc``. Where
+    some classes are ``background`` also ``foreground_mIoU``, over the others."""
+    each = ious(confusion)
+    scores = {"mIoU": _mean(each), "mAcc": _mean_class(confusion), "allAcc": _overall(confusion)}
+    return scores | ({"foreground_mIoU": _mean(np.delete(each, background))} if len(background) else {})
 
 
 def ious(confusion: np.ndarray) -> np.ndarray:
@@ -65,6 +64,12 @@ def part_scores(shapes: Mapping[str, Sequence[float]]) -> dict[str, float]:
         "instance_mIoU": _percent(np.mean(everything)) if everything else float("nan"),
         "class_mIoU": _percent(np.mean([np.mean(v) for v in shapes.values() if v])) if everything else float("nan"),
     }
+
+
+def _mean(shares: np.ndarray) -> float:
+    """Of those that are not NaN, in per cent."""
+    known = shares[~np.isnan(shares)]
+    return _percent(known.mean()) if len(known) else float("nan")
 
 
 def _overall(confusion: np.ndarray) -> float:

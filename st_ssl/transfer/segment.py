@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class SegmentConfig(PointTaskConfig):
     which is gone through once to see). ``label_points``: how many labelled points of each training scene keep their
     label, or as a fraction (0.1) which share of them (null: all). ``chunk_points``: of a test view with more points the
     network is fed boxes of at most so many, one after the other (null: all of a batch at once).
+    ``background``: classes such as floor, wall and ceiling, without which ``foreground_mIoU`` is taken.
 
     Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
 
@@ -46,6 +47,7 @@ class SegmentConfig(PointTaskConfig):
     class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
     label_points: int | float | None = Field(default=None, gt=0)
     chunk_points: int | None = Field(default=None, gt=0)
+    background: tuple[Annotated[int, Field(ge=0)], ...] = ()
     augment: PointAugmentConfig = PointAugmentConfig(scale=(0.9, 1.1), flip=(0.5, 0.5, 0.0), jitter=0.005)
     vote_augment: PointAugmentConfig = PointAugmentConfig()
     hidden: tuple[int, ...] = ()
@@ -66,17 +68,19 @@ class SegmentConfig(PointTaskConfig):
 
 
 class SegmentMeter:
-    """mIoU, mAcc and allAcc over the points of all scenes, and the IoU of every class."""
+    """mIoU, mAcc and allAcc over the points of all scenes, ``foreground_mIoU`` over the classes that are not
+    ``background`` (where any is), and the IoU of every class."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, background: tuple[int, ...] = ()) -> None:
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self.background = background
 
     def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
 
     def result(self) -> dict[str, float]:
         each = {f"IoU_{number}": float(100 * value) for number, value in enumerate(ious(self.confusion))}
-        return segmentation_scores(self.confusion) | each
+        return segmentation_scores(self.confusion, self.background) | each
 
 
 @TASKS.register(SegmentConfig)
@@ -106,6 +110,11 @@ class Segment(PointTask):
                     f"task.labels: {self.settings.labels!r} of the training part has fewer than 2 classes"
                 )
             self.num_classes = largest + 1
+        if max(self.settings.background, default=0) >= self.num_classes:
+            raise ConfigError(
+                f"task.background={list(self.settings.background)}: expected some of the {self.num_classes} classes "
+                f"(0 to {self.num_classes - 1})"
+            )
         return named(self.settings.class_names, self.num_classes)
 
     def _labels(self, shown: Shown) -> Tensor:
@@ -137,4 +146,4 @@ class Segment(PointTask):
         return point_rows(shown.view.points)
 
     def meter(self) -> SegmentMeter:
-        return SegmentMeter(self.num_classes)
+        return SegmentMeter(self.num_classes, self.settings.background)

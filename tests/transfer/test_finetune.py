@@ -81,9 +81,10 @@ def test_objects_are_told_apart_in_all_modes(run: Path) -> None:
 @pytest.mark.parametrize("encoder", ["run", "token_run"])
 def test_points_are_told_apart(encoder: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(encoder)
-    config = settings({"name": "segment", "votes": 2}, modes=("frozen", "full"))
+    config = settings({"name": "segment", "votes": 2, "background": [0]}, modes=("frozen", "full"))
     result = finetune(TinySource(), [folder], config, CPU)
     assert result["classes"] == ["0", "1"]
+    assert figures(result, "foreground_mIoU") == figures(result, "IoU_1")
     found = figures(result, "mIoU")
     assert found["full", 1.0] > 70 and found["frozen", 1.0] > 50, found  # all of one class: 25
     row = result["results"][0]["metrics"]
@@ -338,6 +339,8 @@ def test_what_does_not_fit_together_is_told(run: Path, tmp_path: Path) -> None:
         finetune(TinySource(), [run], settings({"name": "segment", "labels": "semantic"}), CPU)
     with pytest.raises(DataError, match="expected those of 2 classes"):
         finetune(TinySource(), [run], settings({"name": "segment", "labels": "part", "num_classes": 2}), CPU)
+    with pytest.raises(ConfigError, match=r"task.background=\[0, 2\]: expected some of the 2 classes"):
+        finetune(TinySource(), [run], settings({"name": "segment", "background": [0, 2]}), CPU)
     with pytest.raises(ConfigError, match=r"no parts are given for disc, rod"):
         finetune(TinySource(), [run], settings({"name": "part", "parts": {"ball": [0, 1]}}), CPU)
     other = tmp_path / "other"

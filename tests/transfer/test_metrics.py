@@ -54,6 +54,16 @@ def test_a_class_that_is_nowhere_is_left_out_of_the_mean() -> None:
     assert segmentation_scores(confusion) == {"mIoU": pytest.approx(37.5), "mAcc": 75.0, "allAcc": 75.0}
 
 
+def test_foreground_is_the_classes_that_are_not_background() -> None:
+    truth, predicted = drawn(3, 6)
+    confusion = confusion_matrix(truth, predicted, 7)  # class 6 is nowhere
+    found = segmentation_scores(confusion, [0, 4])
+    each = oracle.jaccard_score(truth, predicted, average=None)
+    assert found["foreground_mIoU"] == pytest.approx(100 * each[[1, 2, 3, 5]].mean())
+    assert found["mIoU"] == pytest.approx(100 * each.mean())
+    assert np.isnan(segmentation_scores(confusion, range(6))["foreground_mIoU"])
+
+
 def test_parts_by_hand() -> None:
     truth = np.array([4, 4, 5, 5])
     assert shape_iou(truth, np.array([4, 4, 5, 4]), [4, 5]) == pytest.approx((2 / 3 + 1 / 2) / 2)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
+from st_ssl.augment.point_segments import SegmentsConfig, segmented
 from st_ssl.augment.points import PointAugment, plain
 from st_ssl.inputs import PointInputConfig
 from st_ssl.random import Key, keyed_rng
@@ -31,7 +32,8 @@ class PointViews:
     """A method's declaration: how many views, the augmentation of each, and the mask of its ``num_groups`` patches, if
     any. Of a ``block`` mask ``masked`` is one patch, drawn here, and ``keep`` None: the others are those around it.
 
-    ``attributes`` are those that a cloud must have: one without is a broken sample.
+    ``attributes`` are those that a cloud must have: one without is a broken sample. ``segments``: cut each cloud into
+    segments, which its points bring along as labels in all views (see ``segmented``).
 
     Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
     """
@@ -41,9 +43,12 @@ class PointViews:
     num_groups: int = 0
     num_views: int = 1
     attributes: tuple[str, ...] = ()
+    segments: SegmentsConfig | None = None
 
     def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         """All views of one cloud. Runs in the worker."""
+        if self.segments is not None:
+            cloud = segmented(cloud, self.segments)
         return [self._cut(cloud, key, view) for view in range(self.num_views)]
 
     def _cut(self, cloud: PointCloud, key: tuple[Key, ...], view: int) -> CutPointView:
@@ -101,7 +106,7 @@ def plain_views(
 ) -> PlainViews:
     """What an encoder is shown when it is evaluated: no more than the choice of points, by the key with ``jitter``."""
     augment = plain(input.num_points, input.unit_sphere, input.voxel_size)
-    return PlainViews(augment, None, 0, num_views, input.attributes, span, jitter > 0)
+    return PlainViews(augment, num_views=num_views, attributes=input.attributes, span=span, drawn=jitter > 0)
 
 
 def stack_point_views(samples: list[list[CutPointView]]) -> list[RawPointView]:
