@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv3d, conv_transpose3d
 
-from st_ssl.ops.sparse import SparseConv3d, SparseSequential, SparseTensor, sparse_tensor
+from st_ssl.ops.sparse import SparseConv3d, SparseSequential, SparseTensor, functional, sparse_tensor
 from st_ssl.ops.sparse import maps as maps_module
 from st_ssl.ops.sparse.functional import convolve
 from st_ssl.ops.sparse.maps import strided_map, submanifold_map
@@ -18,8 +18,10 @@ from tests.ops.sparse import SHAPE, at, dense, random_tensor, with_gradient
 
 @pytest.fixture(params=[2048, 16], autouse=True)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """All rows in one block, and in many."""
+    """All rows in one block and gathered at once, and in many, some offsets alone."""
     monkeypatch.setitem(maps_module.BLOCK, "cpu", request.param)
+    if request.param == 16:
+        monkeypatch.setattr(functional, "CACHED", 50)
     return int(request.param)
 
 
@@ -201,3 +203,13 @@ def test_half_precision_adds_gradients_in_single() -> None:
     low = conv(x.replace(x.features.bfloat16())).features
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(torch.autograd.grad(low.sum(), conv.weight)[0], exact, rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize("channels", [3, functional.NARROW])
+def test_gradients_of_narrow_weights_lie_as_the_weights_do(channels: int) -> None:
+    x, conv = random_tensor(channels=channels), SparseConv3d(channels, 5, backend="torch")
+    (gradient,) = torch.autograd.grad(conv(x).features.square().sum(), conv.weight)
+    dense_out = conv3d(dense(x), as_dense(conv.weight), padding=1)
+    (expected,) = torch.autograd.grad(at(dense_out, x).square().sum(), conv.weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+    assert gradient.stride() == conv.weight.stride()  # what DistributedDataParallel's buckets expect

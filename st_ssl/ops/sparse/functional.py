@@ -11,6 +11,11 @@ from torch.nn.functional import embedding_bag
 
 from st_ssl.ops.sparse.maps import KernelMap, Links
 
+CACHED = 1 << 17
+"""Numbers that are gathered at a time: products take them from the cache of a core, and most offsets fill it alone."""
+NARROW = 16
+"""Up to so many channels, gradients of weights add up several times as fast along the other axis."""
+
 
 def convolve(features: Tensor, weight: Tensor, map: KernelMap, inverse: bool = False) -> Tensor:
     """``features`` [M, C] to [M', C'] with ``weight`` [C', kx, ky, kz, C] over the pairs of ``map``; where ``inverse``,
@@ -51,13 +56,22 @@ class _Convolution(torch.autograd.Function):
         back, total = None, None
         totals: tuple[Tensor, ...] = ()
         if ctx.needs_input_grad[1]:
-            total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-            totals = total.flatten(1, 3).unbind(1)[::turn]
+            total = _zeros_like(weight)
+            totals = total.unbind(1)[::turn]
         if ctx.needs_input_grad[0]:
             back = _gather_and_sum(grad, kernels, links, features if totals else None, totals)
         elif totals:
             _sum_weights(grad, links, features, totals)
-        return back, None if total is None else total.to(weight.dtype), None, None
+        return back, None if total is None else total.reshape(weight.shape).to(weight).contiguous(), None, None
+
+
+def _zeros_like(weight: Tensor) -> Tensor:
+    """Where the gradient of ``weight`` [C', kx, ky, kz, C] adds up: [C', K, C], in single precision at least."""
+    weight = weight.flatten(1, 3)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    if weight.shape[2] < NARROW:
+        return torch.zeros_like(weight.permute(1, 2, 0).contiguous(), dtype=dtype).permute(2, 0, 1)
+    return torch.zeros_like(weight, dtype=dtype)
 
 
 def _blocks(links: Links) -> Iterator[tuple[int, slice, list[int]]]:
@@ -67,6 +81,29 @@ def _blocks(links: Links) -> Iterator[tuple[int, slice, list[int]]]:
         size = sum(counts)
         yield number * links.block, slice(start, start + size), counts
         start += size
+
+
+def _chunks(counts: list[int], most: int) -> Iterator[tuple[slice, slice]]:
+    """Offsets of a block and their pairs within it: as many offsets at a time as have ``most`` pairs, at least one."""
+    first, start, end = 0, 0, 0
+    for offset, count in enumerate(counts):
+        if offset > first and end + count - start > most:
+            yield slice(first, offset), slice(start, end)
+            first, start = offset, end
+        end += count
+    yield slice(first, len(counts)), slice(start, end)
+
+
+class _Rows:
+    """Gathers rows into one buffer, which stays in the cache."""
+
+    def __init__(self, values: Tensor, links: Links, most: int) -> None:
+        self.values = values
+        widest = max((max(counts) for counts in links.counts), default=0)
+        self.buffer = values.new_empty(max(widest, most), values.shape[1])
+
+    def __call__(self, index: Tensor) -> Tensor:
+        return torch.index_select(self.values, 0, index, out=self.buffer[: len(index)])
 
 
 def _gather_and_sum(
@@ -82,18 +119,19 @@ def _gather_and_sum(
     """
     width = kernels[0].shape[1]
     out = values.new_empty(links.rows, width)
-    most = max((sum(counts) for counts in links.counts), default=0)
-    gathered, products = values.new_empty(most, values.shape[1]), values.new_empty(most, width)
-    others = None if other is None else other.new_empty(most, other.shape[1])
+    most = CACHED // max(width, values.shape[1])
+    products = values.new_empty(max((sum(counts) for counts in links.counts), default=0), width)
+    gather, gather_other = _Rows(values, links, most), None if other is None else _Rows(other, links, most)
     for row, pairs, counts in _blocks(links):
-        size = pairs.stop - pairs.start
-        rows, results = gathered[:size], products[:size]
-        torch.index_select(values, 0, links.source[pairs], out=rows)
-        for part, kernel, result in zip(rows.split(counts), kernels, results.split(counts), strict=True):
-            torch.mm(part, kernel, out=result)
-        if other is not None and others is not None:
-            torch.index_select(other, 0, links.target[pairs], out=others[:size])
-            _add_products(totals, rows, others[:size], counts)
+        source, target = links.source[pairs], links.target[pairs]
+        results = products[: len(source)]
+        for offsets, part in _chunks(counts, most):
+            rows, sizes = gather(source[part]), counts[offsets]
+            lefts, outs = rows.split(sizes), results[part].split(sizes)
+            for left, kernel, result in zip(lefts, kernels[offsets], outs, strict=True):
+                torch.mm(left, kernel, out=result)
+            if gather_other is not None:
+                _add_products(totals[offsets], rows, gather_other(target[part]), sizes)
         last = min(row + links.block, links.rows)
         starts = links.bag_start[row : last + 1] - pairs.start
         out[row:last] = embedding_bag(links.bag[pairs], results, starts, mode="sum", include_last_offset=True)
@@ -102,10 +140,12 @@ def _gather_and_sum(
 
 def _sum_weights(grad: Tensor, links: Links, features: Tensor, totals: Sequence[Tensor]) -> None:
     """``_gather_and_sum`` for ``totals`` alone."""
+    most = CACHED // max(grad.shape[1], features.shape[1])
+    gather, gather_other = _Rows(grad, links, most), _Rows(features, links, most)
     for _, pairs, counts in _blocks(links):
-        rows = grad.index_select(0, links.source[pairs])
-        others = features.index_select(0, links.target[pairs])
-        _add_products(totals, rows, others, counts)
+        source, target = links.source[pairs], links.target[pairs]
+        for offsets, part in _chunks(counts, most):
+            _add_products(totals[offsets], gather(source[part]), gather_other(target[part]), counts[offsets])
 
 
 def _add_products(totals: Sequence[Tensor], left: Tensor, right: Tensor, counts: list[int]) -> None:
