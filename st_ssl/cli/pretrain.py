@@ -61,11 +61,14 @@ def main() -> None:
         _print_configs(runs)
         return
     from st_ssl.engine.loggers import require_loggers
+    from st_ssl.engine.run_files import check_directory
     from st_ssl.engine.runtime import start_runtime
 
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)
     with start_runtime(runs[0].config.engine.device) as runtime:
+        for run in runs if runtime.is_main else []:
+            check_directory(run.config)
         if runtime.is_main and all(run.config.data.root is None for run in runs):
             print("data.root is not set: planted data are used, and written to data/ where they are not there yet")
         for run in runs:

@@ -13,7 +13,7 @@ import yaml
 from st_ssl.config import differences
 from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.errors import ConfigError
-from st_ssl.files import missing_folder
+from st_ssl.files import check_writable, missing_folder
 
 FREE_KEYS = {
     "output_dir",
@@ -85,6 +85,12 @@ def find_runs(directory: Path) -> list[Path]:
     if not runs:
         load_run_config(directory)  # raises, and says what is missing
     return runs
+
+
+def check_directory(config: RunConfig) -> None:
+    """Raise ``ConfigError`` where the ``output_dir`` of a run cannot be written to, or holds another run."""
+    check_writable(Path(config.output_dir), "output_dir=")
+    check_same_run(Path(config.output_dir), config)
 
 
 def check_same_run(directory: Path, config: RunConfig) -> None:

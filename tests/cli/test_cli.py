@@ -248,6 +248,24 @@ def test_a_dry_run_tells_the_costs_and_writes_nothing(config: Path, tmp_path: Pa
         assert line in out, line
 
 
+def test_a_dry_run_looks_at_the_folders_of_all_runs_before_anything_is_built(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from st_ssl.cli import pretrain
+    from st_ssl.errors import ConfigError
+
+    train(tiny(videos, tmp_path / "suite" / "b"), stop_at=3)
+    base = tiny(videos, tmp_path / "suite")
+    file = write_config(tmp_path / "suite.yaml", base | {"runs": {"a": {}, "b": {"engine": {"epochs": 5}}}})
+    monkeypatch.setattr(sys, "argv", ["pretrain", str(file), "--dry-run"])
+    with pytest.raises(ConfigError, match=r"b holds a run with other settings.*\n  engine.epochs: 4 before, 5 now"):
+        pretrain.main()
+    assert not (tmp_path / "suite" / "a").exists()
+    monkeypatch.setattr(sys, "argv", ["pretrain", str(file), "--dry-run", "output_dir=/proc/runs"])
+    with pytest.raises(ConfigError, match=r"^output_dir=/proc/runs/a: cannot be written to: "):
+        pretrain.main()
+
+
 def test_a_closed_pipe_is_quiet() -> None:
     quickstart = ROOT / "configs" / "quickstart" / "video.yaml"
     for arguments in (["--help"], [str(quickstart), "--print-config"]):

@@ -20,6 +20,7 @@ ENDS = [
     ("pretrain nowhere.yaml", 2),
     ("pretrain run/config.yaml engine.epoch=3", 2),
     ("pretrain run/config.yaml --only other", 2),
+    ("pretrain run/config.yaml output_dir=file --dry-run", 2),
     ("pretrain run/config.yaml data.root=nowhere", 1),
     (f"prepare synthetic shapes --output shapes --workers 0 {FEW}", 0),
     (f"prepare synthetic shapes --output file --workers 0 {FEW}", 2),
