@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,16 @@ from st_ssl.registry import Registry
 
 MethodOutput = dict[str, Tensor]
 """Scalars by name; ``"loss"`` is what is minimised, the others are logged."""
+
+
+@dataclass
+class Matches:
+    """Which points of a batch's first two views are the same, ``pairs`` int64 [K, 2] (rows of both views' points), and
+    the features by which a method compares them: ``first`` and ``second`` [P, D] of all points of either view."""
+
+    pairs: Tensor
+    first: Tensor
+    second: Tensor
 
 
 class Method(nn.Module, ABC):
@@ -62,6 +73,10 @@ class Method(nn.Module, ABC):
         """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1, or to a
         ``PointBatch`` of B clouds (coloured, where they have the attribute ``color``)."""
         return {}
+
+    def matches(self, views: list[Any]) -> Matches | None:
+        """For the report, of a method that compares the points of two views; None of any other."""
+        return None
 
 
 METHODS: Registry[Method] = Registry("method", "st_ssl.methods")

@@ -16,7 +16,7 @@ from st_ssl.data.points.views import PointViews
 from st_ssl.encoders.base import Encoder
 from st_ssl.errors import ConfigError
 from st_ssl.inputs import Modality
-from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.methods.base import METHODS, Matches, Method, MethodOutput
 from st_ssl.objectives.contrastive import point_info_nce
 from st_ssl.types import PointView
 
@@ -83,6 +83,11 @@ class PointContrast(Method):
         valid = (first.detach() != 0).any(1)
         loss, accuracy = point_info_nce(first, second, valid, self.temperature)
         return {"loss": loss, "match_accuracy": accuracy, "matched": valid.float().mean()}
+
+    def matches(self, views: list[PointView]) -> Matches:
+        """All points that both views show, and the features of all points."""
+        first, second = (self.head(self.encoder(view.points).points) for view in views[:2])
+        return Matches(correspondences(views[0].points, views[1].points), first, second)
 
     def match(self, first: PointView, second: PointView) -> tuple[Tensor, Tensor]:
         """Matched points of each of B scenes, evenly chosen from all, int64 [B, ``num_pairs``, 2] (rows of the views'

@@ -15,6 +15,7 @@ from st_ssl.files import write_atomically
 from st_ssl.inputs import InputConfig, PointInputConfig
 
 if TYPE_CHECKING:
+    from st_ssl.report.embedding import Embedding
     from st_ssl.report.folder import RunFolder
     from st_ssl.report.probes import Headline
 
@@ -91,9 +92,11 @@ def _run_page(run: RunFolder, slug: str) -> RunPage:
         _section("curves", "Curves", lambda: _curves(run)),
         _section("views", "Augmented views", lambda: _views(run)),
         _section("pictures", "What the method makes of them", lambda: _pictures(run)),
+        _section("matches", "Correspondences", lambda: _matches(run)),
         *_embedding(run),
         _section("probes", "Probes", lambda: _probes(run, "probe.json")),
         *_other_probes(run),
+        *([_section("finetune", "Fine-tuning", lambda: _finetuned(run))] if run.of_clouds else []),
         Section("broken", "Broken samples", {"samples": run.bad_samples}),
         Section("config", "Configuration", {"text": to_yaml(run.config.model_dump(mode="json"))}),
     ]
@@ -155,7 +158,23 @@ def _embedding(run: RunFolder) -> list[Section]:
     sections[0].content = {"queries": queries, "agreement": agreement, **sizes}
     maps, how = draw_maps(embedding)
     sections[1].content = {"maps": maps, "how": how, "labelled": embedding.labelled, **sizes}
+    if run.of_clouds:
+        sections.insert(0, _section("features", "Features of points", lambda: _features(run, embedding)))
     return sections
+
+
+def _features(run: RunFolder, embedding: Embedding) -> dict[str, Any]:
+    from st_ssl.report.features import feature_scenes
+
+    scenes = feature_scenes(run, embedding)
+    return {"scenes": _turnable(scenes)} if scenes else {}
+
+
+def _matches(run: RunFolder) -> dict[str, Any]:
+    from st_ssl.report.matches import match_scenes
+
+    scenes, shares, step = match_scenes(run)
+    return {"scenes": _turnable(scenes), "shares": shares, "step": step} if scenes else {}
 
 
 def _probes(run: RunFolder, name: str) -> dict[str, Any]:
@@ -171,6 +190,13 @@ def _other_probes(run: RunFolder) -> list[Section]:
         title = f"Probes on {file.stem.removeprefix('probe_')}"
         sections.append(replace(_section("probes", title, partial(_probes, run, file.name)), number=str(number)))
     return sections
+
+
+def _finetuned(run: RunFolder) -> dict[str, Any]:
+    from st_ssl.report.finetuned import finetuned
+
+    found = finetuned(run)
+    return {"found": found, "scenes": _turnable(found.scenes)} if found else {}
 
 
 def _summary(run: RunFolder) -> dict[str, str]:

@@ -27,7 +27,7 @@ class Sample:
     strips: list[tuple[list[str], Picture]]
 
 
-def _draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
+def draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
     from st_ssl.data.base import training_part
     from st_ssl.random import keyed_rng
@@ -48,7 +48,7 @@ def view_samples(run: RunFolder) -> list[Sample]:
 
     from st_ssl.augment.video import undo_normalise
 
-    batch, entries = _draw_batch(run)
+    batch, entries = draw_batch(run)
     with torch.inference_mode():
         views: list[View] = run.method.views.prepare(batch.views)
         frames = [_to_uint8(undo_normalise(v.clip, run.config.input.mean, run.config.input.std)) for v in views]
@@ -67,7 +67,7 @@ def view_scenes(run: RunFolder) -> list[Scene]:
     """Each sample's augmented clouds side by side, as the method gets them."""
     import torch
 
-    batch, entries = _draw_batch(run)
+    batch, entries = draw_batch(run)
     with torch.inference_mode():
         views: list[PointView] = run.method.views.prepare(batch.views)
     shown = {f"View {number}": view.points for number, view in enumerate(views, 1)}
@@ -103,9 +103,10 @@ def _pictures(run: RunFolder) -> tuple[dict[str, Any], list[Entry], int]:
     if type(run.method).pictures is Method.pictures:
         return {}, [], 0
     method, step = run.trained
-    batch, entries = _draw_batch(run)
+    batch, entries = draw_batch(run)
     with torch.inference_mode():
-        return method.pictures(method.views.prepare(batch.views)), entries, step
+        found = method.pictures(method.views.prepare(batch.views))
+    return (found, entries, step) if found else ({}, [], 0)
 
 
 def _scene(run: RunFolder, shown: dict[str, PointBatch], row: int, entry: Entry, shared: bool = True) -> Scene:

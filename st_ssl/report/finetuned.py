@@ -1,0 +1,153 @@
+"""What fine-tuning brought: figures of each mode, and what the network said of test clouds beside the truth."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from st_ssl.errors import DataError
+from st_ssl.report.clouds import by_height
+from st_ssl.report.figures import PALETTE
+from st_ssl.report.scenes import Cloud, Scene, choose, eye_for
+
+if TYPE_CHECKING:
+    from st_ssl.report.folder import RunFolder
+
+SHOWN = 8  # clouds
+RIGHT, WRONG, UNKNOWN = (0.72, 0.74, 0.77), (0.86, 0.16, 0.16), (0.86, 0.87, 0.89)
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """Per cent, for each mode (``heads``): rows of a name and its cells."""
+
+    title: str
+    heads: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """``tables`` of what was measured; ``scenes`` of test clouds, what they are (``about``), and the colours (name,
+    colour) of the classes in them."""
+
+    tables: list[FigureTable] = field(default_factory=list)
+    scenes: list[Scene] = field(default_factory=list)
+    about: str = ""
+    legend: list[tuple[str, str]] = field(default_factory=list)
+
+
+def finetuned(run: RunFolder) -> Finetuned | None:
+    """What ``finetune`` left in the folder of a run; None where it was not fine-tuned. Raises ``DataError`` for a file
+    that is not such a result."""
+    tables = [table for file in sorted((run.directory / "finetune").glob("*.json")) for table in _tables(file)]
+    folder = run.directory / "predictions"
+    if not (folder / "about.json").is_file():
+        return Finetuned(tables) if tables else None
+    try:
+        about = json.loads((folder / "about.json").read_text())
+        classes = [str(name) for name in json.loads((folder / "classes.json").read_text())]
+        clouds = {name: _load(folder / name) for name in list(about["clouds"])[:SHOWN]}
+        sphere = run.config.input.unit_sphere
+        scenes = [_scene(Path(about["clouds"][n]).name, arrays, classes, sphere) for n, arrays in clouds.items()]
+        told = f"{about['task']}, {about['mode']}, {100 * about['fraction']:g} % of the labels"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"{folder}: not the predictions of a fine-tuned network: {error!r}") from error
+    there = [np.atleast_1d(arrays[name]) for arrays in clouds.values() for name in ("label", "prediction")]
+    seen = np.unique(np.concatenate(there)) if there else np.zeros(0, int)
+    colours = class_colours(len(classes))
+    legend = [(classes[i], _hex(colours[i])) for i in seen.tolist() if i >= 0]
+    whole = any(arrays["label"].ndim == 0 for arrays in clouds.values())
+    return Finetuned(tables, scenes, told, [] if whole else legend)
+
+
+def _load(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in ("xyz", "label", "prediction")}
+
+
+def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere: bool) -> Scene:
+    """One cloud: of points that were asked about the input, the truth, what was said, and where that is wrong; of a
+    whole cloud itself."""
+    chosen = choose(arrays["xyz"], sphere)
+    xyz = arrays["xyz"][chosen]
+    if arrays["label"].ndim == 0:
+        truth, said = int(arrays["label"]), int(arrays["prediction"])
+        told = f"✓ {classes[said]}" if truth == said else f"✗ {classes[said]}"
+        truth_told = "no label" if truth < 0 else f"truth: {classes[truth]}"
+        return Scene(name, [], [Cloud([told, truth_told], xyz, by_height(xyz))], eye_for(sphere))
+    truth, said = arrays["label"], arrays["prediction"]
+    known = truth >= 0
+    share = 100 * float((truth == said)[known].mean()) if known.any() else float("nan")
+    colours = np.vstack([class_colours(len(classes)), UNKNOWN])  # -1 is the last
+    errors = np.where((truth == said)[:, None], RIGHT, WRONG)
+    errors[~known] = UNKNOWN
+    clouds = [
+        Cloud(["Input", f"{len(arrays['xyz']):,} points"], xyz, by_height(xyz)),
+        Cloud(["Truth"], xyz, colours[truth[chosen]]),
+        Cloud(["Prediction"], xyz, colours[said[chosen]]),
+        Cloud(["Errors", f"red; {share:.1f} % of the points are right"], xyz, errors[chosen]),
+    ]
+    return Scene(name, [], clouds, eye_for(sphere))
+
+
+def class_colours(count: int) -> np.ndarray:
+    """A colour for each of ``count`` classes, float [count, 3] in 0 … 1: those of the page's palette, then others that
+    turn by the golden angle."""
+    known = [[int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)] for text in PALETTE]
+    more = [
+        colorsys.hsv_to_rgb((0.1 + 0.618 * i) % 1, 0.45 + 0.2 * (i % 3), 0.95 - 0.2 * (i % 2)) for i in range(count)
+    ]
+    return np.array((known + [list(colour) for colour in more])[:count]).reshape(count, 3)
+
+
+def _hex(colour: np.ndarray) -> str:
+    return "#" + "".join(f"{round(255 * value):02x}" for value in colour)
+
+
+def _tables(file: Path) -> list[FigureTable]:
+    """The figures of one result: those of all classes together for each fraction of the labels, and the IoU of every
+    class with most labels."""
+    try:
+        result = json.loads(file.read_text())
+        rows, classes = result["results"], result.get("classes", [])
+        modes = list(dict.fromkeys(row["mode"] for row in rows))
+        fractions = list(dict.fromkeys(row["fraction"] for row in rows))
+        cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
+        names = list(rows[0]["metrics"])
+        most = max(fractions)
+        times = f"{result['repeats']} times" if result["repeats"] > 1 else "once"
+        task = result["config"]["task"]["name"]
+        figures = [
+            (f"{name}, {100 * part:g} % of the labels", [_cell(cells.get((mode, part), {}).get(name)) for mode in modes])
+            for name in names
+            if not name.startswith("IoU_")
+            for part in fractions
+        ]
+        each = [
+            (_class_name(name, classes), [_cell(cells.get((mode, most), {}).get(name)) for mode in modes])
+            for name in names
+            if name.startswith("IoU_")
+        ]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{file} is not the result of a fine-tuning: {error!r}") from error
+    tables = [FigureTable(f"{file.stem}: {task}, %, {times}", modes, figures)]
+    if each:
+        tables.append(FigureTable(f"{file.stem}: IoU of every class, %, {100 * most:g} % of the labels", modes, each))
+    return tables
+
+
+def _class_name(metric: str, classes: list[str]) -> str:
+    number = metric.removeprefix("IoU_")
+    return str(classes[int(number)]) if number.isdigit() and int(number) < len(classes) else number
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    if figure is None or figure["mean"] is None:
+        return "–"
+    return f"{figure['mean']:.1f} ± {figure['std']:.1f}"
