@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
 from st_ssl.config import Config
 from st_ssl.encoders.base import ENCODERS, Encoder
-from st_ssl.encoders.transformer import Block, gather_tokens
+from st_ssl.encoders.transformer import Block, gather_tokens, initialise
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.inputs import ATTRIBUTE_WIDTHS, PointInputConfig
 from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
@@ -36,7 +36,8 @@ class PointViTConfig(Config):
     """A transformer over ``num_groups`` patches of ``group_size`` points. ``variant`` sets ``dim``, ``depth`` and
     ``heads`` where they are not given: S is the published network of Point-MAE, and with ``qkv_bias`` that of
     Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25. ``tokeniser``: the widths of the
-    network that makes a token of a patch."""
+    network that makes a token of a patch. ``position_init``: the weights that take three coordinates begin with a
+    deviation of 0.02 as ``published``, which hides positions from the encoder in a short training, or as ``xavier``."""
 
     name: Literal["point_vit"] = "point_vit"
     variant: Literal["Ti", "S", "B"] = "S"
@@ -46,6 +47,7 @@ class PointViTConfig(Config):
     num_groups: int = Field(default=64, gt=0)
     group_size: int = Field(default=32, gt=0)
     tokeniser: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)
+    position_init: Literal["published", "xavier"] = "published"
     mlp_ratio: float = Field(default=4.0, gt=0)
     qkv_bias: bool = False
     drop_path: float = Field(default=0.1, ge=0, lt=1)
@@ -154,6 +156,8 @@ class PointViT(Encoder):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if config.position_init == "xavier":
+            initialise(self.position)
 
     def patches(self, points: PointBatch, start: Tensor | None = None) -> Patches:
         """Cut clouds into patches; ``start`` int64 [B] is the first centre, by default the first point of each.

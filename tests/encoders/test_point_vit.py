@@ -144,6 +144,21 @@ def test_positions_enter_every_block() -> None:
     torch.testing.assert_close(features.centres, patches.centres)
 
 
+def test_positions_alone_begin_as_they_are_told_to() -> None:
+    weights = {}
+    for kind in ("published", "xavier"):
+        torch.manual_seed(0)
+        weights[kind] = PointViT(
+            PointViTConfig.model_validate(TINY | {"position_init": kind}), PointInputConfig()
+        ).state_dict()
+    changed = [name for name, value in weights["xavier"].items() if not value.equal(weights["published"][name])]
+    assert changed == ["position.0.weight", "position.2.weight"]
+    for name in changed:
+        widest = (6 / sum(weights["xavier"][name].shape)) ** 0.5
+        assert 0.95 * widest < float(weights["xavier"][name].abs().max()) <= widest
+        assert float(weights["published"][name].std()) == pytest.approx(0.02, rel=0.1)
+
+
 def test_the_order_of_points_is_nothing_to_the_tokens() -> None:
     encoder, points = build(), clouds()
     order = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(i)) for i in range(2)])
