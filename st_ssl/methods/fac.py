@@ -216,6 +216,7 @@ def _common(parts: list[_Regions], numbers: tuple[int, int], least: int) -> tupl
 def _means(features: Tensor, slot: Tensor, valid: Tensor) -> Tensor:
     """The mean of ``features`` [P, D] over the points of each slot, [B, G, D]; 0 where there is no segment."""
     slots = valid.numel()
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # bfloat16 cannot add up thousands
     sums = features.new_zeros(slots + 1, features.shape[1]).index_add(0, slot, features)[:-1]
     counts = torch.bincount(slot, minlength=slots + 1)[:-1].clamp(min=1)
     return (sums / counts[:, None]).view(*valid.shape, -1) * valid[..., None]

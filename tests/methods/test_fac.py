@@ -12,7 +12,7 @@ from st_ssl.augment.point_segments import oversegment
 from st_ssl.errors import ConfigError
 from st_ssl.heads.correspondence import SiameseCorrespondence
 from st_ssl.methods.base import METHODS
-from st_ssl.methods.fac import FAC, FACConfig
+from st_ssl.methods.fac import FAC, FACConfig, _means
 from st_ssl.methods.point_contrast import PointContrast, PointContrastConfig
 from st_ssl.types import PointCloud
 from tests.methods.test_point_contrast import PerPoint, prepared
@@ -194,3 +194,9 @@ def test_settings_that_learn_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"method\.name=fac needs"):
         METHODS.build(FACConfig(), encoder)
     assert replace(build().views).segments == FACConfig().segments
+
+
+def test_means_over_many_points_are_exact_in_bfloat16() -> None:
+    slot = torch.zeros(4096, dtype=torch.int64)
+    found = _means(torch.ones(4096, 2, dtype=torch.bfloat16), slot, torch.tensor([[True, False]]))
+    assert found.tolist() == [[[1.0, 1.0], [0.0, 0.0]]]
