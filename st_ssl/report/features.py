@@ -1,4 +1,4 @@
-"""Features of points in colour: their principal components as red, green and blue, beside the same network untrained."""
+"""Features of points in colour: principal components as red, green and blue, beside the same network untrained."""
 
 from __future__ import annotations
 

@@ -81,16 +81,16 @@ def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere:
         told = f"✓ {classes[said]}" if truth == said else f"✗ {classes[said]}"
         truth_told = "no label" if truth < 0 else f"truth: {classes[truth]}"
         return Scene(name, [], [Cloud([told, truth_told], xyz, by_height(xyz))], eye_for(sphere))
-    truth, said = arrays["label"], arrays["prediction"]
-    known = truth >= 0
-    share = 100 * float((truth == said)[known].mean()) if known.any() else float("nan")
+    labels, predictions = arrays["label"], arrays["prediction"]
+    known, right = labels >= 0, labels == predictions
+    share = 100 * float(np.mean(right[known])) if known.any() else float("nan")
     colours = np.vstack([class_colours(len(classes)), UNKNOWN])  # -1 is the last
-    errors = np.where((truth == said)[:, None], RIGHT, WRONG)
+    errors = np.where(right[:, None], RIGHT, WRONG)
     errors[~known] = UNKNOWN
     clouds = [
         Cloud(["Input", f"{len(arrays['xyz']):,} points"], xyz, by_height(xyz)),
-        Cloud(["Truth"], xyz, colours[truth[chosen]]),
-        Cloud(["Prediction"], xyz, colours[said[chosen]]),
+        Cloud(["Truth"], xyz, colours[labels[chosen]]),
+        Cloud(["Prediction"], xyz, colours[predictions[chosen]]),
         Cloud(["Errors", f"red; {share:.1f} % of the points are right"], xyz, errors[chosen]),
     ]
     return Scene(name, [], clouds, eye_for(sphere))
@@ -124,7 +124,10 @@ def _tables(file: Path) -> list[FigureTable]:
         times = f"{result['repeats']} times" if result["repeats"] > 1 else "once"
         task = result["config"]["task"]["name"]
         figures = [
-            (f"{name}, {100 * part:g} % of the labels", [_cell(cells.get((mode, part), {}).get(name)) for mode in modes])
+            (
+                f"{name}, {100 * part:g} % of the labels",
+                [_cell(cells.get((mode, part), {}).get(name)) for mode in modes],
+            )
             for name in names
             if not name.startswith("IoU_")
             for part in fractions

@@ -61,7 +61,9 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
     trained, step = run.trained
     batch, entries = draw_batch(run)
     sphere = run.config.input.unit_sphere
-    linked, carried, shares = [], [], []
+    linked: list[Scene] = []
+    carried: list[Scene] = []
+    shares = []
     with torch.inference_mode():
         views: list[PointView] = trained.views.prepare(batch.views)
         for row, entry in enumerate(entries[:SAMPLES]):
@@ -78,7 +80,8 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
         return [], None, step
     size = run.config.input.voxel_size
     near = f"{_VOXELS} voxels" if size else f"{100 * _NEAR:g} % of the radius of the view"
-    return linked + carried, MatchShares(*np.mean(shares, axis=0).tolist(), near), step
+    pretrained, random, chance = (float(share) for share in np.mean(shares, axis=0))
+    return linked + carried, MatchShares(pretrained, random, chance, near), step
 
 
 def _pair(run: RunFolder, methods: dict[str, Method], views: list[PointView]) -> Pair:

@@ -33,9 +33,10 @@
       this.canvas.setAttribute("role", "img");
       this.canvas.setAttribute("aria-label", box.querySelector("img").alt);
       this.brush = this.canvas.getContext("2d");
-      this.reset();
       this.listen();
       box.replaceChildren(this.canvas);
+      this.reset();
+      this.draw();
       new ResizeObserver(() => this.ask()).observe(box);
     }
 
@@ -133,8 +134,9 @@
     }
   }
 
-  const watch = new IntersectionObserver(seen => {
-    for (const { isIntersecting, target } of seen) if (isIntersecting) { watch.unobserve(target); new Stage(target); }
-  }, { rootMargin: "400px" });
-  document.querySelectorAll(".stage").forEach(box => watch.observe(box));
+  const boxes = [...document.querySelectorAll(".stage")];
+  (function next() { // one by one, so that the page answers meanwhile
+    const box = boxes.shift();
+    if (box) { new Stage(box); setTimeout(next); }
+  })();
 })();

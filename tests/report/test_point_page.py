@@ -1,0 +1,199 @@
+"""The page about runs on clouds: turnable views, features, correspondences, predictions, and what it may load."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from st_ssl.data.synthetic.shapes import SyntheticShapeConfig, write_dataset
+from st_ssl.engine.run_config import load_runs
+from st_ssl.engine.runtime import Runtime
+from st_ssl.engine.trainer import Trainer
+from st_ssl.errors import DataError
+from st_ssl.report.features import principal_colours
+from st_ssl.report.finetuned import class_colours, finetuned
+from st_ssl.report.folder import RunFolder
+from st_ssl.report.matches import RIGHT, WRONG, Pair, match
+from st_ssl.report.page import write_report
+
+from .test_page import CHROMIUM, Page, _chromium
+
+CONFIG = """
+output_dir: OUT
+data: {name: points, root: ROOT, num_workers: 0}
+probe: null
+report: {samples: 2}
+engine: {epochs: 1, batch_size: 6, log_every: 1, device: cpu}
+optim: {name: adamw, lr: 1.0e-3}
+runs:
+  contrast:
+    input: {num_points: 256, voxel_size: 0.05}
+    encoder: {name: sparse_unet, variant: tiny, stem: 4, stem_kernel: 3}
+    method: {name: point_contrast, num_pairs: 32}
+  mae:
+    input: {num_points: 128}
+    encoder: {name: point_vit, dim: 24, depth: 1, heads: 2, num_groups: 8, group_size: 16, tokeniser: [8, 16, 16]}
+    method: {name: point_mae, decoder: {depth: 1, heads: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The folders of a trained run of PointContrast, and of one of Point-MAE with predictions of fine-tuning."""
+    home = tmp_path_factory.mktemp("clouds")
+    write_dataset(home / "shapes", SyntheticShapeConfig(num_train=12, num_val=0, num_test=6), 1, progress=False)
+    file = home / "suite.yaml"
+    file.write_text(CONFIG.replace("OUT", str(home)).replace("ROOT", str(home / "shapes")))
+    configs = [run.config for run in load_runs(file)]
+    for config in configs:
+        Trainer(config, Runtime(torch.device("cpu"))).fit()
+    folders = [Path(config.output_dir) for config in configs]
+    write_predictions(folders[1])
+    return folders
+
+
+def write_predictions(run: Path) -> None:
+    """What ``finetune`` leaves, of two clouds: three of the four labelled points of the first are right."""
+    folder = run / "predictions"
+    folder.mkdir()
+    (run / "finetune").mkdir()
+    xyz = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    label, said = np.array([0, 1, 2, 2, -1]), np.array([0, 1, 2, 0, 1])
+    for name in ("0000.npz", "0001.npz"):
+        np.savez(folder / name, xyz=xyz, label=label, prediction=said)
+    (folder / "classes.json").write_text(json.dumps(["wall", "<b>chair", "lamp"]))
+    about = {"task": "segment", "mode": "full", "fraction": 0.1, "votes": 1}
+    clouds = {"0000.npz": "/x/room_0", "0001.npz": "/x/room_1"}
+    (folder / "about.json").write_text(json.dumps(about | {"clouds": clouds}))
+    rows = [
+        {"mode": mode, "fraction": 0.1, "metrics": {n: {"mean": v, "std": 1.0} for n, v in figures.items()}}
+        for mode, figures in {"scratch": {"mIoU": 40.0, "IoU_2": 30.0}, "full": {"mIoU": 50.5, "IoU_2": 60.0}}.items()
+    ]
+    result = {"results": rows, "classes": ["wall", "<b>chair", "lamp"], "repeats": 3}
+    (run / "finetune" / "rooms.json").write_text(json.dumps(result | {"config": {"task": {"name": "segment"}}}))
+
+
+@pytest.fixture(scope="module")
+def written(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(runs, tmp_path_factory.mktemp("report") / "report.html")
+
+
+def test_the_page_has_what_clouds_have(written: Path) -> None:
+    page = Page(written.read_text())
+    sections = [v["id"] for t, v in page.tags if t == "section"]
+    assert {"run1-views", "run1-matches", "run1-features", "run2-pictures", "run2-features", "run2-finetune"} <= set(
+        sections
+    )
+    assert not {"run1-pictures", "run1-finetune", "run2-matches"} & set(sections)
+    stages = [v for t, v in page.tags if t == "div" and v.get("class") == "stage"]
+    # views 2 + 2, pictures 2, matches 2 of lines and 2 of colours, features 4 + 4, predictions 2
+    assert len(stages) == 20
+    assert sum(bool(stage["data-links"]) for stage in stages) == 2
+    stills = [v for t, v in page.tags if t == "img" and v["src"].startswith("data:image/webp;base64,")]
+    assert len(stills) >= len(stages) and all(v["alt"] for v in stills)
+    assert page.texts["run1-views"].count("View 2") == 2
+    assert page.texts["run2-pictures"].count("Reconstruction") == 2
+    for run in ("run1", "run2"):
+        assert page.texts[f"{run}-features"].count("Random init") == 4
+    assert "within 3 voxels" in page.texts["run1-matches"] and "by chance" in page.texts["run1-matches"]
+    told = page.texts["run2-finetune"]
+    for text in ("<b>chair", "75.0 % of the points are right", "room_1", "50.5 ± 1.0", "lamp", "segment, full, 10 %"):
+        assert text in told, text
+
+
+def test_only_the_viewer_may_run(written: Path) -> None:
+    text = written.read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == text.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
+    assert policy is not None
+    assert f"script-src 'sha256-{digest}'" in policy[1] and "default-src 'none'" in policy[1]
+    bare = re.sub(r"data:image/(webp|jpeg);base64,[^\"]+|data-(clouds|links)=\"[^\"]*\"", "", text)
+    assert not re.search(r"https?:|//[a-z]", bare)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome")
+def test_a_browser_draws_the_clouds(written: Path, tmp_path: Path) -> None:
+    done = _chromium(tmp_path, "--window-size=1200,12000", "--virtual-time-budget=8000", "--dump-dom", written.as_uri())
+    assert ":CONSOLE" not in done.stderr, done.stderr
+    drawn = re.findall(r"<canvas[^>]*>", done.stdout)
+    assert len(drawn) == 20
+    assert all(int(re.search(r' height="(\d+)"', tag)[1]) > 200 for tag in drawn)  # type: ignore[index]
+
+
+def test_principal_colours_are_shared_and_tell_clusters_apart() -> None:
+    rng = np.random.default_rng(0)
+    kinds = np.eye(8)[:3] * 5
+    first, second = (kinds[rng.permutation(30) % 3] + 0.01 * rng.normal(size=(30, 8)) for _ in range(2))
+    a, b = principal_colours([first, second])
+    assert a.shape == b.shape == (30, 3) and min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1
+    together = principal_colours([np.concatenate([first, second])])[0]
+    np.testing.assert_allclose(np.concatenate([a, b]), together)
+    kind = np.concatenate([first, second])[:, :3].argmax(1)
+    means = np.stack([together[kind == k].mean(0) for k in range(3)])
+    assert all(np.ptp(together[kind == k], axis=0).max() < 0.9 for k in range(3))
+    assert min(np.abs(means[i] - means[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))) > 0.4
+    assert principal_colours([rng.normal(size=(5, 2))])[0].shape == (5, 3)
+
+
+def test_matches_by_feature_are_right_where_features_tell_places() -> None:
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(300, 3))
+    order = rng.permutation(300)
+    second = places[order] * 1.1 + 4
+    features = torch.randn(300, 8)
+    pairs = np.stack([order, np.arange(300)], axis=1)
+    given = {"pretrained": (features, features[order]), "random": (features, features[rng.permutation(300)])}
+    colour = np.full((300, 3), 0.5)
+    clouds, links, (right, random, chance) = match(Pair((places, second), (colour, colour), given, pairs, 1e-6), True)
+    assert right == 100 and random < 10 and chance == pytest.approx(100 / 300)
+    assert (links.colour == RIGHT).all() and (links.colour != WRONG).any()
+    np.testing.assert_allclose(links.end, links.start * 1.1 + 4)
+    assert "right: 100 %" in clouds[1].caption[-1]
+
+
+def test_colours_of_classes_differ() -> None:
+    colours = class_colours(30)
+    apart = np.abs(colours[:, None] - colours).max(-1) + np.eye(30)
+    assert colours.shape == (30, 3) and apart.min() > 0.03
+    np.testing.assert_array_equal(class_colours(4), colours[:4])
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("predictions/about.json", "{}"),
+        ("predictions/0000.npz", "no archive"),
+        ("predictions/classes.json", '["wall"]'),
+        ("finetune/rooms.json", '{"results": []}'),
+    ],
+)
+def test_a_damaged_result_is_named(file: str, text: str, runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((runs[1] / "config.yaml").read_text())
+    write_predictions(tmp_path)
+    run = RunFolder.open(tmp_path)
+    found = finetuned(run)
+    assert found is not None and [len(scene.clouds) for scene in found.scenes] == [4, 4]
+    errors = found.scenes[0].clouds[3].colour
+    assert (errors[3] == (0.86, 0.16, 0.16)).all() and len(np.unique(errors, axis=0)) == 3
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError, match=r"is not the result of|not the predictions of"):
+        finetuned(run)
+
+
+def test_a_whole_cloud_is_told_by_its_caption(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((runs[1] / "config.yaml").read_text())
+    write_predictions(tmp_path)
+    xyz = np.zeros((4, 3), np.float32)
+    np.savez(tmp_path / "predictions" / "0001.npz", xyz=xyz, label=np.array(2), prediction=np.array(0))
+    found = finetuned(RunFolder.open(tmp_path))
+    assert found is not None
+    assert [cloud.caption for cloud in found.scenes[1].clouds] == [["✗ wall", "truth: lamp"]]
