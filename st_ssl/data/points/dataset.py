@@ -16,8 +16,8 @@ from st_ssl.config import Config
 from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.pack import is_pack
-from st_ssl.data.points.pack import CloudPack
 from st_ssl.data.points.descriptors import coarse_occupancy, ordered_coordinates, shape_distributions
+from st_ssl.data.points.pack import CloudPack
 from st_ssl.data.points.readers import ReadOptions, read_cloud
 from st_ssl.data.points.sources import PointFormat, read_source
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
