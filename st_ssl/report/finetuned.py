@@ -124,10 +124,7 @@ def _tables(file: Path) -> list[FigureTable]:
         times = f"{result['repeats']} times" if result["repeats"] > 1 else "once"
         task = result["config"]["task"]["name"]
         figures = [
-            (
-                f"{name}, {100 * part:g} % of the labels",
-                [_cell(cells.get((mode, part), {}).get(name)) for mode in modes],
-            )
+            (f"{name}, {100 * part:g} % of the labels", [_cell(cells.get((mode, part), {}).get(name)) for mode in modes])
             for name in names
             if not name.startswith("IoU_")
             for part in fractions

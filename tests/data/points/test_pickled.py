@@ -217,9 +217,8 @@ def test_folds_as_a_source(tmp_path: Path) -> None:
     for name, made in folds.items():
         own = [entry for entry in entries if entry.labels["fold"] == name]
         rows = [(part, row) for part in ("train", "test") for row in made[part]]
-        assert [(e.split, e.labels) for e in own] == [
-            (part, {"label": str(row[1]), "fold": name}) for part, row in rows
-        ]
+        expected = [(part, {"label": str(row[1]), "fold": name}) for part, row in rows]
+        assert [(entry.split, entry.labels) for entry in own] == expected
         for entry, (_, row) in zip(own, rows, strict=True):
             cloud = read_cloud(entry.path)
             assert np.array_equal(cloud.xyz, row[0][:, :3].astype(np.float32))
