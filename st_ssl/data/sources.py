@@ -118,7 +118,12 @@ def split_name(where: str, name: str) -> str:
 def resolve(path: str, folders: Sequence[Path]) -> str:
     """``path`` in the first of ``folders`` that has it (in the first one where none has); absolute ones stay."""
     candidates = [str(folder / path) for folder in folders]
-    return next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])
+    return next((candidate for candidate in candidates if _exists(candidate)), candidates[0])
+
+
+def _exists(path: str) -> bool:
+    """Whether there is such a file, or one of which it is an item (``a.h5#3``)."""
+    return os.path.exists(path) or os.path.exists(path.rpartition("#")[0])
 
 
 def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
@@ -147,7 +152,7 @@ def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str =
     """The entries of a list whose rows name files. One missing file is one broken sample, left to the reader; where all
     are missing the folder is wrong: ``DataError``, with ``hint`` behind it."""
     entries = unique(rows)
-    if not any(os.path.exists(entry.path) for entry in entries):
+    if not any(_exists(entry.path) for entry in entries):
         tried = " and ".join(str(folder) for folder in folders)
         first = rows[0].video
         raise DataError(

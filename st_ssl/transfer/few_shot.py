@@ -54,6 +54,8 @@ class FewShot(Classify):
 
     def _given(self, entries: Sequence[Entry], repeat: int) -> Parts:
         names = sorted({entry.labels[FOLD] for entry in entries if FOLD in entry.labels}, key=lambda n: (len(n), n))
+        setting = f"{self.shot.ways}way_{self.shot.shots}shot/"  # data of several settings say which each fold is of
+        names = [name for name in names if name.startswith(setting)] or names
         if repeat >= len(names):
             raise DataError(f"task.folds: {self.shot.folds} are asked for, and the data has {len(names)}")
         own = [

@@ -130,7 +130,7 @@ def test_data_elsewhere_are_not_read_as_those_of_the_pretraining() -> None:
 
 def test_every_task_has_a_configuration() -> None:
     named = {load_finetune(file, [], {"name": "tiny_clouds"}).task.name for file in CONFIGS}
-    assert named | {"few_shot"} == set(TASKS.names())  # that one is classify with another name
+    assert named == set(TASKS.names())
 
 
 def test_what_cannot_be_told_is_a_dash() -> None:

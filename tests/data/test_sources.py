@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from st_ssl.data.lists import split_lines
 from st_ssl.data.video.sources import VIDEO_EXTENSIONS, read_source, target_names
-from st_ssl.data.video.sources.lists import _split_line
+from st_ssl.data.video.sources.base import is_video
 from st_ssl.errors import DataError
 from st_ssl.types import Entry
 
@@ -246,8 +247,8 @@ def paths(draw: st.DrawFn) -> str:
 
 @given(path=paths(), label=WORD, before=st.just("") | SPACE, between=SPACE, after=st.just("") | SPACE)
 def test_list_line_round_trip(path: str, label: str, before: str, between: str, after: str) -> None:
-    assert _split_line(before + path + between + label + after)[1:3] == (path, (label,))
-    assert _split_line(before + path + after)[1:3] == (path, ())
+    assert split_lines([before + path + between + label + after], is_video)[0][1:3] == (path, (label,))
+    assert split_lines([before + path + after], is_video)[0][1:3] == (path, ())
 
 
 def test_factors(tmp_path: Path) -> None:

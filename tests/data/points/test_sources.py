@@ -243,7 +243,8 @@ def test_layouts(tmp_path: Path, name: str) -> None:
 
 
 def test_every_format_has_a_layout() -> None:
-    variants = {"scanobjectnn_pb_t50_rs", "scanobjectnn_obj_bg", "scanobjectnn_obj_only", "csv"}  # tested below
+    variants = {"scanobjectnn_pb_t50_rs", "scanobjectnn_obj_bg", "scanobjectnn_obj_only", "csv", "list"}  # tested below
+    variants |= {"modelnet_few_shot"}  # in test_pickled.py
     assert {format for format, *_ in LAYOUTS.values()} | variants == set(FORMATS)
     assert set(get_args(PointFormat)) == {"auto", *FORMATS}
 

@@ -14,6 +14,7 @@ from st_ssl.data.points.readers.hdf5 import read_hdf5, split_item
 from st_ssl.data.points.readers.las import read_las
 from st_ssl.data.points.readers.meshes import read_obj, read_off, read_stl
 from st_ssl.data.points.readers.pcd import read_pcd
+from st_ssl.data.points.readers.pickled import read_few_shot
 from st_ssl.data.points.readers.ply import read_ply
 from st_ssl.data.points.readers.scenes import is_scene, read_scene
 from st_ssl.data.points.readers.text import read_text
@@ -40,12 +41,15 @@ READERS: dict[str, CloudReader] = {
     ".hdf5": read_hdf5,
     ".las": read_las,
     ".laz": read_las,
+    ".pkl": read_few_shot,
 }
+_ONLY_LISTED = (".pkl",)  # beside clouds these are anything
 
 
 def is_cloud(name: str) -> bool:
     """Whether a file name ends like that of a cloud."""
-    return os.path.splitext(name)[1].lower() in READERS
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in READERS and suffix not in _ONLY_LISTED
 
 
 def read_cloud(path: str | Path, options: ReadOptions | None = None) -> PointCloud:

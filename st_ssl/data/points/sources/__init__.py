@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from st_ssl.data.points.sources import folder, kitti, modelnet, s3dis, scanobjectnn, shapenet
+from st_ssl.data.points.sources import few_shot, folder, kitti, lists, modelnet, s3dis, scanobjectnn, shapenet
 from st_ssl.data.points.sources.base import CLOUD
 from st_ssl.data.sources import Format, read_formats
 from st_ssl.data.tables import table_formats
@@ -23,6 +23,7 @@ PointFormat = Literal[
     "modelnet_hdf5",
     "modelnet_resampled",
     "modelnet",
+    "modelnet_few_shot",
     "scanobjectnn_pb_t50_rs",
     "scanobjectnn_obj_bg",
     "scanobjectnn_obj_only",
@@ -30,11 +31,12 @@ PointFormat = Literal[
     "shapenet55",
     "factors",
     "csv",
+    "list",
     "folder",
 ]
 _FAMILIES = (  # the more special ones first
-    *(kitti.FORMATS, s3dis.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS, shapenet.FORMATS),
-    *(table_formats(CLOUD), folder.FORMATS),
+    *(kitti.FORMATS, s3dis.FORMATS, few_shot.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS, shapenet.FORMATS),
+    *(table_formats(CLOUD), lists.FORMATS, folder.FORMATS),
 )
 FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
@@ -46,9 +48,12 @@ def read_source(root: Path, listing: Path | None = None, format: str = "auto", s
     ``format`` is one of ``FORMATS``, or "auto" for what it looks like:
 
     - the files of KITTI (object), S3DIS (as it comes or as Pointcept has it), ModelNet10 and 40 (meshes,
-      ``modelnet40_ply_hdf5_2048``, ``modelnet40_normal_resampled``), ScanObjectNN (three variants; where several are
-      there the format has to be named), ShapeNet-55 and ShapeNetPart. ``split`` is the area of S3DIS that is held out;
+      ``modelnet40_ply_hdf5_2048``, ``modelnet40_normal_resampled``, and its few-shot folds), ScanObjectNN (three
+      variants; where several are there the format has to be named), ShapeNet-55 and ShapeNetPart. ``split`` is the area
+      of S3DIS that is held out;
     - a table: ``factors.csv`` in the folder, or a file whose first line names columns: see ``st_ssl/data/tables.py``;
+    - any other file is a list of one ``path label``, or ``path``, a line; blank lines and those starting with ``#`` are
+      skipped. Relative paths are taken from ``root``, then from the folder of the list;
     - a folder: all clouds in it, at any depth, in byte order of their paths; a folder that is a scene (``coord.npy`` or
       ``Annotations`` in it) is one cloud. Top folders train / val / test are splits, the folders below them (or at the
       top) give ``{"label": name}``. Beside clouds of other kinds ``.txt`` and ``.csv`` are left out.

@@ -14,7 +14,7 @@ from st_ssl.data.sources import Kind, Place, read_lines
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import Entry
 
-EXTENSIONS = tuple(READERS)
+EXTENSIONS = tuple(suffix for suffix in READERS if is_cloud(f"x{suffix}"))
 TEXT = (".txt", ".csv", ".asc", ".xyz", ".pts")
 """Ends of names of clouds that lists may have as well."""
 

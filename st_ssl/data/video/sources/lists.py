@@ -1,8 +1,4 @@
-"""Lists: one video on each line, its path first and numbers or a label behind it, with white space between.
-
-Where a path ends: behind the last field that ends like a video file; a folder of images has none, and ends before the
-numbers at the end of the line (or before its last field, where that is a word).
-"""
+"""Lists: one video on each line, its path first and numbers or a label behind it: see ``st_ssl/data/lists.py``."""
 
 from __future__ import annotations
 
@@ -12,28 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+from st_ssl.data.lists import ANY, NUMBER, Line, check_labels, separator_hint, split_lines
 from st_ssl.data.sources import Format, Place, Row, listed, resolve
 from st_ssl.data.video.sources.base import is_video, read_lines
 from st_ssl.errors import DataError
 from st_ssl.types import Entry
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _INTEGER = re.compile(r"-?\d+")
-_ANY = 1 << 30
-
-
-class Line(NamedTuple):
-    """One line: the path, the fields behind it, and whether the path ends like a video file."""
-
-    at: int
-    path: str
-    fields: tuple[str, ...]
-    is_file: bool
-
-    def __str__(self) -> str:
-        return " ".join((self.path, *self.fields))
 
 
 @dataclass(frozen=True)
@@ -63,7 +45,7 @@ class Layout:
         head, labels = line.fields[: self.head], line.fields[self.head :]
         if len(head) < self.head or not all(map(_INTEGER.fullmatch, head)):
             return True
-        many = len(labels) > self.most and not (self.words and not all(map(_NUMBER.fullmatch, labels)))
+        many = len(labels) > self.most and not (self.words and not all(map(NUMBER.fullmatch, labels)))
         if len(labels) < self.fewest or many:
             return True
         start = int(head[0]) if self.start else 0
@@ -73,59 +55,38 @@ class Layout:
 
 LAYOUTS = {
     "list": Layout("path label", "a label", words=True),
-    "multilabel": Layout("path label label …", "several labels", fewest=1, most=_ANY),
+    "multilabel": Layout("path label label …", "several labels", fewest=1, most=ANY),
     "videomae": Layout("path start num_frames", "start and number of frames", start=True, count=True, whole=True),
-    "rawframes": Layout("folder num_frames label", "number of frames and labels", count=True, most=_ANY),
+    "rawframes": Layout("folder num_frames label", "number of frames and labels", count=True, most=ANY),
     "rawframes_offset": Layout(
-        "folder offset num_frames label", "offset, number of frames and labels", start=True, count=True, most=_ANY
+        "folder offset num_frames label", "offset, number of frames and labels", start=True, count=True, most=ANY
     ),
 }
 
 
 def _read(place: Place, name: str) -> list[Entry]:
     file = place.notes
-    most = 1 if name == "list" and not place.auto else _ANY
-    lines = [_split_line(line, at, most) for at, line in enumerate(read_lines(file), 1) if _counts(line)]
+    lines = split_lines(read_lines(file), is_video, 1 if name == "list" and not place.auto else ANY)
     if not lines:
         raise DataError(f"{file} lists no videos: expected one `path label`, or one path, on each line")
     if place.auto:
         name = _guess(file, lines)
     layout = LAYOUTS[name]
-    labelled = len(lines[0].fields) > layout.head
     for line in lines:
         if layout.wrong(line):
             raise DataError(f"{file}, line {line.at}: `{line}`, expected `{layout.form}` (data.format={name})")
-        if (len(line.fields) > layout.head) != labelled:
-            has, first = ("no label", "one") if labelled else ("a label", "none")
-            raise DataError(f"{file}, line {line.at}: {line.path} has {has}, while line {lines[0].at} has {first}")
+    check_labels(file, lines, layout.head)
     folders = list(dict.fromkeys((place.root, file.parent)))
     tagged = name == "multilabel" or (not layout.words and any(len(line.fields) > layout.head + 1 for line in lines))
     entries = _entries(lines, layout, tagged, folders)
     rows = [Row(file, f"line {line.at}", line.path, entry) for line, entry in zip(lines, entries, strict=True)]
     hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
-    return listed(file, rows, folders, hint or _hint(lines[0]))
-
-
-def _counts(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
-
-
-def _split_line(line: str, at: int = 1, most: int = _ANY) -> Line:
-    """Path and fields of a line; of a folder of images at most ``most`` fields."""
-    words = line.split()
-    ends = [i for i, word in enumerate(words) if is_video(word)]
-    if ends:
-        count = len(words) - 1 - ends[-1]
-    else:
-        numbers = next((i for i, word in enumerate(reversed(words)) if not _NUMBER.fullmatch(word)), len(words))
-        count = min(max(numbers, 1), len(words) - 1, most)
-    path, *fields = line.strip().rsplit(maxsplit=count)
-    return Line(at, path, tuple(fields), bool(ends))
+    return listed(file, rows, folders, hint or separator_hint(lines[0]))
 
 
 def _guess(file: Path, lines: Sequence[Line]) -> str:
     """The only layout that all lines can have; ``DataError`` where there are several, or none."""
-    if all(len(line.fields) <= 1 for line in lines) or not all(_NUMBER.fullmatch(f) for n in lines for f in n.fields):
+    if all(len(line.fields) <= 1 for line in lines) or not all(NUMBER.fullmatch(f) for n in lines for f in n.fields):
         return "list"
     longest = max(lines, key=lambda line: len(line.fields))
     fits = [name for name in LAYOUTS if name != "list" and _fits(name, lines)]
@@ -193,14 +154,6 @@ def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Seque
         )
         entries.append(entry)
     return entries
-
-
-def _hint(line: Line) -> str:
-    """What may be wrong with a list of which no file exists: other separators than white space."""
-    found = next((mark for mark in (",", ";", "|") if mark in line.path), None)
-    if line.fields or found is None:
-        return ""
-    return f". White space separates the fields of a list; for {found!r} write a header above it: `path{found}label`"
 
 
 FORMATS = (
