@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
+    from st_ssl.data.base import DataSource
     from st_ssl.transfer.finetune import FinetuneConfig
     from st_ssl.transfer.predictions import Predictions
 
@@ -16,7 +17,7 @@ EPILOG = """\
 The configuration says what the task is (configs/finetune/); the data is that of the pretraining unless it says
 otherwise. Every mode and fraction of the labels is one fit for each seed: scratch (the same network, not pretrained),
 frozen (a head on the pretrained encoder) and full (everything, from pretrained weights). Several runs of one
-architecture count as seeds.
+architecture count as seeds. The same command goes on with the fits that are not done yet.
 
 examples:
   python tools/finetune.py configs/finetune/points/classify.yaml runs/point_mae data.root=/data/modelnet40
@@ -95,11 +96,12 @@ def finetune_and_print(
 
     check_writable(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
-    described = config.model_dump(mode="json")
     source = DATA.build(config.data)
+    stamp = _stamp(source, runs, config)
+    before = _before(output, stamp)
 
     def keep(result: dict[str, Any]) -> None:
-        replace_text(output, json.dumps(result | {"config": described}, indent=2) + "\n")
+        replace_text(output, json.dumps(result | stamp, indent=2) + "\n")
         replace_text(output.with_suffix(".csv"), finetune_csv(result))
 
     with ExitStack() as stack:
@@ -107,10 +109,10 @@ def finetune_and_print(
 
         def show(done: int, total: int, status: str) -> None:
             if not bars:  # how many epochs there are is known now
-                bars.append(stack.enter_context(RunProgress("finetune", total, 0, True, unit="epoch")))
+                bars.append(stack.enter_context(RunProgress("finetune", total, done, True, unit="epoch")))
             bars[0].update(done, status)
 
-        result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions)
+        result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions, before)
     for table in finetune_tables(result, config.task.name):
         Console().print(table)
 
@@ -123,6 +125,49 @@ def finetune_csv(result: dict[str, Any]) -> str:
             for repeat, value in enumerate(figure["values"], 1):
                 lines.append(f"{row['mode']},{row['fraction']:g},{repeat},{metric},{'' if value is None else value}")
     return "\n".join(lines) + "\n"
+
+
+def _stamp(source: DataSource, runs: list[Path], config: FinetuneConfig) -> dict[str, Any]:
+    """What the figures depend on."""
+    import hashlib
+
+    from st_ssl.data.base import samples_digest
+
+    weights = [run / "encoder.safetensors" for run in runs]
+    return {
+        "config": config.model_dump(mode="json"),
+        "encoders": [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights if file.is_file()],
+        "samples": samples_digest(source.entries()),
+    }
+
+
+def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier call has left in ``output``; raises ``OutputError`` where that call was another one."""
+    import json
+
+    from st_ssl.config import differences
+    from st_ssl.engine.console import console
+    from st_ssl.engine.run_files import FREE_KEYS
+    from st_ssl.errors import OutputError
+
+    if not output.is_file():
+        return None
+    try:
+        before: dict[str, Any] = json.loads(output.read_text())
+        changed = differences(before["config"], stamp["config"])
+        others = [name for name in ("encoders", "samples") if before.get(name) != stamp[name]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OutputError(f"{output} is not the result of fine-tuning: name another file with --output") from error
+    told = [line for key, line in changed.items() if key not in FREE_KEYS | {"device"}]
+    told += [f"the {name} are not the same" for name in others]
+    if told:
+        raise OutputError(
+            f"{output} holds the results of another fine-tuning; name another file with --output, or remove it:\n"
+            + "\n".join(f"  {line}" for line in told)
+        )
+    done = sum(len(row["epochs"]) for row in before["results"])
+    console.print(f"finetune: going on after the {done} fits in {output}")
+    return before
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
 
 import numpy as np
@@ -143,6 +145,16 @@ class Chosen(Sequence[Entry]):
         if isinstance(index, slice):
             return Chosen(self._entries, self._rows[index])
         return self._entries[int(self._rows[index])]
+
+
+def samples_digest(entries: Sequence[Entry]) -> str:
+    """What tells whether a run goes on with the samples it began with: their names, wherever they are, and which part
+    of a video is one."""
+    names = [
+        Path(e.path).name + ("" if (e.start, e.num_frames) == (0, None) else f"\0{e.start}\0{e.num_frames}")
+        for e in entries
+    ]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def training_part(entries: Sequence[Entry]) -> Sequence[Entry]:

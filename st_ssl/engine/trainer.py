@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import resource
 import time
 import warnings
@@ -17,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from st_ssl import distributed
 from st_ssl.config import to_yaml
-from st_ssl.data.base import DATA, Batch, DataSource, training_part
+from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
@@ -54,16 +53,6 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequen
     if runtime.is_main:
         distributed.barrier()
     return source, training_part(entries)
-
-
-def samples_digest(entries: Sequence[Entry]) -> str:
-    """What tells whether a run goes on with the samples it began with: their names, wherever they are, and which part
-    of a video is one."""
-    names = [
-        Path(e.path).name + ("" if (e.start, e.num_frames) == (0, None) else f"\0{e.start}\0{e.num_frames}")
-        for e in entries
-    ]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def build_method(config: RunConfig) -> Method:

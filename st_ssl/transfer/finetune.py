@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, create_model, field_validator
 
 from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
-from st_ssl.data.base import DATA, DataSource
+from st_ssl.data.base import DATA, BadSample, DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, save_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.files import write_atomically
@@ -133,6 +133,23 @@ class _Grid:
         if config.save and self.weights is not None:
             _save(model, self.weights / f"{mode}_{100 * share:g}_{repeat}")
 
+    def take_up(self, before: dict[str, Any]) -> None:
+        """The fits of an earlier call with the same settings count as done."""
+        for row in before["results"]:
+            cell, count = (row["mode"], row["fraction"]), len(row["epochs"])
+            values = {name: figure["values"] for name, figure in row["metrics"].items()}
+            self.epochs[cell] = list(row["epochs"])
+            self.figures[cell] = [
+                {name: math.nan if v[repeat] is None else v[repeat] for name, v in values.items()}
+                for repeat in range(count)
+            ]
+            self.done += count * self.config.epochs
+        self.feed.bad.update((BadSample(**bad), None) for bad in before["bad"])
+
+    def has(self, mode: Mode, share: float, repeat: int) -> bool:
+        """Whether that fit is done."""
+        return len(self.epochs.get((mode, share), ())) > repeat
+
     def rows(self) -> list[dict[str, Any]]:
         """Ready for JSON."""
         return [
@@ -169,14 +186,16 @@ def finetune(
     finished: Finished = lambda result: None,
     weights: Path | None = None,
     predictions: Predictions | None = None,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the encoders of ``runs`` (folders with ``encoder.json``, of one architecture) on ``config.task``.
 
     In every repetition all modes see the same samples in the same order with the same augmentation. Returns, ready for
     JSON, for every mode and label fraction the figures of the task on the test part: mean, standard deviation and the
     single values over the repetitions; null where there is none. ``finished`` is given the same after every fit, of
-    those done so far. With ``config.save`` the weights of each go to a folder in ``weights``. To ``predictions`` goes
-    what the last of the modes says of test clouds, with the largest fraction, in the first repetition.
+    those done so far, and as ``before`` it is gone on from there, to the same figures: everything random is a function
+    of the seed and the fit. With ``config.save`` the weights of each go to a folder in ``weights``. To ``predictions``
+    goes what the last of the modes says of test clouds, with the largest fraction, in the first repetition.
     """
     task: Task = TASKS.build(config.task)
     input = _input(runs, config)
@@ -187,14 +206,20 @@ def finetune(
     grid = _Grid(feed, config, runs, progress, weights, predictions, repeats * len(fits) * config.epochs)
     entries = list(source.entries())
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "repeats": repeats, "metric": task.metric}
+    if before is not None:
+        grid.take_up(before)
+        result |= {key: before[key] for key in ("classes", "sizes", "results", "bad")}
     parts: Parts | None = None
     for repeat in range(repeats):
+        missing = [fit for fit in fits if not grid.has(fit[1], fit[0], repeat)]
+        if not missing:
+            continue
         divided = task.parts(entries, config.val_share, repeat)
         if divided != parts:  # or else what was learned of the classes still holds
             parts = divided
             result["classes"] = grid.classes = task.learn_classes(parts, _look(feed, config))
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
-        for share, mode in fits:
+        for share, mode in missing:
             train = task.fraction(parts.train, share, repeat)
             name = f"{mode}, {100 * share:g} % of the labels, {repeat + 1} of {repeats}"
             grid.add(Parts(train, parts.val, parts.test), mode, share, repeat, name)

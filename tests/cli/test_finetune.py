@@ -68,7 +68,8 @@ def test_a_table_and_json(
     values = result["results"][3]["metrics"]["accuracy"]["values"]
     assert [float(line["value"]) for line in lines if line["fraction"] == "1" and line["mode"] == "full"][:2] == values
     assert len(list((run / "predictions").glob("*.npz"))) == 6
-    assert called(monkeypatch, config, run, "epochs=1", "--save-predictions", "all") == 0
+    again = ("epochs=1", "--save-predictions", "all", "--output", str(run / "again.json"))
+    assert called(monkeypatch, config, run, *again) == 0
     assert len(list((run / "predictions").glob("*.npz"))) == 18
     assert json.loads((run / "predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
 
@@ -107,6 +108,46 @@ def test_a_run_that_is_not_there_is_told_before_its_data_are_missed(
     assert called(monkeypatch, config, wrong) == 2
     told = capsys.readouterr().err
     assert told == f"error: {wrong}: no encoder.json: there is no rum in {run.parent}; did you mean 'run'?\n"
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from st_ssl.transfer import finetune
+
+    config, run = files
+    file, fit = run / "finetune" / "objects.json", finetune.fit
+    fits: list[int] = []
+
+    def interrupted(*arguments: Any) -> Any:
+        if len(fits) == 3:
+            raise KeyboardInterrupt
+        fits.append(1)
+        return fit(*arguments)
+
+    monkeypatch.setattr(finetune, "fit", interrupted)
+    assert called(monkeypatch, config, run) == 130
+    assert [len(row["epochs"]) for row in json.loads(file.read_text())["results"]] == [2, 1]
+    fits[:] = [1, 1]  # one more before the next interruption
+    assert called(monkeypatch, config, run, "device=auto") == 0
+    assert "going on after the 3 fits" in capsys.readouterr().err
+    done = file.read_bytes()
+    assert called(monkeypatch, config, run) == 0  # nothing is left to be done
+    assert file.read_bytes() == done
+    capsys.readouterr()
+    for changes, told in (
+        (("epochs=2",), "  epochs: 1 before, 2 now\n"),
+        (("data.test=2",), "  data.test: 6 before, 2 now\n  the samples are not the same\n"),
+    ):
+        assert called(monkeypatch, config, run, *changes) == 2
+        assert told in capsys.readouterr().err
+    save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 1), run)
+    assert called(monkeypatch, config, run) == 2
+    assert "the encoders are not the same" in capsys.readouterr().err
+    assert file.read_bytes() == done
+    file.write_text("[]")
+    assert called(monkeypatch, config, run) == 2
+    assert "objects.json is not the result of fine-tuning: name another file with --output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

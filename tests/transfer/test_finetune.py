@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +388,22 @@ def test_keys_that_weights_do_not_depend_on_can_be_changed(token_run: Path) -> N
     ):
         with pytest.raises(UserError, match=told):
             finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **wrong), CPU)
+
+
+def test_a_grid_that_was_interrupted_goes_on_to_the_same_figures(run: Path) -> None:
+    source = TinySource()
+    source.rows[0] = Entry("train/broken/0", "train", {"kind": "ball"})
+    config = settings({"name": "segment"}, label_fractions=(0.5, 1.0), modes=("scratch", "full"), seeds=2, epochs=1)
+    left: list[dict[str, Any]] = []
+    told: list[int] = []
+
+    def finished(result: dict[str, Any]) -> None:
+        left.append(json.loads(json.dumps(result)))
+
+    whole = finetune(source, [run], config, CPU, finished=finished)
+    assert len(left) == 8 and whole["bad"] == [{"path": "train/broken/0", "reason": "broken"}]
+    for fits in (1, 5, 8):
+        told.clear()
+        again = finetune(source, [run], config, CPU, lambda *at: told.append(at[0]), before=left[fits - 1])
+        assert json.dumps(again) == json.dumps(whole)
+        assert sorted(set(told)) == ([] if fits == 8 else list(range(fits, 9)))
