@@ -1,4 +1,4 @@
-"""``prepare``: make data ready: write planted-factor videos, index, verify and pack those that you have."""
+"""``prepare``: make data ready: write planted-factor videos and clouds, index, verify and pack those that you have."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _arguments() -> argparse.Namespace:
     synthetic.add_argument("kind", choices=["videos", "shapes", "rooms"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
     synthetic.add_argument("overrides", nargs="*", metavar="key=value", help="num_train, num_test, seed, ...")
-    _source(index := steps.add_parser("index", help="look at every video once: frames, rate, size, key frames"))
+    _source(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
     _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
     for step in (index, verify):
         step.add_argument("--kind", choices=["video", "points"], default="video", help="what is in ROOT (%(default)s)")
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", help="a folder of videos, a list, or (verify) a pack: what data.root takes")
+    parser.add_argument("root", help="a folder of videos or clouds, a list, or (verify) a pack: what data.root takes")
     parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
     parser.add_argument(
         "--output",
@@ -77,7 +77,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
     parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
-    parser.add_argument("--reader", default="auto", help="auto, pyav, decord, ... (default: %(default)s)")
+    parser.add_argument("--reader", default="auto", help="of videos: auto, pyav, decord, ... (default: %(default)s)")
 
 
 def _count(text: str) -> int:
