@@ -177,3 +177,14 @@ class LARS(torch.optim.Optimizer):
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, grads, alpha=group["lr"])
         torch._foreach_sub_(weights, buffers)
+
+
+def check_precision(model: nn.Module, precision: str, device: torch.device, key: str) -> None:
+    """Raise ``ConfigError``, which names ``key``, for what torch computes wrongly in training: on CPUs, oneDNN leaves
+    parts of the bf16 weight gradient of small 3D convolutions uninitialised (seen in torch 2.15; finite garbage as
+    often as not)."""
+    if device.type == "cpu" and precision != "fp32" and any(isinstance(m, nn.Conv3d) for m in model.modules()):
+        raise ConfigError(
+            f"{key}={precision}: on a CPU torch gives wrong gradients for 3D convolutions in this precision; use fp32, "
+            "or an encoder without them, such as video_vit"
+        )

@@ -16,9 +16,9 @@ EPILOG = """\
 FOLDER then holds, in the order of the data set:
   features.npy        float32 [N, D], with --clips [N, clips, D]: numpy.load(..., mmap_mode="r") reads what is used
   tokens.npy          float16 [N, L, D] or [N, clips, L, D], with --tokens
-  index.jsonl         for each row: row, path, split, labels, and the frames [clips][T] of the file that were looked
-                      at; start and num_frames (null: up to the end) where a row is a part of a video
-  bad_samples.jsonl   videos that could not be read and have no row, if any
+  index.jsonl         for each row: row, path, split, labels; of a video also the frames [clips][T] of the file that
+                      were looked at, and start and num_frames (null: up to the end) where a row is a part of it
+  bad_samples.jsonl   videos or clouds that could not be read and have no row, if any
   extract.json        the settings
 With --format safetensors the arrays are tensors in features.safetensors. index.jsonl comes last: where it is, all is.
 
@@ -31,23 +31,24 @@ keys that are often set:
 examples:
   python tools/extract.py runs/mine --data /data/ucf101 --output features/ucf101
   python tools/extract.py runs/mine --data /data/ucf101 --output features/ten --clips 10 data.num_workers=8
+  python tools/extract.py runs/clouds --data /data/modelnet40 --output features/modelnet40
   torchrun --nproc-per-node 8 tools/extract.py runs/mine --data /data/kinetics400 --output features/k400 --tokens
 """
 
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(
-        description="Write the features of all videos of a data set, with an index of what each row is.",
+        description="Write the features of all videos or clouds of a data set, with an index of what each row is.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or any with its encoder.* files")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, see below")
-    parser.add_argument("--data", metavar="ROOT", help="videos: a folder or a list (default: what the run was given)")
+    parser.add_argument("--data", metavar="ROOT", help="a folder or list of videos or clouds (default: the run's own)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the features go")
     parser.add_argument("--format", metavar="npy|safetensors", help="of the arrays (default: npy)")
-    parser.add_argument("--clips", metavar="N", help="clips of each video, evenly spaced (default: 1)")
+    parser.add_argument("--clips", metavar="N", help="evenly spaced clips of a video, or views of a cloud (default: 1)")
     parser.add_argument("--tokens", action="store_true", help="local features too")
     return parser.parse()
 
@@ -71,9 +72,9 @@ def main() -> None:
             nonlocal bar, first, last, started
             if bar is None:
                 first, started = done, time.monotonic()
-                bar = stack.enter_context(RunProgress("extract", total, done, runtime.is_main, "videos"))
+                bar = stack.enter_context(RunProgress("extract", total, done, runtime.is_main, "samples"))
             elif done > last:
-                bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} videos/s")
+                bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} samples/s")
             last = done
 
         extract(arguments.run, config, arguments.output, runtime.device, progress)

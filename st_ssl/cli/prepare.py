@@ -1,4 +1,4 @@
-"""``prepare``: make data ready: write planted-factor videos, index, verify and pack those that you have."""
+"""``prepare``: make data ready: write planted-factor videos and clouds, index, verify and pack those that you have."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _arguments() -> argparse.Namespace:
         help="num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is written "
         "is told at the end",
     )
-    _source(index := steps.add_parser("index", help="look at every video or cloud once, take down what is in it"))
+    _source(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
     _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
@@ -89,7 +89,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
     parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
-    parser.add_argument("--reader", default="auto", help="auto, pyav, decord, ... (default: %(default)s)")
+    parser.add_argument("--reader", default="auto", help="of videos: auto, pyav, decord, ... (default: %(default)s)")
 
 
 def _count(text: str) -> int:

@@ -16,10 +16,11 @@ EPILOG = """\
 Keys that are often set (all of them, with their values: --print-config):
   output_dir            where the run is written; the same command goes on from there
   seed                  everything random is a function of it
-  data.root             a folder of videos, a list, or a pack; null writes and uses planted-factor videos
+  data.name             video, points
+  data.root             a folder of videos or clouds, or a list; null writes and uses planted-factor ones
   data.num_workers      processes that decode; results do not depend on it
-  encoder.name          r3d, video_vit, ...      (a new name takes that encoder's defaults)
-  method.name           cvrl, videomae, ...      (likewise)
+  encoder.name          r3d, video_vit, point_vit, sparse_unet, ...   (a new name takes that encoder's defaults)
+  method.name           cvrl, videomae, point_mae, point2vec, ...     (likewise)
   engine.epochs         passes over the data
   engine.batch_size     samples per update, over all processes
   engine.precision      fp32, bf16, fp16
@@ -31,6 +32,7 @@ Keys that are often set (all of them, with their values: --print-config):
 examples:
   python tools/pretrain.py configs/quickstart/video.yaml
   python tools/pretrain.py configs/quickstart/video.yaml data.root=/my/videos output_dir=runs/mine
+  python tools/pretrain.py configs/quickstart/points.yaml data.root=/my/clouds output_dir=runs/clouds
   torchrun --nproc-per-node 8 tools/pretrain.py configs/pretrain/video/cvrl.yaml data.root=/data/kinetics400
 """
 

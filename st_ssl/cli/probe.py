@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
-label, or where there are none for telling which video a clip is from. Retrieval needs no classifier: R@k is the share
-of test videos with one of their own class among the k nearest training videos. Several runs of one architecture count
-as seeds. On other data than the run's own the result goes to probe_NAME.json, and the report shows all of them.
+label, or where there are none for telling which video a clip is from, or which cloud some points. Retrieval needs no
+classifier: R@k is the share of test samples with one of their own class among the k nearest training samples. Several
+runs of one architecture count as seeds. On other data than the run's own the result goes to probe_NAME.json, and the
+report shows all of them.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
   python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
   python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
+  python tools/probe.py runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
   python tools/probe.py runs/mine data.root=/data/ucf101 probe.kinds=[retrieval] probe.clips=10 probe.limit=100000
 """
 

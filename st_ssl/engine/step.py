@@ -11,21 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from st_ssl.data.base import Batch
-from st_ssl.errors import ConfigError
 from st_ssl.methods.base import Method, MethodOutput
+from st_ssl.optim import check_precision
 from st_ssl.random import keyed_seed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def check_precision(method: nn.Module, precision: str, device: torch.device) -> None:
-    """Raise ``ConfigError`` for what torch computes wrongly: on CPUs, oneDNN leaves parts of the bf16 weight gradient
-    of small 3D convolutions uninitialised (seen in torch 2.15; finite garbage as often as not)."""
-    if device.type == "cpu" and precision != "fp32" and any(isinstance(m, nn.Conv3d) for m in method.modules()):
-        raise ConfigError(
-            f"engine.precision={precision}: on a CPU torch gives wrong gradients for 3D convolutions in this "
-            "precision; use fp32, or an encoder without them, such as video_vit"
-        )
 
 
 class GradientStep:
@@ -42,7 +32,7 @@ class GradientStep:
         self.device = device
         self.seed = seed
         self.precision = precision
-        check_precision(method, precision, device)
+        check_precision(method, precision, device, "engine.precision")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def autocast(self) -> AbstractContextManager[None]:

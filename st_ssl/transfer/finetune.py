@@ -19,6 +19,7 @@ from st_ssl.data.base import DATA, BadSample, DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, save_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.files import write_atomically
+from st_ssl.optim import check_precision
 from st_ssl.random import keyed_seed
 from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, Watch, evaluate, fit
 from st_ssl.transfer.predictions import Keep, Predictions
@@ -199,7 +200,7 @@ def finetune(
     """
     task: Task = TASKS.build(config.task)
     input = _input(runs, config)
-    _check(task, source, runs[0], config)
+    _check(task, source, runs[0], config, device)
     repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
     feed = Feed(source, task, input, device)
     fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
@@ -248,13 +249,16 @@ def _input(runs: Sequence[Path], config: FinetuneConfig) -> AnyInput:
     return _described(runs[0], config)[1]
 
 
-def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig) -> None:
-    modality = load_encoder(run, _described(run, config)).modality
+def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig, device: torch.device) -> None:
+    encoder = load_encoder(run, _described(run, config))
+    modality = encoder.modality
     if not task.modality == source.modality == modality:
         raise ConfigError(
             f"task.name={config.task.name} is for {task.modality}, the data is {source.modality} and the encoder in "
             f"{run} is fed {modality}: all three must be the same"
         )
+    if config.modes != ("frozen",):
+        check_precision(encoder, config.precision, device, "precision")
     if not task.has_fractions and config.label_fractions != (1.0,):
         raise ConfigError(
             f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"

@@ -18,8 +18,11 @@ from st_ssl.data.points.views import PointViews, plain_views
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.errors import SampleError
 from st_ssl.inputs import Modality, PointInputConfig
+from st_ssl.optim import OptimConfig
 from st_ssl.random import keyed_rng
-from st_ssl.transfer.finetune import finetune_model
+from st_ssl.schedule import ScheduleConfig
+from st_ssl.transfer.finetune import FinetuneConfig, finetune_model
+from st_ssl.transfer.tasks import TASKS
 from st_ssl.types import Entry, Features, PointBatch, PointCloud
 
 KINDS = ("ball", "disc", "rod")
@@ -116,6 +119,23 @@ class TinyEncoder(Encoder):
             return Features(pooled, points=x)
         starts = clip.offsets[:-1, None] + torch.arange(self.tokens)
         return Features(pooled, tokens=x[starts], centres=clip.xyz[starts])
+
+
+STILL = {"rotation": "none"}
+
+
+def settings(task: dict[str, Any], **changes: Any) -> FinetuneConfig:
+    """A quick configuration for a task without augmentation; ``changes`` are of other keys."""
+    base: dict[str, Any] = {
+        "epochs": 6,
+        "batch_size": 8,
+        "optim": OptimConfig(lr=0.03, lr_batch=None, weight_decay=0.0),
+        "schedule": ScheduleConfig(warmup_epochs=1),
+        "seeds": 1,
+        "task": TASKS.config(task["name"]).model_validate({"hidden": [], "dropout": 0.0, "augment": STILL} | task),
+        "data": None,
+    }
+    return FinetuneConfig(**base | changes)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,17 @@ from st_ssl.errors import ConfigError, DataError, UserError
 from st_ssl.inputs import PointInputConfig
 from st_ssl.optim import OptimConfig
 from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.finetune import FinetuneConfig, finetune
+from st_ssl.transfer.finetune import finetune
 from st_ssl.transfer.fitting import Feed, Tuned, evaluate, fit
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
 from st_ssl.types import Entry, Features, PointBatch
-from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, tiny_registered
+from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, settings, tiny_registered
 
 __all__ = ["tiny_registered"]
 
 CPU = torch.device("cpu")
-STILL = {"rotation": "none"}
-
-
-def settings(task: dict[str, Any], **changes: Any) -> FinetuneConfig:
-    base: dict[str, Any] = {
-        "epochs": 6,
-        "batch_size": 8,
-        "optim": OptimConfig(lr=0.03, lr_batch=None, weight_decay=0.0),
-        "schedule": ScheduleConfig(warmup_epochs=1),
-        "seeds": 1,
-        "task": TASKS.config(task["name"]).model_validate({"hidden": [], "dropout": 0.0, "augment": STILL} | task),
-        "data": None,
-    }
-    return FinetuneConfig(**base | changes)
 
 
 @pytest.fixture
@@ -388,22 +373,3 @@ def test_keys_that_weights_do_not_depend_on_can_be_changed(token_run: Path) -> N
     ):
         with pytest.raises(UserError, match=told):
             finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **wrong), CPU)
-
-
-def test_a_grid_that_was_interrupted_goes_on_to_the_same_figures(run: Path) -> None:
-    source = TinySource()
-    source.rows[0] = Entry("train/broken/0", "train", {"kind": "ball"})
-    config = settings({"name": "segment"}, label_fractions=(0.5, 1.0), modes=("scratch", "full"), seeds=2, epochs=1)
-    left: list[dict[str, Any]] = []
-    told: list[int] = []
-
-    def finished(result: dict[str, Any]) -> None:
-        left.append(json.loads(json.dumps(result)))
-
-    whole = finetune(source, [run], config, CPU, finished=finished)
-    assert len(left) == 8 and whole["bad"] == [{"path": "train/broken/0", "reason": "broken"}]
-    for fits in (1, 5, 8):
-        told.clear()
-        again = finetune(source, [run], config, CPU, lambda *at: told.append(at[0]), before=left[fits - 1])
-        assert json.dumps(again) == json.dumps(whole)
-        assert sorted(set(told)) == ([] if fits == 8 else list(range(fits, 9)))
