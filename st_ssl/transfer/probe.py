@@ -51,7 +51,7 @@ class ProbeConfig(Config):
     knn_temperature: float = Field(default=0.07, gt=0)
     recall: tuple[PositiveInt, ...] = Field(default=(1, 5, 10, 20, 50), min_length=1)
     linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
-    svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.0001, 0.001, 0.012, 0.1, 1.0, 10.0), min_length=1)
+    svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.0001, 0.001, 0.012, 0.1, 1.0), min_length=1)
     svm_standardise: bool = True
     attentive_epochs: int = Field(default=20, gt=0)
     attentive_lr: float = Field(default=3e-3, gt=0)
