@@ -1,4 +1,4 @@
-"""Tiny pretraining runs for tests: videos, configuration, the run in this process or one of its own, and its files."""
+"""Tiny pretraining runs for tests: data, configuration, the run in this process or one of its own, and its files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from st_ssl.config import merge, to_yaml
 from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer
+from st_ssl.methods.base import METHODS
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 TIMING = {"clips_per_second", "data_wait", "seconds"}
 
+_POINT_VIT: dict[str, Any] = {
+    "input": {"num_points": 64},
+    "encoder": {
+        **{"name": "point_vit", "dim": 24, "depth": 3, "heads": 3, "num_groups": 10, "group_size": 6},
+        **{"tokeniser": [8, 16, 32], "drop_path": 0.3, "attention_dropout": 0.1},
+    },
+}
 _METHODS: dict[str, dict[str, Any]] = {
     "cvrl": {
         "encoder": {"name": "r3d", "depth": 10, "width": 4},
@@ -31,13 +40,25 @@ _METHODS: dict[str, dict[str, Any]] = {
         "encoder": {"name": "video_vit", "dim": 32, "depth": 2, "heads": 2, "patch": 8, "drop_path": 0.5},
         "method": {"name": "videomae", "mask": {"ratio": 0.75}, "decoder": {"dim": 16, "depth": 1, "heads": 2}},
     },
+    "point_mae": {**_POINT_VIT, "method": {"name": "point_mae", "decoder": {"depth": 1, "heads": 3}}},
+    "point2vec": {
+        **_POINT_VIT,
+        "method": {
+            **{"name": "point2vec", "target_layers": 2, "momentum": {"start": 0.5}},
+            "decoder": {"depth": 1, "heads": 3},
+        },
+    },
+    "point_contrast": {
+        "input": {"num_points": None, "unit_sphere": False, "voxel_size": 0.1},
+        "encoder": {"name": "sparse_unet", "variant": "tiny", "stem": 4},
+        "method": {"name": "point_contrast", "num_pairs": 32, "output_dim": 8},
+    },
 }
 
 
 def write_video(path: Path, number: int, num_frames: int = 24) -> None:
     """A grating of its own frequency, direction, speed and colour, as H.264."""
-    import av
-
+    av = pytest.importorskip("av")
     rng = np.random.default_rng(number)
     angle, frequency, speed = rng.uniform(0, np.pi), rng.uniform(0.1, 0.6), rng.uniform(0.2, 1.5)
     y, x = np.mgrid[:48, :64]
@@ -60,12 +81,13 @@ def write_videos(folder: Path, count: int) -> Path:
     return folder
 
 
-def tiny(videos: Path, output: Path, method: str = "cvrl", **changes: Any) -> dict[str, Any]:
-    """The configuration of a run of 12 steps of 4 videos; ``changes`` are laid on it, mapping by mapping."""
+def tiny(root: Path, output: Path, method: str = "cvrl", **changes: Any) -> dict[str, Any]:
+    """The configuration of a run of 12 steps of 4 of the 12 videos or clouds in ``root``; ``changes`` are laid on it,
+    mapping by mapping."""
     base: dict[str, Any] = {
         "output_dir": str(output),
         "input": {"num_frames": 4, "stride": 2, "size": 32},
-        "data": {"root": str(videos), "num_workers": 0},
+        "data": {"name": METHODS.registered(method).modality, "root": str(root), "num_workers": 0},
         "optim": {"name": "adamw", "lr": 1e-3},
         "schedule": {"warmup_epochs": 1},
         "engine": {"epochs": 4, "batch_size": 4, "log_every": 1, "device": "cpu"},

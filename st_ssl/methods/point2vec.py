@@ -17,6 +17,7 @@ from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.config import Config
 from st_ssl.data.points.views import PointViews
+from st_ssl.distributed import mean_over_ranks
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, split_patches
 from st_ssl.encoders.transformer import gather_tokens, initialise
@@ -150,5 +151,7 @@ class Point2Vec(Method):
 
 
 def _spread(tokens: Tensor) -> Tensor:
-    """The deviation of each channel over all tokens [B, M, D], on average."""
-    return tokens.detach().flatten(0, 1).std(0, correction=0).mean()
+    """The deviation of each channel over all tokens [B, M, D] of all processes, on average."""
+    rows = tokens.detach().flatten(0, 1)
+    mean = mean_over_ranks(rows.mean(0))
+    return mean_over_ranks((rows - mean).square().mean(0)).sqrt().mean()

@@ -161,3 +161,17 @@ def test_no_file_stays_open(made: Path, tmp_path: Path) -> None:
         with pytest.raises(SampleError):
             open_video(bad[turn % len(bad)])
     assert open_files() <= before
+
+
+def test_tags_that_are_no_utf8_do_no_harm(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tagged.mkv"
+    with av.open(str(made / "intra.mp4")) as source, av.open(str(path), "w") as output:
+        output.metadata["title"] = "Zzyzx"
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"Zzyzx", b"Zzy\xe9x"))
+    with open_video(path) as reader:
+        assert reader.meta.num_frames == 64

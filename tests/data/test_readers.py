@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from st_ssl.data.video.readers import READERS, open_video, pyav
-from st_ssl.errors import ConfigError, MissingDependencyError
+from st_ssl.errors import ConfigError
 from tests.data.made import (
     KINDS,
     REAL,
@@ -203,13 +202,6 @@ def test_decord_is_exact_on_its_own_ground(made: Path) -> None:
         assert reader.meta.num_frames == 64
         assert reader.meta.fps == pytest.approx(25, abs=0.1)
         assert [number(image) for _, image in reader.frames([0, 5, 6, 40, 63])] == [0, 5, 6, 40, 63]
-
-
-@pytest.mark.parametrize("package", ["av", "decord"])
-def test_missing_package_is_named(made: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"package {package}: .*st_ssl\[video\]"):
-        open_video(made / "b_frames.mp4", "pyav" if package == "av" else "decord")
 
 
 def test_unknown_backend(made: Path) -> None:

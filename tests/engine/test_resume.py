@@ -23,6 +23,7 @@ from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Preempted, Runtime, start_runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.errors import ConfigError
+from st_ssl.methods.base import METHODS
 from st_ssl.types import Entry
 from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
 
@@ -35,15 +36,23 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert expected.keys() == found.keys()
     different = [name for name, tensor in expected.items() if not torch.equal(tensor, found[name])]
     assert not different
+    for file in ("encoder.safetensors", "encoder.json"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
 
 
-@pytest.mark.parametrize("method", ["cvrl", "videomae"])
-def test_stopped_and_resumed_is_the_same_to_the_last_bit(videos: Path, tmp_path: Path, method: str) -> None:
+@pytest.fixture
+def root(request: pytest.FixtureRequest, method: str) -> Path:
+    """What ``method`` is trained on."""
+    return Path(request.getfixturevalue("clouds" if METHODS.registered(method).modality == "points" else "videos"))
+
+
+@pytest.mark.parametrize("method", ["cvrl", "videomae", "point_mae", "point2vec", "point_contrast"])
+def test_stopped_and_resumed_is_the_same_to_the_last_bit(root: Path, tmp_path: Path, method: str) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(tiny(videos, whole, method, **EMA))
-    train(tiny(videos, parts, method, **EMA), stop_at=2)
-    train(tiny(videos, parts, method, **EMA, data={"num_workers": 2}), stop_at=7)
-    train(tiny(videos, parts, method, **EMA))
+    train(tiny(root, whole, method, **EMA))
+    train(tiny(root, parts, method, **EMA), stop_at=2)
+    train(tiny(root, parts, method, **EMA, data={"num_workers": 2}), stop_at=7)
+    train(tiny(root, parts, method, **EMA))
     assert [row["step"] for row in metrics(whole)] == list(range(1, 13))
     assert_same_run(whole, parts)
     assert any(name.startswith("ema/") for name in weights(whole))
@@ -182,14 +191,20 @@ def wait_for_rows(process: subprocess.Popen[str], file: Path, count: int) -> int
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_ten_times_at_random_moments(videos: Path, tmp_path: Path) -> None:
-    every_step: dict[str, Any] = {"engine": {"epochs": 20, "checkpoint_every": 1}}
-    config = write_config(tmp_path / "config.yaml", tiny(videos, tmp_path / "whole", "videomae", **every_step))
-    assert call("pretrain", config)[0] == 0
-    run = tmp_path / "run"
+@pytest.mark.parametrize(
+    ("method", "count", "changes"),
+    [
+        ("videomae", 10, {"engine": {"epochs": 20, "checkpoint_every": 1}}),
+        ("point2vec", 2, {"engine": {"epochs": 1, "checkpoint_every": 1}, "data": {"epoch_size": 240}}),
+        ("point_contrast", 1, {"engine": {"epochs": 1, "checkpoint_every": 1}, "data": {"epoch_size": 240}}),
+    ],
+)
+def test_killed_at_random_moments(root: Path, tmp_path: Path, method: str, count: int, changes: dict[str, Any]) -> None:
+    data, run = tiny(root, tmp_path / "run", method, **changes), tmp_path / "run"
+    config = write_config(tmp_path / "config.yaml", data)
     rng, kills, step = random.Random(0), [], 0
-    for attempt in range(10):
-        process = start("pretrain", config, f"output_dir={run}", f"data.num_workers={attempt % 2 * 2}")
+    for attempt in range(count):
+        process = start("pretrain", config, f"data.num_workers={attempt % 2 * 2}")
         wait_for_rows(process, run / "metrics.jsonl", step + rng.randint(1, 4))
         time.sleep(rng.uniform(0, 0.06))  # anywhere in a step: data, update, log, save
         process.kill()
@@ -198,9 +213,10 @@ def test_killed_ten_times_at_random_moments(videos: Path, tmp_path: Path) -> Non
         step = max((load_checkpoint(path).step for path in saved), default=0)
         kills.append((process.returncode, step))
     assert all(code == -signal.SIGKILL for code, _ in kills)
-    assert sum(0 < step < 60 for _, step in kills) == 10
-    assert call("pretrain", config, f"output_dir={run}")[0] == 0
+    assert sum(0 < step < 60 for _, step in kills) == count
+    train(data)
     assert [row["step"] for row in metrics(run)] == list(range(1, 61))
+    assert call("pretrain", config, f"output_dir={tmp_path / 'whole'}")[0] == 0
     assert_same_run(tmp_path / "whole", run)
 
 

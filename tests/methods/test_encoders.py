@@ -33,7 +33,7 @@ def pairs() -> Iterator[Any]:
                 yield pytest.param(method, name, marks=param.marks)
 
 
-@pytest.mark.parametrize(("method_name", "name"), pairs())
+@pytest.mark.parametrize(("method_name", "name"), list(pairs()))
 def test_training_steps(method_name: str, name: str) -> None:
     row = {"name": name, **SMALL.get(name, {})}
     try:

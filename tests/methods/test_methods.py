@@ -15,6 +15,7 @@ from tests.methods.steps import build, raw_views
 SMALL: dict[str, dict[str, Any]] = {
     "cvrl": {"hidden_dim": 32, "output_dim": 16},
     "point2vec": {"decoder": {"depth": 1, "heads": 3}, "target_layers": 2},
+    "point_contrast": {"num_pairs": 64},
     "point_mae": {"decoder": {"depth": 1, "heads": 3}},
     "videomae": {"mask": {"ratio": 0.75}, "decoder": {"dim": 16, "depth": 1, "heads": 2}},
 }

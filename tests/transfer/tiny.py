@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.encoders.base import ENCODERS, InputConfig, random_encoder, save_encoder
@@ -16,8 +17,7 @@ VIT: dict[str, Any] = {"name": "video_vit", "dim": 24, "depth": 1, "heads": 3, "
 
 def write_clip(path: Path, level: int, num_frames: int) -> None:
     """Frames of 32 × 24 pixels of noise around a grey ``level``."""
-    import av
-
+    av = pytest.importorskip("av")
     rng = np.random.default_rng(level + num_frames)
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})

@@ -18,11 +18,13 @@ _MOST = 1024  # LAZ makes a tenth of real scans; without a bound a damaged count
 
 def read_las(path: str, options: ReadOptions) -> PointCloud:
     """Places in metres, intensity, colour where there is one, and the classification as ``segment``."""
-    _check_header(path)
+    compressed = _check_header(path)
     try:
         import laspy
     except ImportError as error:
         raise MissingDependencyError("laspy", "points", f"reading {path}") from error
+    if compressed and not laspy.LazBackend.detect_available():
+        raise MissingDependencyError("lazrs", "points", f"reading {path}")
     pieces: dict[str, list[np.ndarray]] = {}
     try:
         with laspy.open(path) as file:
@@ -44,8 +46,8 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
     return PointCloud(fields["xyz"], attributes, {"segment": whole(fields["segment"])})
 
 
-def _check_header(path: str) -> None:
-    """``SampleError`` where the header promises more records or points than the file has room for."""
+def _check_header(path: str) -> bool:
+    """Whether the file is compressed; ``SampleError`` where the header promises more than the file has room for."""
     check_file(path)
     try:
         size = os.path.getsize(path)
@@ -60,8 +62,10 @@ def _check_header(path: str) -> None:
     count = max(count, more)
     if 54 * records + 60 * later > size:
         raise SampleError(path, f"promises {records + later} records, and has {size} bytes")
-    if count * max(point, 1) > size * (_MOST if kind & 0xC0 else 1):
+    compressed = bool(kind & 0xC0)
+    if count * max(point, 1) > size * (_MOST if compressed else 1):
         raise SampleError(path, f"promises {count} points of {point} bytes, and has {size} bytes")
+    return compressed
 
 
 def _columns(piece: Any) -> dict[str, np.ndarray]:

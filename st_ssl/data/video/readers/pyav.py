@@ -225,8 +225,10 @@ def _plain(error: Exception) -> str:
 def _open_av(av: Any, path: str, data: bytes | None) -> tuple[Any, Any]:
     """The container and its video stream, set to decode in this thread alone."""
     file = os.path.abspath(path) if data is None else io.BytesIO(data)  # absolute: "a:b.mp4" is no protocol
+    # Up to 18 PyAV refuses tags that are no UTF-8 unless told otherwise; since 19 it takes them, and cannot be told.
+    lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        container = av.open(file, metadata_errors="ignore", options={"format_whitelist": _CONTAINERS})
+        container = av.open(file, options={"format_whitelist": _CONTAINERS}, **lenient)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SampleError(path, f"not a video: {_plain(error)}") from error
     stream = container.streams.best("video")  # of several, the one that players show

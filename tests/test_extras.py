@@ -1,0 +1,126 @@
+"""What is optional is needed where it is used and nowhere else, and its absence says what to install."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import sys
+import tomllib
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from st_ssl.cli.benchmark import ops, peers, sparse, step
+from st_ssl.data.points.readers import read_cloud
+from st_ssl.data.synthetic import videos as planted
+from st_ssl.data.video import writing
+from st_ssl.data.video.readers import open_video
+from st_ssl.encoders.pytorchvideo_zoo import Pytorchvideo, PytorchvideoConfig
+from st_ssl.engine.loggers import require_loggers
+from st_ssl.engine.run_config import LoggingConfig
+from st_ssl.errors import MissingDependencyError
+from st_ssl.inputs import InputConfig
+from st_ssl.ops.sparse import SparseConv3d
+from st_ssl.report.figures import require_matplotlib
+from tests.ops.sparse import random_tensor
+from tests.runs import ROOT
+
+CLIP = torch.zeros(1, 4, 4, 3, dtype=torch.uint8).numpy()
+USES: dict[str, list[Callable[[Path], object]]] = {
+    "av": [
+        lambda folder: open_video(folder / "a.mp4", "pyav"),
+        lambda folder: writing.encode(str(folder / "b.mp4"), CLIP, 25, (4, 4), 20, 8),
+        lambda folder: planted.encode(folder / "c.mp4", CLIP, 25),
+    ],
+    "decord": [lambda folder: open_video(folder / "a.mp4", "decord")],
+    "torchcodec": [lambda folder: open_video(folder / "a.mp4", "torchcodec")],
+    "h5py": [lambda folder: read_cloud(folder / "a.h5#0")],
+    "laspy": [lambda folder: read_cloud(folder / "a.las")],
+    "lazrs": [lambda folder: read_cloud(folder / "a.laz")],
+    "open3d": [lambda folder: ops.ops(Namespace())],
+    "spconv": [
+        lambda folder: SparseConv3d(4, 4, backend="spconv")(random_tensor()),
+        lambda folder: sparse.sparse(Namespace(peer=["spconv"])),
+    ],
+    "pytorchvideo": [
+        lambda folder: Pytorchvideo(PytorchvideoConfig(model="csn_r101"), InputConfig()),
+        lambda folder: peers.pytorchvideo("")([], 4, 2, 16),
+    ],
+    "matplotlib": [lambda folder: require_matplotlib()],
+    "jinja2": [lambda folder: require_matplotlib()],
+    "tensorboard": [lambda folder: require_loggers(LoggingConfig(tensorboard=True))],
+    "wandb": [lambda folder: require_loggers(LoggingConfig(wandb="x"))],
+    "transformers": [lambda folder: step._transformers(*[None] * 4)],  # type: ignore[arg-type]
+}
+IMPORTERS = {"lazrs": ("laspy",), "tensorboard": ("torch.utils.tensorboard",)}
+"""Modules that look for a package as they are imported."""
+TOOLS = {"pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML"}
+
+
+def extras() -> dict[str, set[str]]:
+    """The packages of each extra, by the names that they are imported by."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = {}
+    for extra, requirements in table.items():
+        names = {name for text in requirements for name in re.findall(r"[\w-]+", re.split(r"[<>=;]", text)[0])}
+        found[extra] = {re.sub(r"-cu\d+$", "", name) for name in names - TOOLS}
+    return {extra: names for extra, names in found.items() if "st_ssl" not in names}
+
+
+def test_every_optional_package_has_a_use_here() -> None:
+    assert set().union(*extras().values()) == USES.keys()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Files that are what they are called as far as one can see without the package for them."""
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(12))
+    (tmp_path / "a.h5").write_bytes(b"some")
+    for name, kind in (("a.las", 0), ("a.laz", 0x80)):
+        head = bytearray(227)
+        head[:4] = b"LASF"
+        struct.pack_into("<IBHI", head, 100, 0, kind, 20, 1)
+        (tmp_path / name).write_bytes(head + bytes(20))
+    return tmp_path
+
+
+@pytest.mark.parametrize("package", USES)
+def test_a_missing_package_is_named_with_the_extra_that_has_it(
+    package: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if package == "lazrs":
+        pytest.importorskip("laspy")
+    stale = (package, *IMPORTERS.get(package, ()))
+    for name in [name for name in sys.modules if name.startswith(stale)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    for use in USES[package]:
+        with pytest.raises(MissingDependencyError) as caught:
+            use(files)
+        told = re.search(r'needs the package (\S+): pip install "st_ssl\[(\w+)\]"', str(caught.value))
+        assert told is not None, caught.value
+        assert told[1] == package
+        assert package in extras()[told[2]]
+
+
+NOTHING = """
+import importlib, pkgutil, sys
+from pathlib import Path
+sys.modules.update(dict.fromkeys({packages}))
+import st_ssl
+for module in pkgutil.walk_packages(st_ssl.__path__, "st_ssl."):
+    if module.name not in ("st_ssl.__main__", "st_ssl.ops.sparse.spconv_backend"):
+        importlib.import_module(module.name)
+from tests.runs import tiny, train
+train(tiny(Path({clouds!r}), Path({output!r}), "point_contrast", engine={{"epochs": 1}}))
+"""
+
+
+def test_scenes_are_learned_from_without_any_of_them(clouds: Path, tmp_path: Path) -> None:
+    code = NOTHING.format(packages=sorted({*USES} - {"jinja2"}), clouds=str(clouds), output=str(tmp_path / "run"))
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert (tmp_path / "run" / "encoder.safetensors").is_file()
