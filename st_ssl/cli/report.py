@@ -11,12 +11,27 @@ from st_ssl.cli import Parser
 def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
-        epilog="example:\n  python tools/report.py runs/quickstart/video",
+        epilog="examples:\n  python tools/report.py runs/quickstart/video\n"
+        "  python tools/report.py runs/quickstart/points --viewer rerun --save clouds.rrd",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")
     parser.add_argument("--output", type=Path, help="the file to write (default: report.html in the folder)")
-    return parser.parse()
+    parser.add_argument(
+        "--viewer", choices=["open3d", "rerun"], help="show the clouds of the report in this viewer; no page is written"
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="PLACE",
+        help="open no window: write a folder of .ply files (open3d), or a recording .rrd (rerun)",
+    )
+    arguments = parser.parse()
+    if arguments.save is not None and arguments.viewer is None:
+        parser.error("--save goes with --viewer; where the page is written to is --output")
+    if arguments.output is not None and arguments.viewer is not None:
+        parser.error("--output is of the page, which --viewer does not write; did you mean --save?")
+    return arguments
 
 
 def main() -> None:
@@ -25,8 +40,14 @@ def main() -> None:
     from st_ssl.engine.run_files import find_runs
     from st_ssl.files import check_writable
     from st_ssl.report.page import write_report
+    from st_ssl.report.viewers import show_clouds
 
     runs = find_runs(arguments.run)
+    if arguments.viewer is not None:
+        saved = show_clouds(runs, arguments.viewer, arguments.save)
+        if saved is not None:
+            print(saved)
+        return
     output = arguments.output or arguments.run / "report.html"
     check_writable(output.parent)
     print(write_report(runs, output))

@@ -101,7 +101,7 @@ def class_colours(count: int) -> np.ndarray:
     turn by the golden angle."""
     known = [[int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)] for text in PALETTE]
     more = [
-        colorsys.hsv_to_rgb((0.1 + 0.618 * i) % 1, 0.45 + 0.2 * (i % 3), 0.95 - 0.2 * (i % 2)) for i in range(count)
+        colorsys.hsv_to_rgb((0.1 + 0.618 * i) % 1, 0.4 + 0.15 * (i % 3), 0.88 - 0.2 * (i % 2)) for i in range(count)
     ]
     return np.array((known + [list(colour) for colour in more])[:count]).reshape(count, 3)
 

@@ -6,22 +6,29 @@ import base64
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from st_ssl.cli import guarded
+from st_ssl.cli.report import main
+from st_ssl.data.points.readers import read_cloud
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig, write_dataset
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.errors import DataError
+from st_ssl.errors import DataError, MissingDependencyError, UserError
+from st_ssl.report import viewers
+from st_ssl.report.clouds import Eye
 from st_ssl.report.features import principal_colours
 from st_ssl.report.finetuned import class_colours, finetuned
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.matches import RIGHT, WRONG, Pair, match
 from st_ssl.report.page import write_report
+from st_ssl.report.scenes import Cloud, Links, Scene
 
 from .test_page import CHROMIUM, Page, _chromium
 
@@ -49,6 +56,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The folders of a trained run of PointContrast, and of one of Point-MAE with predictions of fine-tuning."""
     home = tmp_path_factory.mktemp("clouds")
     write_dataset(home / "shapes", SyntheticShapeConfig(num_train=12, num_val=0, num_test=6), 1, progress=False)
+    for table in (home / "shapes").glob("*.csv"):
+        table.unlink()  # without labels there is less to draw
     file = home / "suite.yaml"
     file.write_text(CONFIG.replace("OUT", str(home)).replace("ROOT", str(home / "shapes")))
     configs = [run.config for run in load_runs(file)]
@@ -197,3 +206,79 @@ def test_a_whole_cloud_is_told_by_its_caption(runs: list[Path], tmp_path: Path) 
     found = finetuned(RunFolder.open(tmp_path))
     assert found is not None
     assert [cloud.caption for cloud in found.scenes[1].clouds] == [["✗ wall", "truth: lamp"]]
+
+
+def test_clouds_go_to_ply_files_without_a_display(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("open3d")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "argv", ["report", str(runs[1]), "--viewer", "open3d"])
+    assert guarded(main) == 1
+    assert "needs a display" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--save", str(tmp_path / "new")])
+    assert guarded(main) == 0
+    files = sorted((tmp_path / "new").iterdir())
+    # views of 1 cloud and method's pictures of 3, two each; features of 3 of four; predictions of 4, two
+    assert len(files) == 2 + 2 * 3 + 4 * 3 + 2 * 4
+    assert all(re.fullmatch(r"\d{4}_\d_[A-Za-z0-9._-]+\.ply", file.name) for file in files)
+    cloud = read_cloud(next(file for file in files if "Errors" in file.name))
+    assert len(cloud) == 5
+    np.testing.assert_allclose(cloud.attributes["color"][3], (0.86, 0.16, 0.16), atol=0.003)
+
+
+def two_clouds() -> Scene:
+    """The corners of a square, and of one that lies elsewhere, with one line."""
+    square = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0]])
+    colour = np.full((4, 3), 0.5)
+    clouds = [Cloud(["a"], square, colour), Cloud(["b"], square + 7, colour)]
+    return Scene("s/..?", [], clouds, Eye(0, 0), Links(square[:1], square[:1] + 7, colour[:1]), shared=False)
+
+
+def test_clouds_stand_side_by_side_in_a_viewer() -> None:
+    scene = two_clouds()
+    first, second = (viewers.placed(scene, cloud.xyz, i) for i, cloud in enumerate(scene.clouds))
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1)
+    np.testing.assert_allclose(second - first, np.tile([2.2, 0, 0], (4, 1)))
+
+
+def test_clouds_go_to_a_recording(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rerun")
+    monkeypatch.setattr(viewers, "cloud_scenes", lambda run: [("views", two_clouds())])
+    file = tmp_path / "new" / "clouds.rrd"
+    assert viewers.show_clouds(runs[:1], "rerun", file) == file
+    assert file.read_bytes()[:3] == b"RRF" and file.stat().st_size > 2000
+
+
+@pytest.mark.parametrize(("viewer", "package", "extra"), [("open3d", "open3d", "points"), ("rerun", "rerun", "rerun")])
+def test_a_viewer_that_is_not_installed_is_named(
+    viewer: viewers.Viewer, package: str, extra: str, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=rf"--viewer {viewer} needs .*st_ssl\[{extra}\]"):
+        viewers.show_clouds(runs, viewer)
+
+
+def test_runs_without_clouds_are_named(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewers, "cloud_scenes", lambda run: [])
+    monkeypatch.setattr(viewers, "_open3d", lambda: None)
+    with pytest.raises(UserError, match=f"{re.escape(str(runs[0]))}: no clouds to show"):
+        viewers.show_clouds(runs[:1], "open3d", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--save", "x"], "--save goes with --viewer"),
+        (["--viewer", "rerun", "--output", "x"], "did you mean --save"),
+        (["--viewer", "open3"], "did you mean 'open3d'"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", "run", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert told in capsys.readouterr().err

@@ -1,0 +1,184 @@
+"""The clouds of a report in a viewer of their own: open3d's window, or rerun."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from st_ssl.errors import MissingDependencyError, UserError
+from st_ssl.report.folder import RunFolder
+from st_ssl.report.scenes import Links, Scene
+
+Viewer = Literal["open3d", "rerun"]
+_GAP = 2.2  # radii between the middles of clouds that stand side by side
+
+
+def show_clouds(runs: Sequence[Path], viewer: Viewer, save: Path | None = None) -> Path | None:
+    """Show what the reports of ``runs`` have of clouds, or write it to ``save``, which is returned: of open3d a folder
+    of ``.ply`` files, of rerun a ``.rrd`` file.
+
+    Raises ``MissingDependencyError`` where the viewer is not installed, and ``UserError`` where there is no display,
+    or nothing to see: runs of videos have no clouds.
+    """
+    package = _open3d() if viewer == "open3d" else _rerun()
+    if save is None:
+        _require_display(viewer)
+    folders = [RunFolder.open(run) for run in runs]
+    scenes = [(f"{folder.name}, {what}", scene) for folder in folders for what, scene in cloud_scenes(folder)]
+    if not scenes:
+        raise UserError(f"{', '.join(map(str, runs))}: no clouds to show")
+    if viewer == "rerun":
+        _in_rerun(package, scenes, save)
+    elif save is None:
+        _in_open3d(package, scenes)
+    else:
+        _as_ply(package, scenes, save)
+    return save
+
+
+def cloud_scenes(run: RunFolder) -> Iterator[tuple[str, Scene]]:
+    """All scenes of the report of ``run`` with the section they are from; what cannot be made is a warning."""
+    from st_ssl.report.embedding import embed
+    from st_ssl.report.features import feature_scenes
+    from st_ssl.report.finetuned import finetuned
+    from st_ssl.report.matches import match_scenes
+    from st_ssl.report.pictures import method_scenes, view_scenes
+
+    if not run.of_clouds:
+        return
+    parts = {
+        "views": lambda: view_scenes(run),
+        "method": lambda: method_scenes(run)[0],
+        "correspondences": lambda: match_scenes(run)[0],
+        "features": lambda: feature_scenes(run, embed(run)),
+        "fine-tuning": lambda: found.scenes if (found := finetuned(run)) else [],
+    }
+    for what, make in parts.items():
+        try:
+            scenes = make()
+        except UserError as error:
+            warnings.warn(f"{run.directory}: {what} is left out: {error}", stacklevel=2)
+            continue
+        yield from ((what, scene) for scene in scenes)
+
+
+def placed(scene: Scene, points: np.ndarray, number: int) -> np.ndarray:
+    """Points [N, 3] of the cloud ``number`` of a scene as they are shown: centred, in radii, the clouds side by side as
+    seen from ``scene.eye``."""
+    middle, radius = scene.frames()[number]
+    turn = np.deg2rad(scene.eye.turn)
+    return (points - middle) / radius + number * _GAP * np.array([np.cos(turn), np.sin(turn), 0.0])
+
+
+def _link_ends(scene: Scene, links: Links) -> np.ndarray:
+    """Ends of links where ``placed`` puts them, [K, 2, 3]."""
+    return np.stack([placed(scene, links.start, 0), placed(scene, links.end, 1)], axis=1)
+
+
+def _require_display(viewer: Viewer) -> None:
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        instead = "FOLDER writes .ply files" if viewer == "open3d" else "FILE.rrd writes a recording"
+        raise UserError(
+            f"--viewer {viewer} needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: --save {instead}"
+        )
+
+
+def _open3d() -> Any:
+    try:
+        import open3d
+    except (ImportError, OSError) as error:  # OSError: it is there, a library of the system is not
+        raise MissingDependencyError("open3d", "points", "--viewer open3d", f" ({error})") from error
+    return open3d
+
+
+def _rerun() -> Any:
+    try:
+        import rerun
+    except ImportError as error:
+        raise MissingDependencyError("rerun-sdk", "rerun", "--viewer rerun") from error
+    return rerun
+
+
+def _point_cloud(open3d: Any, points: np.ndarray, colour: np.ndarray) -> Any:
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points.astype(np.float64)))
+    cloud.colors = open3d.utility.Vector3dVector(colour.astype(np.float64))
+    return cloud
+
+
+def _in_open3d(open3d: Any, scenes: Sequence[tuple[str, Scene]]) -> None:
+    """One window after the other; closing one (Q) opens the next."""
+    for number, (what, scene) in enumerate(scenes, 1):
+        window = open3d.visualization.Visualizer()
+        captions = " | ".join(cloud.caption[0] for cloud in scene.clouds)
+        title = f"{number} of {len(scenes)}: {what}, {scene.name}: {captions}"
+        if not window.create_window(window_name=title, width=1400, height=700):
+            raise UserError("open3d could not open a window: --save FOLDER writes .ply files instead")
+        for place, cloud in enumerate(scene.clouds):
+            window.add_geometry(_point_cloud(open3d, placed(scene, cloud.xyz, place), cloud.colour))
+        if scene.links is not None:
+            window.add_geometry(_lines(open3d, scene, scene.links))
+        turn = np.deg2rad(scene.eye.turn)
+        control = window.get_view_control()
+        control.set_up([0, 0, 1])
+        control.set_front([np.sin(turn), -np.cos(turn), np.tan(np.deg2rad(scene.eye.tilt))])
+        window.run()
+        window.destroy_window()
+
+
+def _lines(open3d: Any, scene: Scene, links: Links) -> Any:
+    ends = _link_ends(scene, links).reshape(-1, 3)
+    lines = open3d.geometry.LineSet()
+    lines.points = open3d.utility.Vector3dVector(ends)
+    lines.lines = open3d.utility.Vector2iVector(np.arange(len(ends)).reshape(-1, 2))
+    lines.colors = open3d.utility.Vector3dVector(links.colour)
+    return lines
+
+
+def _as_ply(open3d: Any, scenes: Sequence[tuple[str, Scene]], folder: Path) -> None:
+    """``views_0001_00071.npz_View 1.ply`` and the like: the shown points where they lie in their cloud."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (what, scene) in enumerate(scenes, 1):
+        for place, cloud in enumerate(scene.clouds, 1):
+            name = f"{number:04d}_{place} {what} {scene.name} {cloud.caption[0]}"
+            file = folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:120]}.ply"
+            if not open3d.io.write_point_cloud(str(file), _point_cloud(open3d, cloud.xyz, cloud.colour)):
+                raise UserError(f"{file} could not be written")
+
+
+def _in_rerun(rerun: Any, scenes: Sequence[tuple[str, Scene]], save: Path | None) -> None:
+    """A tab for each scene, and in it a view for each cloud, or a single one where lines join them."""
+    import rerun.blueprint as layout
+
+    rerun.init("st_ssl report")
+    if save is None:
+        rerun.spawn()
+    else:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        rerun.save(str(save))
+    rerun.log("/", rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
+    tabs: list[Any] = []
+    for number, (what, scene) in enumerate(scenes):
+        root, views = f"scene{number:04d}", []
+        for place, cloud in enumerate(scene.clouds):
+            points, radius = placed(scene, cloud.xyz, place), 0.4 / max(1, len(cloud.xyz)) ** 0.5
+            rerun.log(f"{root}/{place}", rerun.Points3D(points, colors=cloud.colour, radii=radius), static=True)
+            views.append(layout.Spatial3DView(origin=f"{root}/{place}", name=" · ".join(cloud.caption)))
+        title = f"{what}: {scene.name}"
+        if scene.links is not None:
+            rerun.log(
+                f"{root}/links",
+                rerun.LineStrips3D(_link_ends(scene, scene.links), colors=scene.links.colour),
+                static=True,
+            )
+            tabs.append(layout.Spatial3DView(origin=root, name=title))
+        else:
+            tabs.append(layout.Horizontal(*views, name=title))
+    rerun.send_blueprint(layout.Blueprint(layout.Tabs(*tabs), collapse_panels=True))
+    rerun.disconnect()  # all that is on its way is written first
