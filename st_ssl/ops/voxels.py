@@ -32,7 +32,7 @@ def voxelise(xyz: Tensor, offsets: Tensor, size: float | Sequence[float]) -> tup
         raise ValueError(f"voxels of size {size}: too small for points at {xyz.abs().max().item():g}")
     cloud = torch.arange(len(offsets) - 1, device=xyz.device).repeat_interleave(offsets.diff().to(xyz.device))
     coords = torch.cat([cloud.unsqueeze(1), cells.long()], 1)
-    ordered, order = _keys(coords, *_bounds(coords)).sort(stable=True)
+    ordered, order = linear_keys(coords, *_bounds(coords)).sort(stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     point_to_voxel = torch.empty_like(order)
@@ -59,7 +59,7 @@ class VoxelHash:
     def __init__(self, coords: Tensor) -> None:
         coords = coords.long()
         self.low, self.extent = _bounds(coords)
-        self.keys, self.order = _keys(coords, self.low, self.extent).sort()
+        self.keys, self.order = linear_keys(coords, self.low, self.extent).sort()
         twice = (self.keys[1:] == self.keys[:-1]).nonzero()
         if len(twice):
             raise ValueError(f"voxel {coords[self.order[twice[0, 0]]].tolist()} comes twice")
@@ -70,7 +70,7 @@ class VoxelHash:
         if len(self.keys) == 0:
             return torch.full(coords.shape[:-1], -1, device=coords.device)
         inside = ((coords >= self.low) & (coords < self.low + self.extent)).all(-1)
-        keys = torch.where(inside, _keys(coords, self.low, self.extent), -1)
+        keys = torch.where(inside, linear_keys(coords, self.low, self.extent), -1)
         place = torch.searchsorted(self.keys, keys).clamp_max_(len(self.keys) - 1)
         return torch.where(self.keys[place] == keys, self.order[place], -1)
 
@@ -89,9 +89,10 @@ def _bounds(coords: Tensor) -> tuple[Tensor, Tensor]:
     return low, extent
 
 
-def _keys(coords: Tensor, low: Tensor, extent: Tensor) -> Tensor:
-    """The number of each cell [..., D] within the box, int64 [...], ascending as the rows do."""
-    keys = torch.zeros_like(coords[..., 0])
-    for axis in range(coords.shape[-1]):
+def linear_keys(coords: Tensor, low: Sequence[int] | Tensor, extent: Sequence[int] | Tensor) -> Tensor:
+    """The number of each cell int64 [..., D] within the box of ``extent`` cells from ``low`` on, int64 [...]: ascending
+    as the rows do."""
+    keys = coords[..., 0] - low[0]
+    for axis in range(1, coords.shape[-1]):
         keys = keys * extent[axis] + (coords[..., axis] - low[axis])
     return keys

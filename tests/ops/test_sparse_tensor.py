@@ -7,13 +7,13 @@ import torch
 from torch.nn.functional import avg_pool3d, max_pool3d
 
 from st_ssl.ops.sparse import SparseConv3d, SparsePool3d, SparseTensor, global_pool, sparse_tensor
-from st_ssl.ops.sparse.tensor import coords_of_keys, linear_keys
+from st_ssl.ops.sparse.tensor import coords_of_keys, keys_of_coords
 from tests.ops.sparse import SHAPE, at, dense, random_tensor, with_gradient
 
 
 def test_keys_are_ordered_as_coordinates_are_and_lead_back() -> None:
     x = random_tensor()
-    keys = linear_keys(x.coords, SHAPE)
+    keys = keys_of_coords(x.coords, SHAPE)
     rows = sorted(range(len(x)), key=lambda i: x.coords[i].tolist())
     assert keys.argsort().tolist() == rows
     assert torch.equal(coords_of_keys(keys, SHAPE), x.coords)

@@ -7,13 +7,14 @@ move through memory once, and the pairs of an offset come out sorted on both sid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.ops.sparse.tensor import Size, coords_of_keys, linear_keys
+from st_ssl.ops.sparse.tensor import Size, coords_of_keys, keys_of_coords
 
 BLOCK = {"cpu": 2048}
 LARGE_BLOCK = 1 << 17
@@ -49,6 +50,17 @@ class Links:
         sizes = torch.tensor([sum(row) for row in self.counts], device=self.bag.device)
         start = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
         return self.source.index_select(0, self.bag + start)
+
+    @cached_property
+    def table(self) -> Tensor:
+        """The source of each target under each offset, -1 where there is none: int32 [K, rows]."""
+        device = self.source.device
+        counts = torch.tensor(self.counts, device=device)
+        number = counts.shape[-1]
+        offset = torch.arange(number, device=device).repeat(len(counts)).repeat_interleave(counts.flatten())
+        table = torch.full((number, self.rows), -1, dtype=torch.int32, device=device)
+        table[offset, self.target.long()] = self.source
+        return table
 
 
 @dataclass
@@ -110,7 +122,7 @@ def submanifold_map(coords: Tensor, shape: Size, kernel: Size, dilation: int = 1
     """Outputs are the inputs (Graham and van der Maaten 2017). ``kernel`` is odd; offsets count as the kernel does,
     z fastest, from -dilation * (kernel // 2) on."""
     margin = max(kernel) // 2 * dilation
-    keys = linear_keys(coords, shape, margin)
+    keys = keys_of_coords(coords, shape, margin)
     order = None
     if not bool((keys[1:] > keys[:-1]).all()):
         keys, order = keys.sort()
@@ -163,7 +175,7 @@ def strided_map(
         out = tuple((n + 2 * p - w) // s + 1 for n, p, w, s in zip(shape, padding, spans, stride, strict=True))
     if min(out) < 1:
         raise ValueError(f"a grid of {shape} is too small for kernel {kernel}, stride {stride}, padding {padding}")
-    keys = linear_keys(coords, shape)
+    keys = keys_of_coords(coords, shape)
     order = None
     if not bool((keys[1:] > keys[:-1]).all()):
         order = keys.argsort()

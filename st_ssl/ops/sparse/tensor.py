@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from st_ssl.ops.voxels import linear_keys
+
 Size = tuple[int, int, int]
 
 
@@ -48,22 +50,20 @@ def sparse_tensor(features: Tensor, coords: Tensor, shape: Size, batch_size: int
     outside = ((coords < 0) | (coords >= limits)).any(1)
     if outside.any():
         raise ValueError(f"voxel {coords[outside][0].tolist()} (batch, x, y, z) lies outside of {limits.tolist()}")
-    keys = linear_keys(coords, shape)
+    keys = keys_of_coords(coords, shape)
     ordered = keys.sort().values
     if (ordered[1:] == ordered[:-1]).any():
         raise ValueError("two voxels have the same coordinates: merge them first")
     return SparseTensor(features, coords.to(torch.int32).contiguous(), shape, batch_size)
 
 
-def linear_keys(coords: Tensor, shape: Size, margin: int = 0) -> Tensor:
+def keys_of_coords(coords: Tensor, shape: Size, margin: int = 0) -> Tensor:
     """One int64 [M] for each of ``coords`` [M, 4], ordered as they are, with ``margin`` free cells around each grid."""
-    x, y, z = (size + 2 * margin for size in shape)
-    c = coords.long()
-    return ((c[:, 0] * x + c[:, 1] + margin) * y + c[:, 2] + margin) * z + c[:, 3] + margin
+    return linear_keys(coords.long(), (0, *[-margin] * 3), (0, *(size + 2 * margin for size in shape)))
 
 
 def coords_of_keys(keys: Tensor, shape: Size) -> Tensor:
-    """The inverse of ``linear_keys`` without a margin: int64 [M] to int32 [M, 4]."""
+    """The inverse of ``keys_of_coords`` without a margin: int64 [M] to int32 [M, 4]."""
     x, y, z = shape
     parts = [keys // (x * y * z), keys // (y * z) % x, keys // z % y, keys % z]
     return torch.stack(parts, 1).to(torch.int32)
