@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from st_ssl.data import pack
 from st_ssl.data.points import sources as clouds
-from st_ssl.data.points.readers import is_cloud
+from st_ssl.data.points.readers import READERS
 from st_ssl.data.points.sources.base import CLOUD
 from st_ssl.data.sources import walk
 from st_ssl.data.video import sources as videos
@@ -26,8 +27,8 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
     and whose ``format`` may be named; "video" where nothing tells.
 
     A format that only one of them has decides, then the names in a list, or else those of the first thousand files that
-    are videos or clouds, whichever are more. Images and text may be anything: images are videos, and text is clouds,
-    only where nothing else is there. ``DataError`` where a pack is none.
+    are videos or clouds, whichever are more. Images, text and ``.pkl`` may be anything: images are videos, and the
+    others clouds, only where nothing else is there. ``DataError`` where a pack is none.
     """
     if pack.is_pack(root):
         return "points" if pack.packed_items(root) == "clouds" else "video"
@@ -51,13 +52,13 @@ def _of_names(names: Iterable[str]) -> Modality | None:
             seen["points"] += 1
         elif name.lower().endswith(IMAGE_EXTENSIONS):
             seen["images"] += 1
-        elif is_cloud(name):
-            seen["text"] += 1
+        elif os.path.splitext(name)[1].lower() in READERS:
+            seen["maybe"] += 1
         if seen["video"] + seen["points"] >= _ENOUGH:
             break
     if seen["video"] or seen["points"]:
         return "points" if seen["points"] > seen["video"] else "video"
-    return "video" if seen["images"] else "points" if seen["text"] else None
+    return "video" if seen["images"] else "points" if seen["maybe"] else None
 
 
 def _names_in(file: Path) -> list[str]:

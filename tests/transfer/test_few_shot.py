@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from st_ssl.data.points.dataset import PointDataConfig, PointSource
+from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.few_shot import FewShot, FewShotConfig
+from st_ssl.transfer.finetune import finetune
 from st_ssl.types import Entry
+from tests.data.points.test_pickled import write_few_shot
+from tests.transfer.clouds import INPUT, TinyEncoderConfig, tiny_registered
+from tests.transfer.test_finetune import settings
+
+__all__ = ["tiny_registered"]
 
 FOLDS = [*(("5way_1shot", number, 5) for number in range(11)), ("10way_1shot", 0, 10)]
 ENTRIES = [
@@ -36,3 +46,14 @@ def test_settings_that_the_data_have_not() -> None:
         task(ways=10, shots=1, folds=2).parts(ENTRIES, 0.0, 1)
     with pytest.raises(ConfigError, match=r"task.ways=5 task.shots=10: the fold '.*way_1shot/0' of the data has"):
         task(ways=5, shots=10).parts(ENTRIES, 0.0, 0)
+
+
+def test_pickled_folds_are_fine_tuned_on(tmp_path: Path) -> None:
+    write_few_shot(tmp_path / "ModelNetFewShot")
+    save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 7), tmp_path / "run")
+    source = PointSource(PointDataConfig(root=str(tmp_path / "ModelNetFewShot"), num_workers=0))
+    few_shot = {"name": "few_shot", "ways": 3, "shots": 1, "folds": 2}
+    result = finetune(source, [tmp_path / "run"], settings(few_shot, modes=("full",), epochs=1), torch.device("cpu"))
+    assert result["repeats"] == 2 and result["classes"] == ["0", "1", "2"]
+    assert result["sizes"] == {"train": 3, "val": 0, "test": 6}
+    assert len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2 and result["bad"] == []

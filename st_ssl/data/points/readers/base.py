@@ -60,7 +60,8 @@ def clean(path: str, cloud: PointCloud) -> tuple[PointCloud, int]:
     """
     total = len(cloud.xyz)
     with np.errstate(invalid="ignore"):
-        keep = (np.abs(cloud.xyz) < _NOWHERE).all(axis=1)
+        # column by column: three at a time are five times slower
+        keep = np.logical_and.reduce([np.abs(column) < _NOWHERE for column in cloud.xyz.T])
     lost = total - int(keep.sum())
     if total and lost == total:
         raise SampleError(path, f"none of its {total} points is finite")
@@ -82,10 +83,9 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _near(xyz: np.ndarray, pose: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    low, high = xyz.min(axis=0), xyz.max(axis=0)
-    if xyz.dtype == np.float32 or max(abs(low).max(), abs(high).max()) < _FAR:
+    if xyz.dtype == np.float32 or max(abs(xyz.min()), abs(xyz.max())) < _FAR:
         return np.ascontiguousarray(xyz, dtype=np.float32), pose
-    shift = np.floor(low)
+    shift = np.floor(xyz.min(axis=0))
     back = np.eye(4)
     back[:3, 3] = shift
     return (xyz - shift).astype(np.float32), back if pose is None else pose @ back
