@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = {
     "pretrain": "pretrain an encoder, probe it and write the report",
-    "prepare": "index and verify videos and clouds, pack videos, write planted ones",
+    "prepare": "index, verify and pack videos and clouds, write planted ones",
     "probe": "measure what pretrained encoders learned",
     "finetune": "fine-tune pretrained encoders on a task",
     "extract": "write the features of a whole data set",

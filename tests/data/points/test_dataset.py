@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,3 +203,17 @@ def test_shares_of_a_cloud_have_no_point_in_common(root: Path) -> None:
         assert np.array_equal(points.attributes["color"].numpy(), whole.attributes["color"][index])
         sources.append(index)
     assert sorted(np.concatenate(sources)) == list(range(35))
+
+
+@pytest.mark.parametrize("input", [{}, {"unit_sphere": False, "voxel_size": 0.1, "num_points": None}])
+def test_clouds_of_a_single_place_stay_finite(tmp_path: Path, input: dict[str, Any]) -> None:
+    for count in (2, 2000):
+        np.save(tmp_path / f"{count}.npy", np.full((count, 3), 7.0))
+    source = PointSource(PointDataConfig(root=str(tmp_path)))
+    views = source.evaluation(PointInputConfig(**input))
+    dataset = source.dataset(source.entries(), views)
+    batch = source.collate([dataset[0, i] for i in range(2)])
+    points = views.prepare(list(batch.views))[0].points
+    assert batch.bad == [] and torch.isfinite(points.xyz).all()
+    assert points.offsets.diff().tolist() == ([1, 1] if input else [1024, 1024])
+    assert all(np.isfinite(features).all() for features in source.raw_features(view_of(batch)).values())
