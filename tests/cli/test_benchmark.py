@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from st_ssl.cli.benchmark import main, scenes
+from st_ssl.cli.benchmark import main, point_table, scenes
 from st_ssl.cli.benchmark.data import DECODING, Line, _cells
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
@@ -178,6 +178,43 @@ def test_points(method: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
     out = run(capsys, monkeypatch, "points", "--method", method, *small)
     assert f"{method} Ti, 64 patches of 32 out of 64 points, batch 2, fp32, 1 threads" in out
     assert re.search(r"[\d.]+ ms a step, [\d.]+ clouds/s\n\d+ GFLOP/s: \d+% of what matrix multiplication", out)
+
+
+def test_points_beside_all_peers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("open3d")
+    pytest.importorskip("spconv", reason="spconv is not installed")
+    for name, value in (("variant", "tiny"), ("voxels", 2000)):
+        monkeypatch.setitem(point_table.SPARSE, name, value)
+    for name, value in (("points", 500), ("samples", 20), ("batch", 2)):
+        monkeypatch.setitem(point_table.OPS, name, value)
+    monkeypatch.setattr("st_ssl.cli.benchmark.points.SIZE", 64)
+    small = ["--variant", "Ti", "--batch", "2", "--points", "64", "--runs", "1", "--threads", "1"]
+    out = run(capsys, monkeypatch, "points", "--table", *small)
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]
+    assert [row[0].split(",")[0] for row in rows] == [
+        "submanifold convolution and neighbour search",
+        "a training step of sparse_unet",
+        "farthest points",
+        "2 clouds",
+        "a training step of point_mae Ti",
+    ]
+    assert [row[2].split(":")[0] for row in rows] == [
+        "spconv",
+        "spconv",
+        "open3d",
+        "usual loop",
+        "matrix products in fp32",
+    ]
+    assert all(re.fullmatch(r"\d+ ms", row[1]) for row in rows)
+    assert all(re.fullmatch(r"\*\*[\d.]+ ×\*\*", row[3]) for row in rows[:4])
+    assert re.fullmatch(r"\d+% of its rate", rows[4][3])
+
+
+def test_the_table_of_points_is_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", "points", "--table", "--device", "cuda"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="--table --device cuda: the table's peers are measured on CPUs"):
+        main()
 
 
 def test_step_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ examples:
   python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
   python tools/benchmark.py step --precision bf16 --compile --peer transformers
   python tools/benchmark.py points --method point2vec
+  python tools/benchmark.py points --table --threads 1        # that, sparse and ops beside their peers, in minutes
   python tools/benchmark.py sparse --peer spconv
 """
 
@@ -79,6 +80,7 @@ def _add_points(part: argparse.ArgumentParser) -> None:
     part.add_argument("--runs", type=_count, default=5, help="counted runs (default: %(default)s)")
     part.add_argument("--threads", type=_count, help="CPU threads (default: all)")
     part.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of forward and backward")
+    part.add_argument("--table", action="store_true", help="this, sparse and ops beside spconv, open3d and the usual")
 
 
 def _add_sparse(part: argparse.ArgumentParser) -> None:
@@ -142,9 +144,10 @@ def main() -> None:
 
         ops(arguments)
     elif arguments.what == "points":
+        from st_ssl.cli.benchmark.point_table import point_table
         from st_ssl.cli.benchmark.points import points
 
-        points(arguments)
+        (point_table if arguments.table else points)(arguments)
     elif arguments.what == "data":
         from st_ssl.cli.benchmark.data import data
 

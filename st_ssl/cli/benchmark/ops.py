@@ -21,6 +21,12 @@ GROUPS, NEIGHBOURS, GROUPED_POINTS = 64, 32, 1024  # of Point-MAE
 
 def ops(arguments: argparse.Namespace) -> None:
     """Print the time of sampling a large cloud beside open3d's, and of grouping a batch beside the usual loop."""
+    for title, who in contestants(arguments).items():
+        _report(title, who, arguments.runs)
+
+
+def contestants(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[], object]]]:
+    """Who samples and who groups, by what is done."""
     try:
         import open3d
     except ImportError as error:
@@ -28,20 +34,17 @@ def ops(arguments: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
     large = torch.randn(arguments.points, 3, generator=generator)
     theirs = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(large.numpy().astype(np.float64)))
-    _report(
-        f"farthest points, {arguments.points} to {arguments.samples}",
-        {
+    batch = torch.randn(arguments.batch, GROUPED_POINTS, 3, generator=generator)
+    return {
+        f"farthest points, {arguments.points} to {arguments.samples}": {
             "st_ssl": lambda: farthest_points(large[None], arguments.samples),
             "open3d": lambda: theirs.farthest_point_down_sample(arguments.samples),
         },
-        arguments.runs,
-    )
-    batch = torch.randn(arguments.batch, GROUPED_POINTS, 3, generator=generator)
-    _report(
-        f"{arguments.batch} clouds, farthest points, {GROUPED_POINTS} to {GROUPS}, {NEIGHBOURS} nearest of each",
-        {"st_ssl": lambda: _ours(batch), "usual loop": lambda: _usual(batch)},
-        arguments.runs,
-    )
+        f"{arguments.batch} clouds, farthest points, {GROUPED_POINTS} to {GROUPS}, {NEIGHBOURS} nearest of each": {
+            "st_ssl": lambda: _ours(batch),
+            "usual loop": lambda: _usual(batch),
+        },
+    }
 
 
 def _report(title: str, contestants: dict[str, Callable[[], object]], runs: int) -> None:

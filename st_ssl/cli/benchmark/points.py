@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,8 +21,34 @@ from st_ssl.types import PointCloud
 SIZE, PRODUCTS = 1024, 20
 
 
+class Work(NamedTuple):
+    """A training step and matrix products, and the floating point operations of the step."""
+
+    contestants: dict[str, Callable[[], object]]
+    operations: float
+
+    def share(self, seconds: dict[str, list[float]]) -> float:
+        """The rate of the step in that of the products meanwhile."""
+        return ratio(seconds, "matmul", "step") * self.operations / (2 * SIZE**3 * PRODUCTS)
+
+
 def points(arguments: argparse.Namespace) -> None:
     """Print the time of a whole step (patches, forward, backward, AdamW) on clouds of noise."""
+    work = prepare(arguments)
+    seconds = alternate(work.contestants, arguments.runs)
+    config = PointViTConfig(variant=arguments.variant)
+    shape = f"{config.num_groups} patches of {config.group_size} out of {arguments.points} points"
+    how = f"{arguments.precision}, {torch.get_num_threads()} threads"
+    print(f"{arguments.method} {arguments.variant}, {shape}, batch {arguments.batch}, {how}")
+    taken = median(seconds["step"])
+    print(f"{taken * 1e3:.1f} ms a step, {arguments.batch / taken:.1f} clouds/s")
+    if arguments.device == "cpu":
+        rate = f"{work.operations / taken / 1e9:.0f} GFLOP/s"
+        print(f"{rate}: {work.share(seconds):.0%} of what matrix multiplication alone does in fp32 meanwhile")
+
+
+def prepare(arguments: argparse.Namespace) -> Work:
+    """The step of ``arguments.method`` on clouds of noise."""
     config = PointViTConfig(variant=arguments.variant)
     encoder = PointViT(config, PointInputConfig(num_points=arguments.points))
     decoder = {"depth": 4, "heads": config.shape[2]}
@@ -34,15 +61,4 @@ def points(arguments: argparse.Namespace) -> None:
     count = operations(method, view)
     step = trainer(method, lambda: method([view])["loss"], arguments)
     matrix = torch.randn(SIZE, SIZE, device=arguments.device)
-    contestants = {"step": step, "matmul": lambda: [matrix @ matrix for _ in range(PRODUCTS)]}
-    seconds = alternate(contestants, arguments.runs)
-    shape = f"{config.num_groups} patches of {config.group_size} out of {arguments.points} points"
-    how = f"{arguments.precision}, {torch.get_num_threads()} threads"
-    print(f"{arguments.method} {arguments.variant}, {shape}, batch {arguments.batch}, {how}")
-    taken = median(seconds["step"])
-    print(f"{taken * 1e3:.1f} ms a step, {arguments.batch / taken:.1f} clouds/s")
-    if arguments.device == "cpu":
-        share = ratio(seconds, "matmul", "step") * count / (2 * SIZE**3 * PRODUCTS)
-        print(
-            f"{count / taken / 1e9:.0f} GFLOP/s: {share:.0%} of what matrix multiplication alone does in fp32 meanwhile"
-        )
+    return Work({"step": step, "matmul": lambda: [matrix @ matrix for _ in range(PRODUCTS)]}, count)

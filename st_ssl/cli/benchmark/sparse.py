@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from statistics import median
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.cli.benchmark.timing import Contestants, alternate, ratio
 from st_ssl.encoders.sparse_unet import VOXEL_SIZE, SparseUNet, SparseUNetConfig
 from st_ssl.errors import MissingDependencyError
 from st_ssl.inputs import PointInputConfig
@@ -26,6 +26,15 @@ CHANNELS = 32
 
 def sparse(arguments: argparse.Namespace) -> None:
     """Print the time of one convolution, neighbour search included, and of a training step of the whole network."""
+    room, convolutions, steps = contestants(arguments)
+    x, y, z = room.shape
+    print(f"a room of {len(room):,} voxels of 2 cm ({x} × {y} × {z}), {torch.get_num_threads()} threads")
+    _report(f"submanifold 3³, {CHANNELS} to {CHANNELS}, search, forward, backward", convolutions, arguments.runs)
+    _report(f"a training step of sparse_unet, {arguments.variant}", steps, arguments.runs)
+
+
+def contestants(arguments: argparse.Namespace) -> tuple[SparseTensor, Contestants, Contestants]:
+    """A room of about ``arguments.voxels``; who convolves it, and who trains on it: ours and ``arguments.peer``."""
     if arguments.peer and find_spec("spconv") is None:
         raise MissingDependencyError("spconv", "points", "--peer spconv")
     backends: list[Backend] = ["torch", *arguments.peer]
@@ -35,17 +44,14 @@ def sparse(arguments: argparse.Namespace) -> None:
     coords[:, 1:] -= low
     x, y, z = (coords[:, 1:].amax(0) + 1).tolist()
     room = SparseTensor(torch.randn(len(coords), CHANNELS), coords, (x, y, z), 1)
-    print(f"a room of {len(room):,} voxels of 2 cm ({x} × {y} × {z}), {torch.get_num_threads()} threads")
-    convolutions = {name: _convolution(name, room) for name in backends}
-    _report(f"submanifold 3³, {CHANNELS} to {CHANNELS}, search, forward, backward", convolutions, arguments.runs)
-    steps = {name: _step(name, points, arguments) for name in backends}
-    _report(f"a training step of sparse_unet, {arguments.variant}", steps, arguments.runs)
+    convolutions: Contestants = {name: _convolution(name, room) for name in backends}
+    return room, convolutions, {name: _step(name, points, arguments) for name in backends}
 
 
-def _report(title: str, contestants: Mapping[Backend, Callable[[], object]], runs: int) -> None:
+def _report(title: str, contestants: Contestants, runs: int) -> None:
     processor: dict[str, list[float]] = {name: [] for name in contestants}
 
-    def timed(name: Backend) -> Callable[[], None]:
+    def timed(name: str) -> Callable[[], None]:
         def run() -> None:
             start = time.process_time()
             contestants[name]()
