@@ -42,8 +42,9 @@ class FinetuneConfig(FitConfig):
     ``val_share``: of each class, for choosing the best epoch, where the data has no validation part; taken before the
     fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of every fit.
 
-    ``encoder`` and ``input`` change keys of the pretrained encoder, in all modes, that its weights do not depend on:
-    how many points it is fed, how many patches it makes of them, its drop path.
+    ``test_on``: the part that is tested on, where there are both; with "val" the test part is left out, as where its
+    labels are kept from the public (ScanNet). ``encoder`` and ``input`` change keys of the pretrained encoder, in all
+    modes, that its weights do not depend on: how many points it is fed, how many patches it makes of them, drop path.
     """
 
     modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
@@ -51,6 +52,7 @@ class FinetuneConfig(FitConfig):
     seeds: int = Field(default=3, gt=0)
     seed: int = 0
     val_share: float = Field(default=0.1, ge=0, lt=1)
+    test_on: Literal["test", "val"] = "test"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     save: bool = False
     encoder: dict[str, Any] = Field(default_factory=dict)
@@ -205,7 +207,7 @@ def finetune(
     feed = Feed(source, task, input, device)
     fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
     grid = _Grid(feed, config, runs, progress, weights, predictions, repeats * len(fits) * config.epochs)
-    entries = list(source.entries())
+    entries = _entries(source, config)
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "repeats": repeats, "metric": task.metric}
     if before is not None:
         grid.take_up(before)
@@ -263,6 +265,16 @@ def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig, de
         raise ConfigError(
             f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"
         )
+
+
+def _entries(source: DataSource, config: FinetuneConfig) -> list[Entry]:
+    """All samples but those of a test part that is not asked for."""
+    entries = list(source.entries())
+    if config.test_on == "test":
+        return entries
+    if not any(entry.split == "val" for entry in entries):
+        raise DataError("test_on=val: no sample of the data is of the split val")
+    return [entry for entry in entries if entry.split != "test"]
 
 
 def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Iterator[Shown]]:

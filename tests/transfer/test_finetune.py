@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -373,3 +374,14 @@ def test_keys_that_weights_do_not_depend_on_can_be_changed(token_run: Path) -> N
     ):
         with pytest.raises(UserError, match=told):
             finetune(TinySource(), [token_run], settings({"name": "classify"}, epochs=1, **wrong), CPU)
+
+
+def test_a_test_part_without_labels_can_be_left_out(run: Path) -> None:
+    source = TinySource()
+    config = settings({"name": "segment"}, modes=("frozen",), epochs=1, val_share=0.0, test_on="val")
+    with pytest.raises(DataError, match=r"test_on=val: no sample"):
+        finetune(source, [run], config, CPU)
+    source.rows[30:36] = [replace(row, split="val") for row in source.rows[30:36]]
+    source.rows[36:] = [replace(row, path=f"{row.path}/broken") for row in source.rows[36:]]
+    result = finetune(source, [run], config, CPU)
+    assert result["sizes"] == {"train": 30, "val": 0, "test": 6} and not result["bad"]
