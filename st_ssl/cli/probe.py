@@ -107,17 +107,20 @@ def probe_inputs(config: RunConfig, probe: ProbeConfig) -> dict[str, Any]:
 
 
 def probe_tables(result: dict[str, Any]) -> list[Any]:
-    """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds."""
+    """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds. Baselines too
+    many for the width of a terminal have a table of their own."""
     sizes = result["sizes"]
     how = f"({_contestant(result)}; {sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
     targets = result["targets"]
     first = next(iter(targets.values()))
     tables = []
     for kind, contestants in first["probes"].items():
-        table = _table(f"{kind} probe, % right {how}", contestants)
-        for name, target in targets.items():
-            table.add_row(_target(name, target), *_cells(target["probes"][kind]), f"{target['chance']:.1f}")
-        tables.append(table)
+        for number, part in enumerate(_side_by_side(list(contestants))):
+            table = _table(f"{kind} probe{', baselines' * number}, % right {how}", part)
+            for name, target in targets.items():
+                cells = _cells({who: target["probes"][kind][who] for who in part})
+                table.add_row(_target(name, target), *cells, f"{target['chance']:.1f}")
+            tables.append(table)
     if "retrieval" in first:
         contestants = next(iter(first["retrieval"]["probes"].values()))
         table = _table(f"retrieval, % with one right among the k nearest {how}", contestants)
@@ -128,6 +131,13 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
             table.add_section()
         tables.append(table)
     return tables
+
+
+def _side_by_side(contestants: list[str]) -> list[list[str]]:
+    """Who shares a table: all, or the networks and then the baselines where these are more than two."""
+    networks = [who for who in contestants if who in ("pretrained", "random")]
+    baselines = [who for who in contestants if who not in networks]
+    return [networks, baselines] if networks and len(baselines) > 2 else [contestants]
 
 
 def _contestant(result: dict[str, Any]) -> str:
@@ -143,7 +153,7 @@ def _table(title: str, contestants: Iterable[str]) -> Any:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    table.add_column("target")
+    table.add_column("target", no_wrap=True)
     for column in (*contestants, "chance"):
         table.add_column(column, justify="right", no_wrap=True)
     return table

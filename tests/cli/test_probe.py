@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from st_ssl.cli import guarded
-from st_ssl.cli.probe import main
+from st_ssl.cli.probe import main, probe_tables
 from st_ssl.report.page import write_report
 from tests.runs import tiny, write_config
 from tests.transfer.tiny import write_dataset, write_encoder
@@ -56,3 +58,17 @@ def test_results_on_several_data_sets_stand_beside_each_other(
     assert 'id="run1-probes"' in page and 'id="run1-probes2"' in page and "Probes on labelled" in page
     assert page.count(f"1 seed, of {tmp_path / 'own'}.") == 1
     assert page.count(f"1 seed, of {tmp_path / 'labelled'}.") == 1
+
+
+def test_tables_of_many_baselines_fit_a_terminal() -> None:
+    names = ("pretrained", "random", "coordinates", "occupancy", "histograms", "metadata")
+    cells = {who: {"mean": 10.0 + i, "std": 1.0, "values": [10.0 + i]} for i, who in enumerate(names)}
+    targets = {"occlusion": {"classes": 3, "chance": 33.3, "probes": {"svm": cells}}}
+    tables = probe_tables({"runs": ["a"], "seeds": 1, "sizes": {"train": 2, "test": 2}, "bad": [], "targets": targets})
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    shown = console.export_text()
+    assert "…" not in shown and shown.count("occlusion (3)") == 2
+    for i, who in enumerate(names):
+        assert who in shown and f" {10 + i}.0 ± 1.0 " in shown
