@@ -13,6 +13,7 @@ FILL = 0.88  # share of the picture that the sphere around it takes
 RIM = 1.4  # how much darker what lies behind a nearby edge is, for each radius of depth
 HAZE = 0.4  # how much of the farthest point the page shines through
 FINE = 2  # pixels drawn for each one shown, along both axes
+POINT = 0.45  # radius of a single point, in sides of the picture; each of n is drawn √n times as small
 _TAIL = 3.0  # times the median distance: what is farther out is a tail
 LARGEST = 12.0  # pixels of a point's radius, at most
 
@@ -88,7 +89,7 @@ def place(points: np.ndarray, eye: Eye, size: int) -> np.ndarray:
 
 def point_radius(count: int, size: int) -> float:
     """How large points are drawn, in pixels: the more there are the smaller, so that they make a surface."""
-    return float(np.clip(0.38 * size / max(1, count) ** 0.5, 0.5, LARGEST * size / 440))
+    return float(np.clip(POINT * size / max(1, count) ** 0.5, 0.5, LARGEST * size / 440))
 
 
 def _splat(points: np.ndarray, eye: Eye, size: int, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

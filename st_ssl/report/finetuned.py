@@ -153,4 +153,5 @@ def _class_name(metric: str, classes: list[str]) -> str:
 def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["mean"] is None:
         return "–"
-    return f"{figure['mean']:.1f} ± {figure['std']:.1f}"
+    spread = f" ± {figure['std']:.1f}" if len(figure["values"]) > 1 else ""
+    return f"{figure['mean']:.1f}{spread}"

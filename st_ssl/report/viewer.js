@@ -2,7 +2,7 @@
 // Drawn point by point with a depth buffer, as clouds.py draws the stills that this takes the place of.
 (() => {
   "use strict";
-  const DISTANCE = 3.2, FILL = 0.88, RIM = 1.4, HAZE = 0.4, LARGEST = 12, FAR = 1e9;
+  const DISTANCE = 3.2, FILL = 0.88, RIM = 1.4, HAZE = 0.4, LARGEST = 12, POINT = 0.45, FAR = 1e9;
   const RANGE = 4 / 32767; // what one step of a stored coordinate is, in radii
   const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 
@@ -95,7 +95,7 @@
 
     picture({ places, rgb }, size, most) {
       const depth = new Float32Array(size * size).fill(FAR), image = new ImageData(size, size), ink = image.data;
-      const radius = Math.min(LARGEST * size / 440, Math.max(0.5, 0.38 * size / Math.sqrt(most))) * Math.sqrt(this.zoom);
+      const radius = Math.min(LARGEST * size / 440, Math.max(0.5, POINT * size / Math.sqrt(most))) * Math.sqrt(this.zoom);
       const pixels = ball(Math.min(radius, 24));
       for (let i = 0; i < places.length; i += 3) {
         const [x, y, z] = this.place(places, i, size);

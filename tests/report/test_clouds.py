@@ -124,7 +124,7 @@ def test_the_viewer_draws_with_the_numbers_of_the_stills() -> None:
     text = viewer_script()[0]
     line = next(line for line in text.splitlines() if line.strip().startswith("const DISTANCE"))
     given = dict(re.findall(r"([A-Z]+) = ([\d.]+)", line))
-    for name in ("DISTANCE", "FILL", "RIM", "HAZE", "LARGEST"):
+    for name in ("DISTANCE", "FILL", "RIM", "HAZE", "LARGEST", "POINT"):
         assert float(given[name]) == getattr(clouds, name), name
     assert len(text.splitlines()) < 150
     assert not any(word in text for word in ("http", "fetch", "import", "innerHTML", "</"))

@@ -82,7 +82,11 @@ def write_predictions(run: Path) -> None:
     clouds = {"0000.npz": "/x/room_0", "0001.npz": "/x/room_1"}
     (folder / "about.json").write_text(json.dumps(about | {"clouds": clouds}))
     rows = [
-        {"mode": mode, "fraction": 0.1, "metrics": {n: {"mean": v, "std": 1.0} for n, v in figures.items()}}
+        {
+            "mode": mode,
+            "fraction": 0.1,
+            "metrics": {n: {"mean": v, "std": 1.0, "values": [v - 1, v + 1]} for n, v in figures.items()},
+        }
         for mode, figures in {"scratch": {"mIoU": 40.0, "IoU_2": 30.0}, "full": {"mIoU": 50.5, "IoU_2": 60.0}}.items()
     ]
     result = {"results": rows, "classes": ["wall", "<b>chair", "lamp"], "repeats": 3}
