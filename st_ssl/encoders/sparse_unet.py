@@ -39,7 +39,7 @@ the resolution they change the number of channels too; MinkUNet's change it in t
 
 class SparseResNetConfig(Config):
     """The way down alone: four levels, each of half the resolution of the one before. ``channels`` and ``blocks`` take
-    the place of the variant's. ``offsets`` adds where in its voxel the mean of the points lies to the input. Both
+    the place of the variant's. ``offsets`` adds where in its voxel the mean of the points lies to the input. All
     ``backend``s give the same, from the same weights; see ``st_ssl.ops.sparse``."""
 
     name: Literal["sparse_resnet"] = "sparse_resnet"
