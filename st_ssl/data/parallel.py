@@ -21,6 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PATIENCE = 3  # half seconds from telling a process to stop to ending it
+_GRACE = 1  # second that an idle process which was told to stop waits to hear that there is no more to do
 _PR_SET_PDEATHSIG = 1
 
 
@@ -171,8 +172,16 @@ def _interrupt(signum: int, frame: object) -> None:
     _told = True
     # Where it is not busy it waits for an item, and will be told that there is none. What the first signal set in
     # motion is not interrupted by the next one; where the exception was swallowed, it is raised again.
-    if _busy and not _unwinding(sys.exc_info()[1]):
+    if not _busy:
+        _end_soon()
+    elif not _unwinding(sys.exc_info()[1]):
         raise KeyboardInterrupt
+
+
+def _end_soon() -> None:
+    """End if nothing more is heard: since Python 3.12 a pool in which a process has died signals the others, tells them
+    nothing more, and waits for them."""
+    signal.alarm(_GRACE)  # its default action ends the process
 
 
 def _unwinding(error: BaseException | None) -> bool:
@@ -191,3 +200,5 @@ def _interruptible(work: Callable[[T], R], item: T) -> R:
         return work(item)
     finally:
         _busy = False
+        if _told:
+            _end_soon()

@@ -66,6 +66,33 @@ def test_only_its_own_processes_are_stopped() -> None:
         other.join()
 
 
+IDLE = """
+import os, time
+from st_ssl.data import parallel
+parallel._settle(os.getppid())
+def work(item):
+    print("works", flush=True)
+    time.sleep(item)
+try:
+    parallel._interruptible(work, {seconds})
+except KeyboardInterrupt:
+    pass
+print("idle", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0, b"works\nidle\n"), (60, b"works\n")])
+def test_a_process_that_is_told_to_stop_and_nothing_more_ends(seconds: int, said: bytes) -> None:
+    """As a pool does with the others when one has died, since Python 3.12."""
+    code, environment = IDLE.format(seconds=seconds), os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(len(said)) == said
+        process.terminate()
+        assert process.wait(timeout=30) == -signal.SIGALRM
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -15,11 +15,12 @@ from st_ssl.ops.sampling import farthest_loop, farthest_points, farthest_points_
 
 def slow(points: np.ndarray, count: int, start: int = 0) -> list[int]:
     """The definition: the index of the largest distance to what was taken, the first of equals, none twice."""
-    taken: list[int] = [start] if count else []
-    while len(taken) < count:
-        squares = ((points[:, None] - points[None, taken]) ** 2).sum(2).min(1)
+    taken: list[int] = []
+    squares = np.full(len(points), np.inf)
+    for _ in range(count):
+        taken.append(int(squares.argmax()) if taken else start)
+        squares = np.minimum(squares, ((points - points[taken[-1]]) ** 2).sum(1))
         squares[taken] = -1
-        taken.append(int(squares.argmax()))
     return taken
 
 
