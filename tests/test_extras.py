@@ -26,6 +26,7 @@ from st_ssl.errors import MissingDependencyError
 from st_ssl.inputs import InputConfig
 from st_ssl.ops.sparse import SparseConv3d
 from st_ssl.report.figures import require_matplotlib
+from st_ssl.report.viewers import show_clouds
 from tests.ops.sparse import random_tensor
 from tests.runs import ROOT
 
@@ -41,11 +42,13 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "h5py": [lambda folder: read_cloud(folder / "a.h5#0")],
     "laspy": [lambda folder: read_cloud(folder / "a.las")],
     "lazrs": [lambda folder: read_cloud(folder / "a.laz")],
-    "open3d": [lambda folder: ops.ops(Namespace())],
+    "open3d": [lambda folder: ops.ops(Namespace()), lambda folder: show_clouds([], "open3d")],
+    "rerun-sdk": [lambda folder: show_clouds([], "rerun")],
     "spconv": [
         lambda folder: SparseConv3d(4, 4, backend="spconv")(random_tensor()),
         lambda folder: sparse.sparse(Namespace(peer=["spconv"])),
     ],
+    "triton": [lambda folder: SparseConv3d(4, 4, backend="triton")(random_tensor())],
     "pytorchvideo": [
         lambda folder: Pytorchvideo(PytorchvideoConfig(model="csn_r101"), InputConfig()),
         lambda folder: peers.pytorchvideo("")([], 4, 2, 16),
@@ -56,13 +59,15 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "wandb": [lambda folder: require_loggers(LoggingConfig(wandb="x"))],
     "transformers": [lambda folder: step._transformers(*[None] * 4)],  # type: ignore[arg-type]
 }
+MODULES = {"rerun-sdk": "rerun"}
+"""What packages are imported as, where that is not their name."""
 IMPORTERS = {"lazrs": ("laspy",), "tensorboard": ("torch.utils.tensorboard",)}
 """Modules that look for a package as they are imported."""
 TOOLS = {"pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML"}
 
 
 def extras() -> dict[str, set[str]]:
-    """The packages of each extra, by the names that they are imported by."""
+    """The packages of each extra; of spconv's, whose names tell the version of CUDA, without that."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     found = {}
     for extra, requirements in table.items():
@@ -94,10 +99,12 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
 ) -> None:
     if package == "lazrs":
         pytest.importorskip("laspy")
-    stale = (package, *IMPORTERS.get(package, ()))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # or Triton is not needed without a GPU
+    module = MODULES.get(package, package)
+    stale = (module, *IMPORTERS.get(package, ()))
     for name in [name for name in sys.modules if name.startswith(stale)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, module, None)
     for use in USES[package]:
         with pytest.raises(MissingDependencyError) as caught:
             use(files)
@@ -113,7 +120,7 @@ from pathlib import Path
 sys.modules.update(dict.fromkeys({packages}))
 import st_ssl
 for module in pkgutil.walk_packages(st_ssl.__path__, "st_ssl."):
-    if module.name not in ("st_ssl.__main__", "st_ssl.ops.sparse.spconv_backend"):
+    if module.name != "st_ssl.__main__" and not module.name.endswith(("spconv_backend", "triton_backend")):
         importlib.import_module(module.name)
 from tests.runs import tiny, train
 train(tiny(Path({clouds!r}), Path({output!r}), "point_contrast", engine={{"epochs": 1}}))
@@ -121,6 +128,7 @@ train(tiny(Path({clouds!r}), Path({output!r}), "point_contrast", engine={{"epoch
 
 
 def test_scenes_are_learned_from_without_any_of_them(clouds: Path, tmp_path: Path) -> None:
-    code = NOTHING.format(packages=sorted({*USES} - {"jinja2"}), clouds=str(clouds), output=str(tmp_path / "run"))
+    packages = sorted({MODULES.get(name, name) for name in USES} - {"jinja2"})  # which torch needs itself
+    code = NOTHING.format(packages=packages, clouds=str(clouds), output=str(tmp_path / "run"))
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
