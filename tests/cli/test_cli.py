@@ -71,7 +71,7 @@ def test_st_ssl_lists_its_commands_and_knows_the_nearest() -> None:
         assert done.returncode == 0
         assert done.stdout.startswith("usage: st-ssl <command> [arguments]\n")
         assert all(f"  {command} " in done.stdout for command in COMMANDS)
-    assert "index and verify videos and clouds, pack videos, write planted ones" in done.stdout
+    assert "index, verify and pack videos and clouds, write planted ones" in done.stdout
     done = python("-m", "st_ssl", "pretrian")
     assert done.returncode == 2
     assert "no command 'pretrian'; did you mean 'pretrain'?" in done.stderr

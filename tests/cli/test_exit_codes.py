@@ -35,7 +35,7 @@ ENDS = [
     ("probe nowhere", 2),
     ("probe run probe.kind=[knn]", 2),
     ("probe run data.root=videos --output file/probe.json", 2),
-    (f"finetune {CLASSIFY} run", 2),
+    (f"finetune {CLASSIFY} run", 1),
     (f"finetune {CLASSIFY} nowhere", 2),
     (f"finetune {CLASSIFY} run data.name=points data.root=nowhere", 2),
     ("extract run --output features", 1),
