@@ -119,7 +119,7 @@ class FAC(PointContrast):
         loss, accuracy = region_info_nce(
             first.flatten(0, 1), second.flatten(0, 1), valid, anchors.flatten(), self.temperature
         )
-        filled = valid[0].any(1).view(anchors.shape)[:, : self.settings.num_foreground].float().mean()
+        filled = valid[0].any(1).view(anchors.shape)[:, : self.settings.num_foreground].to(loss.dtype).mean()
         return {"region_loss": loss, "region_accuracy": accuracy, "foreground_filled": filled}
 
     def _segments(self, first: Tensor, second: Tensor) -> MethodOutput:
