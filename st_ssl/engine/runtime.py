@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -15,6 +16,9 @@ import torch.distributed as dist
 
 from st_ssl import distributed
 from st_ssl.errors import ConfigError
+
+# M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, as malloc.h numbers them.
+_MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
 
 
 class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
@@ -67,6 +71,17 @@ def _device(name: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def keep_freed_memory() -> bool:
+    """Have glibc keep the memory of freed tensors for the next ones, in this process and those forked from it; whether
+    it does. As it is, it returns every large block and asks for a new one, whose pages the kernel fills with zeros
+    first: a third of a step of the sparse U-Net on CPUs. Where ``MALLOC_`` variables say what is wanted, or with
+    another C library, nothing is changed."""
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(option, size) for option, size in _MALLOC.items())
+
+
 @contextmanager
 def start_runtime(device: str) -> Iterator[Runtime]:
     """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on CPU), or be a single one.
@@ -74,6 +89,8 @@ def start_runtime(device: str) -> Iterator[Runtime]:
     Within the context SIGTERM raises ``Preempted`` and Ctrl-C ``KeyboardInterrupt``, except in ``deferred_stop``.
     """
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cpu":
+        keep_freed_memory()
     started = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_distributed()
     if started:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
