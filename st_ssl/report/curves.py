@@ -33,7 +33,7 @@ _KNOWN: dict[str, tuple[str, str, float, str]] = {
     "grad_norm": ("Gradient norm", "", 1.0, "Before clipping; spikes are steps that nearly went wrong."),
     "feature_spread": ("Feature spread", "", 1.0, "1: features point everywhere. Near 0: collapsed."),
     "effective_rank": ("Effective rank", "dimensions", 1.0, "How many dimensions are in use. Near 1: collapsed."),
-    "clips_per_second": ("Speed", "clips/s", 1.0, "Over all processes."),
+    "clips_per_second": ("Speed", "samples/s", 1.0, "Over all processes."),
     "data_wait": ("Waiting for data", "%", 100.0, "Share of the time; if high, add data.num_workers."),
 }
 _HIDDEN = {"step", "epoch", "broken", "seconds"}
@@ -58,7 +58,7 @@ def _panel(name: str, rows: list[dict[str, float]]) -> Panel:
         name, (name.replace("_", " ").capitalize(), "", 1.0, "Logged by the method.")
     )
     points = [(row["step"], factor * row[name]) for row in rows if _finite(row.get(name))]
-    newest = number(points[-1][1]) + {"%": "%", "clips/s": " clips/s"}.get(unit, "")
+    newest = number(points[-1][1]) + {"%": "%", "samples/s": " samples/s"}.get(unit, "")
     steps, values = np.array(points[:: math.ceil(len(points) / _MOST)], dtype=float).T
 
     def paint(axis: Any) -> None:

@@ -83,8 +83,12 @@ class PointDataset(SampleDataset[CutPointView, int]):
         cloud = self.read(entry.path)
         missing = [name for name in self.views.attributes if name not in cloud.attributes]
         if missing:
-            there = ", ".join(cloud.attributes) or "nothing"
-            raise SampleError(entry.path, f"has no {' nor '.join(missing)}: besides the places of its points {there}")
+            there = ", ".join(cloud.attributes)
+            raise SampleError(
+                entry.path,
+                f"has no {' nor '.join(missing)}, which input.attributes asks for: it has "
+                f"{there or 'the places of its points alone'} (input.attributes=[{there}])",
+            )
         return self.views.cut(cloud, key), len(cloud)
 
 

@@ -143,8 +143,9 @@ def test_what_some_clouds_lack(root: Path, tmp_path: Path) -> None:
     needing = PointViews(VIEWS.augment, attributes=("color", "normal"))
     sample = PointDataset(entries, needing)[0, 1]
     assert [bad.reason for bad in sample.bad] == [
-        "has no color nor normal: besides the places of its points nothing",
-        "has no normal: besides the places of its points color",
+        "has no color nor normal, which input.attributes asks for: it has the places of its points alone "
+        "(input.attributes=[])",
+        "has no normal, which input.attributes asks for: it has color (input.attributes=[color])",
     ]
     assert PointDataset(entries, PointViews(VIEWS.augment, attributes=("color",)))[0, 1].index == 0
 
