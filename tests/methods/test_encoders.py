@@ -20,7 +20,7 @@ def must_suit(method: str, encoder: dict[str, Any]) -> bool:
     """Whether the two are known to go together; of other pairs a method may refuse the encoder."""
     if METHODS.registered(method).modality == "points":
         per_point = ENCODERS.registered(encoder["name"]).per_point
-        return per_point if method == "point_contrast" else encoder["name"] == "point_vit"
+        return per_point if method in ("point_contrast", "fac") else encoder["name"] == "point_vit"
     return method == "cvrl" or (method == "videomae" and tiny_encoder(encoder).grid is not None)
 
 

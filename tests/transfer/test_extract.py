@@ -202,7 +202,7 @@ def test_the_command(dataset: Path, run: Path, tmp_path: Path, capfd: pytest.Cap
     told = f"{where}: features of 22 samples; 2 broken, listed in {where / 'bad_samples.jsonl'}\n"
     out, err = capfd.readouterr()
     assert out == told
-    assert "extract: videos 24/24, " in err
+    assert "extract: samples 24/24, " in err
     assert "s left" in err
     assert np.load(where / "features.npy").shape == (22, 2, 24)
     assert command(*arguments) == 0
