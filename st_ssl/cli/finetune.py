@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from st_ssl.data.base import DataSource
     from st_ssl.transfer.finetune import FinetuneConfig
     from st_ssl.transfer.predictions import Predictions
+    from st_ssl.types import Entry
 
 EPILOG = """\
 The configuration says what the task is (configs/finetune/); the data is that of the pretraining unless it says
@@ -131,14 +134,25 @@ def _stamp(source: DataSource, runs: list[Path], config: FinetuneConfig) -> dict
     """What the figures depend on."""
     import hashlib
 
-    from st_ssl.data.base import samples_digest
-
     weights = [run / "encoder.safetensors" for run in runs]
     return {
         "config": config.model_dump(mode="json"),
         "encoders": [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights if file.is_file()],
-        "samples": samples_digest(source.entries()),
+        "samples": _samples(source.entries(), getattr(config.data, "root", None)),
     }
+
+
+def _samples(entries: Sequence[Entry], root: str | None) -> str:
+    """Tells labellings apart, and divisions into parts: where in ``root`` each sample is, its split and its labels."""
+    import hashlib
+    import json
+    import os
+
+    folder, digest = os.path.expanduser(root or ""), hashlib.sha256()
+    for e in entries:
+        row = [e.path.removeprefix(folder), e.start, e.num_frames, e.split, sorted(e.labels.items())]
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from st_ssl.cli.finetune import finetune_tables, main
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.transfer.finetune import load_finetune
 from st_ssl.transfer.tasks import TASKS
+from st_ssl.types import Entry
 from tests.runs import ROOT
-from tests.transfer.clouds import INPUT, TinyEncoderConfig, tiny_registered
+from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]
 CONFIGS = sorted((ROOT / "configs" / "finetune").rglob("*.yaml"))
@@ -134,6 +137,16 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     done = file.read_bytes()
     assert called(monkeypatch, config, run) == 0  # nothing is left to be done
     assert file.read_bytes() == done
+    rows = TinySource.entries
+
+    def changed(self: TinySource, **fields: Any) -> list[Entry]:
+        return [replace(rows(self)[0], **fields), *rows(self)[1:]]
+
+    for fields in ({"labels": {"kind": "rod"}}, {"split": "test"}, {"path": "elsewhere/ball/0"}):
+        with monkeypatch.context() as patch:
+            patch.setattr(TinySource, "entries", partialmethod(changed, **fields))
+            assert called(monkeypatch, config, run) == 2
+            assert "the samples are not the same" in capsys.readouterr().err
     capsys.readouterr()
     for changes, told in (
         (("epochs=2",), "  epochs: 1 before, 2 now\n"),
