@@ -116,7 +116,7 @@ def finetune_and_print(
             bars[0].update(done, status)
 
         result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions, before)
-    for table in finetune_tables(result, config.task.name):
+    for table in finetune_tables(result | stamp, config.task.name):
         Console().print(table)
 
 
@@ -188,11 +188,14 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std."""
     from rich.table import Table
 
+    from st_ssl.cli.probe import contestant
+
     sizes, rows = result["sizes"], result["results"]
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
     names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
-    how = f"({sizes['train']} train, {sizes['val']} val, {sizes['test']} test, {result['repeats']} times)"
+    parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
+    how = f"({contestant(result)}; {parts}, {result['repeats']} times)"
     tables = []
     for name in names:
         table = Table(title=f"{task}: {name}, % {how}", title_justify="left")

@@ -53,7 +53,8 @@ def test_a_table_and_json(
     config, run = files
     assert called(monkeypatch, config, run, "label_fractions=[0.25,1.0]", "data.test=2") == 0
     out, err = capsys.readouterr()
-    assert "classify: accuracy, %" in out and "classify: mean_class_accuracy, %" in out
+    assert "classify: accuracy, % (run on planted; 33 train," in " ".join(out.split())
+    assert "classify: mean_class_accuracy, %" in out
     assert "scratch" in out and "full" in out and "25 %" in out and "100 %" in out and "±" in out
     assert "epoch 8/8" in err and "left" in err
     result = json.loads((run / "finetune" / "objects.json").read_text())
@@ -190,6 +191,6 @@ def test_every_task_has_a_configuration() -> None:
 def test_what_cannot_be_told_is_a_dash() -> None:
     nothing = {"mean": None, "std": None, "values": [None]}
     rows = [{"mode": "full", "fraction": 1.0, "metrics": {"mIoU": nothing, "IoU_3": nothing}}]
-    result = {"sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
+    result = {"runs": ["run"], "sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
     (table,) = finetune_tables(result, "segment")
-    assert list(table.columns[1].cells) == ["–"]
+    assert list(table.columns[1].cells) == ["–"] and "(run; 1 train" in str(table.title)
