@@ -46,7 +46,7 @@ def _arguments() -> argparse.Namespace:
         "--save-predictions",
         choices=["few", "all", "none"],
         default="few",
-        help="of how many test clouds to keep what was said, in predictions/ of the first run (default: 8)",
+        help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8)",
     )
     return parser.parse()
 
@@ -68,7 +68,8 @@ def main() -> None:
         describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(arguments.config, overrides, _pretraining_data(runs[0]))
     output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
-    limits = {"few": Predictions(runs[0] / "predictions"), "all": Predictions(runs[0] / "predictions", None)}
+    beside = output.with_name(f"{output.stem}_predictions")
+    limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
     with start_runtime(config.device) as runtime:
         finetune_and_print(runs, config, runtime.device, output, limits.get(arguments.save_predictions))
 
@@ -97,11 +98,14 @@ def finetune_and_print(
     from st_ssl.files import check_writable, replace_text
     from st_ssl.transfer.finetune import finetune
 
-    check_writable(output.parent)
+    for folder in (output.parent, *([predictions.folder] if predictions else [])):
+        check_writable(folder)
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     stamp = _stamp(source, runs, config)
     before = _before(output, stamp)
+    if before is not None and predictions is not None:
+        _tell_of_predictions(before, config, predictions)
 
     def keep(result: dict[str, Any]) -> None:
         replace_text(output, json.dumps(result | stamp, indent=2) + "\n")
@@ -182,6 +186,20 @@ def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
     done = sum(len(row["epochs"]) for row in before["results"])
     console.print(f"finetune: going on after the {done} fits in {output}")
     return before
+
+
+def _tell_of_predictions(before: dict[str, Any], config: FinetuneConfig, predictions: Predictions) -> None:
+    """Warn where those asked for will not be there: the fit that they are of is done."""
+    import warnings
+
+    best = (config.modes[-1], max(config.label_fractions))
+    done = any((row["mode"], row["fraction"]) == best and row["epochs"] for row in before["results"])
+    if done and not predictions.there():
+        warnings.warn(
+            f"predictions are written as the fit that they are of ({best[0]}, {100 * best[1]:g} % of the labels) is "
+            "made, and it is done: none are written now; for a fit with them name another file with --output",
+            stacklevel=2,
+        )
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:

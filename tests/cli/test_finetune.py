@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -71,11 +72,11 @@ def test_a_table_and_json(
     assert len(lines) == 4 * 2 * 2  # fits, repetitions and figures
     values = result["results"][3]["metrics"]["accuracy"]["values"]
     assert [float(line["value"]) for line in lines if line["fraction"] == "1" and line["mode"] == "full"][:2] == values
-    assert len(list((run / "predictions").glob("*.npz"))) == 6
+    assert len(list((run / "finetune" / "objects_predictions").glob("*.npz"))) == 6
     again = ("epochs=1", "--save-predictions", "all", "--output", str(run / "again.json"))
     assert called(monkeypatch, config, run, *again) == 0
-    assert len(list((run / "predictions").glob("*.npz"))) == 18
-    assert json.loads((run / "predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
+    assert len(list((run / "again_predictions").glob("*.npz"))) == 18
+    assert json.loads((run / "again_predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,11 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     assert called(monkeypatch, config, run, "device=auto") == 0
     assert "going on after the 3 fits" in capsys.readouterr().err
     done = file.read_bytes()
-    assert called(monkeypatch, config, run) == 0  # nothing is left to be done
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert called(monkeypatch, config, run) == 0  # nothing is left to be done
+    with pytest.warns(UserWarning, match=r"\(full, 100 % of the labels\) .* name another file with --output"):
+        assert called(monkeypatch, config, run, "--save-predictions", "all") == 0
     assert file.read_bytes() == done
     rows = TinySource.entries
 
@@ -162,6 +167,16 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     file.write_text("[]")
     assert called(monkeypatch, config, run) == 2
     assert "objects.json is not the result of fine-tuning: name another file with --output" in capsys.readouterr().err
+
+
+def test_predictions_that_cannot_be_written_are_told_before_the_first_fit(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    (tmp_path / "kept_predictions").write_text("a file")
+    monkeypatch.setattr("st_ssl.transfer.finetune.fit", lambda *_: pytest.fail("a fit was made"))
+    assert called(monkeypatch, config, run, "--output", tmp_path / "kept.json") == 2
+    assert "kept_predictions: cannot be written to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
