@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from st_ssl.data.base import DataSource
     from st_ssl.transfer.finetune import FinetuneConfig
     from st_ssl.transfer.predictions import Predictions
+    from st_ssl.types import Entry
 
 EPILOG = """\
 The configuration says what the task is (configs/finetune/); the data is that of the pretraining unless it says
@@ -43,7 +46,7 @@ def _arguments() -> argparse.Namespace:
         "--save-predictions",
         choices=["few", "all", "none"],
         default="few",
-        help="of how many test clouds to keep what was said, in predictions/ of the first run (default: 8)",
+        help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8)",
     )
     return parser.parse()
 
@@ -65,7 +68,8 @@ def main() -> None:
         describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(arguments.config, overrides, _pretraining_data(runs[0]))
     output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
-    limits = {"few": Predictions(runs[0] / "predictions"), "all": Predictions(runs[0] / "predictions", None)}
+    beside = output.with_name(f"{output.stem}_predictions")
+    limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
     with start_runtime(config.device) as runtime:
         finetune_and_print(runs, config, runtime.device, output, limits.get(arguments.save_predictions))
 
@@ -94,11 +98,14 @@ def finetune_and_print(
     from st_ssl.files import check_writable, replace_text
     from st_ssl.transfer.finetune import finetune
 
-    check_writable(output.parent)
+    for folder in (output.parent, *([predictions.folder] if predictions else [])):
+        check_writable(folder)
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     stamp = _stamp(source, runs, config)
     before = _before(output, stamp)
+    if before is not None and predictions is not None:
+        _tell_of_predictions(before, config, predictions)
 
     def keep(result: dict[str, Any]) -> None:
         replace_text(output, json.dumps(result | stamp, indent=2) + "\n")
@@ -113,7 +120,7 @@ def finetune_and_print(
             bars[0].update(done, status)
 
         result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions, before)
-    for table in finetune_tables(result, config.task.name):
+    for table in finetune_tables(result | stamp, config.task.name):
         Console().print(table)
 
 
@@ -131,14 +138,25 @@ def _stamp(source: DataSource, runs: list[Path], config: FinetuneConfig) -> dict
     """What the figures depend on."""
     import hashlib
 
-    from st_ssl.data.base import samples_digest
-
     weights = [run / "encoder.safetensors" for run in runs]
     return {
         "config": config.model_dump(mode="json"),
         "encoders": [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights if file.is_file()],
-        "samples": samples_digest(source.entries()),
+        "samples": _samples(source.entries(), getattr(config.data, "root", None)),
     }
+
+
+def _samples(entries: Sequence[Entry], root: str | None) -> str:
+    """Tells labellings apart, and divisions into parts: where in ``root`` each sample is, its split and its labels."""
+    import hashlib
+    import json
+    import os
+
+    folder, digest = os.path.expanduser(root or ""), hashlib.sha256()
+    for e in entries:
+        row = [e.path.removeprefix(folder), e.start, e.num_frames, e.split, sorted(e.labels.items())]
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
@@ -170,15 +188,32 @@ def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
     return before
 
 
+def _tell_of_predictions(before: dict[str, Any], config: FinetuneConfig, predictions: Predictions) -> None:
+    """Warn where those asked for will not be there: the fit that they are of is done."""
+    import warnings
+
+    best = (config.modes[-1], max(config.label_fractions))
+    done = any((row["mode"], row["fraction"]) == best and row["epochs"] for row in before["results"])
+    if done and not predictions.there():
+        warnings.warn(
+            f"predictions are written as the fit that they are of ({best[0]}, {100 * best[1]:g} % of the labels) is "
+            "made, and it is done: none are written now; for a fit with them name another file with --output",
+            stacklevel=2,
+        )
+
+
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std."""
     from rich.table import Table
+
+    from st_ssl.cli.probe import contestant
 
     sizes, rows = result["sizes"], result["results"]
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
     names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
-    how = f"({sizes['train']} train, {sizes['val']} val, {sizes['test']} test, {result['repeats']} times)"
+    parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
+    how = f"({contestant(result)}; {parts}, {result['repeats']} times)"
     tables = []
     for name in names:
         table = Table(title=f"{task}: {name}, % {how}", title_justify="left")

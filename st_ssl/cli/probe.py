@@ -110,7 +110,7 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
     """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds. Baselines too
     many for the width of a terminal have a table of their own."""
     sizes = result["sizes"]
-    how = f"({_contestant(result)}; {sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
+    how = f"({contestant(result)}; {sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
     targets = result["targets"]
     first = next(iter(targets.values()))
     tables = []
@@ -140,8 +140,8 @@ def _side_by_side(contestants: list[str]) -> list[list[str]]:
     return [networks, baselines] if networks and len(baselines) > 2 else [contestants]
 
 
-def _contestant(result: dict[str, Any]) -> str:
-    """Which runs were probed on which data; runs of one name by their folders."""
+def contestant(result: dict[str, Any]) -> str:
+    """Which runs are judged on which data; runs of one name by their folders."""
     from st_ssl.engine.run_files import data_name
 
     names = [Path(run).absolute().name for run in result["runs"]]

@@ -43,12 +43,13 @@ class Finetuned:
 
 
 def finetuned(run: RunFolder) -> Finetuned | None:
-    """What ``finetune`` left in the folder of a run; None where it was not fine-tuned. Raises ``DataError`` for a file
-    that is not such a result."""
+    """What ``finetune`` left in the folder of a run, with the predictions written last; None where it was not
+    fine-tuned. Raises ``DataError`` for a file that is not such a result."""
     tables = [table for file in sorted((run.directory / "finetune").glob("*.json")) for table in _tables(file)]
-    folder = run.directory / "predictions"
-    if not (folder / "about.json").is_file():
+    kept = sorted((run.directory / "finetune").glob("*_predictions/about.json"))
+    if not kept:
         return Finetuned(tables) if tables else None
+    folder = max(kept, key=lambda file: file.stat().st_mtime).parent
     try:
         about = json.loads((folder / "about.json").read_text())
         classes = [str(name) for name in json.loads((folder / "classes.json").read_text())]

@@ -56,7 +56,7 @@ class FewShot(Classify):
         names = sorted({entry.labels[FOLD] for entry in entries if FOLD in entry.labels}, key=lambda n: (len(n), n))
         setting = f"{self.shot.ways}way_{self.shot.shots}shot/"  # data of several settings say which each fold is of
         names = [name for name in names if name.startswith(setting)] or names
-        if repeat >= len(names):
+        if self.shot.folds > len(names):  # told in the first repetition, not after the last that there is
             raise DataError(f"task.folds: {self.shot.folds} are asked for, and the data has {len(names)}")
         own = [
             replace(entry, labels={name: label for name, label in entry.labels.items() if name != FOLD})

@@ -278,7 +278,16 @@ def _entries(source: DataSource, config: FinetuneConfig) -> list[Entry]:
 
 
 def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Iterator[Shown]]:
-    return lambda entries: (judged for _, judged in feed.testing(entries, config.batch_size))
+    def show(entries: Sequence[Entry]) -> Iterator[Shown]:
+        none = True
+        for _, judged in feed.testing(entries, config.batch_size):
+            none = False
+            yield judged
+        if none:
+            told = "".join(f"; the first: {bad.path}: {bad.reason}" for bad in list(feed.bad)[:1])
+            raise DataError(f"all of the {len(entries)} training samples are broken{told}")
+
+    return show
 
 
 def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

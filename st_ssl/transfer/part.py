@@ -121,6 +121,10 @@ class PartSegment(PointTask):
         categories = sorted({self.group(entry) for entry in parts.train})
         if self.settings.parts is None:
             self.known = self._look(parts.train, show)
+            if broken := [name for name in categories if name not in self.known]:
+                raise DataError(
+                    f"none of the training shapes of {', '.join(broken)} can be read, to see which parts they have"
+                )
         else:
             missing = [name for name in categories if not self.settings.parts.get(name)]
             if missing:

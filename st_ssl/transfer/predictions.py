@@ -25,11 +25,19 @@ class Predictions:
     ``0000.npz`` … one for each of at most ``limit`` clouds (None: all), spread evenly over the test part: ``xyz``
     float32 [N, 3], and ``label`` and ``prediction`` int64, [N] where points are asked about (``xyz`` is then all of the
     file) or [] for the whole cloud (``xyz`` is what the network was shown first); -1 is no label. ``classes.json`` has
-    the names of the classes, by number; ``about.json`` which fit it was, and the path of each cloud.
+    the names of the classes, by number; ``about.json`` which fit it was, ``limit``, and the path of each cloud.
     """
 
     folder: Path
     limit: int | None = 8
+
+    def there(self) -> bool:
+        """Whether an earlier time has left as many."""
+        try:
+            limit = json.loads((self.folder / "about.json").read_text())["limit"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return limit is None or (self.limit is not None and self.limit <= limit)
 
     def keeper(self, task: Task, classes: Sequence[str], tested: Sequence[Entry], about: dict[str, Any]) -> Keep:
         """What ``evaluate`` gives the predictions for ``tested`` to; ``about`` says which fit they are of."""
@@ -53,7 +61,7 @@ class Predictions:
                     xyz = asked.view.points.part(number, number + 1).xyz.cpu().numpy()
                     _write(self.folder / name, xyz=xyz, label=label, prediction=prediction)
                     clouds[name] = entry.path
-            described = about | {"clouds": dict(sorted(clouds.items()))}
+            described = about | {"limit": self.limit, "clouds": dict(sorted(clouds.items()))}
             replace_text(self.folder / "about.json", json.dumps(described, indent=2) + "\n")
 
         return keep

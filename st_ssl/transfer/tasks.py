@@ -37,7 +37,8 @@ class Shown:
 
 
 ShowAll = Callable[[Sequence[Entry]], Iterable[Shown]]
-"""All of some samples once, as they are evaluated, on the CPU."""
+"""All of some samples once, as they are evaluated, on the CPU; those that are broken are left out, and where none is
+sound that is a ``DataError``."""
 
 
 class Meter(Protocol):

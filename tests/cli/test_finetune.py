@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
+from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ from st_ssl.cli.finetune import finetune_tables, main
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.transfer.finetune import load_finetune
 from st_ssl.transfer.tasks import TASKS
+from st_ssl.types import Entry
 from tests.runs import ROOT
-from tests.transfer.clouds import INPUT, TinyEncoderConfig, tiny_registered
+from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]
 CONFIGS = sorted((ROOT / "configs" / "finetune").rglob("*.yaml"))
@@ -50,7 +54,8 @@ def test_a_table_and_json(
     config, run = files
     assert called(monkeypatch, config, run, "label_fractions=[0.25,1.0]", "data.test=2") == 0
     out, err = capsys.readouterr()
-    assert "classify: accuracy, %" in out and "classify: mean_class_accuracy, %" in out
+    assert "classify: accuracy, % (run on planted; 33 train," in " ".join(out.split())
+    assert "classify: mean_class_accuracy, %" in out
     assert "scratch" in out and "full" in out and "25 %" in out and "100 %" in out and "±" in out
     assert "epoch 8/8" in err and "left" in err
     result = json.loads((run / "finetune" / "objects.json").read_text())
@@ -67,11 +72,11 @@ def test_a_table_and_json(
     assert len(lines) == 4 * 2 * 2  # fits, repetitions and figures
     values = result["results"][3]["metrics"]["accuracy"]["values"]
     assert [float(line["value"]) for line in lines if line["fraction"] == "1" and line["mode"] == "full"][:2] == values
-    assert len(list((run / "predictions").glob("*.npz"))) == 6
+    assert len(list((run / "finetune" / "objects_predictions").glob("*.npz"))) == 6
     again = ("epochs=1", "--save-predictions", "all", "--output", str(run / "again.json"))
     assert called(monkeypatch, config, run, *again) == 0
-    assert len(list((run / "predictions").glob("*.npz"))) == 18
-    assert json.loads((run / "predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
+    assert len(list((run / "again_predictions").glob("*.npz"))) == 18
+    assert json.loads((run / "again_predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +137,22 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     assert called(monkeypatch, config, run, "device=auto") == 0
     assert "going on after the 3 fits" in capsys.readouterr().err
     done = file.read_bytes()
-    assert called(monkeypatch, config, run) == 0  # nothing is left to be done
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert called(monkeypatch, config, run) == 0  # nothing is left to be done
+    with pytest.warns(UserWarning, match=r"\(full, 100 % of the labels\) .* name another file with --output"):
+        assert called(monkeypatch, config, run, "--save-predictions", "all") == 0
     assert file.read_bytes() == done
+    rows = TinySource.entries
+
+    def changed(self: TinySource, **fields: Any) -> list[Entry]:
+        return [replace(rows(self)[0], **fields), *rows(self)[1:]]
+
+    for fields in ({"labels": {"kind": "rod"}}, {"split": "test"}, {"path": "elsewhere/ball/0"}):
+        with monkeypatch.context() as patch:
+            patch.setattr(TinySource, "entries", partialmethod(changed, **fields))
+            assert called(monkeypatch, config, run) == 2
+            assert "the samples are not the same" in capsys.readouterr().err
     capsys.readouterr()
     for changes, told in (
         (("epochs=2",), "  epochs: 1 before, 2 now\n"),
@@ -148,6 +167,16 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     file.write_text("[]")
     assert called(monkeypatch, config, run) == 2
     assert "objects.json is not the result of fine-tuning: name another file with --output" in capsys.readouterr().err
+
+
+def test_predictions_that_cannot_be_written_are_told_before_the_first_fit(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    (tmp_path / "kept_predictions").write_text("a file")
+    monkeypatch.setattr("st_ssl.transfer.finetune.fit", lambda *_: pytest.fail("a fit was made"))
+    assert called(monkeypatch, config, run, "--output", tmp_path / "kept.json") == 2
+    assert "kept_predictions: cannot be written to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -177,6 +206,6 @@ def test_every_task_has_a_configuration() -> None:
 def test_what_cannot_be_told_is_a_dash() -> None:
     nothing = {"mean": None, "std": None, "values": [None]}
     rows = [{"mode": "full", "fraction": 1.0, "metrics": {"mIoU": nothing, "IoU_3": nothing}}]
-    result = {"sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
+    result = {"runs": ["run"], "sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
     (table,) = finetune_tables(result, "segment")
-    assert list(table.columns[1].cells) == ["–"]
+    assert list(table.columns[1].cells) == ["–"] and "(run; 1 train" in str(table.title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -70,9 +71,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def write_predictions(run: Path) -> None:
     """What ``finetune`` leaves, of two clouds: three of the four labelled points of the first are right."""
-    folder = run / "predictions"
-    folder.mkdir()
-    (run / "finetune").mkdir()
+    folder = run / "finetune" / "rooms_predictions"
+    folder.mkdir(parents=True)
     xyz = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     label, said = np.array([0, 1, 2, 2, -1]), np.array([0, 1, 2, 0, 1])
     for name in ("0000.npz", "0001.npz"):
@@ -183,9 +183,9 @@ def test_colours_of_classes_differ() -> None:
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("predictions/about.json", "{}"),
-        ("predictions/0000.npz", "no archive"),
-        ("predictions/classes.json", '["wall"]'),
+        ("finetune/rooms_predictions/about.json", "{}"),
+        ("finetune/rooms_predictions/0000.npz", "no archive"),
+        ("finetune/rooms_predictions/classes.json", '["wall"]'),
         ("finetune/rooms.json", '{"results": []}'),
     ],
 )
@@ -206,7 +206,13 @@ def test_a_whole_cloud_is_told_by_its_caption(runs: list[Path], tmp_path: Path) 
     (tmp_path / "config.yaml").write_text((runs[1] / "config.yaml").read_text())
     write_predictions(tmp_path)
     xyz = np.zeros((4, 3), np.float32)
-    np.savez(tmp_path / "predictions" / "0001.npz", xyz=xyz, label=np.array(2), prediction=np.array(0))
+    np.savez(
+        tmp_path / "finetune" / "rooms_predictions" / "0001.npz", xyz=xyz, label=np.array(2), prediction=np.array(0)
+    )
+    earlier = tmp_path / "finetune" / "earlier_predictions"  # of two, those written last are shown
+    earlier.mkdir()
+    (earlier / "about.json").write_text("{}")
+    os.utime(earlier / "about.json", (0, 0))
     found = finetuned(RunFolder.open(tmp_path))
     assert found is not None
     assert [cloud.caption for cloud in found.scenes[1].clouds] == [["✗ wall", "truth: lamp"]]

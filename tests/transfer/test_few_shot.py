@@ -43,7 +43,7 @@ def test_the_folds_of_the_setting_asked_for_are_taken_in_their_order(repeat: int
 
 def test_settings_that_the_data_have_not() -> None:
     with pytest.raises(DataError, match=r"task.folds: 2 are asked for, and the data has 1"):
-        task(ways=10, shots=1, folds=2).parts(ENTRIES, 0.0, 1)
+        task(ways=10, shots=1, folds=2).parts(ENTRIES, 0.0, 0)  # before anything is trained
     with pytest.raises(ConfigError, match=r"task.ways=5 task.shots=10: the fold '.*way_1shot/0' of the data has"):
         task(ways=5, shots=10).parts(ENTRIES, 0.0, 0)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from st_ssl.encoders.base import random_encoder, save_encoder
-from st_ssl.errors import ConfigError
+from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.finetune import finetune
 from st_ssl.types import Entry
 from tests.transfer.clouds import INPUT, TinyEncoder, TinyEncoderConfig, TinySource, settings, tiny_registered
@@ -40,6 +40,21 @@ def test_bf16_is_refused_for_3d_convolutions_on_a_cpu(run: Path, monkeypatch: py
         finetune(TinySource(), [run], config, CPU)
     frozen = config.model_copy(update={"modes": ("frozen",)})  # asks for none of those gradients
     assert len(finetune(TinySource(), [run], frozen, CPU)["results"]) == 1
+
+
+@pytest.mark.parametrize("task", ["segment", "part"])
+def test_classes_that_no_sound_training_sample_shows_are_told(task: str, run: Path) -> None:
+    source = TinySource()
+    config = settings({"name": task}, val_share=0.0, epochs=1)
+    source.rows[:12] = [Entry(f"train/broken/{i}", "train", {"kind": "ball"}) for i in range(12)]
+    if task == "part":
+        with pytest.raises(DataError, match=r"^none of the training shapes of ball can be read"):
+            finetune(source, [run], config, CPU)
+    source.rows = [Entry(f"{row.path}/broken", row.split, row.labels) for row in source.rows]
+    with pytest.raises(
+        DataError, match=r"^all of the 36 training samples are broken; the first: train/broken/0/broken: broken$"
+    ):
+        finetune(source, [run], config, CPU)
 
 
 def test_a_grid_that_was_interrupted_goes_on_to_the_same_figures(run: Path) -> None:
