@@ -232,6 +232,35 @@ def test_clouds_go_to_ply_files_without_a_display(
     np.testing.assert_allclose(cloud.attributes["color"][3], (0.86, 0.16, 0.16), atol=0.003)
 
 
+@pytest.mark.parametrize(
+    ("options", "folder", "told"),
+    [
+        (["--viewer", "open3d", "--save"], False, "is a file, and a folder is to be written"),
+        (["--viewer", "rerun", "--save"], True, "is a folder, and a file is to be written"),
+        (["--output"], True, "is a folder, and a file is to be written"),
+    ],
+)
+def test_a_place_that_is_taken_is_told_first(
+    options: list[str],
+    folder: bool,
+    told: str,
+    runs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for viewer in ("open3d", "rerun"):
+        monkeypatch.setitem(sys.modules, viewer, None)  # what comes later fails too
+    place = tmp_path / "taken"
+    place.mkdir() if folder else place.write_text("mine")
+    for name, text in ((place, told), (tmp_path / "taken" / "in", "" if folder else "cannot be written to")):
+        monkeypatch.setattr(sys, "argv", ["report", str(runs[1]), *options, str(name)])
+        if text:
+            assert guarded(main) == 2
+            assert f"{options[-1]} {name}" in (error := capsys.readouterr().err) and text in error
+    assert list(tmp_path.iterdir()) == [place]
+
+
 def two_clouds() -> Scene:
     """The corners of a square, and of one that lies elsewhere, with one line."""
     square = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0]])
