@@ -212,6 +212,17 @@ def test_a_whole_cloud_is_told_by_its_caption(runs: list[Path], tmp_path: Path) 
     assert [cloud.caption for cloud in found.scenes[1].clouds] == [["✗ wall", "truth: lamp"]]
 
 
+def test_a_cloud_without_labels_has_no_share_of_right_points(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((runs[1] / "config.yaml").read_text())
+    write_predictions(tmp_path)
+    unknown = np.full(4, -1)
+    np.savez(tmp_path / "predictions" / "0001.npz", xyz=np.eye(4, 3), label=unknown, prediction=np.zeros(4, int))
+    found = finetuned(RunFolder.open(tmp_path))
+    assert found is not None
+    captions = [scene.clouds[3].caption for scene in found.scenes]
+    assert captions == [["Errors", "red; 75.0 % of the points are right"], ["Errors", "no labels"]]
+
+
 def test_clouds_go_to_ply_files_without_a_display(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
