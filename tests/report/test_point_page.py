@@ -168,9 +168,16 @@ def test_matches_by_feature_are_right_where_features_tell_places() -> None:
     colour = np.full((300, 3), 0.5)
     clouds, links, (right, random, chance) = match(Pair((places, second), (colour, colour), given, pairs, 1e-6), True)
     assert right == 100 and random < 10 and chance == pytest.approx(100 / 300)
-    assert (links.colour == RIGHT).all() and (links.colour != WRONG).any()
+    assert (links.colour == RIGHT).all()
     np.testing.assert_allclose(links.end, links.start * 1.1 + 4)
     assert "right: 100 %" in clouds[1].caption[-1]
+
+    mixed = torch.cat([features[order][:150], features[order][150:].roll(1, 0)])
+    given = {"pretrained": (features, mixed), "random": (features, mixed)}
+    _, links, (right, _, _) = match(Pair((places, second), (colour, colour), given, pairs, 1e-6), True)
+    there = np.isclose(links.end, links.start * 1.1 + 4).all(1)
+    assert right == pytest.approx(50) and 0 < there.sum() < len(there) == len(links.colour)
+    np.testing.assert_array_equal(links.colour, np.where(there[:, None], RIGHT, WRONG))
 
 
 def test_colours_of_classes_differ() -> None:
