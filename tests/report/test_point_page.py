@@ -29,6 +29,7 @@ from st_ssl.report.folder import RunFolder
 from st_ssl.report.matches import RIGHT, WRONG, Pair, match
 from st_ssl.report.page import write_report
 from st_ssl.report.scenes import Cloud, Links, Scene
+from st_ssl.report.turnable import Turnable, turnable, viewer_script
 
 from .test_page import CHROMIUM, Page, _chromium
 
@@ -140,6 +141,38 @@ def test_a_browser_draws_the_clouds(written: Path, tmp_path: Path) -> None:
     drawn = re.findall(r"<canvas[^>]*>", done.stdout)
     assert len(drawn) == 20
     assert all(int(re.search(r' height="(\d+)"', tag)[1]) > 200 for tag in drawn)  # type: ignore[index]
+
+
+def scene_of(*clouds: np.ndarray) -> Turnable:
+    colour = [np.full((len(xyz), 3), 0.5) for xyz in clouds]
+    return turnable(Scene("s", [], [Cloud(["a"], *pair) for pair in zip(clouds, colour, strict=True)], Eye(0, 0)))
+
+
+def test_places_as_before_are_told_from_none() -> None:
+    square, nothing = np.array([[5.0, 5, 5], [7, 5, 5], [5, 5, 7], [7, 5, 7]]), np.zeros((0, 3))
+    places = [part.split(":")[0] for part in scene_of(nothing, square, square, nothing).clouds.split(",")]
+    assert places[0] == places[3] == "" and places[2] == "="
+    steps = np.frombuffer(base64.b64decode(places[1]), "<i2") * (4 / 32767)
+    np.testing.assert_allclose(abs(steps.reshape(4, 3)), [[0.5**0.5, 0, 0.5**0.5]] * 4, atol=1e-3)  # in radii
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome")
+def test_a_broken_scene_leaves_the_others_turning(tmp_path: Path) -> None:
+    square, nothing = np.array([[0.0, 0, 0], [2, 0, 0], [0, 0, 2], [2, 0, 2]]), np.zeros((0, 3))
+    told = [scene_of(nothing, square).clouds, "%%%:%%%", scene_of(square, nothing).clouds, scene_of(square).clouds]
+    boxes = "".join(f'<div class="stage" data-eye="0,0" data-clouds="{text}"><img alt="still"></div>' for text in told)
+    count = """setTimeout(() => document.querySelectorAll("canvas").forEach(canvas => {
+      const { width, height } = canvas, half = x => canvas.getContext("2d").getImageData(x, 0, width / 2, height).data;
+      canvas.dataset.ink = [0, width / 2].map(x => +half(x).some(value => value)); }), 2000)"""
+    page = tmp_path / "page.html"
+    page.write_text(f'<body style="width:300px">{boxes}<script>{viewer_script()[0]}</script><script>{count}</script>')
+    done = _chromium(tmp_path, "--window-size=400,400", "--virtual-time-budget=4000", "--dump-dom", page.as_uri())
+    assert re.findall(r'data-ink="([^"]+)"|(<img)', done.stdout) == [
+        ("0,1", ""),
+        ("", "<img"),
+        ("1,0", ""),
+        ("1,1", ""),
+    ]
 
 
 def test_principal_colours_are_shared_and_tell_clusters_apart() -> None:
