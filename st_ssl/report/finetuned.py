@@ -84,7 +84,7 @@ def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere:
         return Scene(name, [], [Cloud([told, truth_told], xyz, by_height(xyz))], eye_for(sphere))
     labels, predictions = arrays["label"], arrays["prediction"]
     known, right = labels >= 0, labels == predictions
-    share = 100 * float(np.mean(right[known])) if known.any() else float("nan")
+    told = f"red; {100 * np.mean(right[known]):.1f} % of the points are right" if known.any() else "no labels"
     colours = np.vstack([class_colours(len(classes)), UNKNOWN])  # -1 is the last
     errors = np.where(right[:, None], RIGHT, WRONG)
     errors[~known] = UNKNOWN
@@ -92,7 +92,7 @@ def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere:
         Cloud(["Input", f"{len(arrays['xyz']):,} points"], xyz, by_height(xyz)),
         Cloud(["Truth"], xyz, colours[labels[chosen]]),
         Cloud(["Prediction"], xyz, colours[predictions[chosen]]),
-        Cloud(["Errors", f"red; {share:.1f} % of the points are right"], xyz, errors[chosen]),
+        Cloud(["Errors", told], xyz, errors[chosen]),
     ]
     return Scene(name, [], clouds, eye_for(sphere))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.errors import DataError
+from st_ssl.report.contestants import Key, contestant, keys
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw
 from st_ssl.report.retrieval import RetrievalTable, retrieval_table
@@ -13,15 +14,6 @@ from st_ssl.report.retrieval import RetrievalTable, retrieval_table
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
 
-_MARKERS = {
-    "pretrained": ("o", ACCENT),
-    "random": ("o", "none"),
-    "raw": ("x", INK),
-    "coordinates": ("x", INK),
-    "occupancy": ("s", INK),
-    "histograms": ("^", INK),
-    "metadata": ("|", INK),
-}
 KINDS = {"knn": "kNN", "linear": "linear", "svm": "linear SVM", "attentive": "attentive"}
 
 
@@ -51,12 +43,14 @@ class Headline:
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """``groups``: each kind of probe with its contestants; ``rows``: factor, classes, cells in that order, chance.
-    Without any kind but retrieval there are neither groups, rows nor panels."""
+    """``groups``: each kind of probe with its contestants; ``keys`` tell them apart in the ``panels``; ``rows``:
+    factor, classes, cells in that order, chance. Without any kind but retrieval there are neither groups, rows nor
+    panels."""
 
     groups: list[tuple[str, list[str]]]
     rows: list[tuple[str, int, list[Cell], str]]
     panels: list[Panel]
+    keys: list[Key]
     note: str
     headlines: dict[str, Headline]
     retrieval: RetrievalTable | None
@@ -92,7 +86,8 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
     if encoder.is_file() and encoder.stat().st_mtime > file.stat().st_mtime:
         note += " The encoder is newer than this probe: probe again for its present state."
     kinds = [(KINDS.get(kind, kind), list(contestants)) for kind, contestants in groups.items()]
-    return ProbeTable(kinds, rows if kinds else [], panels, note, headlines, retrieval)
+    legend = keys(who for _, contestants in kinds for who in contestants)
+    return ProbeTable(kinds, rows if kinds else [], panels, legend, note, headlines, retrieval)
 
 
 def _place(data: dict[str, Any]) -> str:
@@ -119,16 +114,16 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
             pair = [probes[who]["mean"] for who in ("pretrained", "random") if who in probes]
             axis.plot([min(pair), max(pair)], [y, y], color=FAINT, linewidth=2.4, zorder=1)
             for who, value in reversed(probes.items()):
-                marker, fill = _MARKERS.get(who, ("s", INK))
+                shown = contestant(who)
                 edge = ACCENT if who == "pretrained" else INK
                 spread = [[value["std"]], [value["std"]]]
                 axis.errorbar(
                     value["mean"],
                     y,
                     xerr=spread,
-                    fmt=marker,
+                    fmt=shown.marker,
                     color=edge,
-                    mfc=fill,
+                    mfc=shown.fill,
                     mec=edge,
                     ms=4.6,
                     elinewidth=0.8,

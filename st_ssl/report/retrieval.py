@@ -5,19 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from st_ssl.report.contestants import CONTESTANTS, Key, contestant, keys
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, INK, draw
 
-_LINES: dict[str, dict[str, Any]] = {
-    "pretrained": {"color": ACCENT, "marker": "o"},
-    "random": {"color": INK, "marker": "o", "mfc": "none"},
-    "raw": {"color": INK, "marker": "x", "linestyle": "none"},
-    "coordinates": {"color": INK, "marker": "x", "linestyle": "none"},
-    "occupancy": {"color": INK, "marker": "s", "linestyle": "none"},
-    "histograms": {"color": INK, "marker": "^", "linestyle": "none"},
-    "metadata": {"color": INK, "marker": "|", "linestyle": "none"},
-    "chance": {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7},
-}
+_CHANCE: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7}
 
 
 @dataclass(frozen=True)
@@ -35,11 +27,12 @@ class RetrievalRow:
 
 @dataclass(frozen=True)
 class RetrievalTable:
-    """``contestants`` across, R@k of all targets down, and a panel of curves for each target."""
+    """``contestants`` across, R@k of all targets down, a panel of curves for each target, and its legend."""
 
     contestants: list[str]
     rows: list[RetrievalRow]
     panels: list[Panel]
+    keys: list[Key]
 
 
 def retrieval_table(targets: dict[str, Any]) -> RetrievalTable | None:
@@ -58,7 +51,8 @@ def retrieval_table(targets: dict[str, Any]) -> RetrievalTable | None:
             texts = [_cell(cells, who) for who in contestants]
             span = 0 if at else len(probes)
             rows.append(RetrievalRow(name, int(target["classes"]), span, key, texts, f"{chance[key]:.1f}"))
-    return RetrievalTable(list(contestants), rows, [_curves(name, target) for name, target in found.items()])
+    panels = [_curves(name, target) for name, target in found.items()]
+    return RetrievalTable(list(contestants), rows, panels, keys(contestants))
 
 
 def _cell(cells: dict[str, Any], who: str) -> tuple[str, str]:
@@ -74,22 +68,32 @@ def _cell(cells: dict[str, Any], who: str) -> tuple[str, str]:
 def _curves(name: str, target: dict[str, Any]) -> Panel:
     probes, chance = target["retrieval"]["probes"], target["retrieval"]["chance"]
     ks = [int(key.removeprefix("R@")) for key in probes]
-    lines = {"chance": list(chance.values())}
-    for who in _LINES:
+    lines, first = {"chance": list(chance.values())}, next(iter(probes.values()))
+    for who in dict.fromkeys([*CONTESTANTS, *first]):
         if all(who in cells for cells in probes.values()):
             lines[who] = [cells[who]["mean"] for cells in probes.values()]
 
     def paint(axis: Any) -> None:
         for who, values in lines.items():
-            axis.plot(ks, values, **{"ms": 4, "mew": 0.9} | _LINES[who])
+            axis.plot(ks, values, **_CHANCE if who == "chance" else _line(who))
         axis.set_xscale("log")
         axis.set_xticks(ks, [str(k) for k in ks])
         axis.set_xticks([], minor=True)
         axis.set_ylim(0, 103)
-        axis.set_xlabel("k nearest training videos")
+        axis.set_xlabel("k nearest training samples")
         axis.set_ylabel("R@k, %")
         axis.grid(axis="y")
 
-    first = next(iter(probes))
     told = ", ".join(f"{who} {values[0]:.1f}" for who, values in lines.items())
-    return Panel(name, f"{target['classes']} classes", draw(3.4, 1.9, paint, f"Retrieval of {name}, {first}: {told}"))
+    return Panel(
+        name,
+        f"{target['classes']} classes",
+        draw(3.4, 1.9, paint, f"Retrieval of {name}, {next(iter(probes))}: {told}"),
+    )
+
+
+def _line(who: str) -> dict[str, Any]:
+    """How the figures of one contestant are drawn: those of the baselines without a line."""
+    shown, line = contestant(who), "-" if who in ("pretrained", "random") else "none"
+    colour = ACCENT if who == "pretrained" else INK
+    return {"color": colour, "marker": shown.marker, "mfc": shown.fill, "linestyle": line, "ms": 4, "mew": 0.9}

@@ -25,7 +25,7 @@ _RANGE = 4.0  # radii from the middle that a stored coordinate reaches; what is 
 @dataclass(frozen=True)
 class Turnable:
     """A scene for the page: captions of its clouds and, in base64, ``clouds`` and ``links`` as ``viewer.js`` takes
-    them: of each cloud int16 [N, 3] places (empty where they are those of the cloud before) and uint8 [N, 3] colours;
+    them: of each cloud int16 [N, 3] places ("=" where they are those of the cloud before) and uint8 [N, 3] colours;
     int16 [K, 2, 3] ends of links and uint8 [K, 3] colours."""
 
     name: str
@@ -43,7 +43,7 @@ def turnable(scene: Scene) -> Turnable:
     frames = scene.frames()
     for cloud, (middle, radius) in zip(scene.clouds, frames, strict=True):
         same = before is not None and cloud.xyz is before
-        parts.append(f"{'' if same else _text(_steps((cloud.xyz - middle) / radius))}:{_text(_bytes(cloud.colour))}")
+        parts.append(f"{'=' if same else _text(_steps((cloud.xyz - middle) / radius))}:{_text(_bytes(cloud.colour))}")
         before = cloud.xyz if scene.shared else None
     links = ""
     if scene.links is not None:

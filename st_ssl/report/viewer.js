@@ -21,9 +21,9 @@
       this.box = box;
       this.start = box.dataset.eye.split(",").map(Number);
       this.clouds = [];
-      for (const text of box.dataset.clouds.split(",")) { // places (none: those of the one before) : colours
+      for (const text of box.dataset.clouds.split(",")) { // places (=: those of the one before) : colours
         const [xyz, rgb] = text.split(":");
-        const places = xyz ? new Int16Array(bytes(xyz).buffer) : this.clouds[this.clouds.length - 1].places;
+        const places = xyz === "=" ? this.clouds[this.clouds.length - 1].places : new Int16Array(bytes(xyz).buffer);
         this.clouds.push({ places, rgb: bytes(rgb) });
       }
       const [ends, rgb] = (box.dataset.links || ":").split(":");
@@ -34,9 +34,9 @@
       this.canvas.setAttribute("aria-label", box.querySelector("img").alt);
       this.brush = this.canvas.getContext("2d");
       this.listen();
-      box.replaceChildren(this.canvas);
       this.reset();
       this.draw();
+      box.replaceChildren(this.canvas);
       new ResizeObserver(() => this.ask()).observe(box);
     }
 
@@ -137,6 +137,8 @@
   const boxes = [...document.querySelectorAll(".stage")];
   (function next() { // one by one, so that the page answers meanwhile
     const box = boxes.shift();
-    if (box) { new Stage(box); setTimeout(next); }
+    if (!box) return;
+    try { new Stage(box); } catch (error) { console.error(error); } // the still stays, and the others turn
+    setTimeout(next);
   })();
 })();

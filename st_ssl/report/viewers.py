@@ -142,7 +142,7 @@ def _lines(open3d: Any, scene: Scene, links: Links) -> Any:
 
 
 def _as_ply(open3d: Any, scenes: Sequence[tuple[str, Scene]], folder: Path) -> None:
-    """``views_0001_00071.npz_View 1.ply`` and the like: the shown points where they lie in their cloud."""
+    """``0001_1_views_00071.npz_View_1.ply`` and the like: the shown points where they lie in their cloud."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, (what, scene) in enumerate(scenes, 1):
         for place, cloud in enumerate(scene.clouds, 1):

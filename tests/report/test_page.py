@@ -121,6 +121,8 @@ def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> Non
         assert text in page.texts["run1-probes"], text
     recall = scene["probes"]["R@5"]["raw"]
     assert f"{recall['mean']:.1f} ± {recall['std']:.1f}" in page.texts["run1-probes"]
+    assert page.texts["run1-probes"].count("raw: pixels, 4 frames") == 2  # a legend for probes, and one for retrieval
+    assert not re.search("occupancy|coordinates", page.texts["run1-probes"])  # which only clouds have
     assert all(f"{kind}, %" in page.texts["summary"] for kind in ("kNN", "linear", "R@1"))
     assert "Not probed yet" in page.texts["run2-probes"]
     assert f"probe.py {suite[1]}" in page.texts["run2-probes"]

@@ -11,6 +11,7 @@ import pytest
 
 from st_ssl.encoders.base import InputConfig
 from st_ssl.engine.run_config import RunConfig
+from st_ssl.report.contestants import CONTESTANTS, keys
 from st_ssl.report.curves import _moving_mean, number
 from st_ssl.report.embedding import how_many, project
 from st_ssl.report.figures import INK, PALETTE, draw, own_ids, pick_colours, strip
@@ -109,3 +110,11 @@ def test_a_probe_of_before_has_its_baseline_by_the_present_name(tmp_path: Path) 
     assert table.retrieval.contestants == contestants
     assert [row[0] for row in table.rows] == ["pixels"]  # a factor of that name is none
     assert len(table.panels) == 1
+
+
+def test_every_marker_of_a_figure_is_explained() -> None:
+    found = {key.means.partition(":")[0]: (key.dot, key.sign) for key in keys([*CONTESTANTS, "colours"])}
+    signs = {"raw": "×", "coordinates": "×", "occupancy": "■", "histograms": "▲", "metadata": "|", "colours": "■"}
+    assert found == {"pretrained": ("ours", ""), "random init": ("hollow", "")} | {k: ("", v) for k, v in signs.items()}
+    drawn = {"x": "×", "s": "■", "^": "▲", "|": "|", "o": ""}
+    assert all(drawn[one.marker] == one.sign for one in CONTESTANTS.values())

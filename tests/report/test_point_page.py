@@ -30,6 +30,7 @@ from st_ssl.report.folder import RunFolder
 from st_ssl.report.matches import RIGHT, WRONG, Pair, match
 from st_ssl.report.page import write_report
 from st_ssl.report.scenes import Cloud, Links, Scene
+from st_ssl.report.turnable import Turnable, turnable, viewer_script
 
 from .test_page import CHROMIUM, Page, _chromium
 
@@ -65,6 +66,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for config in configs:
         Trainer(config, Runtime(torch.device("cpu"))).fit()
     folders = [Path(config.output_dir) for config in configs]
+    for folder in folders:
+        (folder / "metrics.jsonl").unlink()  # curves are those of videos, and slow to draw
     write_predictions(folders[1])
     return folders
 
@@ -135,11 +138,43 @@ def test_only_the_viewer_may_run(written: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome")
 def test_a_browser_draws_the_clouds(written: Path, tmp_path: Path) -> None:
-    done = _chromium(tmp_path, "--window-size=1200,12000", "--virtual-time-budget=8000", "--dump-dom", written.as_uri())
+    done = _chromium(tmp_path, "--window-size=800,600", "--virtual-time-budget=8000", "--dump-dom", written.as_uri())
     assert ":CONSOLE" not in done.stderr, done.stderr
     drawn = re.findall(r"<canvas[^>]*>", done.stdout)
     assert len(drawn) == 20
     assert all(int(re.search(r' height="(\d+)"', tag)[1]) > 200 for tag in drawn)  # type: ignore[index]
+
+
+def scene_of(*clouds: np.ndarray) -> Turnable:
+    colour = [np.full((len(xyz), 3), 0.5) for xyz in clouds]
+    return turnable(Scene("s", [], [Cloud(["a"], *pair) for pair in zip(clouds, colour, strict=True)], Eye(0, 0)))
+
+
+def test_places_as_before_are_told_from_none() -> None:
+    square, nothing = np.array([[5.0, 5, 5], [7, 5, 5], [5, 5, 7], [7, 5, 7]]), np.zeros((0, 3))
+    places = [part.split(":")[0] for part in scene_of(nothing, square, square, nothing).clouds.split(",")]
+    assert places[0] == places[3] == "" and places[2] == "="
+    steps = np.frombuffer(base64.b64decode(places[1]), "<i2") * (4 / 32767)
+    np.testing.assert_allclose(abs(steps.reshape(4, 3)), [[0.5**0.5, 0, 0.5**0.5]] * 4, atol=1e-3)  # in radii
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome")
+def test_a_broken_scene_leaves_the_others_turning(tmp_path: Path) -> None:
+    square, nothing = np.array([[0.0, 0, 0], [2, 0, 0], [0, 0, 2], [2, 0, 2]]), np.zeros((0, 3))
+    told = [scene_of(nothing, square).clouds, "%%%:%%%", scene_of(square, nothing).clouds, scene_of(square).clouds]
+    boxes = "".join(f'<div class="stage" data-eye="0,0" data-clouds="{text}"><img alt="still"></div>' for text in told)
+    count = """setTimeout(() => document.querySelectorAll("canvas").forEach(canvas => {
+      const { width, height } = canvas, half = x => canvas.getContext("2d").getImageData(x, 0, width / 2, height).data;
+      canvas.dataset.ink = [0, width / 2].map(x => +half(x).some(value => value)); }), 2000)"""
+    page = tmp_path / "page.html"
+    page.write_text(f'<body style="width:300px">{boxes}<script>{viewer_script()[0]}</script><script>{count}</script>')
+    done = _chromium(tmp_path, "--window-size=400,400", "--virtual-time-budget=4000", "--dump-dom", page.as_uri())
+    assert re.findall(r'data-ink="([^"]+)"|(<img)', done.stdout) == [
+        ("0,1", ""),
+        ("", "<img"),
+        ("1,0", ""),
+        ("1,1", ""),
+    ]
 
 
 def test_principal_colours_are_shared_and_tell_clusters_apart() -> None:
@@ -168,9 +203,16 @@ def test_matches_by_feature_are_right_where_features_tell_places() -> None:
     colour = np.full((300, 3), 0.5)
     clouds, links, (right, random, chance) = match(Pair((places, second), (colour, colour), given, pairs, 1e-6), True)
     assert right == 100 and random < 10 and chance == pytest.approx(100 / 300)
-    assert (links.colour == RIGHT).all() and (links.colour != WRONG).any()
+    assert (links.colour == RIGHT).all()
     np.testing.assert_allclose(links.end, links.start * 1.1 + 4)
     assert "right: 100 %" in clouds[1].caption[-1]
+
+    mixed = torch.cat([features[order][:150], features[order][150:].roll(1, 0)])
+    given = {"pretrained": (features, mixed), "random": (features, mixed)}
+    _, links, (right, _, _) = match(Pair((places, second), (colour, colour), given, pairs, 1e-6), True)
+    there = np.isclose(links.end, links.start * 1.1 + 4).all(1)
+    assert right == pytest.approx(50) and 0 < there.sum() < len(there) == len(links.colour)
+    np.testing.assert_array_equal(links.colour, np.where(there[:, None], RIGHT, WRONG))
 
 
 def test_colours_of_classes_differ() -> None:
@@ -218,6 +260,17 @@ def test_a_whole_cloud_is_told_by_its_caption(runs: list[Path], tmp_path: Path) 
     assert [cloud.caption for cloud in found.scenes[1].clouds] == [["✗ wall", "truth: lamp"]]
 
 
+def test_a_cloud_without_labels_has_no_share_of_right_points(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((runs[1] / "config.yaml").read_text())
+    write_predictions(tmp_path)
+    unknown = np.full(4, -1)
+    np.savez(tmp_path / "predictions" / "0001.npz", xyz=np.eye(4, 3), label=unknown, prediction=np.zeros(4, int))
+    found = finetuned(RunFolder.open(tmp_path))
+    assert found is not None
+    captions = [scene.clouds[3].caption for scene in found.scenes]
+    assert captions == [["Errors", "red; 75.0 % of the points are right"], ["Errors", "no labels"]]
+
+
 def test_clouds_go_to_ply_files_without_a_display(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +289,35 @@ def test_clouds_go_to_ply_files_without_a_display(
     cloud = read_cloud(next(file for file in files if "Errors" in file.name))
     assert len(cloud) == 5
     np.testing.assert_allclose(cloud.attributes["color"][3], (0.86, 0.16, 0.16), atol=0.003)
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "told"),
+    [
+        (["--viewer", "open3d", "--save"], False, "is a file, and a folder is to be written"),
+        (["--viewer", "rerun", "--save"], True, "is a folder, and a file is to be written"),
+        (["--output"], True, "is a folder, and a file is to be written"),
+    ],
+)
+def test_a_place_that_is_taken_is_told_first(
+    options: list[str],
+    folder: bool,
+    told: str,
+    runs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for viewer in ("open3d", "rerun"):
+        monkeypatch.setitem(sys.modules, viewer, None)  # what comes later fails too
+    place = tmp_path / "taken"
+    place.mkdir() if folder else place.write_text("mine")
+    for name, text in ((place, told), (tmp_path / "taken" / "in", "" if folder else "cannot be written to")):
+        monkeypatch.setattr(sys, "argv", ["report", str(runs[1]), *options, str(name)])
+        if text:
+            assert guarded(main) == 2
+            assert f"{options[-1]} {name}" in (error := capsys.readouterr().err) and text in error
+    assert list(tmp_path.iterdir()) == [place]
 
 
 def two_clouds() -> Scene:
