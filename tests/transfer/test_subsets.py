@@ -82,6 +82,8 @@ def test_folds() -> None:
     assert fold(whole, group, 5, 3, 4, 2) == folds[2]
     with pytest.raises(DataError, match="only 8 of 9 classes"):
         fold(whole, group, 9, 3, 4, 0)
+    with pytest.raises(DataError, match=r"Of 5 classes there are 12 or more .*training.* and 12 in the test part"):
+        fold(whole, group, 5, 3, 13, 0)
 
 
 def test_the_target_is_found_or_asked_for() -> None:
