@@ -114,6 +114,16 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
         assert package in extras()[told[2]]
 
 
+def test_open3d_without_a_library_of_the_system_is_missing_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "open3d.py").write_text("raise OSError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "open3d"]:
+        monkeypatch.delitem(sys.modules, name)
+    for use in USES["open3d"]:
+        with pytest.raises(MissingDependencyError, match=r"needs the package open3d: .*libGL\.so\.1"):
+            use(tmp_path)
+
+
 NOTHING = """
 import importlib, pkgutil, sys
 from pathlib import Path

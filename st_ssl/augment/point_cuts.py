@@ -82,13 +82,23 @@ def in_front(image: np.ndarray, depth: np.ndarray, resolution: int, tolerance: f
     return np.flatnonzero(depth <= nearest + (3.0 / resolution * nearest if tolerance is None else tolerance))
 
 
-def one_per_voxel(xyz: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
-    """A random point of each voxel of side ``size``, in the cloud's order."""
+def voxel_keys(xyz: np.ndarray, size: float) -> tuple[np.ndarray, int]:
+    """The number of the voxel of side ``size`` that each point is in, int64 [N], ascending by x, then y, then z, and
+    how many there may be."""
     key, cells = np.zeros(len(xyz), dtype=np.int64), 1
     for column in xyz.T:
         cell = np.floor((column - column.min()) / size).astype(np.int64)
         extent = int(cell.max()) + 1
+        if cells * extent > 1 << 63:  # ranks in place of numbers: no more than there are points
+            key, cell = (np.unique(values, return_inverse=True)[1] for values in (key, cell))
+            cells = extent = len(xyz)
         key, cells = key * extent + cell, cells * extent
+    return key, cells
+
+
+def one_per_voxel(xyz: np.ndarray, size: float, rng: np.random.Generator) -> np.ndarray:
+    """A random point of each voxel of side ``size``, in the cloud's order."""
+    key, cells = voxel_keys(xyz, size)
     shuffled = rng.permutation(len(xyz))
     bits = len(xyz).bit_length()
     if cells << bits > 1 << 63:

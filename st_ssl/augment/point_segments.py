@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
+from st_ssl.augment.point_cuts import voxel_keys
 from st_ssl.config import Config
 from st_ssl.types import PointCloud
 
@@ -99,8 +100,7 @@ class _Graph:
 
 def _voxels(xyz: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     """The means of the points of each voxel [M, 3], and the voxel of each point int64 [N]."""
-    cell = np.floor((xyz - xyz.min(0)) / size).astype(np.int64)
-    voxel = np.unique(cell, axis=0, return_inverse=True)[1].reshape(-1)
+    voxel = np.unique(voxel_keys(xyz, size)[0], return_inverse=True)[1]
     counts = np.bincount(voxel)
     return np.stack([np.bincount(voxel, xyz[:, i]) for i in range(3)], axis=1) / counts[:, None], voxel
 

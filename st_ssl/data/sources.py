@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from re import Pattern
 from typing import NamedTuple
 
 from st_ssl.errors import ConfigError, DataError, nearest
 from st_ssl.types import Entry
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
+_ITEM = re.compile(r"#\d+\Z")
 _BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits")
 
 
@@ -54,7 +55,7 @@ class Place:
             raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
         return [[Path(item.path) for item in inside if item.is_file()], *below]
 
-    def find(self, name: Pattern[str]) -> list[Path]:
+    def find(self, name: re.Pattern[str]) -> list[Path]:
         """The files whose whole name matches, all from the first folder that has any."""
         found = ([path for path in files if name.fullmatch(path.name)] for files in self._folders)
         return next((paths for paths in found if paths), [])
@@ -123,7 +124,7 @@ def resolve(path: str, folders: Sequence[Path]) -> str:
 
 def _exists(path: str) -> bool:
     """Whether there is such a file, or one of which it is an item (``a.h5#3``)."""
-    return os.path.exists(path) or os.path.exists(path.rpartition("#")[0])
+    return os.path.exists(path) or os.path.isfile(_ITEM.sub("", path))
 
 
 def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:

@@ -27,7 +27,7 @@ def show_clouds(runs: Sequence[Path], viewer: Viewer, save: Path | None = None) 
     Raises ``MissingDependencyError`` where the viewer is not installed, and ``UserError`` where there is no display,
     or nothing to see: runs of videos have no clouds.
     """
-    package = _open3d() if viewer == "open3d" else _rerun()
+    package = require_open3d("--viewer open3d") if viewer == "open3d" else _rerun()
     if save is None:
         _require_display(viewer)
     folders = [RunFolder.open(run) for run in runs]
@@ -90,11 +90,12 @@ def _require_display(viewer: Viewer) -> None:
         )
 
 
-def _open3d() -> Any:
+def require_open3d(needed_for: str) -> Any:
+    """The package open3d; ``MissingDependencyError`` where it is not installed, or cannot be loaded."""
     try:
         import open3d
     except (ImportError, OSError) as error:  # OSError: it is there, a library of the system is not
-        raise MissingDependencyError("open3d", "points", "--viewer open3d", f" ({error})") from error
+        raise MissingDependencyError("open3d", "points", needed_for, f" ({error})") from error
     return open3d
 
 

@@ -354,7 +354,7 @@ def test_a_viewer_that_is_not_installed_is_named(
 
 def test_runs_without_clouds_are_named(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewers, "cloud_scenes", lambda run: [])
-    monkeypatch.setattr(viewers, "_open3d", lambda: None)
+    monkeypatch.setattr(viewers, "require_open3d", lambda needed_for: None)
     with pytest.raises(UserError, match=f"{re.escape(str(runs[0]))}: no clouds to show"):
         viewers.show_clouds(runs[:1], "open3d", tmp_path)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.errors import MissingDependencyError
 from st_ssl.ops.neighbours import gather_points, nearest
 from st_ssl.ops.sampling import farthest_points
+from st_ssl.report.viewers import require_open3d
 
 GROUPS, NEIGHBOURS, GROUPED_POINTS = 64, 32, 1024  # of Point-MAE
 
@@ -27,10 +27,7 @@ def ops(arguments: argparse.Namespace) -> None:
 
 def contestants(arguments: argparse.Namespace) -> dict[str, dict[str, Callable[[], object]]]:
     """Who samples and who groups, by what is done."""
-    try:
-        import open3d
-    except ImportError as error:
-        raise MissingDependencyError("open3d", "points", "benchmark ops") from error
+    open3d = require_open3d("benchmark ops")
     generator = torch.Generator().manual_seed(0)
     large = torch.randn(arguments.points, 3, generator=generator)
     theirs = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(large.numpy().astype(np.float64)))

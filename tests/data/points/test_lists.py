@@ -47,6 +47,8 @@ def test_a_list(tmp_path: Path) -> None:
         ("# nothing\n\n", "lists no clouds: expected one `path label`"),
         ("clouds/a chair.npy chair\nclouds/many.h5#0\n", "line 2: clouds/many.h5#0 has no label, while line 1 has one"),
         ("a.ply x\nb.ply y\n", r"none of the 2 files listed exists; the first, a.ply, not in .*"),
+        ("clouds/#1.ply x\n", r"none of the 1 files listed exists; the first, clouds/#1.ply"),
+        ("clouds/#1 x\n", r"none of the 1 files listed exists; the first, clouds/#1"),
         ("a.ply,x\n", r"write a header above it: `path,label`"),
         ("clouds/many.h5#0 x\nclouds/many.h5#0 y\n", "line 2: clouds/many.h5#0 is there twice, first on line 1"),
     ],

@@ -153,11 +153,26 @@ def test_what_is_not_plain_is_refused(tmp_path: Path, value: Any, told: str) -> 
         load_plain(str(tmp_path / "a.pkl"))
 
 
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
+BYTES = b"cnumpy\ndtype\n(X\x02\0\0\0u1I00\nI01\ntR"
+SET = b"(K\x01(K\x04t" + BYTES + b"I00\nC\x04abcdtb"  # the state of an array of four bytes
+VIEW = b"cnumpy.core.numeric\n_frombuffer\n("
+TEXT, ENCODE = b"X\xe8\3\0\0" + 1000 * b"a" + b"q\0", b"c_codecs\nencode\n("  # a text of 1,000, in the memo
+
 WRITTEN = {
+    "an array changed": (ARRAY + SET + SET + b".", "asks to change the state of ndarray"),
+    "a copy of an array changed": (ARRAY + b"2" + SET + b"0" + SET + b".", "asks to change the state of _Array"),
+    "a view of an array": (VIEW + ARRAY + SET + BYTES + b"(K\x04tX\1\0\0\0CtR.", "ndarray in place of bytes"),
     "an object by state": (b"cnumpy\ndtype\n(K\x01K\x02tb.", "asks to change the state of function"),
     "a call of data": (b"(K\x01K\x02t)R.", "asks to call tuple"),
     "a name that is no text": (b"\x80\x04K\x01K\x02\x93.", "asks for 1.2"),
     "numbers as a size": (b"c_codecs\nencode\n(J\xff\xff\xff\x7fK\x02tR.", "int in place of bytes"),
+    "bytes again and again": (TEXT + 9 * (ENCODE + b"h\0tR") + b".", "makes far more bytes than it has"),
+    "arrays again and again": (
+        TEXT + ENCODE + b"h\0tRq\x01" + 9 * (ARRAY + b"(K\x01(M\xe8\x03t" + BYTES + b"I00\nh\x01tb") + b".",
+        "makes far more bytes than it has",
+    ),
+    "a name without end": (b")" + 60 * b"2\x86" + b"2\x93.", r"asks for tuple\.tuple"),
     "persistent": (b"Pabc\n.", "opcode PERSID"),
     "extension": (b"\x80\x02\x82\x01.", "opcode EXT1"),
     "no mark": (b"K\x01t.", "no mark"),
@@ -175,6 +190,16 @@ def test_opcodes_that_no_writer_makes(tmp_path: Path, case: str) -> None:
     (tmp_path / "a.pkl").write_bytes(data)
     with pytest.raises(SampleError, match=told):
         load_plain(str(tmp_path / "a.pkl"))
+
+
+def test_clouds_that_no_memory_could_hold(tmp_path: Path) -> None:
+    shapes: list[tuple[int, ...]] = [(0, 2**62, 2**62), (0, 2**60), (0, 3, 1), (0, 2), (0,)]
+    for shape in shapes:
+        state = b"(K\x01" + pickle.dumps(shape, 2)[2:-1] + BYTES + b"I00\nC\0tb"
+        part = b"X\5\0\0\0train](" + ARRAY + state + b"K\1\x86eX\4\0\0\0test]"
+        (tmp_path / "0.pkl").write_bytes(b"}(" + part + b"u.")
+        with pytest.raises(SampleError, match=r"damaged|train 0 \(from 0\): .* \[0"):
+            few_shot_samples(str(tmp_path / "0.pkl"))
 
 
 SMALL = [pickle.dumps(fold(1, 1, 1), protocol=protocol) for protocol in PROTOCOLS]

@@ -24,6 +24,8 @@ from st_ssl.types import PointCloud
 
 PARTS = ("train", "test")
 _MARK = object()
+_MOST_AXES = 64  # of NumPy
+_MOST_BYTES, _MOST_COLUMNS = 4, 64  # made in all, for each byte of a file; of a cloud
 _PLAIN_DTYPE = re.compile(r"[biuf]\d{1,2}")
 
 
@@ -73,6 +75,9 @@ def _sample(path: str, part: str, number: int, row: Any) -> FewShotSample:
         label = label.reshape(-1)[0]
     if not isinstance(points, np.ndarray) or not isinstance(label, int | np.integer):
         raise SampleError(path, f"{part} {number} (from 0): expected (points, label): an array and a whole number")
+    if points.ndim != 2 or not 3 <= points.shape[1] <= _MOST_COLUMNS:
+        shape = f"an array {list(points.shape)}: expected [points, 3 … {_MOST_COLUMNS} columns]"
+        raise SampleError(path, f"{part} {number} (from 0): the points of (points, label) are {shape}")
     return FewShotSample(part, points, int(label))
 
 
@@ -97,8 +102,16 @@ class _Dtype:
         self.dtype = dtype
 
 
+class _Array:
+    """An array on its way: its shape, type and numbers come later, once."""
+
+    made: np.ndarray | None = None
+
+
 def _dtype(code: str, align: object = False, copy: object = False) -> _Dtype:
-    if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
+    if not isinstance(code, str):  # what is nested may be endless to print
+        raise _RefusedError(f"has an array of a type that is no text, but {type(code).__name__}")
+    if not _PLAIN_DTYPE.fullmatch(code):
         raise _RefusedError(f"has an array of type {code!r}")
     return _Dtype(np.dtype(code))
 
@@ -107,14 +120,19 @@ def _ndarray(*arguments: object) -> None:
     raise _RefusedError("asks for numpy.ndarray(…)")
 
 
-def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
+def _reconstruct(kind: object, shape: object, code: object) -> _Array:
     if kind is not _ndarray:
         raise _RefusedError(f"asks for an array of {type(kind).__name__}")
-    return np.empty(0, np.uint8)
+    return _Array()
 
 
-def _from_buffer(raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+def _from_buffer(raw: object, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    if len(shape) > _MOST_AXES or not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError(f"no shape of an array: {len(shape)} axes")
+    numbers = _bytes(raw)  # what cannot change any more: the array is a view of it
+    if math.prod(shape) * dtype.dtype.itemsize != len(numbers):
+        raise ValueError(f"{len(numbers)} bytes for an array {list(shape)} of {dtype.dtype}")
+    return np.frombuffer(numbers, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _scalar(dtype: _Dtype, raw: object) -> Any:
@@ -157,12 +175,13 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.left = 0
         push, pop = self.stack.append, self.stack.pop
         self.acts: dict[str, Callable[[Any], Any]] = {
             **dict.fromkeys(_ARGUMENTS, push),
             **dict.fromkeys(("PROTO", "FRAME"), lambda _: None),
             **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda at: self.memo.update({at: self.stack[-1]})),
-            **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda at: push(self.memo[at])),
+            **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda at: push(_made(self.memo[at]))),
             "MEMOIZE": lambda _: self.memo.update({len(self.memo): self.stack[-1]}),
             "NONE": lambda _: push(None),
             "NEWTRUE": lambda _: push(True),
@@ -186,12 +205,13 @@ class _Machine:
             "SETITEMS": lambda _: self._onto(_filled),
             "GLOBAL": lambda name: push(_call(*name.split(" ", 1))),
             "STACK_GLOBAL": lambda _: push(_call(pop(-2), pop())),
-            "REDUCE": lambda _: push(_called(pop(-2), pop())),
-            "BUILD": lambda _: _build(self.stack[-2], pop()),
+            "REDUCE": lambda _: push(self._called(pop(-2), pop())),
+            "BUILD": lambda _: self._build(pop()),
         }
 
     def run(self, data: bytes) -> Any:
         """What is left on the stack at the end."""
+        self.left = _MOST_BYTES * len(data)
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -213,6 +233,35 @@ class _Machine:
         above = self._above()
         put(self.stack[-1], above)
 
+    def _spend(self, arguments: Any) -> None:
+        """Count what may become new bytes. Writers give a call each text once, and an array those that come of it."""
+        if not isinstance(arguments, tuple):
+            raise TypeError(f"{type(arguments).__name__} in place of a tuple")
+        self.left -= sum(len(part) for part in arguments if isinstance(part, bytes | bytearray | str))
+        if self.left < 0:
+            raise _RefusedError("makes far more bytes than it has")
+
+    def _called(self, function: Any, arguments: Any) -> Any:
+        if not any(function is known for known in _CALLS.values()):
+            raise _RefusedError(f"asks to call {type(function).__name__}")
+        self._spend(arguments)
+        return function(*arguments)
+
+    def _build(self, state: Any) -> None:
+        """The rest of a type (its byte order) or of an array (its shape, type and numbers)."""
+        target = self.stack[-1]
+        self._spend(state)
+        if isinstance(target, _Array) and target.made is None:
+            _, shape, kind, by_columns, raw = state
+            made = _from_buffer(raw, kind, shape, "F" if by_columns else "C")
+            self.stack[-1] = target.made = made.astype(made.dtype.newbyteorder("="), copy=False)  # as NumPy does
+            return
+        if not isinstance(target, _Dtype):
+            raise _RefusedError(f"asks to change the state of {type(target).__name__}")
+        if any(part is not None for part in state[2:5]):
+            raise _RefusedError("has arrays of several fields")
+        target.dtype = target.dtype.newbyteorder(">" if state[1] == ">" else "<")
+
 
 def _extended(target: Any, items: list[Any]) -> None:
     if type(target) is not list:
@@ -230,29 +279,13 @@ def _filled(target: Any, items: list[Any]) -> dict[Any, Any]:
 
 
 def _call(module: Any, name: Any) -> Callable[..., Any]:
+    if not isinstance(module, str | int) or not isinstance(name, str | int):  # what is nested may be endless to hash
+        raise _RefusedError(f"asks for {type(module).__name__}.{type(name).__name__}")
     if (module, name) not in _CALLS:
         raise _RefusedError(f"asks for {module}.{name}")
     return _CALLS[module, name]
 
 
-def _called(function: Any, arguments: Any) -> Any:
-    if not any(function is known for known in _CALLS.values()):
-        raise _RefusedError(f"asks to call {type(function).__name__}")
-    return function(*arguments)
-
-
-def _build(target: Any, state: Any) -> None:
-    """The rest of a type (its byte order) or of an array (its shape, type and numbers)."""
-    if isinstance(target, _Dtype) and any(part is not None for part in state[2:5]):
-        raise _RefusedError("has arrays of several fields")
-    if isinstance(target, _Dtype):
-        target.dtype = target.dtype.newbyteorder(">") if state[1] == ">" else target.dtype.newbyteorder("<")
-        return
-    if not isinstance(target, np.ndarray):
-        raise _RefusedError(f"asks to change the state of {type(target).__name__}")
-    _, shape, kind, by_columns, raw = state
-    shape, numbers = tuple(int(side) for side in shape), _bytes(raw)
-    if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(numbers):
-        raise ValueError(f"{len(numbers)} bytes for an array {list(shape)} of {kind.dtype}")
-    fill: Callable[[tuple[Any, ...]], None] = target.__setstate__
-    fill((1, shape, kind.dtype, bool(by_columns), numbers))
+def _made(value: Any) -> Any:
+    """The array itself once it is made: the memo has it from before."""
+    return value.made if isinstance(value, _Array) and value.made is not None else value
