@@ -279,7 +279,7 @@ def _filled(target: Any, items: list[Any]) -> dict[Any, Any]:
 
 
 def _call(module: Any, name: Any) -> Callable[..., Any]:
-    if not isinstance(module, str | int) or not isinstance(name, str | int):  # what is nested may be endless to hash
+    if not all(isinstance(part, str | int) for part in (module, name)):  # what is nested may be endless to hash
         raise _RefusedError(f"asks for {type(module).__name__}.{type(name).__name__}")
     if (module, name) not in _CALLS:
         raise _RefusedError(f"asks for {module}.{name}")
