@@ -122,6 +122,7 @@ def finetune_and_print(
         result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions, before)
     for table in finetune_tables(result | stamp, config.task.name):
         Console().print(table)
+    print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
 
 
 def finetune_csv(result: dict[str, Any]) -> str:

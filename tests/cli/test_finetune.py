@@ -58,6 +58,7 @@ def test_a_table_and_json(
     assert "classify: mean_class_accuracy, %" in out
     assert "scratch" in out and "full" in out and "25 %" in out and "100 %" in out and "±" in out
     assert "epoch 8/8" in err and "left" in err
+    assert f"written to {run / 'finetune' / 'objects.json'} and objects.csv" in out.replace("\n", " ")
     result = json.loads((run / "finetune" / "objects.json").read_text())
     assert result["sizes"]["test"] == 6 and result["config"]["data"]["test"] == 2
     assert [(row["mode"], row["fraction"]) for row in result["results"]] == [
