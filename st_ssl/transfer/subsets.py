@@ -75,7 +75,8 @@ def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number
         raise DataError(
             f"few-shot folds of {ways} classes with {shots} samples to train on and {queries} to test on: only "
             f"{len(able)} of {len(pools[0])} classes have so many. Of {min(ways, len(pools[0]))} classes there are "
-            f"{most[0][-1]} or more samples in the training part (task.shots) and {most[1][-1]} in the test part (task.queries)"
+            f"{most[0][-1]} or more samples in the training part (task.shots) and {most[1][-1]} in the test part "
+            "(task.queries)"
         )
     names = [able[i] for i in sorted(keyed_rng("fold", number).permutation(len(able))[:ways])]
     drawn = []
