@@ -113,9 +113,9 @@ def test_places_that_clouds_share_are_stored_once() -> None:
     xyz = np.random.default_rng(0).random((50, 3))
     clouds = [Cloud([who], xyz, np.random.default_rng(1).random((50, 3))) for who in "abc"]
     parts = turnable(Scene("s", [], clouds, Eye())).clouds.split(",")
-    assert [bool(part.split(":")[0]) for part in parts] == [True, False, False]
+    assert [part.split(":")[0] == "=" for part in parts] == [False, True, True]
     apart = turnable(Scene("s", [], clouds, Eye(), shared=False)).clouds.split(",")
-    assert [bool(part.split(":")[0]) for part in apart] == [True, True, True]
+    assert [part.split(":")[0] == "=" for part in apart] == [False, False, False]
 
 
 def test_the_viewer_draws_with_the_numbers_of_the_stills() -> None:

@@ -264,7 +264,8 @@ def test_a_cloud_without_labels_has_no_share_of_right_points(runs: list[Path], t
     (tmp_path / "config.yaml").write_text((runs[1] / "config.yaml").read_text())
     write_predictions(tmp_path)
     unknown = np.full(4, -1)
-    np.savez(tmp_path / "predictions" / "0001.npz", xyz=np.eye(4, 3), label=unknown, prediction=np.zeros(4, int))
+    file = tmp_path / "finetune" / "rooms_predictions" / "0001.npz"
+    np.savez(file, xyz=np.eye(4, 3), label=unknown, prediction=np.zeros(4, int))
     found = finetuned(RunFolder.open(tmp_path))
     assert found is not None
     captions = [scene.clouds[3].caption for scene in found.scenes]
