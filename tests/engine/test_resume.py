@@ -196,7 +196,6 @@ def wait_for_rows(process: subprocess.Popen[str], file: Path, count: int) -> int
     [
         ("videomae", 10, {"engine": {"epochs": 20, "checkpoint_every": 1}}),
         ("point2vec", 2, {"engine": {"epochs": 1, "checkpoint_every": 1}, "data": {"epoch_size": 240}}),
-        ("point_contrast", 1, {"engine": {"epochs": 1, "checkpoint_every": 1}, "data": {"epoch_size": 240}}),
     ],
 )
 def test_killed_at_random_moments(root: Path, tmp_path: Path, method: str, count: int, changes: dict[str, Any]) -> None:
