@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -173,3 +174,10 @@ def too_many(num_bad: int, num_samples: int, max_share: float) -> bool:
 
 
 DATA: Registry[DataSource] = Registry("kind of data", "st_ssl.data")
+
+
+def warn_of_ignored(config: Config, keys: Sequence[str]) -> None:
+    """Tell which of ``keys`` of a data set's configuration were set and count for nothing: its root is a pack."""
+    ignored = [key for key in keys if getattr(config, key) != type(config).model_fields[key].default]
+    if ignored:
+        warnings.warn(f"ignored with a pack: {', '.join(f'data.{key}' for key in ignored)}", stacklevel=3)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from st_ssl.config import Config
-from st_ssl.data.base import DATA, Batch, DataSource
+from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
 from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.pack import is_pack
 from st_ssl.data.points.descriptors import coarse_occupancy, ordered_coordinates, shape_distributions
@@ -156,11 +156,7 @@ def _pack(config: PointDataConfig) -> CloudPack | None:
     place = os.path.expanduser(config.root or "")
     if not config.root or not is_pack(place):
         return None
-    defaults = PointDataConfig(root=config.root)
-    keys = ("list", "format", "split", "surface_points", "bin_columns")
-    ignored = [key for key in keys if getattr(config, key) != getattr(defaults, key)]
-    if ignored:
-        warnings.warn(f"ignored with a pack: {', '.join(f'data.{key}' for key in ignored)}", stacklevel=3)
+    warn_of_ignored(config, ("list", "format", "split", "surface_points", "bin_columns"))
     return CloudPack(place)
 
 

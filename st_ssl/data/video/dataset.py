@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from st_ssl.config import Config
-from st_ssl.data.base import DATA, Batch, DataSource
+from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
 from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.pack import is_pack
 from st_ssl.data.samples import Sample, SampleDataset, batch_of
@@ -128,11 +128,7 @@ def _library(config: VideoDataConfig) -> Library | VideoPack:
         return Library(config.reader)
     place = os.path.expanduser(config.root)
     if is_pack(place):
-        defaults = VideoDataConfig(root=config.root)
-        keys = ("list", "format", "split", "index", "reader")
-        ignored = [key for key in keys if getattr(config, key) != getattr(defaults, key)]
-        if ignored:
-            warnings.warn(f"ignored with a pack: {', '.join(f'data.{key}' for key in ignored)}", stacklevel=2)
+        warn_of_ignored(config, ("list", "format", "split", "index", "reader"))
         return VideoPack(place)
     root = Path(place)
     beside = root.parent if root.is_file() else root
