@@ -27,6 +27,9 @@ GROUND = (
     "inputs",
     "optim",
     "schedule",
+    "checkpoint",
+    "ema",
+    "batchnorm",
     "ops",
 )
 ROOMS = dict.fromkeys(GROUND, 0.0) | {
@@ -37,6 +40,7 @@ ROOMS = dict.fromkeys(GROUND, 0.0) | {
     "heads": 2.5,
     "methods": 3.0,
     "transfer": 3.0,
+    "weights": 3.0,
     "engine": 4.0,
     "report": 4.5,
     "cli": 5.0,

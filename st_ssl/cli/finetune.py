@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from st_ssl.types import Entry
 
 EPILOG = """\
-The configuration says what the task is (configs/finetune/); the data is that of the pretraining unless it says
+The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
 otherwise. Every mode and fraction of the labels is one fit for each seed: scratch (the same network, not pretrained),
 frozen (a head on the pretrained encoder) and full (everything, from pretrained weights). Several runs of one
 architecture count as seeds. The same command goes on with the fits that are not done yet.
 
 examples:
-  python tools/finetune.py configs/finetune/points/classify.yaml runs/point_mae data.root=/data/modelnet40
-  python tools/finetune.py configs/finetune/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
-  python tools/finetune.py configs/finetune/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
-  python tools/finetune.py configs/finetune/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
+  python tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae data.root=/data/modelnet40
+  python tools/finetune.py configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
+  python tools/finetune.py configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
+  python tools/finetune.py configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
 """
 
@@ -37,7 +37,7 @@ def _arguments() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as those in configs/finetune/")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as those in configs/transfer/")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
     parser.add_argument(
         "--output", type=Path, help="where the JSON goes (default: finetune/NAME.json in the first run)"

@@ -15,15 +15,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from st_ssl import distributed
+from st_ssl.batchnorm import convert_batchnorm
+from st_ssl.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
 from st_ssl.config import to_yaml
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, StepSampler
+from st_ssl.ema import EMA
 from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
-from st_ssl.engine.batchnorm import convert_batchnorm
-from st_ssl.engine.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
 from st_ssl.engine.console import RunProgress, console
-from st_ssl.engine.ema import EMA
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
 from st_ssl.engine.quarantine import Quarantine

@@ -18,13 +18,14 @@ from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.config import Config
 from st_ssl.data.points.views import PointViews
 from st_ssl.distributed import mean_over_ranks
+from st_ssl.ema import follow
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, split_patches
 from st_ssl.encoders.transformer import gather_tokens, initialise
 from st_ssl.errors import ConfigError
 from st_ssl.heads.point_decoder import PointDecoder, PointDecoderConfig
 from st_ssl.methods.base import METHODS, Method, MethodOutput
-from st_ssl.methods.momentum import MomentumConfig, follow
+from st_ssl.methods.momentum import MomentumConfig
 from st_ssl.types import PointBatch, PointView
 
 

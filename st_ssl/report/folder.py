@@ -97,7 +97,7 @@ class RunFolder:
     @cached_property
     def trained(self) -> tuple[Method, int]:
         """The method with the weights of the newest checkpoint that is whole, and that checkpoint's step."""
-        from st_ssl.engine.checkpoint import DamagedCheckpointError, load_checkpoint
+        from st_ssl.checkpoint import DamagedCheckpointError, load_checkpoint
         from st_ssl.engine.trainer import build_method
 
         folders = [p for p in (self.directory / "checkpoints").glob("step_*") if p.name[5:].isdigit()]

@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from st_ssl.checkpoint import load_checkpoint
 from st_ssl.data.points.views import PointViews
 from st_ssl.data.video.views import VideoViews
 from st_ssl.distributed import gather_objects
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.transformer import Attention, DropPath
 from st_ssl.engine import trainer as trainer_module
-from st_ssl.engine.checkpoint import load_checkpoint
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.errors import ConfigError

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+from st_ssl.checkpoint import load_checkpoint
 from st_ssl.data.base import samples_digest
-from st_ssl.engine.checkpoint import load_checkpoint
 from st_ssl.engine.console import MetricsFile
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Preempted, Runtime, start_runtime

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from st_ssl.ema import follow
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.cvrl import CVRL, CVRLConfig
-from st_ssl.methods.momentum import MomentumConfig, follow
+from st_ssl.methods.momentum import MomentumConfig
 from tests.runs import metrics, tiny, train, weights
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from st_ssl.engine.batchnorm import DistributedBatchNorm, convert_batchnorm
+from st_ssl.batchnorm import DistributedBatchNorm, convert_batchnorm
 from st_ssl.random import keyed_rng
 from tests.ddp import run_ranks
 

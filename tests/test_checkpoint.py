@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_ssl.engine import checkpoint
-from st_ssl.engine.checkpoint import (
+from st_ssl import checkpoint
+from st_ssl.checkpoint import (
     Checkpointer,
     CheckpointError,
     DamagedCheckpointError,
@@ -26,7 +26,7 @@ from st_ssl.engine.checkpoint import (
     load_checkpoint,
     restore_optimizer,
 )
-from st_ssl.engine.ema import EMA
+from st_ssl.ema import EMA
 from st_ssl.optim import OptimConfig, build_optimizer
 from st_ssl.random import keyed_rng
 

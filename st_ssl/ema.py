@@ -7,8 +7,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from st_ssl.engine.checkpoint import CheckpointError, check_keys
-from st_ssl.methods.momentum import follow
+from st_ssl.checkpoint import CheckpointError, check_keys
+
+
+@torch.no_grad()
+def follow(slow: Mapping[str, Tensor], live: Mapping[str, Tensor], momentum: float) -> None:
+    """One step of ``slow ← momentum · slow + (1 - momentum) · live``, in place and in the precision of ``slow``.
+
+    Both are tensors by the same names, as ``state_dict`` gives them. Floats are averaged; integers and booleans (such
+    as the batch count of a BatchNorm) are copied. ``momentum`` in [0, 1]: 1 keeps what there is, 0 copies.
+    """
+    assert 0 <= momentum <= 1, momentum
+    assert slow.keys() == live.keys(), slow.keys() ^ live.keys()
+    floats = [name for name, tensor in live.items() if tensor.is_floating_point()]
+    if floats:
+        targets = [live[name].to(slow[name].dtype) for name in floats]
+        torch._foreach_lerp_([slow[name] for name in floats], targets, 1 - momentum)
+    for name in live.keys() - set(floats):
+        slow[name].copy_(live[name])
 
 
 class EMA:
