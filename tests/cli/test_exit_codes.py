@@ -14,7 +14,7 @@ from tests.runs import ROOT, tiny, write_config
 from tests.transfer.tiny import write_encoder
 
 FEW = "num_train=1 num_val=0 num_test=0 num_points=64"
-CLASSIFY = ROOT / "configs" / "finetune" / "points" / "classify.yaml"
+CLASSIFY = ROOT / "configs" / "transfer" / "points" / "classify.yaml"
 ENDS = [
     ("pretrain run/config.yaml --print-config", 0),
     ("pretrain nowhere.yaml", 2),

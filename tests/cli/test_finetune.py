@@ -23,7 +23,7 @@ from tests.runs import ROOT
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]
-CONFIGS = sorted((ROOT / "configs" / "finetune").rglob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs" / "transfer").rglob("*.yaml"))
 YAML = """\
 task: {name: classify, hidden: [], dropout: 0.0}
 data: {name: tiny_clouds}
@@ -190,7 +190,7 @@ def test_configurations_are_understood(file: Path) -> None:
 
 def test_data_elsewhere_are_not_read_as_those_of_the_pretraining() -> None:
     pretraining = {"name": "points", "root": "/a", "list": "/b.csv", "format": "shapenet55", "num_workers": 1}
-    file = ROOT / "configs" / "finetune" / "points" / "classify.yaml"
+    file = ROOT / "configs" / "transfer" / "points" / "classify.yaml"
     data = load_finetune(file, ["data.root=/c"], pretraining).data
     assert (data.root, data.list, data.format, data.num_workers) == ("/c", None, "auto", 1)
     data = load_finetune(file, ["data.root=/c", "data.format=modelnet"], pretraining).data

@@ -18,7 +18,7 @@ from st_ssl.data.video.index import read_index
 from tests.data.work import die_of_five, square
 from tests.runs import ROOT, write_video
 
-SOON = 3.0  # seconds: two, and some for a busy machine
+SOON = 10.0  # seconds: two, and some for a busy machine; what is not interrupted takes a minute
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> list[Path]:
