@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     TensorMap = Callable[[Tensor], Tensor]
@@ -33,7 +34,7 @@ class Entry:
     """One row of a source, a video or a cloud: where it is, to which split it belongs, and its labels by target name.
 
     Of a video only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the
-    labels of a sample that has any number of them; nothing uses them yet. ``source`` is the file that a packed video
+    labels of a sample that has any number of them. ``source`` is the file that a packed video
     was, from the folder that all of its pack were in.
     """
 
@@ -153,6 +154,10 @@ class PointBatch:
     def __len__(self) -> int:
         """Clouds, not points."""
         return len(self.offsets) - 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.xyz.device
 
     def map(self, fn: TensorMap) -> PointBatch:
         """The same batch with ``fn`` of each tensor."""

@@ -1,6 +1,8 @@
-"""Projectors and predictors: small MLPs behind an encoder, thrown away after pretraining."""
+"""Small MLPs behind an encoder: projectors and predictors, thrown away after pretraining, and classifiers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -12,3 +14,13 @@ def projector(cin: int, hidden: int, cout: int, layers: int = 2, norm: bool = Tr
         modules += [nn.Linear(cin, hidden, bias=not norm), *([nn.BatchNorm1d(hidden)] if norm else []), nn.ReLU()]
         cin = hidden
     return nn.Sequential(*modules, nn.Linear(cin, cout))
+
+
+def classifier(cin: int, hidden: Sequence[int], dropout: float, num_classes: int) -> nn.Sequential:
+    """[R, cin] to scores [R, num_classes]; between the layers, of the widths ``hidden``, batch norm, ReLU and dropout.
+    Without ``hidden`` it is linear."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(cin, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout)]
+        cin = width
+    return nn.Sequential(*layers, nn.Linear(cin, num_classes))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from st_ssl.heads.attentive import AttentivePool
 from st_ssl.random import keyed_rng, keyed_seed
 
 
@@ -110,29 +111,20 @@ def _chosen(
 
 
 class AttentiveProbes(nn.Module):
-    """One attentive classifier per target over the same frozen tokens (attentive probing, V-JEPA 2024).
-
-    For a single learned query, keys and values are linear in the tokens, so the key projection folds into the query
-    and the value projection can follow the pooling: [B, L, D] tokens cost L × D × heads per target, not L × D².
-    """
+    """One attentive classifier per target over the same frozen tokens (attentive probing, V-JEPA 2024)."""
 
     def __init__(self, dim: int, classes: dict[str, int], heads: int) -> None:
         super().__init__()
-        targets, inner = len(classes), math.ceil(dim / heads)
         self.names = list(classes)
-        self.query = nn.Parameter(torch.randn(targets, heads, dim) * dim**-0.5)
-        self.value = nn.Parameter(torch.randn(targets, heads, dim, inner) * dim**-0.5)
-        self.classifiers = nn.ModuleList(nn.Linear(heads * inner, count) for count in classes.values())
+        self.pool = AttentivePool(dim, len(classes), heads)
+        self.classifiers = nn.ModuleList(nn.Linear(self.pool.width, count) for count in classes.values())
         for classifier in self.classifiers:
             nn.init.normal_(classifier.weight, std=0.01)  # type: ignore[arg-type]
 
     def forward(self, tokens: Tensor) -> list[Tensor]:
         """Tokens [B, L, D] to the logits of each target, [B, classes] each."""
-        targets, heads, _ = self.query.shape
-        weights = (tokens @ self.query.flatten(0, 1).T).softmax(1)
-        pooled = (weights.transpose(1, 2) @ tokens).unflatten(1, (targets, heads))
-        values = torch.einsum("bthd,thde->bthe", pooled, self.value).flatten(2)
-        return [classifier(values[:, i]) for i, classifier in enumerate(self.classifiers)]
+        pooled = self.pool(tokens)
+        return [classifier(pooled[:, i]) for i, classifier in enumerate(self.classifiers)]
 
 
 def attentive_predict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from st_ssl.encoders.base import Encoder
 from st_ssl.errors import ConfigError
+from st_ssl.heads.mlp import classifier
+from st_ssl.transfer.labels import OneLabel
 from st_ssl.transfer.metrics import classification_scores, confusion_matrix
-from st_ssl.transfer.point_tasks import PointTask, PointTaskConfig, mlp
-from st_ssl.transfer.subsets import Parts, divide, labelled
-from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
+from st_ssl.transfer.point_tasks import PointTask, PointTaskConfig
+from st_ssl.transfer.subsets import Parts, divide
+from st_ssl.transfer.tasks import TASKS, ShowAll, Shown, sample_rows
 from st_ssl.types import Entry, Features
 
 
@@ -33,7 +35,8 @@ class PooledHead(nn.Module):
     def __init__(self, encoder: Encoder, config: ClassifyConfig, num_classes: int) -> None:
         super().__init__()
         self.features = config.features
-        self.mlp = mlp(encoder.embed_dim * (1 if config.features == "pooled" else 2), config, num_classes)
+        width = encoder.embed_dim * (1 if config.features == "pooled" else 2)
+        self.mlp = classifier(width, config.hidden, config.dropout, num_classes)
 
     def forward(self, features: Features, shown: Shown) -> Tensor:
         if self.features == "pooled":
@@ -61,39 +64,30 @@ class Classify(PointTask):
     """One of the labels of a cloud, from pooled features (fine-tuning of PointNet, 2017, to Point-MAE, 2022). Clouds
     without that label are left out."""
 
-    metric: ClassVar[str] = "accuracy"
+    metric = "accuracy"
 
     def __init__(self, config: ClassifyConfig) -> None:
         super().__init__(config)
         self.settings = config
-        self.target = config.target or ""
-        self.classes: dict[str, int] = {}
+        self.labels = OneLabel(config.target)
 
     def group(self, entry: Entry) -> str:
-        return entry.labels[self.target]
+        return self.labels.group(entry)
 
     def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
-        self.target, known = labelled(entries, self.settings.target)
-        return divide(known, self.group, val_share)
+        return divide(self.labels.select(entries), self.group, val_share)
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        names = sorted({self.group(entry) for entry in parts.train})
-        if len(names) < 2:
-            raise ConfigError(f"task.target: {self.target!r} has a single class in the training part: {names}")
-        self.classes = {name: number for number, name in enumerate(names)}
-        return names
+        return self.labels.learn(parts.train)
 
     def head(self, encoder: Encoder) -> nn.Module:
-        return PooledHead(encoder, self.settings, len(self.classes))
+        return PooledHead(encoder, self.settings, len(self.labels.classes))
 
     def targets(self, shown: Shown) -> Tensor:
-        """A class that no training sample has cannot be learned; a sample of it counts as unlabelled."""
-        labels = [self.classes.get(self.group(entry), -1) for entry in shown.entries]
-        return torch.tensor(labels, device=shown.view.points.xyz.device)
+        return self.labels.targets(shown.entries).to(shown.device)
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(len(shown), device=shown.view.points.xyz.device)
-        return rows, torch.zeros_like(rows)
+        return sample_rows(shown)
 
     def meter(self) -> ClassMeter:
-        return ClassMeter(len(self.classes))
+        return ClassMeter(len(self.labels.classes))

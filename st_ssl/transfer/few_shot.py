@@ -11,7 +11,7 @@ from pydantic import Field
 
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer.classify import Classify, ClassifyConfig
-from st_ssl.transfer.subsets import Parts, divide, fold, labelled
+from st_ssl.transfer.subsets import Parts, divide, fold
 from st_ssl.transfer.tasks import TASKS
 from st_ssl.types import Entry
 
@@ -48,8 +48,7 @@ class FewShot(Classify):
     def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
         if any(FOLD in entry.labels for entry in entries):
             return self._given(entries, repeat)
-        self.target, known = labelled(entries, self.settings.target)
-        whole = divide(known, self.group, 0.0)
+        whole = divide(self.labels.select(entries), self.group, 0.0)
         return fold(whole, self.group, self.shot.ways, self.shot.shots, self.shot.queries, repeat)
 
     def _given(self, entries: Sequence[Entry], repeat: int) -> Parts:
@@ -63,7 +62,7 @@ class FewShot(Classify):
             for entry in entries
             if entry.labels.get(FOLD) == names[repeat]
         ]
-        self.target, known = labelled(own, self.settings.target)
+        known = self.labels.select(own)
         train, test = ([entry for entry in known if entry.split == split] for split in ("train", "test"))
         shots = Counter(map(self.group, train))
         if len(shots) != self.shot.ways or set(shots.values()) != {self.shot.shots} or not test:

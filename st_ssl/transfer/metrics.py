@@ -1,8 +1,9 @@
-"""Figures of merit out of confusion matrices, in per cent; a truth of -1 means unlabelled and counts nowhere."""
+"""Figures of merit, of confusion matrices or of scores, in per cent; a truth of -1 is unlabelled and counts nowhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -64,6 +65,60 @@ def part_scores(shapes: Mapping[str, Sequence[float]]) -> dict[str, float]:
         "instance_mIoU": _percent(np.mean(everything)) if everything else float("nan"),
         "class_mIoU": _percent(np.mean([np.mean(v) for v in shapes.values() if v])) if everything else float("nan"),
     }
+
+
+def top_k_accuracy(scores: np.ndarray, truth: np.ndarray, k: int) -> float:
+    """How often the class int64 [N] is one of the ``k`` with the highest of ``scores`` [N, K]; of equal ones those that
+    come first, so that k = 1 is the argmax."""
+    known = truth != IGNORE
+    best = (-scores[known]).argsort(1, kind="stable")[:, :k]
+    return _percent((best == truth[known, None]).any(1).mean()) if known.any() else float("nan")
+
+
+def average_precisions(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The average precision of each class in 0 … 1, float [K], from ``scores`` and ``truth`` of 0 and 1, both [N, K];
+    rows of -1 count nowhere. NaN for a class that no row has."""
+    from sklearn.metrics import average_precision_score
+
+    known = (truth != IGNORE).all(1)
+    scores, truth = scores[known], truth[known]
+    found = np.full(truth.shape[1], np.nan)
+    for number in np.flatnonzero(truth.any(0)):
+        found[number] = average_precision_score(truth[:, number], scores[:, number])
+    return found
+
+
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """The mean of ``average_precisions`` over the classes that some row has (mAP, as on Charades, 2016)."""
+    return _mean(average_precisions(scores, truth))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predictions by their confidence, in bins of equal width over 0 … 1: of each the ``count`` int64, the mean
+    ``confidence`` and the share that is ``right``, float in 0 … 1 (NaN where it is empty)."""
+
+    count: np.ndarray
+    confidence: np.ndarray
+    right: np.ndarray
+
+    def error(self) -> float:
+        """The expected calibration error (Guo et al. 2017): how far confidence is from accuracy, on average."""
+        there = self.count > 0
+        if not there.any():
+            return float("nan")
+        gaps = np.abs(self.confidence[there] - self.right[there])
+        return _percent((gaps * self.count[there]).sum() / self.count.sum())
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> Calibration:
+    """Of N predictions: ``confidence`` float in 0 … 1, and whether each is ``right``, both [N]. A bin takes its upper
+    bound in, as in the paper."""
+    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(number, minlength=bins)
+    sums = (np.bincount(number, values.astype(float), bins) for values in (confidence, right))
+    means = (np.divide(s, count, out=np.full(bins, np.nan), where=count > 0) for s in sums)
+    return Calibration(count, *means)
 
 
 def _mean(shares: np.ndarray) -> float:

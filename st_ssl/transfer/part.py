@@ -13,12 +13,12 @@ from torch.nn.functional import one_hot
 
 from st_ssl.encoders.base import Encoder
 from st_ssl.errors import ConfigError, DataError
+from st_ssl.heads.mlp import classifier
 from st_ssl.transfer.metrics import IGNORE, part_scores, shape_iou
 from st_ssl.transfer.point_tasks import (
     PointTask,
     PointTaskConfig,
     checked,
-    mlp,
     named,
     point_features,
     point_labels,
@@ -49,7 +49,8 @@ class PartHead(nn.Module):
     ) -> None:
         super().__init__()
         self.categories, self.target = categories, target
-        self.mlp = mlp(2 * encoder.embed_dim + 3 + len(categories), config, count)
+        width = 2 * encoder.embed_dim + 3 + len(categories)
+        self.mlp = classifier(width, config.hidden, config.dropout, count)
 
     def forward(self, features: Features, shown: Shown) -> Tensor:
         points = shown.view.points
@@ -96,7 +97,7 @@ class PartSegment(PointTask):
     out, as are shapes without a category. Counted are all points of a shape's file, as in semantic segmentation, where
     many count those alone that the network was fed."""
 
-    metric: ClassVar[str] = "instance_mIoU"
+    metric = "instance_mIoU"
     whole: ClassVar[bool] = True
 
     def __init__(self, config: PartConfig) -> None:

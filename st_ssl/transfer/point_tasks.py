@@ -17,6 +17,7 @@ from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
 from st_ssl.data.points.views import PlainViews, PointViews
 from st_ssl.errors import ConfigError, DataError
+from st_ssl.heads.mlp import classifier
 from st_ssl.inputs import Modality, PointInputConfig
 from st_ssl.ops.interpolation import interpolate
 from st_ssl.random import Key, keyed_rng
@@ -179,21 +180,12 @@ def point_features(features: Features, points: PointBatch) -> Tensor:
     return torch.cat([interpolate(xyz, centres, tokens)[0] for xyz, centres, tokens in parts])
 
 
-def mlp(width: int, config: PointTaskConfig, num_classes: int) -> nn.Sequential:
-    """[R, width] to scores [R, num_classes]; between the layers batch norm, ReLU and dropout."""
-    layers: list[nn.Module] = []
-    for hidden in config.hidden:
-        layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(config.dropout)]
-        width = hidden
-    return nn.Sequential(*layers, nn.Linear(width, num_classes))
-
-
 class PointHead(nn.Module):
     """Scores of every point from its own feature."""
 
     def __init__(self, width: int, config: PointTaskConfig, num_classes: int) -> None:
         super().__init__()
-        self.mlp = mlp(width, config, num_classes)
+        self.mlp = classifier(width, config.hidden, config.dropout, num_classes)
 
     def forward(self, features: Features, shown: Shown) -> Any:
         return self.mlp(point_features(features, shown.view.points))

@@ -91,7 +91,7 @@ class Segment(PointTask):
     Counted are all points of a test scene's file, whatever ``input.voxel_size`` or ``input.num_points`` leave of it: a
     point that no view has is given the scores of the nearest one that some view has."""
 
-    metric: ClassVar[str] = "mIoU"
+    metric = "mIoU"
     whole: ClassVar[bool] = True
 
     def __init__(self, config: SegmentConfig) -> None:

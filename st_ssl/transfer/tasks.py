@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -35,6 +36,10 @@ class Shown:
     def __len__(self) -> int:
         return len(self.entries)
 
+    @property
+    def device(self) -> torch.device:
+        return self.view.content.device
+
 
 ShowAll = Callable[[Sequence[Entry]], Iterable[Shown]]
 """All of some samples once, as they are evaluated, on the CPU; those that are broken are left out, and where none is
@@ -42,8 +47,8 @@ sound that is a ``DataError``."""
 
 
 class Meter(Protocol):
-    """Adds up what was right: ``scores`` float [R, K] of R rows with ``truth`` int64 [R] (-1: none), of which
-    ``sample`` int64 [R] tells the one in ``entries`` each is of."""
+    """Adds up what was right: probabilities ``scores`` float [R, K] of R rows with ``truth`` as ``Task.targets`` has
+    it, of which ``sample`` int64 [R] tells the one in ``entries`` each is of."""
 
     def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None: ...
 
@@ -59,7 +64,7 @@ class Task(ABC):
     """
 
     modality: ClassVar[Modality]
-    metric: ClassVar[str]
+    metric: str
     has_fractions: ClassVar[bool] = True
     whole: ClassVar[bool] = False
     votes: int = 1
@@ -95,11 +100,17 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, shown: Shown) -> Tensor:
-        """Classes int64 [R], -1 for none."""
+        """Classes int64 [R], -1 for none; or, where a row may be of several, float [R, K] of 0 and 1, -1 throughout for
+        one that is not labelled."""
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:
         """What of ``targets`` may be used in training."""
         return self.targets(shown)
+
+    def mixed(self, shown: Shown, targets: Tensor, key: tuple[Key, ...]) -> tuple[Shown, Tensor]:
+        """A training batch whose samples are blended with each other by the draws of ``key``, with targets that say how
+        much each is of each class, float [R, K]; as it is where nothing is."""
+        return shown, targets
 
     @abstractmethod
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
@@ -118,6 +129,10 @@ class Task(ABC):
     @abstractmethod
     def meter(self) -> Meter:
         """A new meter."""
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """What is averaged over the views of a sample, and what a meter is given: [R, K] in 0 … 1."""
+        return scores.softmax(1)
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """What is minimised; only called where some target is not -1."""
@@ -139,6 +154,12 @@ class Task(ABC):
     def varied(self, shown: Shown, vote: int) -> Shown:
         """Varied for the vote number ``vote`` (from 1: the first one is left as it is)."""
         return shown
+
+
+def sample_rows(shown: Shown) -> tuple[Tensor, Tensor]:
+    """``Task.rows`` of a task that gives one row for each sample."""
+    rows = torch.arange(len(shown), device=shown.device)
+    return rows, torch.zeros_like(rows)
 
 
 TASKS: Registry[Task] = Registry("transfer task", "st_ssl.transfer")

@@ -30,7 +30,7 @@ class Ballot:
         batch's number ``first``."""
         sample, place = self.task.rows(shown)
         row = self.bounds[sample + first] + place
-        probabilities = scores.float().softmax(1)
+        probabilities = self.task.probabilities(scores.float())
         if self.sums is None:
             self.sums = probabilities.new_zeros(len(self.truth), scores.shape[1])
         self.sums.index_add_(0, row, probabilities)

@@ -180,11 +180,12 @@ def test_predictions_that_cannot_be_written_are_told_before_the_first_fit(
     assert "kept_predictions: cannot be written to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 @pytest.mark.filterwarnings("error")
 def test_configurations_are_understood(file: Path) -> None:
-    config = load_finetune(file, ["task.votes=2"], {"name": "tiny_clouds"})
-    assert config.task.votes == 2 and config.data.name == "tiny_clouds"
+    data, votes = {"points": ("tiny_clouds", "votes"), "video": ("video", "clips")}[file.parent.name]
+    config = load_finetune(file, [f"task.{votes}=2"], {"name": data})
+    assert getattr(config.task, votes) == 2 and config.data.name == data
     TASKS.build(config.task)
 
 

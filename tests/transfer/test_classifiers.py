@@ -162,8 +162,8 @@ def test_attentive_probe_is_multi_head_attention_with_folded_weights() -> None:
     bq, _, bv = theirs.in_proj_bias.chunk(3)
     q = (query[0, 0] @ wq.T + bq).view(heads, -1) * (dim // heads) ** -0.5
     with torch.no_grad():
-        ours.query[1] = torch.einsum("he,hed->hd", q, wk.view(heads, -1, dim))
-        ours.value[1] = wv.view(heads, -1, dim).transpose(1, 2)
+        ours.pool.query[1] = torch.einsum("he,hed->hd", q, wk.view(heads, -1, dim))
+        ours.pool.value[1] = wv.view(heads, -1, dim).transpose(1, 2)
         head: Any = ours.classifiers[1]
         head.weight.copy_(classify.weight @ theirs.out_proj.weight)
         head.bias.copy_(classify.weight @ (theirs.out_proj.weight @ bv + theirs.out_proj.bias) + classify.bias)

@@ -155,7 +155,7 @@ def test_objects_are_judged_by_the_mean_of_their_votes() -> None:
             self.calls += 1
             return logits[self.calls - 1]
 
-    truth = [task.classes[entry.labels["kind"]] for entry in entries]  # type: ignore[attr-defined]
+    truth = [task.labels.classes.index(entry.labels["kind"]) for entry in entries]  # type: ignore[attr-defined]
     config = settings({"name": "classify"}, batch_size=6)
     found = evaluate(Given(), task, feed, entries, config, 4)  # type: ignore[arg-type]
     mean = logits.softmax(2).mean(0).argmax(1)

@@ -1,0 +1,144 @@
+"""Action recognition: what a video shows, one class or any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
+from st_ssl.config import Config
+from st_ssl.data.base import DataSource, Views
+from st_ssl.data.video.plans import RandomClips
+from st_ssl.data.video.views import VideoViews
+from st_ssl.encoders.base import Encoder
+from st_ssl.heads.attentive import AttentivePool
+from st_ssl.heads.mlp import classifier
+from st_ssl.inputs import InputConfig, Modality
+from st_ssl.transfer.labels import Labels, OneLabel, Tags
+from st_ssl.transfer.meters import TagMeter, TopMeter
+from st_ssl.transfer.subsets import Parts, divide
+from st_ssl.transfer.tasks import TASKS, ShowAll, Shown, Task, sample_rows
+from st_ssl.types import Entry, Features
+
+
+class RecogniseConfig(Config):
+    """Which label of a video is learned (``target``; the only one where null), or with ``multi_label`` all of its tags.
+
+    ``head``: ``linear`` on the encoder's pooled features, or ``attentive``, on what a learned query with
+    ``attention_heads`` heads gathers from its tokens (V-JEPA, 2024). ``norm``, of what is pooled or gathered from:
+    ``layer`` as VideoMAE (2022) has it before its last layer, ``batch`` without affine parameters as in the linear
+    probes of MAE (2022), ``none`` as in convolutional networks (SlowFast, 2019). ``hidden``: the widths of layers
+    before the last one; ``dropout`` comes before each layer.
+
+    ``class_weights``: ``balanced`` weighs the loss of each class by the inverse of how often training samples have it;
+    of a tag, its presence by how much rarer that is than its absence. ``label_smoothing``: Szegedy et al. 2016.
+
+    ``augment``: how training clips are varied; ``repeats``: how many clips of a video one batch has, each varied anew
+    (repeated augmentation, Hoffer et al. 2020). ``clips``: of a test video, at even distances, their probabilities
+    averaged; in validation it is one.
+    """
+
+    name: Literal["recognise"] = "recognise"
+    target: str | None = None
+    multi_label: bool = False
+    head: Literal["linear", "attentive"] = "linear"
+    norm: Literal["layer", "batch", "none"] = "layer"
+    hidden: tuple[int, ...] = ()
+    attention_heads: int = Field(default=4, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    augment: VideoAugmentConfig = VideoAugmentConfig(jitter=0, grayscale=0, blur=0)
+    repeats: int = Field(default=1, gt=0)
+    clips: int = Field(default=5, gt=0)
+
+
+class ClipHead(nn.Module):
+    """Scores [B, K] of whole clips."""
+
+    def __init__(self, dim: int, config: RecogniseConfig, num_classes: int) -> None:
+        super().__init__()
+        self.norm: nn.Module = nn.Identity()
+        if config.norm == "layer":
+            self.norm = nn.LayerNorm(dim, eps=1e-6)
+        elif config.norm == "batch":
+            self.norm = nn.BatchNorm1d(dim, affine=False, eps=1e-6)
+        self.pool = AttentivePool(dim, 1, config.attention_heads) if config.head == "attentive" else None
+        self.dropout = nn.Dropout(config.dropout)
+        width = dim if self.pool is None else self.pool.width
+        self.mlp = classifier(width, config.hidden, config.dropout, num_classes)
+
+    def forward(self, features: Features, shown: Shown) -> Tensor:
+        if self.pool is None:
+            return self.mlp(self.dropout(self.norm(features.pooled)))
+        tokens = features.as_tokens()
+        tokens = self.norm(tokens.flatten(0, 1)).view_as(tokens)
+        return self.mlp(self.dropout(self.pool(tokens).squeeze(1)))
+
+
+@TASKS.register(RecogniseConfig)
+class Recognise(Task):
+    """One label of a video, or all of its tags. Videos without are left out."""
+
+    modality: ClassVar[Modality] = "video"
+
+    def __init__(self, config: RecogniseConfig) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.labels: Labels = Tags() if config.multi_label else OneLabel(config.target)
+        self.metric = "mAP" if config.multi_label else "top1"
+        self.votes = config.clips
+        self.weights: Tensor | None = None
+
+    def group(self, entry: Entry) -> str:
+        return self.labels.group(entry)
+
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+        return divide(self.labels.select(entries), self.group, val_share)
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        names = self.labels.learn(parts.train)
+        if self.settings.class_weights == "balanced":
+            count = torch.from_numpy(self.labels.counts(parts.train)).float()
+            n = len(parts.train)
+            self.weights = (n - count).clamp_min(1) / count if self.settings.multi_label else n / (len(names) * count)
+        return names
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        return ClipHead(encoder.embed_dim, self.settings, len(self.labels.classes))
+
+    def targets(self, shown: Shown) -> Tensor:
+        return self.labels.targets(shown.entries).to(shown.device)
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        return sample_rows(shown)
+
+    def meter(self) -> TopMeter | TagMeter:
+        return (TagMeter if self.settings.multi_label else TopMeter)(len(self.labels.classes))
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        return scores.sigmoid() if self.settings.multi_label else scores.softmax(1)
+
+    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """The mean over the labelled rows; ``targets`` may also be shares of classes, float [R, K]."""
+        smoothing = self.settings.label_smoothing
+        weights = None if self.weights is None else self.weights.to(scores)
+        if targets.ndim == 1:
+            known = targets >= 0
+            soft = one_hot(targets[known], scores.shape[1]).to(scores)
+        else:
+            known = (targets >= 0).all(1)
+            soft = targets[known].to(scores)
+        if self.settings.multi_label:
+            smooth = (1 - smoothing) * soft + smoothing / 2
+            return binary_cross_entropy_with_logits(scores[known], smooth, pos_weight=weights)
+        return cross_entropy(scores[known], soft, weights, label_smoothing=smoothing)
+
+    def training_views(self, source: DataSource, input: InputConfig) -> Views:
+        clips = RandomClips(input.num_frames, input.stride, self.settings.repeats)
+        return VideoViews(clips, VideoAugment(self.settings.augment, input.size, input.mean, input.std))
