@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,11 +11,10 @@ from torch import Tensor, nn
 from st_ssl.encoders.base import Encoder
 from st_ssl.errors import ConfigError
 from st_ssl.heads.mlp import classifier
-from st_ssl.transfer.labels import OneLabel
+from st_ssl.transfer.labels import LabelTask, OneLabel
 from st_ssl.transfer.metrics import classification_scores, confusion_matrix
 from st_ssl.transfer.point_tasks import PointTask, PointTaskConfig
-from st_ssl.transfer.subsets import Parts, divide
-from st_ssl.transfer.tasks import TASKS, ShowAll, Shown, sample_rows
+from st_ssl.transfer.tasks import TASKS, Shown
 from st_ssl.types import Entry, Features
 
 
@@ -60,7 +58,7 @@ class ClassMeter:
 
 
 @TASKS.register(ClassifyConfig)
-class Classify(PointTask):
+class Classify(LabelTask, PointTask):
     """One of the labels of a cloud, from pooled features (fine-tuning of PointNet, 2017, to Point-MAE, 2022). Clouds
     without that label are left out."""
 
@@ -71,23 +69,8 @@ class Classify(PointTask):
         self.settings = config
         self.labels = OneLabel(config.target)
 
-    def group(self, entry: Entry) -> str:
-        return self.labels.group(entry)
-
-    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
-        return divide(self.labels.select(entries), self.group, val_share)
-
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        return self.labels.learn(parts.train)
-
     def head(self, encoder: Encoder) -> nn.Module:
         return PooledHead(encoder, self.settings, len(self.labels.classes))
-
-    def targets(self, shown: Shown) -> Tensor:
-        return self.labels.targets(shown.entries).to(shown.device)
-
-    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        return sample_rows(shown)
 
     def meter(self) -> ClassMeter:
         return ClassMeter(len(self.labels.classes))

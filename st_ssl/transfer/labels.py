@@ -1,4 +1,4 @@
-"""What samples are labelled with: one class each, or any number of tags."""
+"""What samples are labelled with, one class each or any number of tags, and the tasks that are about that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from st_ssl.errors import ConfigError
 from st_ssl.transfer.metrics import IGNORE
-from st_ssl.transfer.subsets import labelled
+from st_ssl.transfer.subsets import Parts, divide, labelled
+from st_ssl.transfer.tasks import ShowAll, Shown, Task
 from st_ssl.types import Entry
 
 
@@ -121,3 +122,28 @@ class Tags(Labels):
                 found[row] = IGNORE
             found[row, [numbers[tag] for tag in entry.tags if tag in numbers]] = 1
         return found
+
+
+class LabelTask(Task):
+    """A task whose rows are whole samples, of which it has ``labels``. Samples without are left out."""
+
+    labels: Labels
+
+    def group(self, entry: Entry) -> str:
+        return self.labels.group(entry)
+
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+        return divide(self.labels.select(entries), self.group, val_share)
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        return self.labels.learn(parts.train)
+
+    def restore(self, classes: Sequence[str]) -> None:
+        self.labels.classes = list(classes)
+
+    def targets(self, shown: Shown) -> Tensor:
+        return self.labels.targets(shown.entries).to(shown.device)
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(len(shown), device=shown.device)
+        return rows, torch.zeros_like(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -19,11 +18,11 @@ from st_ssl.encoders.base import Encoder
 from st_ssl.heads.attentive import AttentivePool
 from st_ssl.heads.mlp import classifier
 from st_ssl.inputs import InputConfig, Modality
-from st_ssl.transfer.labels import Labels, OneLabel, Tags
+from st_ssl.transfer.labels import Labels, LabelTask, OneLabel, Tags
 from st_ssl.transfer.meters import TagMeter, TopMeter
-from st_ssl.transfer.subsets import Parts, divide
-from st_ssl.transfer.tasks import TASKS, ShowAll, Shown, Task, sample_rows
-from st_ssl.types import Entry, Features
+from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
+from st_ssl.types import Features
 
 
 class RecogniseConfig(Config):
@@ -82,8 +81,8 @@ class ClipHead(nn.Module):
 
 
 @TASKS.register(RecogniseConfig)
-class Recognise(Task):
-    """One label of a video, or all of its tags. Videos without are left out."""
+class Recognise(LabelTask):
+    """One label of a video, or all of its tags."""
 
     modality: ClassVar[Modality] = "video"
 
@@ -95,14 +94,8 @@ class Recognise(Task):
         self.votes = config.clips
         self.weights: Tensor | None = None
 
-    def group(self, entry: Entry) -> str:
-        return self.labels.group(entry)
-
-    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
-        return divide(self.labels.select(entries), self.group, val_share)
-
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        names = self.labels.learn(parts.train)
+        names = super().learn_classes(parts, show)
         if self.settings.class_weights == "balanced":
             count = torch.from_numpy(self.labels.counts(parts.train)).float()
             n = len(parts.train)
@@ -111,12 +104,6 @@ class Recognise(Task):
 
     def head(self, encoder: Encoder) -> nn.Module:
         return ClipHead(encoder.embed_dim, self.settings, len(self.labels.classes))
-
-    def targets(self, shown: Shown) -> Tensor:
-        return self.labels.targets(shown.entries).to(shown.device)
-
-    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        return sample_rows(shown)
 
     def meter(self) -> TopMeter | TagMeter:
         return (TagMeter if self.settings.multi_label else TopMeter)(len(self.labels.classes))

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
 from st_ssl.encoders.base import Encoder
+from st_ssl.errors import ConfigError
 from st_ssl.inputs import Modality
 from st_ssl.random import Key
 from st_ssl.registry import Registry
@@ -93,6 +94,11 @@ class Task(ABC):
         """Find out the classes, from the samples themselves or from a look at them, before ``head`` and the rest are
         asked for. Their names."""
 
+    def restore(self, classes: Sequence[str]) -> None:
+        """Take the ``classes`` that ``learn_classes`` found at another time, for a head with its weights to be used on
+        samples without labels."""
+        raise ConfigError(f"{type(self).__name__} is no task of whole samples: its head cannot be used on its own")
+
     @abstractmethod
     def head(self, encoder: Encoder) -> nn.Module:
         """What is put on ``encoder``: a module that is called with its features and the ``Shown`` that they are of, and
@@ -154,12 +160,6 @@ class Task(ABC):
     def varied(self, shown: Shown, vote: int) -> Shown:
         """Varied for the vote number ``vote`` (from 1: the first one is left as it is)."""
         return shown
-
-
-def sample_rows(shown: Shown) -> tuple[Tensor, Tensor]:
-    """``Task.rows`` of a task that gives one row for each sample."""
-    rows = torch.arange(len(shown), device=shown.device)
-    return rows, torch.zeros_like(rows)
 
 
 TASKS: Registry[Task] = Registry("transfer task", "st_ssl.transfer")
