@@ -52,6 +52,8 @@ def finetuned(run: RunFolder) -> Finetuned | None:
     folder = max(kept, key=lambda file: file.stat().st_mtime).parent
     try:
         about = json.loads((folder / "about.json").read_text())
+        if "clouds" not in about:  # of videos
+            return Finetuned(tables)
         classes = [str(name) for name in json.loads((folder / "classes.json").read_text())]
         clouds = {name: _load(folder / name) for name in list(about["clouds"])[:SHOWN]}
         sphere = run.config.input.unit_sphere

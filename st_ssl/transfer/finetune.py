@@ -4,7 +4,7 @@ labels. What the task is, and of which modality, is its own affair (see ``tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,13 +16,13 @@ from pydantic import Field, create_model, field_validator
 
 from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
 from st_ssl.data.base import DATA, BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, save_encoder
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.files import write_atomically
 from st_ssl.optim import check_precision
 from st_ssl.random import keyed_seed
 from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, Watch, evaluate, fit
-from st_ssl.transfer.predictions import Keep, Predictions
+from st_ssl.transfer.predictions import Keeper, Predictions
+from st_ssl.transfer.saved import save_tuned
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
 from st_ssl.types import Entry
@@ -40,7 +40,9 @@ class FinetuneConfig(FitConfig):
     is drawn anew (initialisation, order, augmentation, fraction); several runs count as that many.
 
     ``val_share``: of each class, for choosing the best epoch, where the data has no validation part; taken before the
-    fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of every fit.
+    fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of ``one`` fit, that whose
+    predictions are kept too (the last of the modes, the largest fraction, the first repetition), of ``all``, or of
+    ``none``; true and false mean all and none.
 
     ``test_on``: the part that is tested on, where there are both; with "val" the test part is left out, as where its
     labels are kept from the public (ScanNet). ``encoder`` and ``input`` change keys of the pretrained encoder, in all
@@ -54,12 +56,17 @@ class FinetuneConfig(FitConfig):
     val_share: float = Field(default=0.1, ge=0, lt=1)
     test_on: Literal["test", "val"] = "test"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    save: bool = False
+    save: Literal["one", "all", "none"] = "one"
     encoder: dict[str, Any] = Field(default_factory=dict)
     input: dict[str, Any] = Field(default_factory=dict)
     # What the registries hold is known only once they are searched: see ``finetune_model``.
     task: Any
     data: Any
+
+    @field_validator("save", mode="before")
+    @classmethod
+    def _as_said_before(cls, value: Any) -> Any:
+        return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
 
     @field_validator("modes", "label_fractions")
     @classmethod
@@ -130,11 +137,14 @@ class _Grid:
             fitted = fit(model, task, self.feed, parts, config, seed, self._watch(name))
             keep = self._keeper(parts, mode, share, repeat)
             found = evaluate(model, task, self.feed, parts.test, config, task.votes, keep)
+            if keep is not None:
+                keep.close()
         self.done += config.epochs
         self.figures.setdefault((mode, share), []).append(found)
         self.epochs.setdefault((mode, share), []).append(fitted.epoch)
-        if config.save and self.weights is not None:
-            _save(model, self.weights / f"{mode}_{100 * share:g}_{repeat}")
+        if self.weights is not None and self._saves(mode, share, repeat):
+            about = {"mode": mode, "fraction": share, "repeat": repeat, "figures": _nulls(found)}
+            save_tuned(model, task, self.classes, about, self.weights / f"{mode}_{100 * share:g}_{repeat}")
 
     def take_up(self, before: dict[str, Any]) -> None:
         """The fits of an earlier call with the same settings count as done."""
@@ -167,10 +177,16 @@ class _Grid:
             return random_encoder(*described, keyed_seed(seed, "scratch"))
         return load_encoder(run, described)
 
-    def _keeper(self, parts: Parts, mode: Mode, share: float, repeat: int) -> Keep | None:
-        """Where the predictions of a fit go, if they are those to be looked at: of the last mode, with most labels."""
-        best = mode == self.config.modes[-1] and share == max(self.config.label_fractions) and repeat == 0
-        if self.predictions is None or not best:
+    def _shown(self, mode: Mode, share: float, repeat: int) -> bool:
+        """Whether it is the fit that is looked at and applied: of the last mode, with most labels."""
+        return mode == self.config.modes[-1] and share == max(self.config.label_fractions) and repeat == 0
+
+    def _saves(self, mode: Mode, share: float, repeat: int) -> bool:
+        return self.config.save == "all" or (self.config.save == "one" and self._shown(mode, share, repeat))
+
+    def _keeper(self, parts: Parts, mode: Mode, share: float, repeat: int) -> Keeper | None:
+        """Where the predictions of a fit go, if they are those to be looked at."""
+        if self.predictions is None or not self._shown(mode, share, repeat):
             return None
         about = {"task": self.config.task.name, "mode": mode, "fraction": share, "votes": self.feed.task.votes}
         return self.predictions.keeper(self.feed.task, self.classes, parts.test, about)
@@ -197,8 +213,9 @@ def finetune(
     JSON, for every mode and label fraction the figures of the task on the test part: mean, standard deviation and the
     single values over the repetitions; null where there is none. ``finished`` is given the same after every fit, of
     those done so far, and as ``before`` it is gone on from there, to the same figures: everything random is a function
-    of the seed and the fit. With ``config.save`` the weights of each go to a folder in ``weights``. To ``predictions``
-    goes what the last of the modes says of test clouds, with the largest fraction, in the first repetition.
+    of the seed and the fit. The weights that ``config.save`` asks for go to ``weights``, a folder for each fit. To
+    ``predictions`` goes what the last of the modes says of test samples, with the largest fraction, in the first
+    repetition.
     """
     task: Task = TASKS.build(config.task)
     input = _input(runs, config)
@@ -303,10 +320,6 @@ def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def _save(model: Tuned, folder: Path) -> None:
-    """``encoder.safetensors`` and ``encoder.json`` as any encoder has them, and ``head.safetensors``."""
-    from safetensors.torch import save_file
-
-    save_encoder(model.encoder, folder)
-    with write_atomically(folder / "head.safetensors") as unfinished:
-        save_file({name: t.detach().cpu().contiguous() for name, t in model.head.state_dict().items()}, unfinished)
+def _nulls(figures: Mapping[Any, float]) -> dict[Any, float | None]:
+    """Ready for JSON, which has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from st_ssl.types import Entry
 
 
 class Labels(ABC):
-    """The labels of a task: first whose there are (``select``), then which (``learn``), then what each sample has."""
+    """The labels of a task: first whose there are (``select``), then which (``learn``), then what each sample has.
+    ``several``: whether a sample may have more than one."""
+
+    several: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.classes: list[str] = []
@@ -89,6 +93,7 @@ class OneLabel(Labels):
 class Tags(Labels):
     """The ``tags`` of each sample, of which it has one or more; one without any counts as unlabelled."""
 
+    several: ClassVar[bool] = True
     key = "task.multi_label"
 
     def __init__(self) -> None:

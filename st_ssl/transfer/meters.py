@@ -17,10 +17,10 @@ from st_ssl.types import Entry
 
 
 class ScoreMeter:
-    """Keeps all scores and truths that it is given, in order."""
+    """Keeps all scores and truths that it is given, in order; ``several``: a row may be of several classes."""
 
-    def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
+    def __init__(self, num_classes: int, several: bool = False) -> None:
+        self.num_classes, self.several = num_classes, several
         self._scores: list[np.ndarray] = []
         self._truth: list[np.ndarray] = []
 
@@ -36,7 +36,8 @@ class ScoreMeter:
     @property
     def truth(self) -> np.ndarray:
         """[N], or [N, K] of several classes."""
-        return np.concatenate(self._truth) if self._truth else np.empty(0, np.int64)
+        nothing = np.empty((0, self.num_classes), np.float32) if self.several else np.empty(0, np.int64)
+        return np.concatenate([nothing, *self._truth])
 
 
 class TopMeter(ScoreMeter):
@@ -50,27 +51,25 @@ class TopMeter(ScoreMeter):
             figures["top5"] = top_k_accuracy(scores, truth, 5)
         confusion = confusion_matrix(truth, scores.argmax(1), self.num_classes)
         figures["mean_class_accuracy"] = classification_scores(confusion)["mean_class_accuracy"]
-        return figures | {"ece": self.calibration(scores, truth).error()}
-
-    @staticmethod
-    def calibration(scores: np.ndarray, truth: np.ndarray) -> Calibration:
-        """Of the class that is chosen."""
-        known = truth != IGNORE
-        return calibration(scores[known].max(1), scores[known].argmax(1) == truth[known])
+        return figures | {"ece": calibrated(scores, truth).error()}
 
 
 class TagMeter(ScoreMeter):
     """``mAP``, and the expected calibration error ``ece``, of which every class of every sample is a prediction."""
 
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, several=True)
+
     def result(self) -> dict[str, float]:
         scores, truth = self.scores, self.truth
-        return {
-            "mAP": mean_average_precision(scores, truth),
-            "ece": self.calibration(scores, truth).error(),
-        }
+        return {"mAP": mean_average_precision(scores, truth), "ece": calibrated(scores, truth).error()}
 
-    @staticmethod
-    def calibration(scores: np.ndarray, truth: np.ndarray) -> Calibration:
-        """Of every class: how often it is there beside its probability."""
-        known = (truth != IGNORE).all(1)
-        return calibration(scores[known].ravel(), truth[known].ravel() > 0)
+
+def calibrated(scores: np.ndarray, truth: np.ndarray) -> Calibration:
+    """Of the class that is chosen of each row; of tags (``truth`` [N, K]) of all of them, how often each is there
+    beside its probability."""
+    if truth.ndim == 1:
+        known = truth != IGNORE
+        return calibration(scores[known].max(1, initial=0), scores[known].argmax(1) == truth[known])
+    known = (truth != IGNORE).all(1)
+    return calibration(scores[known].ravel(), truth[known].ravel() > 0)

@@ -269,11 +269,23 @@ def test_broken_samples_are_told_and_not_counted(run: Path) -> None:
 
 def test_weights_are_kept_where_asked_for(run: Path, tmp_path: Path) -> None:
     config = settings({"name": "classify"}, modes=("full",), epochs=1, save=True)
+    assert config.save == "all" and settings({"name": "classify"}, save=False).save == "none"
     finetune(TinySource(), [run], config, CPU, weights=tmp_path / "weights")
     tuned = load_encoder(tmp_path / "weights" / "full_100_0")
     before = load_encoder(run).state_dict()
     assert not torch.equal(tuned.state_dict()["blocks.1.0.weight"], before["blocks.1.0.weight"])
     assert (tmp_path / "weights" / "full_100_0" / "head.safetensors").is_file()
+
+
+@pytest.mark.parametrize("save", ["one", "all", "none"])
+def test_so_many_fits_are_kept(save: str, run: Path, tmp_path: Path) -> None:
+    task = {"name": "segment"}
+    modes, fractions = ("full", "frozen"), (1.0, 0.5)
+    config = settings(task, modes=modes, label_fractions=fractions, seeds=2, epochs=1, save=save)
+    finetune(TinySource(), [run], config, CPU, weights=tmp_path / "weights")
+    kept = {folder.name for folder in (tmp_path / "weights").glob("*")}
+    everything = {f"{mode}_{share}_{repeat}" for mode in modes for share in (50, 100) for repeat in (0, 1)}
+    assert kept == {"one": {"frozen_100_0"}, "all": everything, "none": set()}[save]
 
 
 def test_layers_of_the_encoder_learn_more_slowly(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from st_ssl.augment.video import VideoAugmentConfig
-from st_ssl.optim import OptimConfig
-from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.finetune import FinetuneConfig, finetune
-from st_ssl.transfer.tasks import TASKS
-from st_ssl.types import Entry
-from tests.transfer.tiny import source_of, write_dataset, write_encoder
+from st_ssl.data.video.views import VideoViews
+from st_ssl.errors import ConfigError
+from st_ssl.random import keyed_rng
+from st_ssl.transfer.finetune import finetune
+from st_ssl.transfer.recognise import ClipHead, Recognise, RecogniseConfig
+from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.tasks import Shown
+from st_ssl.types import Entry, Features
+from tests.transfer.tiny import INPUT, recognise_settings, source_of, write_dataset, write_encoder
 
 CPU = torch.device("cpu")
-STILL = VideoAugmentConfig(crop="centre", flip=0, jitter=0, grayscale=0, blur=0)
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_encoder(tmp_path_factory.mktemp("runs") / "run")
 
 
-def settings(task: dict[str, Any] | None = None, **changes: Any) -> FinetuneConfig:
-    keys: dict[str, Any] = {"target": "light", "augment": STILL, "clips": 1} | (task or {})
-    base: dict[str, Any] = {
-        "epochs": 6,
-        "batch_size": 4,
-        "optim": OptimConfig(lr=0.01, lr_batch=None, weight_decay=0.0),
-        "schedule": ScheduleConfig(warmup_epochs=1),
-        "seeds": 1,
-        "val_share": 0.0,
-        "task": TASKS.config("recognise").model_validate(keys),
-        "data": None,
-    }
-    return FinetuneConfig(**base | changes)
-
-
 def test_videos_are_told_apart_in_all_modes(dataset: Path, run: Path) -> None:
-    result = finetune(source_of(dataset), [run], settings({"clips": 3}), CPU)
+    result = finetune(source_of(dataset), [run], recognise_settings({"clips": 3}), CPU)
     found = {row["mode"]: row["metrics"] for row in result["results"]}
     assert list(found) == ["scratch", "frozen", "full"]
     assert all(metrics["top1"]["mean"] > 80 for metrics in found.values()), found  # chance is 50
@@ -61,7 +51,122 @@ def test_tags(dataset: Path, run: Path) -> None:
     source = source_of(dataset)
     rows = [replace(e, labels={}, tags=(e.labels["light"], e.labels["length"])) for e in source.entries()]
     source.entries = lambda: [*rows, Entry("nowhere.mp4")]  # type: ignore[method-assign]
-    result = finetune(source, [run], settings({"multi_label": True, "target": None}, modes=("full",)), CPU)
+    task = {"multi_label": True, "target": None, "head": "attentive", "norm": "batch"}
+    result = finetune(source, [run], recognise_settings(task, modes=("full",), epochs=8), CPU)
     assert result["classes"] == ["bright", "dark", "long", "short"] and result["metric"] == "mAP"
     assert result["sizes"] == {"train": 16, "val": 0, "test": 8}  # the one without tags is left out
-    assert result["results"][0]["metrics"]["mAP"]["mean"] > 70
+    assert result["results"][0]["metrics"]["mAP"]["mean"] > 75  # chance is 50; length shows in the metadata alone
+    with pytest.raises(ConfigError, match=r"task\.multi_label: no sample of the data has tags"):
+        finetune(source_of(dataset), [run], recognise_settings(task), CPU)
+
+
+def task_of(entries: list[Entry], **keys: Any) -> Recognise:
+    task = Recognise(RecogniseConfig(**keys))
+    task.learn_classes(task.parts([*entries, replace(entries[0], split="test")], 0.0, 0), lambda _: [])
+    return task
+
+
+def test_the_loss_of_one_label_is_the_one_of_the_books() -> None:
+    names = ["a"] * 5 + ["b"] * 2 + ["c"]
+    entries = [Entry(f"{i}", labels={"x": name}) for i, name in enumerate(names)]
+    scores = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 2, -1, 1, 0, 1])
+    plain = task_of(entries, label_smoothing=0.2)
+    expected = cross_entropy(scores, targets, ignore_index=-1, label_smoothing=0.2)
+    torch.testing.assert_close(plain.loss(scores, targets), expected)
+    soft = torch.rand(6, 3, generator=torch.Generator().manual_seed(1)).softmax(1)  # as mixing makes them
+    by_hand = -((0.8 * soft + 0.2 / 3) * scores.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(plain.loss(scores, soft), by_hand)
+    torch.testing.assert_close(plain.probabilities(scores), scores.softmax(1))
+
+    weights = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=names)
+    balanced = task_of(entries, class_weights="balanced")
+    each = cross_entropy(scores, targets, ignore_index=-1, reduction="none")
+    known = targets >= 0
+    by_hand = (each * torch.from_numpy(weights).float()[targets])[known].mean()
+    torch.testing.assert_close(balanced.loss(scores, targets), by_hand)
+
+
+def test_the_loss_of_tags_is_the_one_of_the_books() -> None:
+    entries = [Entry(f"{i}", tags=tags) for i, tags in enumerate([("a", "b"), ("a",), ("a", "c"), ("b", "a")])]
+    scores = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    task = task_of(entries, multi_label=True, label_smoothing=0.1)
+    targets = task.labels.targets([entries[0], Entry("none"), Entry("other", tags=("c", "unseen"))])
+    assert targets.tolist() == [[1, 1, 0], [-1, -1, -1], [0, 0, 1]]
+    rows = torch.tensor([0, 2])
+    smooth = torch.tensor([[0.95, 0.95, 0.05], [0.05, 0.05, 0.95]])
+    torch.testing.assert_close(task.loss(scores, targets), binary_cross_entropy_with_logits(scores[rows], smooth))
+    torch.testing.assert_close(task.probabilities(scores), scores.sigmoid())
+
+    task = task_of(entries, multi_label=True, class_weights="balanced")
+    p, t = scores[rows].sigmoid(), targets[rows]
+    presence = torch.tensor([1 / 4, 2 / 2, 3 / 1])  # all four have a, none of them is without it
+    by_hand = -(presence * t * p.log() + (1 - t) * (1 - p).log()).mean()
+    torch.testing.assert_close(task.loss(scores, targets), by_hand)
+
+
+def test_subsets_of_tags_have_every_class() -> None:
+    rng = keyed_rng("tags")
+    entries = [Entry(f"{i}", tags=("often", *(["rare"] if rng.random() < 0.05 else []))) for i in range(200)]
+    task = task_of(entries, multi_label=True)
+    chosen = task.fraction(entries, 0.1, 0)
+    assert len(chosen) == pytest.approx(20, abs=1)
+    assert 1 <= sum("rare" in entry.tags for entry in chosen) <= 3
+
+
+def test_a_class_of_tests_alone_is_unlabelled() -> None:
+    task = Recognise(RecogniseConfig())
+    rows = [Entry(f"{i}", "train" if i < 4 else "test", {"label": "ab"[i % 2]}) for i in range(6)]
+    parts = task.parts([*rows, Entry("new", "test", {"label": "c"}), Entry("no label")], 0.0, 0)
+    assert task.learn_classes(parts, lambda _: []) == ["a", "b"]
+    assert task.labels.targets(parts.test).tolist() == [0, 1, -1]
+    with pytest.raises(ConfigError, match=r"task\.target=label: a single class in the training part: \['a'\]"):
+        task.learn_classes(Parts(rows[::2]), lambda _: [])
+
+
+@pytest.mark.parametrize("form", ["tokens", "map"])
+@pytest.mark.parametrize("head", ["linear", "attentive"])
+@pytest.mark.parametrize("norm", ["layer", "batch", "none"])
+def test_heads(form: str, head: str, norm: str) -> None:
+    """A linear head is a linear map of the standardised pooled features; an attentive one, whose query looks at nothing
+    yet, is the mean of its values."""
+    torch.manual_seed(0)
+    tokens = 3 + 2 * torch.randn(6, 8, 12)
+    features = Features(tokens.mean(1), tokens=tokens)
+    if form == "map":
+        features = Features(tokens.mean(1), map=tokens.transpose(1, 2).view(6, 12, 2, 2, 2))
+    model = ClipHead(12, RecogniseConfig(head=head, norm=norm, attention_heads=5), 4)  # type: ignore[arg-type]
+    shown = Shown(None, [])
+    x = features.pooled if head == "linear" else tokens
+    if norm == "layer":
+        x = nn.functional.layer_norm(x, (12,), eps=1e-6)
+    elif norm == "batch":
+        rows = x.reshape(-1, 12)
+        x = (x - rows.mean(0)) / (rows.var(0, correction=0) + 1e-6).sqrt()
+    if head == "attentive":
+        assert model.pool is not None and model.pool.width == 15
+        nn.init.zeros_(model.pool.query)
+        x = torch.einsum("bd,hde->bhe", x.mean(1), model.pool.value[0]).flatten(1)
+    torch.testing.assert_close(model(features, shown), model.mlp(x), rtol=1e-4, atol=1e-4)
+    names = set(model.state_dict())
+    assert ("norm.weight" in names) == (norm == "layer") and model.mlp[-1].out_features == 4
+
+
+def test_hidden_layers_and_dropout() -> None:
+    model = ClipHead(8, RecogniseConfig(hidden=(16, 6), dropout=0.5, norm="none"), 3).train()
+    assert [layer.out_features for layer in model.mlp if isinstance(layer, nn.Linear)] == [16, 6, 3]
+    drops = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
+    assert [layer.p for layer in drops] == [0.5] * 3
+
+
+def test_training_clips_are_drawn_anew(dataset: Path) -> None:
+    task = Recognise(RecogniseConfig(repeats=2))
+    source = source_of(dataset)
+    entry = source.entries()[3]
+    views = cast(VideoViews, task.training_views(source, INPUT))
+    assert views.num_views == 2
+    data = source.dataset([entry], views, 0)
+    cuts = [cut for epoch in range(3) for cut in data[(epoch, 0)].views or []]
+    assert len({cut.frame_index.tobytes() for cut in cuts}) > 1
+    assert len({cut.params["box"].tobytes() for cut in cuts}) == 6
+    assert cuts[0].frames.shape == (4, 16, 16, 3)

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from st_ssl.augment.video import VideoAugmentConfig
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.encoders.base import ENCODERS, InputConfig, random_encoder, save_encoder
+from st_ssl.optim import OptimConfig
+from st_ssl.schedule import ScheduleConfig
+from st_ssl.transfer.finetune import FinetuneConfig
+from st_ssl.transfer.tasks import TASKS
 
 INPUT = InputConfig(num_frames=4, stride=2, size=16)
 VIT: dict[str, Any] = {"name": "video_vit", "dim": 24, "depth": 1, "heads": 3, "patch": 8}
@@ -53,3 +58,22 @@ def write_encoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     config = ENCODERS.config("video_vit").model_validate(VIT | changes)
     save_encoder(random_encoder(config, INPUT, seed), folder)
     return folder
+
+
+STILL = VideoAugmentConfig(crop="centre", flip=0, jitter=0, grayscale=0, blur=0)
+
+
+def recognise_settings(task: dict[str, Any] | None = None, **changes: Any) -> FinetuneConfig:
+    """A quick configuration of recognising ``light``; ``changes`` are of keys other than ``task``."""
+    keys: dict[str, Any] = {"target": "light", "augment": STILL, "clips": 1} | (task or {})
+    base: dict[str, Any] = {
+        "epochs": 6,
+        "batch_size": 4,
+        "optim": OptimConfig(lr=0.01, lr_batch=None, weight_decay=0.0),
+        "schedule": ScheduleConfig(warmup_epochs=1),
+        "seeds": 1,
+        "val_share": 0.0,
+        "task": TASKS.config("recognise").model_validate(keys),
+        "data": None,
+    }
+    return FinetuneConfig(**base | changes)
