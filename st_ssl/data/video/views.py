@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -80,6 +80,62 @@ def centred_views(
     """What an encoder is shown when it is evaluated: clips at even distances over ``span``, cropped at the centre."""
     plan = EvenClips(input.num_frames, input.stride, num_clips, span, jitter)
     return VideoViews(plan, centre_crop(input.size, input.mean, input.std))
+
+
+@dataclass(frozen=True)
+class MultiViews(VideoViews):
+    """Each of the clips seen through ``crops`` squares: 1 is the largest centred one, 3 are those along the longer side
+    of the frame, at its middle, its left or top, and its right or bottom (SlowFast, 2019).
+
+    The first view is the centre crop of the clip nearest to the middle of the video; the other crops of that clip
+    follow, then the clips farther off, the earlier of two as far. The squares take the place of the crop of
+    ``augment``, and are of the same size. Every frame is decoded once, and goes once through each square, however many
+    clips have it; only what comes out is kept.
+    """
+
+    crops: Literal[1, 3] = 1
+
+    @property
+    def num_views(self) -> int:
+        return self.clips.num_clips * self.crops
+
+    def cut(self, reader: VideoReader, key: tuple[Key, ...]) -> list[CutView]:
+        """All views of one video, decoded in one pass. Runs in the worker; raises what the reader raises."""
+        indices = self.clips.draw(keyed_rng(*key, "clips"), reader.meta)
+        boxes = _squares(reader.meta, self.crops)
+        wanted = np.unique(np.concatenate(indices))
+        seen: dict[tuple[int, ...], list[np.ndarray]] = {tuple(box.tolist()): [] for box in boxes}
+        for _, frame in reader.frames(wanted.tolist()):
+            for box, frames in seen.items():  # of a square video all crops are one
+                frames.append(self.augment.cut([frame], {"box": np.array([box])})[0])
+        whole = {box: np.stack(frames) for box, frames in seen.items()}
+        views = []
+        for at in np.argsort(_off_middle(len(indices)), kind="stable"):
+            params, mask = self._draw(indices[at], reader.meta, key, int(at))
+            rows = np.searchsorted(wanted, indices[at])
+            for box in boxes:
+                own = params | {"box": box[None]}
+                views.append(CutView(whole[tuple(box.tolist())][rows], own, indices[at], mask))
+        return views
+
+
+def _off_middle(count: int) -> np.ndarray:
+    """How far each of ``count`` clips at even distances is from the middle one, or the middle two: float [count]."""
+    return np.abs(np.arange(count) - (count - 1) / 2)
+
+
+def _squares(meta: VideoMeta, crops: int) -> np.ndarray:
+    """Top, left, height, width of the largest squares of a frame, at its middle, start and end: int64 [crops, 4]."""
+    side = min(meta.height, meta.width)
+    room = np.array([meta.height - side, meta.width - side])
+    corners = np.stack([room // 2, np.zeros_like(room), room][:crops])
+    return np.concatenate([corners, np.full_like(corners, side)], axis=1)
+
+
+def multi_views(input: InputConfig, num_clips: int = 1, crops: Literal[1, 3] = 1) -> MultiViews:
+    """What an encoder is shown of a video that is tested with several clips and crops: see ``MultiViews``."""
+    plan = EvenClips(input.num_frames, input.stride, num_clips)
+    return MultiViews(plan, centre_crop(input.size, input.mean, input.std), crops=crops)
 
 
 def shrunken_pixels(view: RawView, frames: int = 4, size: int = 8) -> np.ndarray:
