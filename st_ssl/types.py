@@ -102,6 +102,10 @@ class View:
         """The samples ``start`` to ``stop``."""
         return _map(self, lambda tensor: tensor[start:stop])
 
+    def joined(self, others: Sequence[View]) -> View:
+        """This view's samples, then those of ``others``."""
+        return _joined([self, *others])
+
     @property
     def content(self) -> Tensor:
         """What an encoder is fed."""

@@ -94,7 +94,9 @@ class Feed:
 
     def testing(self, entries: Sequence[Entry], batch_size: int, votes: int = 1) -> Iterator[tuple[list[Shown], Shown]]:
         """All of ``entries`` once: ``votes`` views of each batch, and what is asked about, which is whole clouds or the
-        first view; those that are broken are left out."""
+        first view; those that are broken are left out. Where views may be fed together, ``batch_size`` counts them."""
+        if self.task.views_together:
+            batch_size = max(1, batch_size // votes)
         views = self.task.testing_views(self.source, self.input, votes)
         rows = [(0, i) for i in range(len(entries))]
         steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
@@ -219,14 +221,17 @@ def evaluate(
     point of it; with more than one also what its ``metric`` is by the first view alone, as ``<metric>_one_view``.
     ``keep`` is given what the figures are of."""
     model.eval()
+
+    def score(shown: Shown) -> Tensor:
+        with _autocast(config, feed.device):
+            return model(shown)
+
     together, alone = task.meter(), task.meter()
     for views, asked in feed.testing(entries, config.batch_size, votes):
         ballot = Ballot(task, asked)
         truth, sample = ballot.truth.cpu().numpy(), ballot.sample.cpu().numpy()
-        for vote, shown in enumerate(views, 1):
-            for first, piece in task.pieces(shown):
-                with _autocast(config, feed.device):
-                    scores = model(piece)
+        for vote, answers in enumerate(_answers(score, task, views, config.batch_size), 1):
+            for first, piece, scores in answers:
                 ballot.add(piece, scores, first)
             if vote == 1 < votes:
                 alone.add(ballot.means().cpu().numpy(), truth, sample, asked.entries)
@@ -238,6 +243,24 @@ def evaluate(
     if votes > 1:
         figures[f"{task.metric}_one_view"] = alone.result()[task.metric]
     return figures
+
+
+def _answers(
+    score: Callable[[Shown], Tensor], task: Task, views: Sequence[Shown], batch_size: int
+) -> Iterator[Iterable[tuple[int, Shown, Tensor]]]:
+    """The scores of each of ``views`` of a batch: its pieces, with the number of the first sample of each. Views that
+    may be fed together are, as many as make ``batch_size`` samples."""
+    if not task.views_together:
+        for shown in views:
+            yield ((first, piece, score(piece)) for first, piece in task.pieces(shown))
+        return
+    size = len(views[0])
+    count = max(1, batch_size // size)
+    for group in (views[start : start + count] for start in range(0, len(views), count)):
+        entries = [entry for shown in group for entry in shown.entries]
+        both = Shown(group[0].view.joined([shown.view for shown in group[1:]]), entries)
+        for shown, scores in zip(group, score(both).split(size), strict=True):
+            yield [(0, shown, scores)]
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -55,13 +55,15 @@ class Task(ABC):
 
     ``metric`` is the one of its meter by which the best epoch is chosen; ``votes``: how many views of a test sample
     are looked at, their scores averaged; ``has_fractions``: whether it can be trained on a fraction of the labels;
-    ``whole``: whether it answers for every point of a cloud's file, whatever views have of it.
+    ``whole``: whether it answers for every point of a cloud's file, whatever views have of it; ``views_together``:
+    whether the test views of a sample, each with one row of scores for it, may be fed to a network in one batch.
     """
 
     modality: ClassVar[Modality]
     metric: ClassVar[str]
     has_fractions: ClassVar[bool] = True
     whole: ClassVar[bool] = False
+    views_together: ClassVar[bool] = False
     votes: int = 1
 
     def __init__(self, config: Config) -> None:
