@@ -13,6 +13,7 @@ visible   a training step of the video transformer on the visible tokens alone, 
 data      clips a second from video files to normalised tensors, against decoding alone
 step      a training step of VideoMAE, and the share of the machine's matrix multiplications
 points    the same of Point-MAE or Point2Vec
+views     a video tested with several clips and crops at once, against view by view
 memory    growth of a worker's memory over thousands of samples
 ops       sampling and grouping of points, beside open3d and the usual PyTorch
 sparse    a sparse convolution, and a training step of the sparse U-Net, on a scanned room
@@ -24,6 +25,7 @@ examples:
   python tools/benchmark.py data --table --peer pytorchvideo --peer videomae=CHECKOUT    # that and four more lines
   python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
   python tools/benchmark.py step --precision bf16 --compile --peer transformers
+  python tools/benchmark.py views --threads 1                 # 5 × 3 views, the quickstart's network
   python tools/benchmark.py points --method point2vec
   python tools/benchmark.py points --table --threads 1        # that, sparse and ops beside their peers, in minutes
   python tools/benchmark.py sparse --peer spconv
@@ -40,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     visible, data, step, memory, ops = (whats.add_parser(name) for name in ("visible", "data", "step", "memory", "ops"))
     _add_points(whats.add_parser("points"))
     _add_sparse(whats.add_parser("sparse"))
+    _add_views(whats.add_parser("views"))
     for part, batch in ((visible, 4), (step, 8)):
         part.add_argument("--variant", default="S", choices=["Ti", "S", "B", "L", "H"], help="size of the transformer")
         part.add_argument("--batch", type=_count, default=batch, help="clips (default: %(default)s)")
@@ -81,6 +84,23 @@ def _add_points(part: argparse.ArgumentParser) -> None:
     part.add_argument("--threads", type=_count, help="CPU threads (default: all)")
     part.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of forward and backward")
     part.add_argument("--table", action="store_true", help="this, sparse and ops beside spconv, open3d and the usual")
+
+
+def _add_views(part: argparse.ArgumentParser) -> None:
+    variants = ["small", "Ti", "S", "B", "L", "H"]
+    part.add_argument(
+        "--variant", default="small", choices=variants, help="size of the transformer; small: the quickstart's"
+    )
+    part.add_argument("--clips", type=_count, default=5, help="of a video (default: %(default)s)")
+    part.add_argument("--crops", type=int, default=3, choices=[1, 3], help="of a clip (default: %(default)s)")
+    part.add_argument("--batch", type=_count, default=16, help="views fed at a time (default: %(default)s)")
+    part.add_argument("--root", help="your videos (default: made here: 340 × 256, 30 fps, key frame every 250)")
+    part.add_argument("--size", type=_count, default=64, help="pixels (default: %(default)s)")
+    part.add_argument("--frames", type=_count, default=8, help="frames of a clip (default: %(default)s)")
+    part.add_argument("--stride", type=_count, default=3, help="frames from one to the next (default: %(default)s)")
+    part.add_argument("--runs", type=_count, default=5, help="counted runs of each (default: %(default)s)")
+    part.add_argument("--threads", type=_count, help="CPU threads (default: all)")
+    part.add_argument("--device", type=_device, default="cpu", help="cpu or cuda (default: %(default)s)")
 
 
 def _add_sparse(part: argparse.ArgumentParser) -> None:
@@ -148,6 +168,10 @@ def main() -> None:
         from st_ssl.cli.benchmark.points import points
 
         (point_table if arguments.table else points)(arguments)
+    elif arguments.what == "views":
+        from st_ssl.cli.benchmark.views import views
+
+        views(arguments)
     elif arguments.what == "data":
         from st_ssl.cli.benchmark.data import data
 

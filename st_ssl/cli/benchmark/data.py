@@ -61,7 +61,7 @@ def data(arguments: argparse.Namespace) -> None:
         raise ConfigError("--table has sizes, clips and packs of its own: leave out --size, --clips and --packed")
     lines = TABLE if arguments.table else (asked,)
     with tempfile.TemporaryDirectory() as folder:
-        entries = _videos(arguments.root, Path(folder))
+        entries = videos(arguments.root, Path(folder))
         paths = [entry.path for entry in entries]
         contestants: Contestants = {}
         for line in lines:
@@ -99,7 +99,7 @@ def _peer(text: str) -> tuple[str, Callable[..., Callable[[], object]]]:
     return name, PEERS[name](value)
 
 
-def _videos(root: str | None, folder: Path) -> list[Entry]:
+def videos(root: str | None, folder: Path) -> list[Entry]:
     if root is not None:
         entries = [] if is_pack(root) else VideoSource(VideoDataConfig(root=root)).entries()
         if not entries or any(os.path.isdir(entry.path) for entry in entries):
@@ -181,7 +181,7 @@ def memory(arguments: argparse.Namespace) -> None:
     """Print the resident memory of this process after a tenth of the samples and after all of them."""
     with tempfile.TemporaryDirectory() as folder:
         line = Line(arguments.size, arguments.clips, arguments.packed)
-        dataset = _ours(_videos(arguments.root, Path(folder)), arguments, line, Path(folder))
+        dataset = _ours(videos(arguments.root, Path(folder)), arguments, line, Path(folder))
         marks = {}
         for number in range(arguments.samples):
             _views(dataset, divmod(number, len(dataset)))
