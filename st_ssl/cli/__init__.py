@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": "index, verify and pack videos and clouds, write planted ones",
     "probe": "measure what pretrained encoders learned",
     "finetune": "fine-tune pretrained encoders on a task",
+    "convert": "bring published weights in, take encoders out",
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",

@@ -71,6 +71,8 @@ class Layout(ABC):
 
     summary: ClassVar[str]
     """For ``--list``: which files these are."""
+    certain: ClassVar[bool] = False
+    """Whether a file that can be of this layout is of no other one."""
     containers: ClassVar[tuple[str, ...]] = ("model_state", "state_dict", "model", "module", "")
     """Where in a file the network may be, the best first. "" is the file's own level. What is deeper in one of these
     (``model.module``) counts as in it."""

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import create_model
 
 from st_ssl.config import Config, Place, flatten, override, parse_override, validate
 from st_ssl.encoders.base import ENCODERS, Encoder, save_encoder
-from st_ssl.errors import ConfigError, OutputError, nearest
+from st_ssl.errors import ConfigError, OutputError, UserError, nearest
 from st_ssl.files import check_writable, replace_text
 from st_ssl.inputs import INPUTS
 from st_ssl.weights.base import LAYOUTS, Layout, Made, Published, WeightsError
@@ -36,6 +37,10 @@ class Imported:
     layout: Layout
     made: dict[str, Made]
     left: dict[str, str]
+
+    def used(self) -> set[str]:
+        """The names of the file that keys were made of."""
+        return {self.layout.names[name] for made in self.made.values() for name in made.sources}
 
     def report(self) -> dict[str, Any]:
         """What ``import.json`` has of it, as JSON."""
@@ -65,9 +70,9 @@ def import_weights(
 ) -> Imported:
     """The encoder that ``path`` (a file or a folder) holds the weights of, as published by ``layout``.
 
-    ``overrides`` are ``key=value`` of ``layout``, ``encoder`` and ``input`` (as ``input.num_frames=16``), laid on what
-    the file tells. Names of the file that no rule of the layout explains are a mistake unless they match a pattern of
-    ``allow_unused`` (with ``*`` and ``?``).
+    ``layout`` "auto" is the one that fits. ``overrides`` are ``key=value`` of ``layout``, ``encoder`` and ``input`` (as
+    ``input.num_frames=16``), laid on what the file tells. Names of the file that no rule of the layout explains are a
+    mistake unless they match a pattern of ``allow_unused`` (with ``*`` and ``?``).
 
     Raises ``WeightsError`` that names the key for a missing one, an unexpected one, a wrong size or a number that is
     none, ``ConfigError`` for an override or a layout that there is not.
@@ -78,8 +83,41 @@ def import_weights(
             raise ConfigError(
                 f"{text!r}: expected {', '.join(f'{p}.<key>=value' for p in PARTS)}{nearest(key[0], PARTS)}"
             )
-    LAYOUTS.check(layout)
-    return apply_layout(read_published(path), layout, parsed, allow_unused)
+    if layout != "auto":
+        LAYOUTS.check(layout)
+    published = read_published(path)
+    name = guess(published, parsed, allow_unused) if layout == "auto" else layout
+    return apply_layout(published, name, parsed, allow_unused)
+
+
+def guess(
+    published: Published,
+    parsed: Sequence[tuple[tuple[str, ...], Any, str]] = (),
+    allow_unused: Sequence[str] = (),
+) -> str:
+    """The layout that ``published`` has by its names: the only one that knows them, or that uses the most of them.
+    Raises ``WeightsError`` where none or several do."""
+    known = [name for name in LAYOUTS.names() if _knows(name, published)]
+    known = [name for name in known if LAYOUTS.registered(name).certain] or known
+    if len(known) == 1:
+        return known[0]
+    used: dict[str, int] = {}
+    for name in known:
+        with suppress(UserError):
+            used[name] = len(apply_layout(published, name, parsed, allow_unused).used())
+    best = [name for name, number in used.items() if number == max(used.values())]
+    if len(best) != 1:
+        said = f"{', '.join(best or known)} fit it alike" if known else f"none of {', '.join(LAYOUTS.names())} fits it"
+        raise WeightsError(f"{published.path}: its layout cannot be guessed ({said}): name it by --from")
+    return best[0]
+
+
+def _knows(name: str, published: Published) -> bool:
+    try:
+        LAYOUTS.build(LAYOUTS.config(name)(), published).settings()
+    except WeightsError:
+        return False
+    return True
 
 
 def apply_layout(
@@ -143,8 +181,8 @@ def _check_shapes(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> No
     for key, own in encoder.state_dict().items():
         part = made[key]
         if part.tensor.shape != own.shape:
-            settings = [text for pattern, text in layout.governs if re.search(pattern, key)]
-            why = f"; what decides it is {' or '.join(settings)}" if settings else ""
+            settings = next((text for pattern, text in layout.governs if re.search(pattern, key)), None)
+            why = f"; what decides it is {settings}" if settings else ""
             names = ", ".join(layout.names[name] for name in part.sources)
             raise WeightsError(
                 f"{layout.published.path}: {key!r} has the size {list(own.shape)} in the encoder and "

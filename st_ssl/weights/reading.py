@@ -24,7 +24,8 @@ from st_ssl.errors import SampleError, nearest
 from st_ssl.weights.base import Published, WeightsError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pyth", ".pkl", ".tar", ".ckpt")
-_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "encoder.safetensors")
+_BESIDE = {"config.json": "config", "encoder.json": "encoder.json"}
 _DEEPEST = 8
 
 
@@ -42,9 +43,9 @@ def read_published(path: Path) -> Published:
         _sort(_read(file), "", groups, about, skipped)
     if not groups:
         raise WeightsError(f"{path}: holds no tensors under names, but {_listed(about, skipped)}")
-    beside = files[0].parent / "config.json"
-    if beside.is_file():
-        about["config"] = _json(beside)
+    for name, told in _BESIDE.items():
+        if (files[0].parent / name).is_file() and files[0].name.startswith(("model", "pytorch_model", "encoder")):
+            about[told] = _json(files[0].parent / name)
     return Published(Path(path), groups, about, skipped)
 
 
@@ -64,7 +65,7 @@ def weight_files(path: Path) -> list[Path]:
             return _parts(index)
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
     hint = f": name one of {', '.join(found[:5])}" if found else ""
-    raise WeightsError(f"{path}: a folder without {' or '.join(_FOLDER_FILES)}{hint}")
+    raise WeightsError(f"{path}: a folder without {' or '.join(_FOLDER_FILES[:2])}{hint}")
 
 
 def fingerprint(path: Path) -> dict[str, str]:
