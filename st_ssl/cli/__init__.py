@@ -19,6 +19,7 @@ COMMANDS = {
     "probe": "measure what pretrained encoders learned",
     "finetune": "fine-tune pretrained encoders on a task",
     "predict": "say what videos show, by a fine-tuned network",
+    "convert": "bring published weights in, take encoders out",
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",

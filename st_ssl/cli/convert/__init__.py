@@ -1,0 +1,46 @@
+"""``convert``: published weights in, our encoders out. Each way is a file of this folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import Any
+
+from st_ssl.cli import Parser
+
+EPILOG = """\
+examples:
+  python tools/convert.py import --list                       # the layouts of published weights that are known
+  python tools/convert.py import r3d_18.pth --from torchvision --output encoders/r3d18
+"""
+
+STEPS = {"import": "importing"}
+"""The modules of the ways, each with HELP, EPILOG, ``arguments(parser)`` that adds its own, and ``main(arguments)``."""
+
+
+def _arguments() -> tuple[argparse.Namespace, Any]:
+    parser = Parser(
+        description="Bring published weights in, take encoders out. Nothing that a file holds is run.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    modules = {}
+    for name, module in STEPS.items():
+        modules[name] = part = importlib.import_module(f"{__name__}.{module}")
+        form = argparse.RawDescriptionHelpFormatter
+        step = steps.add_parser(name, help=part.HELP, description=part.HELP, epilog=part.EPILOG, formatter_class=form)
+        step.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, see below")
+        part.arguments(step)
+    # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
+    arguments, rest = parser.parse_known_args()
+    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
+        steps.choices[arguments.step].refuse(unknown)
+    arguments.overrides += rest
+    return arguments, modules[arguments.step]
+
+
+def main() -> int | None:
+    """Run the command."""
+    arguments, step = _arguments()
+    return step.main(arguments)

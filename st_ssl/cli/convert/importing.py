@@ -1,0 +1,141 @@
+"""``convert import``: weights that others published, as an encoder of ours."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_ssl.weights.importing import Imported
+
+HELP = "bring published weights in"
+EPILOG = """\
+FILE is what was published: .safetensors, .pt, .pth, .pyth, .bin, .ckpt, .tar or Caffe2's .pkl, or a folder of Hugging
+Face (config.json beside model.safetensors). Nothing in it is run; a file that could not be read without is refused, and
+what to do with it is told. Every key of the encoder comes from the file; a name of the file that is not used is listed
+with the reason, and is a mistake where there is none (unless --allow-unused).
+
+FOLDER then holds encoder.safetensors and encoder.json, which all tools take, and import.json: the SHA-256 of the file,
+its layout, and for every key where it comes from. Without --output the file is only looked at.
+
+keys that are often set, on what the file itself tells:
+  input.num_frames=16, input.stride=4, input.size=112     the clips that the encoder is for
+  encoder.drop_path=0.1                                   and whatever else its family has (st_ssl/encoders/README.md)
+  layout.container=model_ema                              which part of the file, where it has several networks
+
+examples:
+  python tools/convert.py import --list
+  python tools/convert.py import r3d_18-b3b3357e.pth --from torchvision --output encoders/r3d18
+  python tools/convert.py import SLOW_8x8_R50.pyth --from slowfast --report
+  python tools/convert.py import model.safetensors --output encoders/theirs input.num_frames=32
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the step's own arguments."""
+    parser.add_argument("--from", dest="layout", default="auto", metavar="LAYOUT", help="see --list (default: guessed)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the encoder goes: a new or empty folder")
+    parser.add_argument("--report", action="store_true", help="tell where every key comes from")
+    parser.add_argument("--list", action="store_true", help="list the layouts")
+    parser.add_argument(
+        "--allow-unused",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="names of the file (with * and ?) that may be left over though no rule knows them; may be given again",
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    if arguments.list:
+        return _list()
+    from rich.console import Console
+
+    from st_ssl.engine.console import console
+    from st_ssl.errors import ConfigError
+    from st_ssl.weights.importing import import_weights, save_imported
+
+    places = [text for text in arguments.overrides if "=" not in text or Path(text).exists()]
+    overrides = [text for text in arguments.overrides if text not in places]
+    if len(places) != 1:
+        raise ConfigError(
+            f"expected one FILE or folder of weights, not {len(places)} ({', '.join(places)})".replace(" ()", "")
+        )
+    with console.status("reading"):
+        imported = import_weights(Path(places[0]), arguments.layout, overrides, arguments.allow_unused)
+    out = Console()
+    if arguments.layout == "auto":
+        out.print(f"taken for the layout {imported.layout.config.name} (--from {imported.layout.config.name})")
+    if arguments.report:
+        out.print(_keys(imported))
+    out.print(_left(imported))
+    print(_summary(imported))
+    if arguments.output is None:
+        print("nothing is written: --output FOLDER writes the encoder")
+        return
+    save_imported(imported, arguments.output)
+    print(f"written to {arguments.output}; to try it:")
+    print(f"  python tools/extract.py {arguments.output} --data VIDEOS --output features")
+    print(f"  python tools/finetune.py configs/transfer/video/quickstart.yaml {arguments.output} data.root=VIDEOS")
+
+
+def _list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from st_ssl.weights.base import LAYOUTS
+
+    table = Table(title="layouts of published weights", title_justify="left")
+    for column in ("--from", "files"):
+        table.add_column(column)
+    for name in LAYOUTS.names():
+        table.add_row(name, LAYOUTS.registered(name).summary)
+    Console().print(table)
+
+
+def _keys(imported: Imported) -> Any:
+    """Every key of the encoder: what of the file it is."""
+    from rich.table import Table
+
+    table = Table(title="used", title_justify="left")
+    for column in ("key", "from", "size", "note"):
+        table.add_column(column, overflow="fold")
+    for row in imported.report()["used"]:
+        sources = " + ".join(row["from"])
+        size = " × ".join(map(str, row["shape"])) or "1"
+        table.add_row(row["key"], "=" if sources == row["key"] else sources, size, row["note"])
+    return table
+
+
+def _left(imported: Imported) -> Any:
+    """What of the file is left over, by reason."""
+    from rich.table import Table
+
+    reasons: dict[str, list[str]] = {}
+    for name, why in imported.left.items():
+        reasons.setdefault(why, []).append(name)
+    table = Table(title="left over", title_justify="left")
+    table.add_column("names", overflow="fold")
+    table.add_column("number", justify="right")
+    table.add_column("why", overflow="fold")
+    for why, names in reasons.items():
+        table.add_row(", ".join(names[:4]) + (", …" if len(names) > 4 else ""), str(len(names)), why)
+    return table if reasons else "left over: nothing"
+
+
+def _summary(imported: Imported) -> str:
+    """What the encoder is, in two lines."""
+    from st_ssl.encoders.base import count_parameters
+
+    encoder, counts = imported.encoder, imported.report()["counts"]
+    config = encoder.config
+    changed = {k: v for k, v in config.model_dump().items() if k == "name" or v != type(config).model_fields[k].default}
+    settings = "".join(f" {key}={value}" for key, value in changed.items() if key != "name")
+    clip = " ".join(f"{key}={value}" for key, value in encoder.input.model_dump().items())
+    return (
+        f"keys: {counts['used']} used, {counts['left']} left over, {counts['missing']} missing\n"
+        f"encoder: {changed['name']}{settings} ({count_parameters(encoder) / 1e6:.1f} M parameters, D "
+        f"{encoder.embed_dim})\ninput: {clip}"
+    )

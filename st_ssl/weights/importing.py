@@ -1,0 +1,257 @@
+"""Published weights into an encoder of ours: every key is used, left over for a reason that is told, or an error."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import create_model
+
+from st_ssl.config import Config, Place, flatten, override, parse_override, validate
+from st_ssl.encoders.base import ENCODERS, Encoder, save_encoder
+from st_ssl.errors import ConfigError, OutputError, UserError, nearest
+from st_ssl.files import check_writable, replace_text
+from st_ssl.inputs import INPUTS
+from st_ssl.weights.base import LAYOUTS, Layout, Made, Published, WeightsError
+from st_ssl.weights.reading import fingerprint, read_published
+
+FORMAT = 1
+PARTS = ("layout", "encoder", "input")
+"""What an override can be of."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An encoder with published weights, in eval mode on the CPU. ``made`` tells where each of its keys comes from,
+    ``left`` why a name of the file is not in it."""
+
+    encoder: Encoder
+    layout: Layout
+    made: dict[str, Made]
+    left: dict[str, str]
+
+    def used(self) -> set[str]:
+        """The names of the file that keys were made of."""
+        return {self.layout.names[name] for made in self.made.values() for name in made.sources}
+
+    def report(self) -> dict[str, Any]:
+        """What ``import.json`` has of it, as JSON."""
+        layout = self.layout
+        used = [
+            {
+                "key": key,
+                "from": [layout.names[name] for name in made.sources],
+                "shape": list(made.tensor.shape),
+                "note": "; ".join(filter(None, (made.note, _other_type(made)))),
+            }
+            for key, made in self.made.items()
+        ]
+        return {
+            "layout": layout.config.model_dump(),
+            "container": layout.container,
+            "encoder": self.encoder.config.model_dump(mode="json"),
+            "input": self.encoder.input.model_dump(mode="json"),
+            "counts": {"used": len(used), "left": len(self.left), "missing": 0},
+            "used": used,
+            "left": [{"key": name, "why": why} for name, why in self.left.items()],
+        }
+
+
+def import_weights(
+    path: Path, layout: str, overrides: Sequence[str] = (), allow_unused: Sequence[str] = ()
+) -> Imported:
+    """The encoder that ``path`` (a file or a folder) holds the weights of, as published by ``layout``.
+
+    ``layout`` "auto" is the one that fits. ``overrides`` are ``key=value`` of ``layout``, ``encoder`` and ``input`` (as
+    ``input.num_frames=16``), laid on what the file tells. Names of the file that no rule of the layout explains are a
+    mistake unless they match a pattern of ``allow_unused`` (with ``*`` and ``?``).
+
+    Raises ``WeightsError`` that names the key for a missing one, an unexpected one, a wrong size or a number that is
+    none, ``ConfigError`` for an override or a layout that there is not.
+    """
+    parsed = [(*parse_override(text), text) for text in overrides]
+    for key, _, text in parsed:
+        if key[0] not in PARTS or len(key) < 2:
+            raise ConfigError(
+                f"{text!r}: expected {', '.join(f'{p}.<key>=value' for p in PARTS)}{nearest(key[0], PARTS)}"
+            )
+    if layout != "auto":
+        LAYOUTS.check(layout)
+    published = read_published(path)
+    name = guess(published, parsed, allow_unused) if layout == "auto" else layout
+    return apply_layout(published, name, parsed, allow_unused)
+
+
+def guess(
+    published: Published,
+    parsed: Sequence[tuple[tuple[str, ...], Any, str]] = (),
+    allow_unused: Sequence[str] = (),
+) -> str:
+    """The layout that ``published`` has by its names: the only one that knows them, or that uses the most of them.
+    Raises ``WeightsError`` where none or several do."""
+    known = [name for name in LAYOUTS.names() if _knows(name, published)]
+    known = [name for name in known if LAYOUTS.registered(name).certain] or known
+    if len(known) == 1:
+        return known[0]
+    used: dict[str, int] = {}
+    for name in known:
+        with suppress(UserError):
+            used[name] = len(apply_layout(published, name, parsed, allow_unused).used())
+    best = [name for name, number in used.items() if number == max(used.values())]
+    if len(best) != 1:
+        said = f"{', '.join(best or known)} fit it alike" if known else f"none of {', '.join(LAYOUTS.names())} fits it"
+        raise WeightsError(f"{published.path}: its layout cannot be guessed ({said}): name it by --from")
+    return best[0]
+
+
+def _knows(name: str, published: Published) -> bool:
+    try:
+        LAYOUTS.build(LAYOUTS.config(name)(), published).settings()
+    except WeightsError:
+        return False
+    return True
+
+
+def apply_layout(
+    published: Published,
+    layout: str,
+    parsed: Sequence[tuple[tuple[str, ...], Any, str]] = (),
+    allow_unused: Sequence[str] = (),
+) -> Imported:
+    """``import_weights`` on what was read already, with overrides as ``parse_override`` gives them, and their text."""
+    place = Place(Path("command line"))
+    given = [part for part in parsed if part[0][0] == "layout"]
+    model = create_model("Told", __base__=Config, layout=(LAYOUTS.config(layout), ...))
+    told = validate(model, override({"layout": {"name": layout}}, given, place), place)
+    built = LAYOUTS.build(told.layout, published)
+    encoder = _build(built, [part for part in parsed if part[0][0] != "layout"])
+    made = built.translate(encoder)
+    _check_missing(built, encoder, made)
+    _check_shapes(built, encoder, made)
+    left = _left(built, made, allow_unused)
+    encoder.load_state_dict({key: part.tensor for key, part in made.items()})  # strictly, into its own float32
+    return Imported(encoder.eval(), built, made, left)
+
+
+def _other_type(made: Made) -> str:
+    """What is to be told of the type of published numbers."""
+    kind = made.tensor.dtype
+    return f"from {str(kind).removeprefix('torch.')}" if kind in (torch.float16, torch.bfloat16, torch.float64) else ""
+
+
+@lru_cache
+def _described(modality: Any) -> type[Config]:
+    union: Any = ENCODERS.union(lambda cls: cls.modality == modality)
+    return create_model("Described", __base__=Config, encoder=(union, ...), input=(INPUTS[modality], ...))
+
+
+def _build(layout: Layout, parsed: Sequence[tuple[tuple[str, ...], Any, str]]) -> Encoder:
+    settings = layout.settings()
+    place = Place(layout.published.path)
+    data = override(settings, list(parsed), place)
+    name = settings["encoder"]["name"]
+    config: Any = validate(_described(ENCODERS.registered(name).modality), data, place)
+    return ENCODERS.build(config.encoder, config.input)
+
+
+def _check_missing(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> None:
+    missing = [key for key in encoder.state_dict() if key not in made]
+    if not missing:
+        return
+    key = missing[0]
+    wanted = [name for name in layout.sources(key) if name not in layout.state]
+    used = {name for part in made.values() for name in part.sources}
+    near = nearest(wanted[0], layout.state.keys() - used)
+    raise WeightsError(
+        f"{layout.published.path}: {len(missing)} of the {len(encoder.state_dict())} keys of the encoder are not in "
+        f"it. The first is {key!r}, which {layout.config.name} makes of {', '.join(map(repr, wanted))}{near}"
+        f"{_compared(layout, encoder)}"
+    )
+
+
+def _check_shapes(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> None:
+    for key, own in encoder.state_dict().items():
+        part = made[key]
+        if part.tensor.shape != own.shape:
+            settings = next((text for pattern, text in layout.governs if re.search(pattern, key)), None)
+            why = f"; what decides it is {settings}" if settings else ""
+            names = ", ".join(layout.names[name] for name in part.sources)
+            raise WeightsError(
+                f"{layout.published.path}: {key!r} has the size {list(own.shape)} in the encoder and "
+                f"{list(part.tensor.shape)} in the file (from {names}){why}{_compared(layout, encoder)}"
+            )
+        if part.tensor.is_floating_point() and not bool(part.tensor.isfinite().all()):
+            names = ", ".join(layout.names[name] for name in part.sources)
+            raise WeightsError(f"{layout.published.path}: {names}: holds numbers that are none (NaN or infinity)")
+
+
+def _compared(layout: Layout, encoder: Encoder) -> str:
+    """What the file tells of the encoder where the user told something else."""
+    settings = layout.settings()
+    now = {"encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
+    own = {part: type(getattr(encoder, attribute)) for part, attribute in (("encoder", "config"), ("input", "input"))}
+    if settings["encoder"]["name"] != now["encoder"]["name"]:
+        return f" (the file tells encoder.name={settings['encoder']['name']})"
+    tells = {part: own[part].model_validate(settings[part]).model_dump() for part in own}
+    before, after = flatten(tells), flatten(now)
+    changed = [f"{key}={before[key]}, not {after[key]}" for key in before if before[key] != after[key]]
+    return f" (by its names and sizes the file has {'; '.join(changed)})" if changed else ""
+
+
+def _left(layout: Layout, made: dict[str, Made], allow_unused: Sequence[str]) -> dict[str, str]:
+    """Every name of the file that is not used and why, also those of its other places."""
+    used = {name for part in made.values() for name in part.sources}
+    left, unexplained = {}, []
+    for short, name in layout.names.items():
+        if short in used:
+            continue
+        allowed = next((p for p in allow_unused if fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(short, p)), None)
+        why = layout.why_left(short) or (f"allowed by {allowed}" if allowed else None)
+        if why is None:
+            unexplained.append(name)
+        left[name] = why or ""
+    if unexplained:
+        more = f", … ({len(unexplained)} in all)" if len(unexplained) > 5 else ""
+        raise WeightsError(
+            f"{layout.published.path}: holds what {layout.config.name} knows nothing of: "
+            f"{', '.join(map(repr, unexplained[:5]))}{more}. If the encoder can do without: --allow-unused PATTERN, as "
+            f"--allow-unused {unexplained[0]!r}"
+        )
+    for place, group in layout.published.groups.items():
+        if place != layout.container:
+            where = place or "its own level"
+            left[f"{place}.*" if place else "*"] = f"{len(group)} tensors in {where}, another part of the file"
+    return left | {place or "*": why for place, why in layout.published.skipped.items()}
+
+
+def save_imported(imported: Imported, output: Path) -> None:
+    """Write ``encoder.safetensors``, ``encoder.json`` and ``import.json`` (the file's name and SHA-256, the layout and
+    the report of keys) to a folder, which is new, empty or holds the same import. Raises ``OutputError`` otherwise."""
+    source = imported.layout.published.path
+    record = {"format": FORMAT, "source": {"name": source.name, "sha256": fingerprint(source)}, **imported.report()}
+    _check_free(output, record)
+    check_writable(output)
+    save_encoder(imported.encoder, output)
+    replace_text(output / "import.json", json.dumps(record, indent=1) + "\n", alone=True)
+
+
+def _check_free(output: Path, record: dict[str, Any]) -> None:
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output} is a file: an encoder needs a folder of its own")
+    inside = sorted(p.name for p in output.iterdir() if not p.name.startswith(".")) if output.is_dir() else []
+    if not inside:
+        return
+    try:
+        before = json.loads((output / "import.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if not isinstance(before, dict) or any(before.get(key) != record[key] for key in ("source", "encoder", "input")):
+        raise OutputError(f"{output} holds something else ({', '.join(inside[:3])}): choose an empty or new folder")

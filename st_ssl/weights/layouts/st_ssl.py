@@ -1,0 +1,43 @@
+"""Our own: what ``convert.py export --to safetensors`` writes, and ``encoder.safetensors`` beside ``encoder.json``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, WeightsError
+
+KEY = "st_ssl"
+"""Where in the metadata of an exported file its description is."""
+
+
+class OwnLayoutConfig(LayoutConfig):
+    """No options of its own."""
+
+    name: Literal["st_ssl"] = "st_ssl"
+
+
+@LAYOUTS.register(OwnLayoutConfig)
+class OwnLayout(Layout):
+    """The names are those of the encoder, and the file tells what it is."""
+
+    summary = "st_ssl itself: convert.py export --to safetensors, or the folder of a run"
+    certain = True  # it says so
+    containers = ("",)
+    prefixes = ()
+    left = ((r"head\..*", "the head that was fine-tuned with the encoder"),)
+
+    def sources(self, key: str) -> tuple[str, ...]:
+        return (key,)
+
+    def settings(self) -> dict[str, Any]:
+        about = self.published.about
+        described = about.get("encoder.json")
+        if described is None and KEY in about.get("metadata", {}):
+            try:
+                described = json.loads(about["metadata"][KEY])
+            except ValueError as error:
+                raise WeightsError(f"{self.published.path}: its description is not JSON: {error}") from error
+        if not isinstance(described, dict) or not all(isinstance(described.get(p), dict) for p in ("encoder", "input")):
+            raise self.foreign("description of an encoder (in its metadata, or encoder.json beside it)")
+        return {"encoder": described["encoder"], "input": described["input"]}
