@@ -174,12 +174,12 @@ def test_a_class_token_stands_for_no_place_and_may_be_what_is_pooled() -> None:
 
 def test_the_last_norm_may_follow_pooling() -> None:
     tokens, pooled = build(), build(norm="pooled", last_norm_eps=0.5)
-    torch.nn.init.normal_(tokens.norm.weight)
+    torch.nn.init.normal_(tokens.get_parameter("norm.weight"))
     pooled.load_state_dict(tokens.state_dict())
     raw = pooled(a_clip()).as_tokens()
     torch.testing.assert_close(tokens.norm(raw), tokens(a_clip()).tokens)
     centred = raw.mean(1) - raw.mean(1).mean(-1, keepdim=True)
-    expected = centred / (centred.square().mean(-1, keepdim=True) + 0.5).sqrt() * tokens.norm.weight
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 0.5).sqrt() * tokens.get_parameter("norm.weight")
     torch.testing.assert_close(pooled(a_clip()).pooled, expected)
     none = build(norm="none")
     none.load_state_dict({name: t for name, t in tokens.state_dict().items() if not name.startswith("norm.")})
