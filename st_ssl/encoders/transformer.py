@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from st_ssl.augment.masking import Grid
+from st_ssl.encoders.positions import rotate
 
 
 class DropPath(nn.Module):
@@ -38,7 +39,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
 
 class Attention(nn.Module):
     """Multi-head self-attention, tokens [B, L, D] to those from ``start`` on, [B, L - start, D]. ``dropout`` of the
-    attention weights in training."""
+    attention weights in training; ``rotary``: the ``rotary_table`` of the tokens, to turn queries and keys by."""
 
     def __init__(self, dim: int, heads: int, qkv_bias: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
@@ -47,9 +48,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, rotary: Tensor | None = None) -> Tensor:
         b, length, dim = x.shape
         q, k, v = self.qkv(x).view(b, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
         dropout = self.dropout if self.training else 0.0
         return self.proj(attend(q[:, :, start:], k, v, dropout=dropout).transpose(1, 2).reshape(b, length - start, dim))
 
@@ -65,17 +68,18 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         qkv_bias: bool = True,
         attention_dropout: float = 0.0,
+        norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, heads, qkv_bias, attention_dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         hidden = int(dim * mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        x = x[:, start:] + self.drop_path(self.attn(self.norm1(x), start))
+    def forward(self, x: Tensor, start: int = 0, rotary: Tensor | None = None) -> Tensor:
+        x = x[:, start:] + self.drop_path(self.attn(self.norm1(x), start, rotary))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from st_ssl.encoders.base import InputConfig, count_parameters
+from st_ssl.encoders.base import InputConfig, count_parameters, load_encoder, save_encoder
 from st_ssl.encoders.transformer import DropPath, sincos, sincos_1d, sincos_3d
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig, tubelets, untubelets
 from st_ssl.errors import ConfigError
 from tests.encoders import hf_videomae
+from tests.encoders.small import assert_all_trained
 
 INPUT = InputConfig(num_frames=4, size=16)
 TINY: dict[str, Any] = {"dim": 24, "depth": 2, "heads": 3, "patch": 8}
@@ -52,7 +55,7 @@ def test_tubelets_by_index() -> None:
     assert torch.equal(picked, tubelets(clip, 2, 2).gather(1, index[..., None].expand(-1, -1, 24)))
 
 
-@pytest.mark.parametrize("positions", ["sincos_1d", "sincos_3d", "learned"])
+@pytest.mark.parametrize("positions", ["sincos_1d", "sincos_3d", "learned", "separable", "rope_3d"])
 def test_all_tokens_visible_is_the_whole_clip(positions: Any) -> None:
     encoder, clip = build(positions=positions), a_clip()
     whole = encoder(clip)
@@ -67,8 +70,9 @@ def test_all_tokens_visible_is_the_whole_clip(positions: Any) -> None:
     torch.testing.assert_close(encoder(clip, order).pooled, whole.pooled)
 
 
-def test_positions_matter() -> None:
-    encoder, clip = build(), a_clip()
+@pytest.mark.parametrize("positions", ["sincos_1d", "separable", "rope_3d"])
+def test_positions_matter(positions: Any) -> None:
+    encoder, clip = build(positions=positions), a_clip()
     assert not torch.allclose(encoder(clip).pooled, encoder(clip.flip(2)).pooled)
     assert not torch.allclose(encoder(clip).pooled, encoder(clip.roll(8, dims=3)).pooled)
 
@@ -153,6 +157,60 @@ def test_sincos_tables_of_a_grid() -> None:
     for dim in (2, 6, 10, 24, 192, 66):
         assert sincos_3d(grid, dim).shape == (24, dim)
         assert len(sincos_3d(grid, max(dim, 16)).unique(dim=0)) == 24
+
+
+def test_a_class_token_stands_for_no_place_and_may_be_what_is_pooled() -> None:
+    plain, mean, token = build(), build(class_token=True), build(class_token=True, pooling="class")
+    clip, keep = a_clip(), torch.tensor([[0, 3, 5], [1, 2, 7]])
+    for encoder in (mean, token):
+        encoder.load_state_dict(plain.state_dict() | {"class_token": torch.full((24,), 0.5)})
+        assert_all_trained(encoder, clip)
+        assert encoder(clip, keep).as_tokens().shape == (2, 3, 24)
+    torch.testing.assert_close(token(clip).tokens, mean(clip).tokens)
+    torch.testing.assert_close(mean(clip).pooled, mean(clip).as_tokens().mean(1))
+    assert not torch.allclose(mean(clip).tokens, plain(clip).tokens)  # it is attended to
+    assert not torch.allclose(token(clip).pooled, mean(clip).pooled)
+
+
+def test_the_last_norm_may_follow_pooling() -> None:
+    tokens, pooled = build(), build(norm="pooled", last_norm_eps=0.5)
+    torch.nn.init.normal_(tokens.get_parameter("norm.weight"))
+    pooled.load_state_dict(tokens.state_dict())
+    raw = pooled(a_clip()).as_tokens()
+    torch.testing.assert_close(tokens.norm(raw), tokens(a_clip()).tokens)
+    centred = raw.mean(1) - raw.mean(1).mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 0.5).sqrt() * tokens.get_parameter("norm.weight")
+    torch.testing.assert_close(pooled(a_clip()).pooled, expected)
+    none = build(norm="none")
+    none.load_state_dict({name: t for name, t in tokens.state_dict().items() if not name.startswith("norm.")})
+    torch.testing.assert_close(none(a_clip()).tokens, raw)
+    assert {m.eps for m in build(norm_eps=1e-3).modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-3}
+    assert not any(name.endswith("qkv.bias") for name in build(qkv_bias=False).state_dict())
+
+
+def test_an_encoder_saved_before_these_settings_loads_as_it_was(tmp_path: Path) -> None:
+    encoder = build().float()
+    save_encoder(encoder, tmp_path)
+    described = json.loads((tmp_path / "encoder.json").read_text())
+    for name in ("qkv_bias", "class_token", "pooling", "norm", "norm_eps", "last_norm_eps"):
+        del described["encoder"][name]
+    (tmp_path / "encoder.json").write_text(json.dumps(described))
+    assert torch.equal(load_encoder(tmp_path)(a_clip().float()).pooled, encoder(a_clip().float()).pooled)
+    keys = {name.split(".")[0] for name in encoder.state_dict()}
+    assert keys == {"embed", "blocks", "norm"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pooling": "class"}, "pooling=class needs class_token=true"),
+        ({"positions": "rope_3d", "class_token": True}, "gives a class token no place"),
+        ({"positions": "rope_3d", "dim": 20, "heads": 4}, "at least 6, not 5"),
+    ],
+)
+def test_settings_that_exclude_each_other(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VideoViTConfig(**(TINY | settings))
 
 
 def test_sizes_that_do_not_divide_are_named() -> None:

@@ -14,13 +14,16 @@ from st_ssl.weights.base import Published
 from st_ssl.weights.importing import Imported, apply_layout
 
 
-def published(state: Mapping[str, Tensor], container: str = "") -> Published:
-    """What reading a file of these would give."""
-    return Published(Path("published.pth"), {container: dict(state)}, {}, {})
+def published(state: Mapping[str, Tensor], container: str = "", **about: Any) -> Published:
+    """What reading a file of these would give, which tells ``about`` besides."""
+    return Published(Path("published.pth"), {container: dict(state)}, about, {})
 
 
-def imported(state: Mapping[str, Tensor], layout: str, *overrides: str) -> Imported:
-    return apply_layout(published(state), layout, [(*parse_override(text), text) for text in overrides])
+def imported(
+    state: Mapping[str, Tensor] | Published, layout: str, *overrides: str, container: str = "", **about: Any
+) -> Imported:
+    read = state if isinstance(state, Published) else published(state, container, **about)
+    return apply_layout(read, layout, [(*parse_override(text), text) for text in overrides])
 
 
 def unsettle(network: nn.Module) -> Any:

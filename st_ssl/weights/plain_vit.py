@@ -1,0 +1,178 @@
+"""What layouts of plain video transformers share: names by block, the size told by shapes, and the three ways to keep
+the queries, keys and values."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from st_ssl.augment.masking import Grid
+from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.positions import resize_grid
+from st_ssl.encoders.video_vit import SIZES
+from st_ssl.weights.base import Layout, LayoutConfig, WeightsError
+
+
+@dataclass(frozen=True)
+class Names:
+    """How a repository names the parts of a transformer, without ``.weight`` and ``.bias``. ``qkv`` is one name for all
+    three, or three names; ``block`` has ``{}`` for its number."""
+
+    patches: str
+    block: str
+    qkv: tuple[str, ...]
+    proj: str
+    norm1: str = "norm1"
+    norm2: str = "norm2"
+    fc1: str = "mlp.fc1"
+    fc2: str = "mlp.fc2"
+
+    def part(self, ours: str) -> str:
+        """Its name for a part of a block that we call ``ours``."""
+        names = {"attn.proj": self.proj, "mlp.0": self.fc1, "mlp.2": self.fc2, "norm1": self.norm1, "norm2": self.norm2}
+        return names[ours]
+
+
+TIMM = Names("patch_embed.proj", "blocks.{}.", ("attn.qkv",), "attn.proj")
+"""timm's names, which most repositories have."""
+
+
+class ViTLayoutConfig(LayoutConfig):
+    """``heads``: of attention, which no shape tells; null takes that of the published network of this width.
+    ``interpolate``: learned positions are resized where ``input.num_frames`` or ``input.size`` are not the file's."""
+
+    heads: int | None = Field(default=None, gt=0)
+    interpolate: bool = False
+
+
+class ViTLayout(Layout):
+    """A plain video transformer, whatever its names are."""
+
+    config: ViTLayoutConfig
+    parts: Names = TIMM
+    last_norm: str = "norm"
+    heads: ClassVar[Mapping[int, int]] = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
+    """The heads of the published networks, by their width."""
+    governs: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^pos_embed_time$", "input.num_frames (layout.interpolate=true resizes learned positions)"),
+        (r"^pos_embed_space$", "input.size (layout.interpolate=true resizes learned positions)"),
+        (r"^pos_embed$", "input.num_frames or input.size (layout.interpolate=true resizes learned positions)"),
+        (r"^embed\.weight$", "encoder.dim, encoder.patch or encoder.tubelet"),
+        (r"mlp", "encoder.mlp_ratio"),
+    )
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]: ...
+
+    # What the shapes tell
+
+    def size(self) -> dict[str, Any]:
+        """The encoder's settings that shapes tell, and the heads."""
+        self.expect(f"{self.parts.patches}.weight", f"{self.parts.block.format(0)}{self.parts.norm1}.weight")
+        patches = self.state[f"{self.parts.patches}.weight"]
+        if patches.ndim != 5 or patches.shape[1] != 3 or patches.shape[3] != patches.shape[4]:
+            raise WeightsError(
+                f"{self.published.path}: {self.names[f'{self.parts.patches}.weight']!r} has the size "
+                f"{list(patches.shape)}: expected [D, 3, frames, pixels, pixels], of square tubelets of colour video"
+            )
+        dim, _, tubelet, patch, _ = patches.shape
+        first = self.parts.block.format(0)
+        self.expect(f"{first}{self.parts.fc1}.weight")
+        hidden = len(self.state[f"{first}{self.parts.fc1}.weight"])
+        depth, heads = self.count(self.parts.block.format(r"(\d+)").replace(".", r"\.")), self._heads(dim)
+        variant = next((name for name, shape in SIZES.items() if shape == (dim, depth, heads)), None)
+        shape = {"variant": variant} if variant else {"dim": dim, "depth": depth, "heads": heads}
+        ratio = mlp_ratio(hidden, dim)
+        return {"name": "video_vit", **shape, "patch": patch, "tubelet": tubelet, "mlp_ratio": ratio}
+
+    def _heads(self, dim: int) -> int:
+        told = self.told_heads() if self.config.heads is None else self.config.heads
+        heads = self.heads.get(dim) if told is None else told
+        if heads is None:
+            known = ", ".join(f"{width} ({number} heads)" for width, number in self.heads.items())
+            raise WeightsError(
+                f"{self.published.path}: a network of width {dim}, whose heads no size tells; the published ones of "
+                f"{self.config.name} are {known}: give layout.heads=NUMBER"
+            )
+        if dim % heads:
+            raise WeightsError(f"{self.published.path}: {heads} heads (layout.heads) do not divide the width {dim}")
+        return heads
+
+    def told_heads(self) -> int | None:
+        """The heads, where the file tells them."""
+        return None
+
+    def told(self, place: str, *keys: str) -> int | None:
+        """The first whole number above 0 among ``keys`` of what the file tells beside its tensors."""
+        about = self.published.about.get(place)
+        values = [about.get(key) for key in keys] if isinstance(about, Mapping) else []
+        return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)
+
+    def hub_config(self) -> dict[str, Any]:
+        """The ``config.json`` beside a file of transformers. ``WeightsError`` where it is of another activation."""
+        config: dict[str, Any] = self.published.about.get("config", {})
+        if (activation := config.get("hidden_act", "gelu")) != "gelu":
+            raise WeightsError(
+                f"{self.published.path}: config.json: hidden_act {activation!r}: video_vit has gelu alone"
+            )
+        return config
+
+    # Names
+
+    def sources(self, key: str) -> tuple[str, ...]:
+        if match := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key):
+            block = self.parts.block.format(match[1])
+            if match[2] == "attn.qkv":
+                return tuple(block + name for name in self.qkv(match[3]))
+            return (f"{block}{self.parts.part(match[2])}.{match[3]}",)
+        part, _, kind = key.rpartition(".")
+        renamed = {"embed": self.parts.patches, "norm": self.last_norm}
+        return (f"{renamed[part]}.{kind}",) if part in renamed else (key,)
+
+    def qkv(self, kind: str) -> tuple[str, ...]:
+        """The names in a block that the ``weight`` or ``bias`` of queries, keys and values are made of: all in one,
+        three, or those of queries and values alone."""
+        return tuple(f"{name}.{kind}" for name in self.parts.qkv)
+
+    def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
+        if key == "embed.weight":
+            return found[0].flatten(1), "a convolution over tubelets as a linear layer"
+        if key.endswith("attn.qkv.bias") and len(found) == 2:
+            query, value = found
+            return torch.cat([query, torch.zeros_like(query), value]), "keys have no bias: zeros"
+        if key.endswith("attn.qkv.weight") or key.endswith("attn.qkv.bias"):
+            return torch.cat(list(found)), "joined" if len(found) > 1 else ""
+        return found[0], ""
+
+    # Learned positions
+
+    def resized(self, table: Tensor, grid: Grid, encoder: Encoder, *, of: tuple[bool, bool]) -> tuple[Tensor, str]:
+        """Learned positions [L, D] of ``grid`` for the encoder's, where that is asked for; else as they are. ``of``:
+        whether they are positions in time, and in space."""
+        assert encoder.grid is not None
+        whole = encoder.grid
+        target: Grid = (whole[0] if of[0] else 1, *(whole[1:] if of[1] else (1, 1)))
+        if not self.config.interpolate or grid == target:
+            return table, ""
+        return resize_grid(table, grid, target), f"resized from {grid} to {target} (time, rows, columns)"
+
+    def side(self, name: str, places: int) -> int:
+        """The rows of a square of ``places``. ``WeightsError`` where they make none."""
+        side = math.isqrt(max(places, 0))
+        if side * side != places or not side:
+            raise WeightsError(f"{self.published.path}: {self.names[name]!r} has {places} places, which make no square")
+        return side
+
+
+def mlp_ratio(hidden: int, dim: int) -> float:
+    """The ratio by which ``int(dim * ratio)`` is ``hidden``: 48 / 11 times 1408 may be a hair below 6144."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
