@@ -11,6 +11,7 @@ from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
     from st_ssl.transfer.extract import ExtractConfig
+    from st_ssl.transfer.sliding import SlidingConfig
 
 EPILOG = """\
 FOLDER then holds, in the order of the data set:
@@ -22,6 +23,12 @@ FOLDER then holds, in the order of the data set:
   extract.json        the settings
 With --format safetensors the arrays are tensors in features.safetensors. index.jsonl comes last: where it is, all is.
 
+With --sliding there is a file for each video instead, for temporal action localisation (ActionFormer, OpenTAD):
+  NAME.npy            float32 [N, D], row i of the window that begins at frame i * window_stride; NAME is that of the
+                      video, in the folders that it is in where several have the same
+  index.jsonl         for each video: file, windows, path, split, labels, frames, fps, duration in seconds
+  sliding.json        what their configurations have to be told: feat_stride, num_frames, offset_frames, input_dim
+
 The same command goes on where it was stopped. With torchrun each process does its share; the result is the same.
 
 keys that are often set:
@@ -32,6 +39,7 @@ examples:
   python tools/extract.py runs/mine --data /data/ucf101 --output features/ucf101
   python tools/extract.py runs/mine --data /data/ucf101 --output features/ten --clips 10 data.num_workers=8
   python tools/extract.py runs/clouds --data /data/modelnet40 --output features/modelnet40
+  python tools/extract.py runs/mine --data /data/thumos14 --output features/thumos14 --sliding --window-stride 4
   torchrun --nproc-per-node 8 tools/extract.py runs/mine --data /data/kinetics400 --output features/k400 --tokens
 """
 
@@ -50,6 +58,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--format", metavar="npy|safetensors", help="of the arrays (default: npy)")
     parser.add_argument("--clips", metavar="N", help="evenly spaced clips of a video, or views of a cloud (default: 1)")
     parser.add_argument("--tokens", action="store_true", help="local features too")
+    parser.add_argument("--sliding", action="store_true", help="windows over each whole video, a file for each video")
+    parser.add_argument("--window-stride", metavar="N", help="frames from one window to the next (default: 4)")
+    parser.add_argument("--frame-stride", metavar="N", help="frames from one frame of a window to the next")
     return parser.parse()
 
 
@@ -60,7 +71,8 @@ def main() -> None:
 
     from st_ssl.engine.console import RunProgress
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.transfer.extract import extract
+    from st_ssl.transfer.extract import ExtractConfig, extract
+    from st_ssl.transfer.sliding import slide
 
     config = _config(arguments)
     with start_runtime(config.device) as runtime, ExitStack() as stack:
@@ -77,30 +89,33 @@ def main() -> None:
                 bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} samples/s")
             last = done
 
-        extract(arguments.run, config, arguments.output, runtime.device, progress)
+        if isinstance(config, ExtractConfig):
+            extract(arguments.run, config, arguments.output, runtime.device, progress)
+        else:
+            slide(arguments.run, config, arguments.output, runtime.device, progress)
     if runtime.is_main:
         _summarise(arguments.output)
 
 
-def _config(arguments: argparse.Namespace) -> ExtractConfig:
+def _config(arguments: argparse.Namespace) -> ExtractConfig | SlidingConfig:
     """Options and keys as one configuration; a mistake in either is named."""
     from st_ssl.config import Place, parse_override, set_key, validate
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.transfer.extract import extract_model
+    from st_ssl.transfer.sliding import sliding_model
 
     describe_encoder(arguments.run)  # raises where it is none, before its data are asked for
     place = Place(Path("command line"))
     values: dict[str, Any] = {"data": _data(arguments)}
-    given = {"format": arguments.format, "clips": arguments.clips, "tokens": arguments.tokens or None}
-    for name, value in given.items():
-        if value is not None:
+    for name in ("format", "clips", "tokens", "window_stride", "frame_stride"):
+        if value := getattr(arguments, name):
             values[name] = value
-            place.overrides[(name,)] = f"--{name} {value}"
+            place.overrides[(name,)] = f"--{name.replace('_', '-')} {value}"
     for text in arguments.overrides:
         key, value = parse_override(text)
         place.overrides[key] = text
         set_key(values, key, value)
-    return validate(extract_model(), values, place)
+    return validate(sliding_model() if arguments.sliding else extract_model(), values, place)
 
 
 def _data(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -41,25 +41,36 @@ Progress = Callable[[int, int], None]
 """Told how many videos are done, and of how many."""
 
 
-class ExtractConfig(Config):
+class FeatureConfig(Config):
+    """Where features come from. ``batch_size``: clips that the encoder is given at once."""
+
+    batch_size: int = Field(default=32, gt=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    # What the registry holds is known only once it is searched: see ``with_data``.
+    data: Any
+
+
+class ExtractConfig(FeatureConfig):
     """What is extracted and how. ``clips``: how many clips of a video, evenly spaced, each with features of its own;
-    ``tokens``: local features too; ``batch_size``: clips that the encoder is given at once."""
+    ``tokens``: local features too."""
 
     clips: int = Field(default=1, gt=0)
     tokens: bool = False
     format: Literal["npy", "safetensors"] = "npy"
-    batch_size: int = Field(default=32, gt=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    # What the registry holds is known only once it is searched: see ``extract_model``.
-    data: Any
+
+
+_Config = TypeVar("_Config", bound=FeatureConfig)
+
+
+def with_data(model: type[_Config]) -> type[_Config]:
+    """``model`` with the registered kinds of data as the type of ``data``."""
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, data=(DATA.union(), ...))
 
 
 @lru_cache(maxsize=1)
 def extract_model() -> type[ExtractConfig]:
-    """``ExtractConfig`` with the registered kinds of data as the type of ``data``."""
-    return create_model(
-        "ExtractConfig", __base__=ExtractConfig, __doc__=ExtractConfig.__doc__, data=(DATA.union(), ...)
-    )
+    """``ExtractConfig`` with the registered kinds of data."""
+    return with_data(ExtractConfig)
 
 
 def extract(
@@ -88,7 +99,7 @@ def extract(
     entries = source.entries()
     if is_main:
         distributed.barrier()
-    with _claimed(output, _settings(run, config, entries)) if is_main else nullcontext():
+    with claimed(output, settings_of(run, config, entries)) if is_main else nullcontext():
         parts = PartFolder(output / PARTS, len(entries), max(1, PART // config.clips))
         pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
         mine = pending[distributed.rank() :: distributed.world_size()]
@@ -102,8 +113,8 @@ def extract(
             parts.remove()
 
 
-def _settings(run: Path, config: ExtractConfig, entries: Sequence[Entry]) -> dict[str, Any]:
-    """All that the features depend on."""
+def settings_of(run: Path, config: FeatureConfig, entries: Sequence[Entry]) -> dict[str, Any]:
+    """All that features depend on: what goes to ``extract.json``."""
     encoder, input = describe_encoder(run)
     weights = run / "encoder.safetensors"
     listed = json.dumps([vars(entry) for entry in entries])
@@ -121,7 +132,7 @@ def _settings(run: Path, config: ExtractConfig, entries: Sequence[Entry]) -> dic
 
 
 @contextmanager
-def _claimed(output: Path, settings: dict[str, Any]) -> Iterator[None]:
+def claimed(output: Path, settings: dict[str, Any]) -> Iterator[None]:
     """While it lasts ``output`` is the folder of this extraction and no other process's. Raises ``ConfigError`` where
     it is something else, ``UserError`` where another process works there."""
     with ExitStack() as stack:
@@ -204,7 +215,7 @@ def _work(
         parts.save(part, _encode(encoder, views, usable, bad, config, device))
         progress(parts.count(), len(entries))
         lost += [f"{entries[index].path}: {reason}" for index, reason in bad]
-        _check(lost, len(entries), source.max_bad_share)
+        check_broken(lost, len(entries), source.max_bad_share)
 
 
 def _encode(
@@ -232,7 +243,8 @@ def _too_many(num_bad: int, num_videos: int, max_share: float) -> bool:
     return num_bad == num_videos or too_many(num_bad, num_videos, max_share)
 
 
-def _check(lost: list[str], num_videos: int, max_share: float) -> None:
+def check_broken(lost: list[str], num_videos: int, max_share: float) -> None:
+    """Raise ``DataError`` where too many of the videos are broken; ``lost`` has a line for each that is."""
     if _too_many(len(lost), num_videos, max_share):
         shown = "\n".join(f"  {line}" for line in lost[:5])
         raise DataError(
@@ -247,7 +259,7 @@ def _assemble(
     """Put the parts together, the index last."""
     done = [parts.load(part, ()) for part in range(len(parts))]
     bad = [(entries[index].path, reason) for part in done for index, reason in part.bad]
-    _check([f"{path}: {reason}" for path, reason in bad], len(entries), source.max_bad_share)
+    check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source.max_bad_share)
     full = [number for number, part in enumerate(done) if part.indices]
     num_rows = sum(len(part.indices) for part in done)
 

@@ -95,6 +95,11 @@ SSV2 = {
     "something-something-v2-train.json": '[{"id": "x_000000_000010", "template": "[A]"}]',
     "something-something-v2-labels.json": '{"A": "0", "Bee": "1"}',
 }
+DIVING = {
+    "Diving48_V2_train.json": '[{"vid_name": "v_A_g01_c01", "label": 0}]',
+    "Diving48_V2_test.json": '[{"vid_name": "v_B_g01_c01", "label": 1}]',
+    "Diving48_vocab.json": '[["A", "x"], ["B", "y"]]',
+}
 KINETICS = {"train.csv": f"{HEAD}A,x,0,10,train\n"}
 SETS = {
     # name: (official files, the one that is changed, how (None: it is missing), message)
@@ -136,6 +141,15 @@ SETS = {
         '[{"id": "9"}]',
         "none of the 1 videos .* first: 9",
     ),
+    "diving48: class": (
+        DIVING,
+        "Diving48_V2_test.json",
+        '[{"vid_name": "v_B_g01_c01", "label": 2}]',
+        r"test\.json, entry 1: no class 2 in Diving48_vocab\.json, which has 0 to 1",
+    ),
+    "diving48: no video": (DIVING, "Diving48_V2_train.json", '[{"label": 0}]', r"entry 1: expected .\"vid_name\": "),
+    "diving48: no list": (DIVING, "Diving48_V2_train.json", "{}", "expected a list of videos, found dict"),
+    "diving48: vocabulary": (DIVING, "Diving48_vocab.json", "{}", r"vocab\.json: expected a list of classes, found d"),
     "kinetics: seconds": (
         KINETICS,
         "train.csv",
@@ -185,6 +199,7 @@ def test_data_sets(tmp_path: Path, name: str) -> None:
         ("ucf101", r"no classInd\.txt there, nor in ucfTrainTestlist"),
         ("hmdb51", r"no <class>_test_split1\.txt there; nor in testTrainMulti"),
         ("ssv2", r"train\.json, entry 1: expected"),
+        ("diving48", r"no Diving48_V2_train\.json there"),
         ("kinetics", "no table with the columns youtube_id, time_start, time_end"),
         ("factors", r"factors\.csv does not exist"),
     ],

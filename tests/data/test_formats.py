@@ -98,6 +98,15 @@ HMDB_FILES = """brush_hair/April_brush_hair_u_0.avi
                 brush_hair/same.avi
                 ride_bike/same.avi
                 ride_bike/#437_How_To_[x];(y)&!_ride_bike_0.avi"""
+DIVING = {
+    "Diving48_V2_train.json": [
+        {"vid_name": "-mmq0PT-u8k_00155", "label": 1, "start_frame": 0, "end_frame": 48},
+        {"vid_name": "_8Vy_00000", "label": 0, "start_frame": 0, "end_frame": 70},
+    ],
+    "Diving48_V2_test.json": [{"vid_name": "2x00_00001", "label": 1, "start_frame": 0, "end_frame": 61}],
+}
+DIVING_VOCABULARY = [["Back", "15som", "05Twis", "FREE"], ["Reverse", "Dive", "NoTwis", "PIKE"]]
+DIVING_FILES = "rgb/-mmq0PT-u8k_00155.mp4\nrgb/_8Vy_00000.mp4\nrgb/2x00_00001.mp4"
 KINETICS_FILES = """train/riding_a_bike/-0aB_000059_000069.mp4
                     train/x-Y_000000_000010.mp4
                     val/abseiling/-0ab_000059_000069.mp4"""
@@ -282,6 +291,32 @@ CASES = {
         "v/1.webm\nv/2.webm\nv/3.webm\nv/4.webm",
         {f"labels/{name}.json": json.dumps(data) for name, data in SSV2.items()},
         SSV2_SEEN,
+        None,
+    ),
+    "diving48": Case(
+        "diving48",
+        DIVING_FILES,
+        {
+            **{name: json.dumps(data, indent=1) for name, data in DIVING.items()},
+            "Diving48_train.json": "[]",  # the first version counts only where it is alone
+            "Diving48_vocab.json": json.dumps(DIVING_VOCABULARY),
+        },
+        [
+            whole("rgb/2x00_00001.mp4", "Reverse_Dive_NoTwis_PIKE", "test"),
+            whole("rgb/-mmq0PT-u8k_00155.mp4", "Reverse_Dive_NoTwis_PIKE"),
+            whole("rgb/_8Vy_00000.mp4", "Back_15som_05Twis_FREE"),
+        ],
+        None,
+    ),
+    "diving48, first version without a vocabulary": Case(
+        "diving48",
+        DIVING_FILES,
+        {f"annotations/{name.replace('_V2', '')}": json.dumps(data) for name, data in DIVING.items()},
+        [
+            whole("rgb/2x00_00001.mp4", "1", "test"),
+            whole("rgb/-mmq0PT-u8k_00155.mp4", "1"),
+            whole("rgb/_8Vy_00000.mp4", "0"),
+        ],
         None,
     ),
 }

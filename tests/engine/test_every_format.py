@@ -22,7 +22,10 @@ pytest.importorskip("av")
 
 FOLDERS = "f/img_00001.jpg\ng h/img_00001.jpg"
 IMAGES = 12  # of a folder of images
-RUNS = {name: CASES[name] for name in ("folder", "factors", "list", "multilabel", "csv", "hmdb51", "kinetics", "ssv2")}
+RUNS = {
+    name: CASES[name]
+    for name in ("folder", "factors", "list", "multilabel", "csv", "hmdb51", "kinetics", "ssv2", "diving48")
+}
 RUNS |= {name: CASES[name] for name in ("ucf101", "ucf101, second split")}
 RUNS |= {
     "folder of folders of images": Case(

@@ -129,9 +129,9 @@ def test_rows_of_a_pack_name_the_videos_that_were_packed(run: Path, tmp_path: Pa
 def test_every_change_of_a_video_is_a_change_of_the_settings(run: Path, change: dict[str, Any]) -> None:
     config = config_of(Path("set"))
     entry = Entry("a.mp4", labels={"x": "1"})
-    before = module._settings(run, config, [entry])
-    assert module._settings(run, config, [Entry("a.mp4", labels={"x": "1"})]) == before
-    assert module._settings(run, config, [replace(entry, **change)]) != before
+    before = module.settings_of(run, config, [entry])
+    assert module.settings_of(run, config, [Entry("a.mp4", labels={"x": "1"})]) == before
+    assert module.settings_of(run, config, [replace(entry, **change)]) != before
 
 
 # -------------------------------------------------------------------- mistakes

@@ -11,7 +11,7 @@ from typing import Literal
 
 from st_ssl.data.sources import Format, read_formats
 from st_ssl.data.tables import table_formats
-from st_ssl.data.video.sources import folder, hmdb51, kinetics, lists, ssv2, ucf101
+from st_ssl.data.video.sources import diving48, folder, hmdb51, kinetics, lists, ssv2, ucf101
 from st_ssl.data.video.sources.base import VIDEO, VIDEO_EXTENSIONS
 from st_ssl.types import Entry
 
@@ -31,9 +31,10 @@ SourceFormat = Literal[
     "ucf101",
     "hmdb51",
     "ssv2",
+    "diving48",
 ]
 _FAMILIES = (  # the more special ones first
-    *(kinetics.FORMATS, ucf101.FORMATS, hmdb51.FORMATS, ssv2.FORMATS),
+    *(kinetics.FORMATS, ucf101.FORMATS, hmdb51.FORMATS, ssv2.FORMATS, diving48.FORMATS),
     *(table_formats(VIDEO), lists.FORMATS, folder.FORMATS),
 )
 FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
@@ -45,8 +46,9 @@ def read_source(root: Path, listing: Path | None = None, format: str = "auto", s
     ``root`` holds the videos, ``listing`` (a file or a folder) says what is known of them; without it, ``root`` is
     either a folder that has both, or the file. ``format`` is one of ``FORMATS``, or "auto" for what it looks like:
 
-    - the files of Kinetics, UCF101, HMDB51 and Something-Something v2, in the folder or in one of the usual folders for
-      annotations within it. ``split`` is the number of the official split of those that have several (1 if None);
+    - the files of Kinetics, UCF101, HMDB51, Something-Something v2 and Diving48, in the folder or in one of the usual
+      folders for annotations within it. ``split`` is the number of the official split of those that have
+      several (1 if None);
     - a table: ``factors.csv`` in the folder (each column is a target), or a file whose first line names columns, one
       of them ``path`` (or ``filename``, ``video``, …);
     - any other file is a list of one video a line. Numbers behind the path are what they can only be by their values

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from st_ssl.data.sources import SPLITS, Format, Place, Row
-from st_ssl.data.video.sources.base import read_lines
+from st_ssl.data.video.sources.base import read_json
 from st_ssl.data.video.sources.folder import VideoIndex
 from st_ssl.errors import DataError, nearest
 from st_ssl.types import Entry
@@ -45,7 +44,7 @@ def _read(place: Place) -> list[Entry]:
         known = _known(file)
         name = _FILES.fullmatch(file.name)
         assert name is not None
-        items = _json(file)
+        items = read_json(file)
         if not isinstance(items, list):
             raise DataError(f"{file}: expected a list of videos, found {type(items).__name__}")
         for number, item in enumerate(items, 1):
@@ -60,7 +59,7 @@ def _known(file: Path) -> Iterable[str]:
     """The classes of the ``labels.json`` beside ``file``; nothing where there is none."""
     for path in (file.parent / f"{_OURS}{_LABELS}", file.parent / _LABELS):
         if path.is_file():
-            classes = _json(path)
+            classes = read_json(path)
             if not isinstance(classes, dict) or not classes:
                 raise DataError(f"{path}: expected classes and their numbers, found {type(classes).__name__}")
             return classes
@@ -75,13 +74,6 @@ def _item(where: str, item: Any, known: Iterable[str]) -> tuple[str, dict[str, s
     if label and known and label not in known:
         raise DataError(f"{where}: {label!r} is not one of the classes of {_LABELS}{nearest(label, known)}")
     return str(item["id"]), {"label": label} if label else {}
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads("\n".join(read_lines(file)))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{file}, line {error.lineno}: not JSON: {error.msg}") from error
 
 
 FORMATS = (Format("ssv2", _read, _matches),)
