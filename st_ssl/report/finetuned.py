@@ -1,4 +1,4 @@
-"""What fine-tuning brought: figures of each mode, and what the network said of test clouds beside the truth."""
+"""What fine-tuning brought: figures of each mode, and what the network said of test samples beside the truth."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from st_ssl.errors import DataError
 from st_ssl.report.clouds import by_height
 from st_ssl.report.figures import PALETTE
+from st_ssl.report.recognised import Recognised, recognised
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ class FigureTable:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """``tables`` of what was measured; ``scenes`` of test clouds, what they are (``about``), and the colours (name,
-    colour) of the classes in them."""
+    """``tables`` of what was measured; which fit predictions are of (``about``): ``scenes`` of test clouds and the
+    colours (name, colour) of the classes in them, or what was ``recognised`` in test videos."""
 
     tables: list[FigureTable] = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     about: str = ""
     legend: list[tuple[str, str]] = field(default_factory=list)
+    recognised: Recognised | None = None
 
 
 def finetuned(run: RunFolder) -> Finetuned | None:
@@ -52,13 +54,13 @@ def finetuned(run: RunFolder) -> Finetuned | None:
     folder = max(kept, key=lambda file: file.stat().st_mtime).parent
     try:
         about = json.loads((folder / "about.json").read_text())
-        if "clouds" not in about:  # of videos
-            return Finetuned(tables)
+        told = f"{about['task']}, {about['mode']}, {100 * about['fraction']:g} % of the labels"
+        if not run.of_clouds:
+            return Finetuned(tables, about=told, recognised=recognised(folder))
         classes = [str(name) for name in json.loads((folder / "classes.json").read_text())]
         clouds = {name: _load(folder / name) for name in list(about["clouds"])[:SHOWN]}
         sphere = run.config.input.unit_sphere
         scenes = [_scene(Path(about["clouds"][n]).name, arrays, classes, sphere) for n, arrays in clouds.items()]
-        told = f"{about['task']}, {about['mode']}, {100 * about['fraction']:g} % of the labels"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"{folder}: not the predictions of a fine-tuned network: {error!r}") from error
     there = [np.atleast_1d(arrays[name]) for arrays in clouds.values() for name in ("label", "prediction")]

@@ -96,7 +96,7 @@ def _run_page(run: RunFolder, slug: str) -> RunPage:
         *_embedding(run),
         _section("probes", "Probes", lambda: _probes(run, "probe.json")),
         *_other_probes(run),
-        *([_section("finetune", "Fine-tuning", lambda: _finetuned(run))] if run.of_clouds else []),
+        _section("finetune", "Fine-tuning", lambda: _finetuned(run)),
         Section("broken", "Broken samples", {"samples": run.bad_samples}),
         Section("config", "Configuration", {"text": to_yaml(run.config.model_dump(mode="json"))}),
     ]
