@@ -95,8 +95,9 @@ def _confusion(confusion: np.ndarray, classes: list[str]) -> Panel:
 
         for (row, column), value in np.ndenumerate(share):
             if value > 0:
-                colour = ACCENT if row == column else INK
-                axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=float(value), lw=0))
+                colour, most = (ACCENT, 0.8) if row == column else (INK, 0.5)  # the number must stay legible
+                place = (column - 0.5, row - 0.5)
+                axis.add_patch(Rectangle(place, 1, 1, facecolor=colour, alpha=most * float(value), lw=0))
                 if len(shown) <= 12:
                     axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6)
         axis.set_xticks(range(len(names)), names, rotation=90)
@@ -131,7 +132,7 @@ def _calibration(said: Said) -> Panel:
 
     error = found.error()
     alt = f"Calibration: expected calibration error {error:.1f} per cent"
-    return Panel("How sure it may be", f"calibration error {error:.1f} %", draw(3.2, 2.4, paint, alt))
+    return Panel("Confidence", f"calibration error {error:.1f} %", draw(3.2, 2.4, paint, alt))
 
 
 def _confused(confusion: np.ndarray, classes: list[str], most: int = 8) -> list[tuple[str, str, int, str]]:
