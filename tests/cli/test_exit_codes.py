@@ -46,6 +46,9 @@ ENDS = [
     ("report run --output out.html", 0),
     ("report run --output file/out.html", 2),
     ("report nowhere", 2),
+    ("predict nowhere.mp4 --model nowhere", 2),
+    ("convert import nowhere.pt --from torchvision", 1),
+    ("convert import nowhere.pt --from torchvison", 2),
     ("benchmark data --root nowhere", 1),
     ("benchmark data --reps 3", 2),
 ]
