@@ -179,7 +179,7 @@ def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
         others = [name for name in ("encoders", "samples") if before.get(name) != stamp[name]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(f"{output} is not the result of fine-tuning: name another file with --output") from error
-    told = [line for key, line in changed.items() if key not in FREE_KEYS | {"device"}]
+    told = [line for key, line in changed.items() if key not in FREE_KEYS | {"device", "save"}]
     told += [f"the {name} are not the same" for name in others]
     if told:
         raise OutputError(

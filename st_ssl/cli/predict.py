@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,9 +70,10 @@ def main() -> None:
         replace_text(arguments.output, jsonl(answers, arguments.top))
     Console().print(table(answers, arguments.top, folder))
     if answers.bad:
-        Console(stderr=True).print(f"{len(answers.bad)} videos cannot be read:", markup=False)
+        count = len(answers.bad) + len(answers.paths)
+        print(f"{len(answers.bad)} of {count} videos cannot be read:", file=sys.stderr)
         for bad in answers.bad:
-            Console(stderr=True).print(f"  {bad.path}: {bad.reason}", markup=False, soft_wrap=True)
+            print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
 
 
 def jsonl(answers: Answers, top: int) -> str:

@@ -44,11 +44,14 @@ class Predictions:
             return False
         return limit is None or (self.limit is not None and self.limit <= limit)
 
-    def keeper(self, task: Task, classes: Sequence[str], tested: Sequence[Entry], about: dict[str, Any]) -> Keeper:
-        """What ``evaluate`` gives the predictions for ``tested`` to; ``about`` says which fit they are of."""
+    def keeper(
+        self, task: Task, classes: Sequence[str], tested: Sequence[Entry], about: dict[str, Any]
+    ) -> Keeper | None:
+        """What ``evaluate`` gives the predictions for ``tested`` to; ``about`` says which fit they are of. None for a
+        task on videos that is not about their labels."""
         if task.modality == "points":
             return CloudKeeper(self, task, classes, tested, about)
-        return VideoKeeper(self, task, classes, about)
+        return VideoKeeper(self, task, classes, about) if isinstance(task, LabelTask) else None
 
 
 class Keeper(ABC):
@@ -122,8 +125,7 @@ class VideoKeeper(Keeper):
     predictions are in it, their mean confidence and the share that is right (null where there are none).
     """
 
-    def __init__(self, place: Predictions, task: Task, classes: Sequence[str], about: dict[str, Any]) -> None:
-        assert isinstance(task, LabelTask), "tasks on videos are about whole samples"
+    def __init__(self, place: Predictions, task: LabelTask, classes: Sequence[str], about: dict[str, Any]) -> None:
         super().__init__(place, task, classes, about)
         self.about["limit"] = None
         self.labels = task.labels

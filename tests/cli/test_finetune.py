@@ -135,7 +135,7 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     assert called(monkeypatch, config, run) == 130
     assert [len(row["epochs"]) for row in json.loads(file.read_text())["results"]] == [2, 1]
     fits[:] = [1, 1]  # one more before the next interruption
-    assert called(monkeypatch, config, run, "device=auto") == 0
+    assert called(monkeypatch, config, run, "device=auto", "save=none") == 0
     assert "going on after the 3 fits" in capsys.readouterr().err
     done = file.read_bytes()
     with warnings.catch_warnings():

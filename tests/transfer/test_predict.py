@@ -153,7 +153,7 @@ def test_predict_as_it_is_called(
     output = tmp_path / "out" / "said.jsonl"
     assert called(monkeypatch, folder, "--model", made.model.parent, "--top", 2, "--output", output) == 0
     out, err = capsys.readouterr()
-    assert "the likeliest of 3 classes" in " ".join(out.split()) and "1 videos cannot be read:" in err
+    assert "the likeliest of 3 classes" in " ".join(out.split()) and "1 of 3 videos cannot be read:" in err
     assert f"{folder / '09.mp4'}: " in err
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["00.mp4", "03.mp4", "09.mp4"]
