@@ -13,7 +13,7 @@ from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
 from st_ssl.data.video.plans import RandomClips
-from st_ssl.data.video.views import VideoViews
+from st_ssl.data.video.views import VideoViews, multi_views
 from st_ssl.encoders.base import Encoder
 from st_ssl.heads.attentive import AttentivePool
 from st_ssl.heads.mlp import classifier
@@ -38,8 +38,9 @@ class RecogniseConfig(Config):
     of a tag, its presence by how much rarer that is than its absence. ``label_smoothing``: Szegedy et al. 2016.
 
     ``augment``: how training clips are varied; ``repeats``: how many clips of a video one batch has, each varied anew
-    (repeated augmentation, Hoffer et al. 2020). ``clips``: of a test video, at even distances, their probabilities
-    averaged; in validation it is one.
+    (repeated augmentation, Hoffer et al. 2020). A test video is looked at in ``clips`` clips at even distances, of
+    each ``crops`` squares along the longer side, 1 or 3 (SlowFast, 2019), their probabilities averaged; in validation
+    it is the centre of one clip.
     """
 
     name: Literal["recognise"] = "recognise"
@@ -55,6 +56,7 @@ class RecogniseConfig(Config):
     augment: VideoAugmentConfig = VideoAugmentConfig(jitter=0, grayscale=0, blur=0)
     repeats: int = Field(default=1, gt=0)
     clips: int = Field(default=5, gt=0)
+    crops: Literal[1, 3] = 3
 
 
 class ClipHead(nn.Module):
@@ -85,13 +87,14 @@ class Recognise(LabelTask):
     """One label of a video, or all of its tags."""
 
     modality: ClassVar[Modality] = "video"
+    views_together: ClassVar[bool] = True
 
     def __init__(self, config: RecogniseConfig) -> None:
         super().__init__(config)
         self.settings = config
         self.labels: Labels = Tags() if config.multi_label else OneLabel(config.target)
         self.metric = "mAP" if config.multi_label else "top1"
-        self.votes = config.clips
+        self.votes = config.clips * config.crops
         self.weights: Tensor | None = None
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
@@ -129,3 +132,9 @@ class Recognise(LabelTask):
     def training_views(self, source: DataSource, input: InputConfig) -> Views:
         clips = RandomClips(input.num_frames, input.stride, self.settings.repeats)
         return VideoViews(clips, VideoAugment(self.settings.augment, input.size, input.mean, input.std))
+
+    def testing_views(self, source: DataSource, input: InputConfig, votes: int) -> Views:
+        if votes == 1:
+            return source.evaluation(input)
+        assert votes == self.votes, f"{votes} views of a task with {self.votes}"
+        return multi_views(input, self.settings.clips, self.settings.crops)

@@ -17,6 +17,7 @@ from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import ConfigError
 from st_ssl.random import keyed_rng
 from st_ssl.transfer.finetune import finetune
+from st_ssl.transfer.fitting import Feed
 from st_ssl.transfer.recognise import ClipHead, Recognise, RecogniseConfig
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import Shown
@@ -170,3 +171,17 @@ def test_training_clips_are_drawn_anew(dataset: Path) -> None:
     assert len({cut.frame_index.tobytes() for cut in cuts}) > 1
     assert len({cut.params["box"].tobytes() for cut in cuts}) == 6
     assert cuts[0].frames.shape == (4, 16, 16, 3)
+
+
+def test_test_videos_are_seen_in_clips_and_crops(dataset: Path) -> None:
+    task = Recognise(RecogniseConfig(clips=2, crops=3))
+    source = source_of(dataset)
+    assert task.votes == 6
+    feed = Feed(source, task, INPUT, CPU)
+    entries = source.entries()[:2]
+    ((views, asked),) = feed.testing(entries, 12, task.votes)
+    assert len(views) == 6 and asked is views[0] and asked.view.clip.shape == (2, 3, 4, 16, 16)
+    assert len({view.view.frame_index[0].numpy().tobytes() for view in views}) == 2
+    assert len({view.view.clip[0].numpy().tobytes() for view in views}) == 6  # the videos are wider than high
+    (((alone,), _),) = feed.testing(entries, 12)
+    assert alone.view.frame_index.tolist() == [[2, 4, 6, 8]] * 2  # the middle of 12 frames

@@ -65,7 +65,7 @@ STILL = VideoAugmentConfig(crop="centre", flip=0, jitter=0, grayscale=0, blur=0)
 
 def recognise_settings(task: dict[str, Any] | None = None, **changes: Any) -> FinetuneConfig:
     """A quick configuration of recognising ``light``; ``changes`` are of keys other than ``task``."""
-    keys: dict[str, Any] = {"target": "light", "augment": STILL, "clips": 1} | (task or {})
+    keys: dict[str, Any] = {"target": "light", "augment": STILL, "clips": 1, "crops": 1} | (task or {})
     base: dict[str, Any] = {
         "epochs": 6,
         "batch_size": 4,
