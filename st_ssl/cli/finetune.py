@@ -20,9 +20,11 @@ EPILOG = """\
 The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
 otherwise. Every mode and fraction of the labels is one fit for each seed: scratch (the same network, not pretrained),
 frozen (a head on the pretrained encoder) and full (everything, from pretrained weights). Several runs of one
-architecture count as seeds. The same command goes on with the fits that are not done yet.
+architecture count as seeds. The same command goes on with the fits that are not done yet. The weights of the last mode
+are kept (save=all: of every fit), for predict.py to run on other videos.
 
 examples:
+  python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
   python tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae data.root=/data/modelnet40
   python tools/finetune.py configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
   python tools/finetune.py configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
@@ -46,7 +48,7 @@ def _arguments() -> argparse.Namespace:
         "--save-predictions",
         choices=["few", "all", "none"],
         default="few",
-        help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8)",
+        help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8); of videos it is all",
     )
     return parser.parse()
 
@@ -204,27 +206,34 @@ def _tell_of_predictions(before: dict[str, Any], config: FinetuneConfig, predict
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
-    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std."""
+    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std. Of a single fraction
+    one table, with the figures down."""
     from rich.table import Table
 
     from st_ssl.cli.probe import contestant
 
     sizes, rows = result["sizes"], result["results"]
     modes = list(dict.fromkeys(row["mode"] for row in rows))
+    fractions = list(dict.fromkeys(row["fraction"] for row in rows))
     cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
     names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
     parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
     how = f"({contestant(result)}; {parts}, {result['repeats']} times)"
-    tables = []
-    for name in names:
-        table = Table(title=f"{task}: {name}, % {how}", title_justify="left")
-        table.add_column("labels")
+
+    def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
+        """``lines`` are what is written in front, the figure, and the fraction."""
+        made = Table(title=f"{task}: {title}, % {how}", title_justify="left")
+        made.add_column(head)
         for mode in modes:
-            table.add_column(mode, justify="right", no_wrap=True)
-        for fraction in dict.fromkeys(row["fraction"] for row in rows):
-            table.add_row(f"{100 * fraction:g} %", *(_cell(cells[mode, fraction][name]) for mode in modes))
-        tables.append(table)
-    return tables
+            made.add_column(mode, justify="right", no_wrap=True)
+        for front, name, fraction in lines:
+            made.add_row(front, *(_cell(cells[mode, fraction][name]) for mode in modes))
+        return made
+
+    if len(fractions) == 1:
+        told = f"{100 * fractions[0]:g} % of the labels"
+        return [table(told, "figure", [(name, name, fractions[0]) for name in names])]
+    return [table(name, "labels", [(f"{100 * f:g} %", name, f) for f in fractions]) for name in names]
 
 
 def _cell(figure: dict[str, Any]) -> str:

@@ -211,3 +211,20 @@ def test_what_cannot_be_told_is_a_dash() -> None:
     result = {"runs": ["run"], "sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
     (table,) = finetune_tables(result, "segment")
     assert list(table.columns[1].cells) == ["–"] and "(run; 1 train" in str(table.title)
+
+
+def test_of_one_fraction_the_figures_are_rows() -> None:
+    def figures(*values: float) -> dict[str, dict[str, float]]:
+        return {name: {"mean": value, "std": 0.5} for name, value in zip(("top1", "top5"), values, strict=True)}
+
+    cells = [("frozen", figures(20, 80)), ("full", figures(30, 90))]
+    rows = [{"mode": mode, "fraction": 0.1, "metrics": metrics} for mode, metrics in cells]
+    result = {"runs": ["run"], "sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
+    (table,) = finetune_tables(result, "recognise")
+    assert str(table.title).startswith("recognise: 10 % of the labels, % (run; 1 train")
+    columns = [[str(column.header), *column.cells] for column in table.columns]
+    assert columns == [
+        ["figure", "top1", "top5"],
+        ["frozen", "20.0 ± 0.5", "80.0 ± 0.5"],
+        ["full", "30.0 ± 0.5", "90.0 ± 0.5"],
+    ]
