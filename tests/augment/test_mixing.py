@@ -42,7 +42,7 @@ def test_mixup_is_its_formula_and_that_of_torchvision(mode: Any) -> None:
     assert (len(set(weight.tolist())) == 1) == (mode == "batch")
     if mode == "batch":
         theirs = v2.MixUp(num_classes=5)
-        drawn = {"labels": torch.tensor([0, 1, 2, 3]), "batch_size": 4, "lam": float(weight[0])}
+        drawn: dict[str, Any] = {"labels": torch.tensor([0, 1, 2, 3]), "batch_size": 4, "lam": float(weight[0])}
         torch.testing.assert_close(mixed.flatten(1, 2), theirs.transform(given.flatten(1, 2), drawn))
         labels = theirs._mixup_label(drawn["labels"], lam=drawn["lam"])
         torch.testing.assert_close(mixed_targets(drawn["labels"], partner, weight, 5), labels)
@@ -76,7 +76,12 @@ def test_a_cutmix_is_that_of_torchvision() -> None:
         rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
         box = tuple(int(v) for v in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
         theirs = v2.CutMix(num_classes=5)
-        drawn = {"labels": torch.tensor([4, 1, 2, 3]), "batch_size": 4, "box": box, "lam_adjusted": float(weight[0])}
+        drawn: dict[str, Any] = {
+            "labels": torch.tensor([4, 1, 2, 3]),
+            "batch_size": 4,
+            "box": box,
+            "lam_adjusted": float(weight[0]),
+        }
         assert torch.equal(mixed.flatten(1, 2), theirs.transform(given, drawn))
         labels = theirs._mixup_label(drawn["labels"], lam=drawn["lam_adjusted"])
         torch.testing.assert_close(mixed_targets(drawn["labels"], partner, weight, 5), labels)
