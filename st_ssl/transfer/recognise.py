@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -9,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
+from st_ssl.augment.finetune import FinetuneAugment, FinetuneAugmentConfig
+from st_ssl.augment.mixing import MixConfig, mix, mixed_targets
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
 from st_ssl.data.video.plans import RandomClips
@@ -18,6 +20,7 @@ from st_ssl.encoders.base import Encoder
 from st_ssl.heads.attentive import AttentivePool
 from st_ssl.heads.mlp import classifier
 from st_ssl.inputs import InputConfig, Modality
+from st_ssl.random import Key, keyed_rng
 from st_ssl.transfer.labels import Labels, LabelTask, OneLabel, Tags
 from st_ssl.transfer.meters import TagMeter, TopMeter
 from st_ssl.transfer.subsets import Parts
@@ -36,6 +39,7 @@ class RecogniseConfig(Config):
 
     ``class_weights``: ``balanced`` weighs the loss of each class by the inverse of how often training samples have it;
     of a tag, its presence by how much rarer that is than its absence. ``label_smoothing``: Szegedy et al. 2016.
+    ``mix``: mixup and cutmix of the clips of a training batch; none where null.
 
     ``augment``: how training clips are varied; ``repeats``: how many clips of a video one batch has, each varied anew
     (repeated augmentation, Hoffer et al. 2020). A test video is looked at in ``clips`` clips at even distances, of
@@ -53,7 +57,8 @@ class RecogniseConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
-    augment: VideoAugmentConfig = VideoAugmentConfig(jitter=0, grayscale=0, blur=0)
+    mix: MixConfig | None = None
+    augment: FinetuneAugmentConfig = FinetuneAugmentConfig(jitter=0, grayscale=0, blur=0)
     repeats: int = Field(default=1, gt=0)
     clips: int = Field(default=5, gt=0)
     crops: Literal[1, 3] = 3
@@ -129,9 +134,16 @@ class Recognise(LabelTask):
             return binary_cross_entropy_with_logits(scores[known], smooth, pos_weight=weights)
         return cross_entropy(scores[known], soft, weights, label_smoothing=smoothing)
 
+    def mixed(self, shown: Shown, targets: Tensor, key: tuple[Key, ...]) -> tuple[Shown, Tensor]:
+        if self.settings.mix is None:
+            return shown, targets
+        clip, partner, weight = mix(shown.view.clip, self.settings.mix, keyed_rng(*key))
+        soft = mixed_targets(targets, partner, weight, len(self.labels.classes))
+        return replace(shown, view=replace(shown.view, clip=clip)), soft
+
     def training_views(self, source: DataSource, input: InputConfig) -> Views:
         clips = RandomClips(input.num_frames, input.stride, self.settings.repeats)
-        return VideoViews(clips, VideoAugment(self.settings.augment, input.size, input.mean, input.std))
+        return VideoViews(clips, FinetuneAugment(self.settings.augment, input.size, input.mean, input.std))
 
     def testing_views(self, source: DataSource, input: InputConfig, votes: int) -> Views:
         if votes == 1:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from st_ssl.augment.video import VideoAugmentConfig
+from st_ssl.augment.finetune import FinetuneAugmentConfig
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.encoders.base import ENCODERS, InputConfig, random_encoder, save_encoder
 from st_ssl.optim import OptimConfig
@@ -60,7 +60,7 @@ def write_encoder(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
-STILL = VideoAugmentConfig(crop="centre", flip=0, jitter=0, grayscale=0, blur=0)
+STILL = FinetuneAugmentConfig(crop="centre", flip=0, jitter=0, grayscale=0, blur=0)
 
 
 def recognise_settings(task: dict[str, Any] | None = None, **changes: Any) -> FinetuneConfig:

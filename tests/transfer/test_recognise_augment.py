@@ -1,0 +1,99 @@
+"""What recognition does to training clips: RandAugment, erasing, mixing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from st_ssl.augment.mixing import MixConfig, mix
+from st_ssl.random import keyed_rng
+from st_ssl.transfer.finetune import finetune
+from st_ssl.transfer.fitting import Feed
+from st_ssl.transfer.recognise import Recognise, RecogniseConfig
+from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.tasks import Shown
+from st_ssl.types import Entry, View
+from tests.transfer.tiny import INPUT, recognise_settings, source_of, write_dataset, write_encoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("av")
+    return write_dataset(tmp_path_factory.mktemp("tiny") / "set")
+
+
+def shown_batch(task: Recognise) -> Shown:
+    entries = [Entry(f"{number}.mp4", labels={"label": name}) for number, name in enumerate("abcab")]
+    task.parts([*entries, Entry("test.mp4", "test", {"label": "a"})], 0, 0)
+    task.learn_classes(Parts(entries, [], []), lambda entries: [])
+    clip = torch.randn(5, 3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Shown(View(clip, torch.zeros(5, 2, dtype=torch.int64)), entries)
+
+
+def test_batches_are_mixed_with_their_targets_by_the_key() -> None:
+    task = Recognise(RecogniseConfig(mix=MixConfig()))
+    shown = shown_batch(task)
+    targets = task.targets(shown)
+    assert targets.tolist() == [0, 1, 2, 0, 1]
+    for key in range(4):  # mixup and cutmix
+        mixed, soft = task.mixed(shown, targets, (0, "mix", key))
+        clip, partner, weight = mix(shown.view.clip, MixConfig(), keyed_rng(0, "mix", key))
+        assert torch.equal(mixed.view.clip, clip) and mixed.entries == shown.entries
+        for row, (own, other) in enumerate(zip(targets.tolist(), targets[partner].tolist(), strict=True)):
+            expected = torch.zeros(3)
+            expected[own] += weight[row]
+            expected[other] += 1 - weight[row]
+            torch.testing.assert_close(soft[row], expected)
+        scores = torch.randn(5, 3, generator=torch.Generator().manual_seed(key))
+        torch.testing.assert_close(task.loss(scores, soft), -(soft * scores.log_softmax(1)).sum(1).mean())
+
+
+def test_without_mixing_a_batch_is_left_alone() -> None:
+    task = Recognise(RecogniseConfig())
+    shown = shown_batch(task)
+    targets = task.targets(shown)
+    mixed, same = task.mixed(shown, targets, (0,))
+    assert mixed is shown and same is targets
+
+
+def test_training_clips_are_augmented_and_test_clips_not(dataset: Path) -> None:
+    still = {"crop": "centre", "flip": 0, "jitter": 0, "grayscale": 0, "blur": 0}
+    more = {"rand_augment": {"probability": 1.0}, "erase": {"probability": 1.0, "mode": "const"}}
+    entries, source = list(source_of(dataset).entries()[:4]), source_of(dataset)
+    clips: list[list[torch.Tensor]] = []
+    for parts in ({}, more):
+        task = Recognise(RecogniseConfig.model_validate({"augment": still | parts, "clips": 1}))
+        feed = Feed(source, task, INPUT, CPU)
+        trained = next(iter(feed.training(entries, 0, 4, 1)))
+        ((tested, _),) = feed.testing(entries, 4)
+        clips.append([trained.view.clip, tested[0].view.clip])
+    (plain, plain_test), (varied, varied_test) = clips
+    assert torch.equal(plain_test, varied_test)
+    assert (varied == 0).flatten(1).any(1).all()  # what was erased
+    assert not (plain == 0).any()
+    assert all(not torch.allclose(a[:, 0], b[:, 0]) for a, b in zip(plain, varied, strict=True))
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_all_of_it_trains(dataset: Path, tmp_path: Path, multi_label: bool) -> None:
+    task: dict[str, Any] = {
+        "augment": {"rand_augment": {}, "erase": {}},
+        "mix": {"mode": "elem"},
+        "label_smoothing": 0.1,
+        "multi_label": multi_label,
+    }
+    source = source_of(dataset)
+    if multi_label:
+        task["target"] = None
+        rows = [Entry(e.path, e.split, tags=tuple(e.labels[k] for k in ("light", "length"))) for e in source.entries()]
+        source.entries = lambda: rows  # type: ignore[method-assign]
+    run = write_encoder(tmp_path / "run")
+    result = [
+        finetune(source, [run], recognise_settings(task, modes=("full",), epochs=2), CPU)["results"] for _ in range(2)
+    ]
+    assert result[0] == result[1]
