@@ -17,7 +17,14 @@ from pydantic import Field, create_model, field_validator
 from st_ssl import distributed
 from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
 from st_ssl.data.base import DATA, BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import (
+    AnyInput,
+    Encoder,
+    count_parameters,
+    describe_encoder,
+    load_encoder,
+    random_encoder,
+)
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.optim import check_precision
 from st_ssl.random import keyed_seed
@@ -103,6 +110,8 @@ def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | N
     every mistake with its place."""
     given, place = read_yaml(file)
     given = override(given, [(*parse_override(text), text) for text in overrides], place)
+    if "task" not in given and (strange := [key for key in ("method", "runs") if key in given]):
+        raise ConfigError(f"{place.of((strange[0],))}: it has {strange[0]}, and no task: this file is for pretrain")
     own = given.get("data") or {}
     if data is not None and isinstance(own, dict):
         if own.get("root", data.get("root")) != data.get("root"):
@@ -268,6 +277,32 @@ def finetune(
     if unfinished is not None:
         unfinished.remove()
     return result
+
+
+def plan(source: DataSource, runs: Sequence[Path], config: FinetuneConfig, device: torch.device) -> dict[str, str]:
+    """What ``finetune`` would do with the same arguments, for people to read: the samples and classes of the first
+    repetition, how many fits there are, and how much of the network each mode trains. Nothing is trained or written."""
+    task: Task = TASKS.build(config.task)
+    feed = Feed(source, task, _input(runs, config), device)
+    _check(task, source, runs[0], config, device)
+    repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
+    parts = task.parts(_entries(source, config), config.val_share, 0)
+    classes = task.learn_classes(parts, _look(feed, config))
+    names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+    told = {"task": config.task.name, "classes": f"{len(classes)} ({names})"}
+    for share in config.label_fractions:
+        count = len(task.fraction(parts.train, share, 0))
+        steps = config.epochs * (count // min(count, config.batch_size))
+        told[f"train on, {100 * share:g} %"] = f"{count:,} samples, {steps:,} steps in {config.epochs} epochs"
+    told |= {"choose the epoch on": f"{len(parts.val):,} samples", "test on": f"{len(parts.test):,} samples"}
+    grid = f"{len(config.modes)} modes × {len(config.label_fractions)} fractions × {repeats} times"
+    told["fits"] = f"{len(config.modes) * len(config.label_fractions) * repeats:,} ({grid})"
+    for mode in config.modes:
+        network = load_encoder(runs[0], _described(runs[0], config))
+        model = tuned(network, task.head(network), mode, config.last_blocks, config.lora)
+        every = sum(p.numel() for p in model.parameters())
+        told[f"trained, {mode}"] = f"{count_parameters(model):,} of {every:,} parameters"
+    return told
 
 
 def _described(run: Path, config: FinetuneConfig) -> tuple[Config, AnyInput]:

@@ -67,16 +67,26 @@ def fit(
         course.restore(loaded)
         watch(course.epoch, "going on")
     shown = feed.training(parts.train, seed, course.batch, config.epochs, config.accumulate, course.step)
-    ended = bool(course.step) and course.between_epochs and course.look(watch)
-    while not ended and course.step < course.total:
-        stop = course.advance(list(islice(shown, config.accumulate)))
-        if course.between_epochs or stop:
-            feed.share_bad()
-        if unfinished is not None and (stop or (course.between_epochs and unfinished.due())):
+
+    def save() -> None:
+        if unfinished is not None:
             unfinished.save(name, course.step, *course.state())
-        if stop:
-            raise Interrupted(f"stopped in epoch {course.epoch + 1} of {config.epochs} of {name}")
-        ended = course.between_epochs and course.look(watch)
+
+    try:
+        ended = bool(course.step) and course.between_epochs and course.look(watch)
+        while not ended and course.step < course.total:
+            if course.advance(list(islice(shown, config.accumulate))):
+                raise Interrupted(f"stopped after {course.epoch} of {config.epochs} epochs of {name}")
+            if course.between_epochs:
+                feed.share_bad()
+                if unfinished is not None and unfinished.due():
+                    save()
+                ended = course.look(watch)
+    except Interrupted:
+        feed.share_bad()
+        save()
+        distributed.barrier()  # what started them ends all when one has ended
+        raise
     return course.result()
 
 
@@ -176,7 +186,8 @@ class _Course:
             torch.manual_seed(keyed_seed(*self._key("step", number)))  # dropout and the like
             with self._synchronised(number == len(batch) - 1):
                 with autocast(self.config, targets.device):
-                    scores = self.network(shown).float()
+                    scores = self.network(shown)
+                scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
                 # A part without labels still takes part: processes wait for each other's gradients.
                 loss = self.task.loss(scores, targets) * share if share else scores.sum() * 0
                 value += float(loss.detach())

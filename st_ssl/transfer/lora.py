@@ -32,8 +32,9 @@ def add_lora(encoder: Encoder, config: LoraConfig) -> None:
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             known = sorted({re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) for name in layers})
+            ends = {".".join(name.split(".")[-1 - target.count(".") :]) for name in layers}
             raise ConfigError(
-                f"lora.targets: the encoder has no layer whose name ends in {target!r}{nearest(target, known)} "
+                f"lora.targets: the encoder has no layer whose name ends in {target!r}{nearest(target, ends)} "
                 f"(its layers: {', '.join(known)})"
             )
     settings = peft.LoraConfig(
