@@ -59,6 +59,15 @@ def max_over_ranks(values: list[float], device: torch.device) -> list[float]:
     return [float(v) for v in tensor.tolist()]
 
 
+def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+    """Element-wise sum over all processes."""
+    if not is_distributed():
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    dist.all_reduce(tensor)
+    return [float(v) for v in tensor.tolist()]
+
+
 def mean_over_ranks(x: Tensor) -> Tensor:
     """The mean of a detached tensor over all processes."""
     if not is_distributed():
@@ -75,6 +84,15 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_to_main(value: Any) -> list[Any]:
+    """A Python object from every process, in rank order, on the main one; [] on the others."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, values)
+    return values or []
 
 
 def barrier() -> None:

@@ -106,21 +106,27 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=lr, betas=config.betas, eps=config.eps, **kernel)
 
 
-def layer_scale(names: Iterable[str], decay: float) -> Callable[[str], float]:
-    """Layer-wise decay of the learning rate (BEiT, Bao et al. 2022) for a network whose parameters have ``names``: the
-    factor ``decay`` ** (layers above) for each name.
+def layer_numbers(names: Iterable[str]) -> tuple[dict[str, int], int]:
+    """The layer of each parameter of a network whose parameters have ``names``, and the number of the topmost.
 
-    A layer is a numbered member of a list called blocks, layers, stages or levels. What stands before the first one in
-    ``names`` is the layer below all of them, and what follows is above them, with a factor of 1.
+    A layer is a numbered member of a list called blocks, layers, stages or levels; they count from 1. What stands
+    before the first one in ``names`` is layer 0, and what follows is above them, the topmost. Without any such list
+    all is layer 0.
     """
     names = list(names)
     numbers = [int(found[1]) + 1 if (found := _LAYER.search(name)) else None for name in names]
     top = max((number for number in numbers if number is not None), default=-1) + 1
     first = next((at for at, number in enumerate(numbers) if number is not None), 0)
-    layer = {
+    return {
         name: number if number is not None else 0 if at < first else top
         for at, (name, number) in enumerate(zip(names, numbers, strict=True))
-    }
+    }, top
+
+
+def layer_scale(names: Iterable[str], decay: float) -> Callable[[str], float]:
+    """Layer-wise decay of the learning rate (BEiT, Bao et al. 2022) for a network whose parameters have ``names``: the
+    factor ``decay`` ** (layers above, see ``layer_numbers``) for each name, 1 for others."""
+    layer, top = layer_numbers(names)
     return lambda name: decay ** (top - layer.get(name, top))
 
 

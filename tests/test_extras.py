@@ -19,7 +19,9 @@ from st_ssl.data.points.readers import read_cloud
 from st_ssl.data.synthetic import videos as planted
 from st_ssl.data.video import writing
 from st_ssl.data.video.readers import open_video
+from st_ssl.encoders.base import random_encoder
 from st_ssl.encoders.pytorchvideo_zoo import Pytorchvideo, PytorchvideoConfig
+from st_ssl.encoders.video_vit import VideoViTConfig
 from st_ssl.engine.loggers import require_loggers
 from st_ssl.engine.run_config import LoggingConfig
 from st_ssl.errors import MissingDependencyError
@@ -27,6 +29,8 @@ from st_ssl.inputs import InputConfig
 from st_ssl.ops.sparse import SparseConv3d
 from st_ssl.report.figures import require_matplotlib
 from st_ssl.report.viewers import show_clouds
+from st_ssl.transfer.fit_config import LoraConfig
+from st_ssl.transfer.lora import add_lora
 from tests.ops.sparse import random_tensor
 from tests.runs import ROOT
 
@@ -57,6 +61,9 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "jinja2": [lambda folder: require_matplotlib()],
     "tensorboard": [lambda folder: require_loggers(LoggingConfig(tensorboard=True))],
     "wandb": [lambda folder: require_loggers(LoggingConfig(wandb="x"))],
+    "peft": [
+        lambda folder: add_lora(random_encoder(VideoViTConfig(dim=8, depth=1, heads=1), InputConfig(), 0), LoraConfig())
+    ],
     "transformers": [lambda folder: step._transformers(*[None] * 4)],  # type: ignore[arg-type]
 }
 MODULES = {"rerun-sdk": "rerun"}

@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from st_ssl.data.base import DataSource
+    from st_ssl.engine.runtime import Runtime
     from st_ssl.transfer.finetune import FinetuneConfig
     from st_ssl.transfer.predictions import Predictions
+    from st_ssl.transfer.unfinished import Unfinished
     from st_ssl.types import Entry
 
 EPILOG = """\
 The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
 otherwise. Every mode and fraction of the labels is one fit for each seed: scratch (the same network, not pretrained),
-frozen (a head on the pretrained encoder) and full (everything, from pretrained weights). Several runs of one
-architecture count as seeds. The same command goes on with the fits that are not done yet. The weights of the last mode
-are kept (save=all: of every fit), for predict.py to run on other videos.
+frozen (a head on the pretrained encoder), full (everything, from pretrained weights), last (its last blocks alone) and
+lora (low-rank additions to it). Several runs of one architecture count as seeds. The same command goes on where it was
+stopped or killed, also in the middle of a fit. The weights of the last mode are kept (save=all: of every fit), for
+predict.py to run on other videos.
 
 examples:
   python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
@@ -30,6 +33,7 @@ examples:
   python tools/finetune.py configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
   python tools/finetune.py configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
+  torchrun --nproc-per-node 8 tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae modes=[full,lora]
 """
 
 
@@ -50,12 +54,15 @@ def _arguments() -> argparse.Namespace:
         default="few",
         help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8); of videos it is all",
     )
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be trained, and on what, and stop")
     return parser.parse()
 
 
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
+    from st_ssl.config import to_yaml
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
@@ -72,8 +79,14 @@ def main() -> None:
     output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
     beside = output.with_name(f"{output.stem}_predictions")
     limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
+    if arguments.print_config:
+        print(to_yaml(config.model_dump(mode="json")), end="")
+        return
     with start_runtime(config.device) as runtime:
-        finetune_and_print(runs, config, runtime.device, output, limits.get(arguments.save_predictions))
+        if arguments.dry_run:
+            _dry_run(runs, config, runtime)
+        else:
+            finetune_and_print(runs, config, runtime, output, limits.get(arguments.save_predictions))
 
 
 def _pretraining_data(run: Path) -> dict[str, Any] | None:
@@ -86,45 +99,100 @@ def _pretraining_data(run: Path) -> dict[str, Any] | None:
     return data
 
 
+def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from st_ssl.data.base import DATA
+    from st_ssl.transfer.finetune import plan
+
+    table = Table(show_header=False)
+    for name, value in plan(DATA.build(config.data), runs, config, runtime.device).items():
+        table.add_row(name, value)
+    if runtime.is_main:
+        Console().print(table)
+
+
 def finetune_and_print(
-    runs: list[Path], config: FinetuneConfig, device: Any, output: Path, predictions: Predictions | None
+    runs: list[Path], config: FinetuneConfig, runtime: Runtime, output: Path, predictions: Predictions | None
 ) -> None:
-    """Fine-tune, keep ``output``, and the table beside it, up to date with what is done, and print the tables."""
+    """Fine-tune, keep ``output``, and the table beside it, up to date with what is done, and print the tables. Of
+    several processes the main one writes and prints."""
     import json
     from contextlib import ExitStack
 
     from rich.console import Console
 
-    from st_ssl.data.base import DATA
     from st_ssl.engine.console import RunProgress
-    from st_ssl.files import check_writable, replace_text
+    from st_ssl.engine.runtime import Preempted
+    from st_ssl.files import replace_text
+    from st_ssl.transfer.feed import Interrupted
     from st_ssl.transfer.finetune import finetune
 
-    for folder in (output.parent, *([predictions.folder] if predictions else [])):
-        check_writable(folder)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    source = DATA.build(config.data)
-    stamp = _stamp(source, runs, config)
-    before = _before(output, stamp)
-    if before is not None and predictions is not None:
-        _tell_of_predictions(before, config, predictions)
+    source, stamp, unfinished, before = _opened(runs, config, runtime, output, predictions)
 
     def keep(result: dict[str, Any]) -> None:
-        replace_text(output, json.dumps(result | stamp, indent=2) + "\n")
-        replace_text(output.with_suffix(".csv"), finetune_csv(result))
+        if runtime.is_main:
+            replace_text(output, json.dumps(result | stamp, indent=2) + "\n")
+            replace_text(output.with_suffix(".csv"), finetune_csv(result))
 
     with ExitStack() as stack:
         bars: list[RunProgress] = []
 
         def show(done: int, total: int, status: str) -> None:
             if not bars:  # how many epochs there are is known now
-                bars.append(stack.enter_context(RunProgress("finetune", total, done, True, unit="epoch")))
+                bars.append(stack.enter_context(RunProgress("finetune", total, done, runtime.is_main, "epoch")))
             bars[0].update(done, status)
 
-        result = finetune(source, runs, config, device, show, keep, output.with_suffix(""), predictions, before)
-    for table in finetune_tables(result | stamp, config.task.name):
-        Console().print(table)
-    print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
+        weights, device = output.with_suffix(""), runtime.device
+        files = (weights, predictions, before, unfinished)
+        stack.enter_context(runtime.deferred_stop())
+        try:
+            result = finetune(source, runs, config, device, show, keep, *files, lambda: runtime.stop_requested)
+        except Interrupted as error:
+            raise Preempted(str(error)) from error
+    if runtime.is_main:
+        for table in finetune_tables(result | stamp, config.task.name):
+            Console().print(table)
+        print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
+
+
+def _opened(
+    runs: list[Path], config: FinetuneConfig, runtime: Runtime, output: Path, predictions: Predictions | None
+) -> tuple[DataSource, dict[str, Any], Unfinished, dict[str, Any] | None]:
+    """The data, what figures depend on, the state of the fit under way, and what an earlier call has left in
+    ``output``. Raises ``OutputError`` where that was another one, or nothing can be written."""
+    from st_ssl import distributed
+    from st_ssl.config import flatten
+    from st_ssl.data.base import DATA
+    from st_ssl.files import check_writable
+    from st_ssl.transfer.unfinished import Unfinished
+
+    for folder in (output.parent, *([predictions.folder] if predictions else [])) if runtime.is_main else ():
+        check_writable(folder)
+    source = DATA.build(config.data)
+    if not runtime.is_main:
+        distributed.barrier()
+    stamp = _stamp(source, runs, config)  # asks for the samples, which the main process may have to write
+    if runtime.is_main:
+        distributed.barrier()
+    settings = {key: value for key, value in flatten(stamp["config"]).items() if key not in _free_keys()}
+    unfinished = Unfinished(output.with_name(f"{output.stem}_unfinished"), {**stamp, "config": settings})
+    before = None
+    if runtime.is_main:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        before = _before(output, stamp)
+        unfinished.check()
+        if before is not None and predictions is not None:
+            _tell_of_predictions(before, config, predictions)
+    return source, stamp, unfinished, distributed.gather_objects(before)[0]
+
+
+def _free_keys() -> set[str]:
+    """Keys that no figure depends on."""
+    from st_ssl.engine.run_files import FREE_KEYS
+
+    return FREE_KEYS | {"device", "save"}
 
 
 def finetune_csv(result: dict[str, Any]) -> str:
@@ -168,7 +236,6 @@ def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
 
     from st_ssl.config import differences
     from st_ssl.engine.console import console
-    from st_ssl.engine.run_files import FREE_KEYS
     from st_ssl.errors import OutputError
 
     if not output.is_file():
@@ -179,7 +246,7 @@ def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
         others = [name for name in ("encoders", "samples") if before.get(name) != stamp[name]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(f"{output} is not the result of fine-tuning: name another file with --output") from error
-    told = [line for key, line in changed.items() if key not in FREE_KEYS | {"device", "save"}]
+    told = [line for key, line in changed.items() if key not in _free_keys()]
     told += [f"the {name} are not the same" for name in others]
     if told:
         raise OutputError(

@@ -141,6 +141,8 @@ def _one(
     inside: tuple[str, ...] = (),
 ) -> RunConfig:
     data = override(data, overrides, place)
+    if "task" in data and "method" not in data:
+        raise ConfigError(f"{place.of(('task',), inside)}: it has a task, and no method: this file is for finetune")
     if isinstance(data.get("data"), dict):
         data["data"] = {"name": "video", **data["data"]}
     data = {"data": {"name": "video"}, **data}

@@ -57,7 +57,7 @@ class Runtime:
         if number == signal.SIGINT and (again or not self._deferred):
             raise KeyboardInterrupt
         if not self._deferred:
-            raise Preempted("stopped outside training, where nothing needs saving")
+            raise Preempted("stopped where nothing needed to be saved")
         self._asked = now if not self.stop_requested else self._asked
         self.stop_requested = True
 

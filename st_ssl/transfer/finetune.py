@@ -14,20 +14,33 @@ import numpy as np
 import torch
 from pydantic import Field, create_model, field_validator
 
+from st_ssl import distributed
 from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
 from st_ssl.data.base import DATA, BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import (
+    AnyInput,
+    Encoder,
+    count_parameters,
+    describe_encoder,
+    load_encoder,
+    random_encoder,
+)
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.optim import check_precision
 from st_ssl.random import keyed_seed
-from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, Watch, evaluate, fit
+from st_ssl.transfer.evaluation import evaluate
+from st_ssl.transfer.feed import Feed, Interrupted
+from st_ssl.transfer.fit_config import FitConfig, LoraConfig, Mode
+from st_ssl.transfer.fitting import Watch, fit
+from st_ssl.transfer.lora import merge_lora
 from st_ssl.transfer.predictions import Keeper, Predictions
 from st_ssl.transfer.saved import save_tuned
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
+from st_ssl.transfer.tuned import tuned
+from st_ssl.transfer.unfinished import Unfinished
 from st_ssl.types import Entry
 
-Mode = Literal["scratch", "frozen", "full"]
 _OF_ROOT = ("root", "list", "format", "split", "index")
 """Keys of data that say where they are and in which form."""
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -35,9 +48,10 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 class FinetuneConfig(FitConfig):
     """What is fine-tuned and how. ``modes``: the same network from ``scratch``, a head on the ``frozen`` pretrained
-    encoder, and the ``full`` network from pretrained weights. ``label_fractions``: the shares of the labelled training
-    samples that are used, of every class alike, the smaller ones being part of the larger. ``seeds``: how often all
-    is drawn anew (initialisation, order, augmentation, fraction); several runs count as that many.
+    encoder, and the ``full`` network from pretrained weights; of that only the ``last`` blocks (``last_blocks`` of
+    them, and what follows), or low-rank additions to it (``lora``). ``label_fractions``: the shares of the labelled
+    training samples that are used, of every class alike, the smaller ones being part of the larger. ``seeds``: how
+    often all is drawn anew (initialisation, order, augmentation, fraction); several runs count as that many.
 
     ``val_share``: of each class, for choosing the best epoch, where the data has no validation part; taken before the
     fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of ``one`` fit, that whose
@@ -50,6 +64,8 @@ class FinetuneConfig(FitConfig):
     """
 
     modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
+    last_blocks: int = Field(default=2, gt=0)
+    lora: LoraConfig = LoraConfig()
     label_fractions: tuple[Share, ...] = Field(default=(1.0,), min_length=1)
     seeds: int = Field(default=3, gt=0)
     seed: int = 0
@@ -94,6 +110,8 @@ def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | N
     every mistake with its place."""
     given, place = read_yaml(file)
     given = override(given, [(*parse_override(text), text) for text in overrides], place)
+    if "task" not in given and (strange := [key for key in ("method", "runs") if key in given]):
+        raise ConfigError(f"{place.of((strange[0],))}: it has {strange[0]}, and no task: this file is for pretrain")
     own = given.get("data") or {}
     if data is not None and isinstance(own, dict):
         if own.get("root", data.get("root")) != data.get("root"):
@@ -121,6 +139,7 @@ class _Grid:
     weights: Path | None
     predictions: Predictions | None
     total: int
+    unfinished: Unfinished | None = None
     classes: list[str] = field(default_factory=list)
     done: int = 0
     figures: dict[tuple[Mode, float], list[dict[str, float]]] = field(default_factory=dict)
@@ -133,8 +152,10 @@ class _Grid:
         task, device, config = self.feed.task, self.feed.device, self.config
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(keyed_seed(seed, "head"))
-            model = Tuned(network, task.head(network), mode == "frozen").to(device)
-            fitted = fit(model, task, self.feed, parts, config, seed, self._watch(name))
+            model = tuned(network, task.head(network), mode, config.last_blocks, config.lora).to(device)
+            fitted = fit(model, task, self.feed, parts, config, seed, self._watch(name), self.unfinished, name)
+            if mode == "lora":
+                merge_lora(model.encoder)
             keep = self._keeper(parts, mode, share, repeat)
             found = evaluate(model, task, self.feed, parts.test, config, task.votes, keep)
             if keep is not None:
@@ -182,11 +203,12 @@ class _Grid:
         return mode == self.config.modes[-1] and share == max(self.config.label_fractions) and repeat == 0
 
     def _saves(self, mode: Mode, share: float, repeat: int) -> bool:
-        return self.config.save == "all" or (self.config.save == "one" and self._shown(mode, share, repeat))
+        wanted = self.config.save == "all" or (self.config.save == "one" and self._shown(mode, share, repeat))
+        return wanted and distributed.rank() == 0
 
     def _keeper(self, parts: Parts, mode: Mode, share: float, repeat: int) -> Keeper | None:
         """Where the predictions of a fit go, if they are those to be looked at."""
-        if self.predictions is None or not self._shown(mode, share, repeat):
+        if self.predictions is None or not self._shown(mode, share, repeat) or distributed.rank() > 0:
             return None
         about = {"task": self.config.task.name, "mode": mode, "fraction": share, "votes": self.feed.task.votes}
         return self.predictions.keeper(self.feed.task, self.classes, parts.test, about)
@@ -206,6 +228,8 @@ def finetune(
     weights: Path | None = None,
     predictions: Predictions | None = None,
     before: dict[str, Any] | None = None,
+    unfinished: Unfinished | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Fine-tune the encoders of ``runs`` (folders with ``encoder.json``, of one architecture) on ``config.task``.
 
@@ -213,17 +237,20 @@ def finetune(
     JSON, for every mode and label fraction the figures of the task on the test part: mean, standard deviation and the
     single values over the repetitions; null where there is none. ``finished`` is given the same after every fit, of
     those done so far, and as ``before`` it is gone on from there, to the same figures: everything random is a function
-    of the seed and the fit. The weights that ``config.save`` asks for go to ``weights``, a folder for each fit. To
-    ``predictions`` goes what the last of the modes says of test samples, with the largest fraction, in the first
-    repetition.
+    of the seed and the fit. In ``unfinished`` is the state of the one under way, which goes on in the middle of it.
+    The weights that ``config.save`` asks for go to ``weights``, a folder for each fit. To ``predictions`` goes what the
+    last of the modes says of test samples, with the largest fraction, in the first repetition.
+
+    Several processes share the samples; files are written by the main one alone. Raises ``Interrupted`` soon after
+    ``stopped`` is true on one of them.
     """
     task: Task = TASKS.build(config.task)
     input = _input(runs, config)
     _check(task, source, runs[0], config, device)
     repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
-    feed = Feed(source, task, input, device)
+    feed = Feed(source, task, input, device, stopped=stopped)
     fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
-    grid = _Grid(feed, config, runs, progress, weights, predictions, repeats * len(fits) * config.epochs)
+    grid = _Grid(feed, config, runs, progress, weights, predictions, repeats * len(fits) * config.epochs, unfinished)
     entries = _entries(source, config)
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "repeats": repeats, "metric": task.metric}
     if before is not None:
@@ -244,9 +271,38 @@ def finetune(
             name = f"{mode}, {100 * share:g} % of the labels, {repeat + 1} of {repeats}"
             grid.add(Parts(train, parts.val, parts.test), mode, share, repeat, name)
             result["results"] = grid.rows()
+            feed.share_bad()
             result["bad"] = [{"path": bad.path, "reason": bad.reason} for bad in feed.bad]
             finished(result)
+    if unfinished is not None:
+        unfinished.remove()
     return result
+
+
+def plan(source: DataSource, runs: Sequence[Path], config: FinetuneConfig, device: torch.device) -> dict[str, str]:
+    """What ``finetune`` would do with the same arguments, for people to read: the samples and classes of the first
+    repetition, how many fits there are, and how much of the network each mode trains. Nothing is trained or written."""
+    task: Task = TASKS.build(config.task)
+    feed = Feed(source, task, _input(runs, config), device)
+    _check(task, source, runs[0], config, device)
+    repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
+    parts = task.parts(_entries(source, config), config.val_share, 0)
+    classes = task.learn_classes(parts, _look(feed, config))
+    names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+    told = {"task": config.task.name, "classes": f"{len(classes)} ({names})"}
+    for share in config.label_fractions:
+        count = len(task.fraction(parts.train, share, 0))
+        steps = config.epochs * (count // min(count, config.batch_size))
+        told[f"train on, {100 * share:g} %"] = f"{count:,} samples, {steps:,} steps in {config.epochs} epochs"
+    told |= {"choose the epoch on": f"{len(parts.val):,} samples", "test on": f"{len(parts.test):,} samples"}
+    grid = f"{len(config.modes)} modes × {len(config.label_fractions)} fractions × {repeats} times"
+    told["fits"] = f"{len(config.modes) * len(config.label_fractions) * repeats:,} ({grid})"
+    for mode in config.modes:
+        network = load_encoder(runs[0], _described(runs[0], config))
+        model = tuned(network, task.head(network), mode, config.last_blocks, config.lora)
+        every = sum(p.numel() for p in model.parameters())
+        told[f"trained, {mode}"] = f"{count_parameters(model):,} of {every:,} parameters"
+    return told
 
 
 def _described(run: Path, config: FinetuneConfig) -> tuple[Config, AnyInput]:
@@ -299,6 +355,8 @@ def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Ite
         none = True
         for _, judged in feed.testing(entries, config.batch_size):
             none = False
+            if feed.stopped():
+                raise Interrupted("stopped before the first fit")
             yield judged
         if none:
             told = "".join(f"; the first: {bad.path}: {bad.reason}" for bad in list(feed.bad)[:1])

@@ -3,131 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
-from st_ssl.config import Config
-from st_ssl.data.base import BadSample, Batch, DataSource, Views
-from st_ssl.data.loader import build_loader
-from st_ssl.data.order import Order, StepSampler
-from st_ssl.encoders.base import Encoder
-from st_ssl.errors import DataError, UserError
-from st_ssl.optim import OptimConfig, build_optimizer, layer_scale, peak_lr
-from st_ssl.random import keyed_seed
-from st_ssl.schedule import ScheduleConfig, lr_at
-from st_ssl.transfer.metrics import IGNORE
-from st_ssl.transfer.predictions import Keep
+from st_ssl import distributed
+from st_ssl.batchnorm import convert_batchnorm
+from st_ssl.checkpoint import Loaded, check_keys, flatten_optimizer, restore_optimizer
+from st_ssl.data.base import BadSample
+from st_ssl.ema import follow
+from st_ssl.errors import ConfigError, DataError, UserError
+from st_ssl.optim import build_optimizer, layer_scale, peak_lr
+from st_ssl.random import Key, keyed_seed
+from st_ssl.schedule import lr_at
+from st_ssl.transfer.evaluation import evaluate
+from st_ssl.transfer.feed import Feed, Interrupted
+from st_ssl.transfer.fit_config import FitConfig, autocast
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import Shown, Task
-from st_ssl.transfer.voting import Ballot
-from st_ssl.types import Entry
-
-
-class FitConfig(Config):
-    """How a head, and the encoder unless it is frozen, are trained. ``layer_decay``: the factor by which the learning
-    rate falls from a layer of the encoder to the one below; ``val_every``: epochs between two looks at the validation
-    part. Of a fraction smaller than a batch all samples are one batch."""
-
-    epochs: int = Field(default=100, gt=0)
-    batch_size: int = Field(default=32, gt=1)
-    optim: OptimConfig = OptimConfig(lr=5e-4, lr_batch=None, betas=(0.9, 0.999))
-    schedule: ScheduleConfig = ScheduleConfig(warmup_epochs=5)
-    layer_decay: float = Field(default=1.0, gt=0, le=1)
-    clip_grad: float | None = Field(default=10.0, gt=0)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    val_every: int = Field(default=1, gt=0)
-
-
-class Tuned(nn.Module):
-    """An encoder with a head on it; ``frozen``: the encoder stays as it is, in evaluation mode."""
-
-    def __init__(self, encoder: Encoder, head: nn.Module, frozen: bool) -> None:
-        super().__init__()
-        self.encoder, self.head, self.frozen = encoder, head, frozen
-        encoder.requires_grad_(not frozen)
-
-    @property
-    def learned(self) -> nn.Module:
-        """The part that training changes."""
-        return self.head if self.frozen else self
-
-    def train(self, mode: bool = True) -> Tuned:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
-
-    def forward(self, shown: Shown) -> Tensor:
-        """Scores [R, K]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder(shown.view.content)
-        return self.head(features, shown)
-
-
-@dataclass
-class Feed:
-    """The samples of ``source`` as ``task`` wants to see them, on ``device``; ``bad`` is what was found broken."""
-
-    source: DataSource
-    task: Task
-    input: Any
-    device: torch.device
-    bad: dict[BadSample, None] = field(default_factory=dict)
-
-    def training(self, entries: list[Entry], seed: int, batch_size: int, epochs: int) -> Iterator[Shown]:
-        """All steps of a fit, each a varied batch; broken samples are replaced by the rule of the data set."""
-        order = Order(seed, len(entries), min(batch_size, len(entries)))
-        steps = StepSampler(order, 0, epochs * order.steps_per_pass)
-        views = self.task.training_views(self.source, self.input)
-        for step, batch in enumerate(self._batches(entries, views, seed, steps)):
-            if not batch.views:
-                raise DataError(f"a whole batch is broken; the first: {batch.bad[0].path}: {batch.bad[0].reason}")
-            (shown,) = self._shown(views, batch, entries)
-            epoch = step // order.steps_per_pass
-            yield self.task.augmented(shown, [(seed, "augment", epoch, i) for i in batch.wanted.tolist()])
-
-    def testing(self, entries: Sequence[Entry], batch_size: int, votes: int = 1) -> Iterator[tuple[list[Shown], Shown]]:
-        """All of ``entries`` once: ``votes`` views of each batch, and what is asked about, which is whole clouds or the
-        first view; those that are broken are left out. Where views may be fed together, ``batch_size`` counts them."""
-        if self.task.views_together:
-            batch_size = max(1, batch_size // votes)
-        views = self.task.testing_views(self.source, self.input, votes)
-        rows = [(0, i) for i in range(len(entries))]
-        steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        for batch in self._batches(entries, views, 0, steps):
-            for part in self._sound(batch):
-                shown = self._shown(views, part, entries)
-                asked = shown.pop() if self.task.whole else shown[0]
-                yield [self.task.varied(view, vote) if vote else view for vote, view in enumerate(shown)], asked
-
-    def _batches(self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
-        source = self.source
-        dataset = source.dataset(entries, views, keyed_seed(seed, "finetune"))
-        pin = self.device.type == "cuda"
-        lost = source.max_bad(len(entries))
-        timeout = source.sample_timeout
-        for batch in build_loader(
-            dataset, steps, source.collate, source.num_workers, pin, timeout=timeout, max_lost=lost
-        ):
-            self.bad.update(dict.fromkeys(batch.bad))
-            yield batch.to(self.device)
-
-    def _sound(self, batch: Batch) -> Iterator[Batch]:
-        """The batch, or those of its samples that stand for themselves, one by one."""
-        if batch.views and batch.indices.equal(batch.wanted):
-            yield batch
-        elif batch.views:
-            yield from (part for part in batch.split(len(batch.wanted)) if part.indices.equal(part.wanted))
-
-    def _shown(self, views: Views, batch: Batch, entries: Sequence[Entry]) -> list[Shown]:
-        own = [entries[i] for i in batch.indices.tolist()]
-        return [Shown(view, own) for view in views.prepare(list(batch.views))]
+from st_ssl.transfer.tuned import Tuned
+from st_ssl.transfer.unfinished import Unfinished
 
 
 @dataclass
@@ -143,129 +44,246 @@ Watch = Callable[[int, str], None]
 
 
 def fit(
-    model: Tuned, task: Task, feed: Feed, parts: Parts, config: FitConfig, seed: int, watch: Watch = lambda *_: None
+    model: Tuned,
+    task: Task,
+    feed: Feed,
+    parts: Parts,
+    config: FitConfig,
+    seed: int,
+    watch: Watch = lambda *_: None,
+    unfinished: Unfinished | None = None,
+    name: str = "fit",
 ) -> Fit:
     """Train ``model`` on ``parts.train`` and give it the weights of the epoch that is best on ``parts.val`` by the
     metric of ``task`` (of equal ones the later); the last where there is no such part, or nothing labelled in it.
 
-    Everything random is drawn from ``seed``. Raises ``UserError`` where the loss is no number.
+    Everything random is drawn from ``seed``. Under ``name`` the state is kept in ``unfinished``, from which the same
+    call goes on after the process was killed, to the same bits. Several processes share each batch, and make the same
+    steps as one (but for what the network draws as it runs, such as dropout, and for mixing, which stays within a
+    part). Raises ``UserError`` where the loss is no number, and ``Interrupted`` where ``feed`` says to stop.
     """
-    batch = min(config.batch_size, len(parts.train))
-    per_epoch = len(parts.train) // batch
-    peak = peak_lr(config.optim, batch)
-    scale = layer_scale([f"encoder.{name}" for name, _ in model.encoder.named_parameters()], config.layer_decay)
-    optimizer = build_optimizer(model.named_parameters(), config.optim, peak, scale)
-    best, weights = Fit(config.epochs, {}), None
-    loss = math.nan
-    model.train()
-    for step, shown in enumerate(feed.training(parts.train, seed, batch, config.epochs)):
-        for group in optimizer.param_groups:
-            rate = lr_at(step, config.epochs * per_epoch, per_epoch, config.schedule, peak)
+    course = _Course(model, task, feed, parts, config, seed)
+    if unfinished is not None and (loaded := unfinished.load(name)) is not None:
+        course.restore(loaded)
+        watch(course.epoch, "going on")
+    shown = feed.training(parts.train, seed, course.batch, config.epochs, config.accumulate, course.step)
+
+    def save() -> None:
+        if unfinished is not None:
+            unfinished.save(name, course.step, *course.state())
+
+    try:
+        ended = bool(course.step) and course.between_epochs and course.look(watch)
+        while not ended and course.step < course.total:
+            if course.advance(list(islice(shown, config.accumulate))):
+                raise Interrupted(f"stopped after {course.epoch} of {config.epochs} epochs of {name}")
+            if course.between_epochs:
+                feed.share_bad()
+                if unfinished is not None and unfinished.due():
+                    save()
+                ended = course.look(watch)
+    except Interrupted:
+        feed.share_bad()
+        save()
+        distributed.barrier()  # what started them ends all when one has ended
+        raise
+    return course.result()
+
+
+@dataclass
+class _Course:
+    """A fit on its way: all that changes from step to step."""
+
+    model: Tuned
+    task: Task
+    feed: Feed
+    parts: Parts
+    config: FitConfig
+    seed: int
+    step: int = 0
+    loss: float = math.nan
+    idle: int = 0
+    """Looks in a row that were no better than the best before."""
+    best: Fit = field(init=False)
+    kept: dict[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        config, model, processes = self.config, self.model, distributed.world_size()
+        self.batch = min(config.batch_size, len(self.parts.train))
+        self.per_epoch = len(self.parts.train) // self.batch
+        self.total = config.epochs * self.per_epoch
+        self.best = Fit(config.epochs, {})
+        self.rank, self.processes = distributed.rank(), processes
+        model.train()
+        self._check(self.batch // (processes * config.accumulate))
+        self.network: nn.Module = model
+        if processes > 1:
+            convert_batchnorm(model, self.feed.device.type)
+            self.network = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+        self.peak = peak_lr(config.optim, self.batch)
+        scale = layer_scale([f"encoder.{name}" for name, _ in model.encoder.named_parameters()], config.layer_decay)
+        self.optimizer = build_optimizer(model.named_parameters(), config.optim, self.peak, scale)
+        self.live = model.learned()
+        self.average = None if config.ema is None else _copy(self.live)
+
+    def _check(self, smallest: int) -> None:
+        config, samples = self.config, len(self.parts.train)
+        if not smallest:
+            raise DataError(
+                f"a batch of {self.batch} of {samples} samples is less than processes × accumulate = "
+                f"{self.processes} × {config.accumulate}: each part needs a sample"
+            )
+        norms = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
+        if smallest == 1 and norms and self.processes == 1:
+            raise ConfigError(
+                f"accumulate={config.accumulate}: batch norm needs two samples in each part of a batch of {self.batch}"
+            )
+        if config.patience is not None and not self.parts.val:
+            raise ConfigError(
+                f"patience={config.patience}: there is no validation part to look at; set val_share above 0"
+            )
+
+    @property
+    def epoch(self) -> int:
+        """How many are done."""
+        return self.step // self.per_epoch
+
+    @property
+    def between_epochs(self) -> bool:
+        return self.step % self.per_epoch == 0
+
+    # ---------------------------------------------------------------- training
+
+    def advance(self, shown: Sequence[Shown]) -> bool:
+        """One step with the parts ``shown`` of its batch. Whether some process was told to stop."""
+        rate = lr_at(self.step, self.total, self.per_epoch, self.config.schedule, self.peak)
+        for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        torch.manual_seed(keyed_seed(seed, "step", step))  # dropout and the like
-        loss = _update(model, task, optimizer, shown, config, seed, loss)
-        epoch, rest = divmod(step + 1, per_epoch)
-        if rest:
-            continue
-        status = f"loss {loss:.3f}"
-        if parts.val and (epoch % config.val_every == 0 or epoch == config.epochs):
-            found = evaluate(model, task, feed, parts.val, config)
-            status += f", {task.metric} {found[task.metric]:.1f}"
-            if found[task.metric] >= best.validation.get(task.metric, -math.inf):
-                best, weights = Fit(epoch, found), _copy(model.learned)
-            model.train()
+        batch = [self._mixed(part, number) for number, part in enumerate(shown)]
+        weights = [self.task.weight(targets) for _, targets in batch]
+        stopped = float(self.feed.stopped())
+        total, stop = distributed.sum_over_ranks([sum(weights), stopped], self.feed.device)
+        if total:
+            self._update(batch, [weight * self.processes / total for weight in weights])
+        self.step += 1
+        return bool(stop)
+
+    def _key(self, what: str, number: int) -> tuple[Key, ...]:
+        """Of draws for part ``number`` of this process's share; the first of all has that of a whole batch."""
+        place = self.rank * self.config.accumulate + number
+        return (self.seed, what, self.step, *((place,) if place else ()))
+
+    def _mixed(self, shown: Shown, number: int) -> tuple[Shown, Tensor]:
+        targets = self.task.training_targets(shown, self.seed)
+        return self.task.mixed(shown, targets, self._key("mix", number))
+
+    def _update(self, batch: list[tuple[Shown, Tensor]], shares: list[float]) -> None:
+        """Change the weights by the gradient of the mean loss over the batches of all processes; ``shares``: what the
+        loss of each part counts for, 1 on average."""
+        self.optimizer.zero_grad()
+        value = 0.0
+        for number, ((shown, targets), share) in enumerate(zip(batch, shares, strict=True)):
+            torch.manual_seed(keyed_seed(*self._key("step", number)))  # dropout and the like
+            with self._synchronised(number == len(batch) - 1):
+                with autocast(self.config, targets.device):
+                    scores = self.network(shown)
+                scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+                # A part without labels still takes part: processes wait for each other's gradients.
+                loss = self.task.loss(scores, targets) * share if share else scores.sum() * 0
+                value += float(loss.detach())
+                if not math.isfinite(value) and self.processes == 1:
+                    break
+                loss.backward()
+        (value,) = distributed.sum_over_ranks([value / self.processes], self.feed.device)
+        if not math.isfinite(value):
+            raise UserError(f"the loss is {value}: a smaller optim.lr, or a clip_grad, may help")
+        if self.config.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.loss = value
+        if self.average is not None and self.config.ema is not None:
+            warm = (1 + self.step) / (10 + self.step)
+            follow(self.average, self.live, min(self.config.ema, warm))
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Processes average their gradients with the last part alone."""
+        if last or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+    # ---------------------------------------------------------------- judging
+
+    def look(self, watch: Watch) -> bool:
+        """How the epoch that was just done does on the validation part, if it is one to look at. Whether no other is
+        needed."""
+        config, task, val, epoch = self.config, self.task, self.parts.val, self.epoch
+        status = f"loss {self.loss:.3f}"
+        if val and (epoch % config.val_every == 0 or epoch == config.epochs):
+            with self._averaged():
+                found = evaluate(self.model, task, self.feed, val, config)
+                value, before = found[task.metric], self.best.validation.get(task.metric, -math.inf)
+                status += f", {task.metric} {value:.1f}"
+                if value >= before:
+                    self.best, self.kept = Fit(epoch, found), _copy(self.live, "cpu")
+            self.idle = self.idle + 1 if value <= before else 0
+            self.model.train()
         watch(epoch, status)
-    if weights is not None:
-        model.learned.load_state_dict(weights)
-    return best
+        return config.patience is not None and self.idle >= config.patience
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model has the average of its weights, if one is kept."""
+        if self.average is None:
+            yield
+            return
+        own = _copy(self.live)
+        _write(self.average, self.live)
+        try:
+            yield
+        finally:
+            _write(own, self.live)
+
+    def result(self) -> Fit:
+        """Give the model the weights that it is left with."""
+        kept = self.average if self.kept is None else self.kept
+        if kept is not None:
+            _write(kept, self.live)
+        return self.best
+
+    # ---------------------------------------------------------------- state
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, object]]:
+        """All of it, as tensors and as JSON, for ``restore``."""
+        optimizer, settings = flatten_optimizer(self.optimizer)
+        tensors = {"model": self.live, "optimizer": optimizer}
+        tensors |= {} if self.average is None else {"average": self.average}
+        tensors |= {} if self.kept is None else {"kept": self.kept}
+        return tensors, {
+            "optimizer": settings,
+            "loss": self.loss,
+            "idle": self.idle,
+            "best": [self.best.epoch, self.best.validation],
+            "bad": [[bad.path, bad.reason] for bad in self.feed.bad],
+        }
+
+    def restore(self, loaded: Loaded) -> None:
+        """Go on where ``state`` was taken."""
+        state, tensors = loaded.state, loaded.tensors
+        check_keys(self.live, tensors["model"], f"{loaded.path}: the network")
+        _write(tensors["model"], self.live)
+        restore_optimizer(self.optimizer, tensors["optimizer"], state["optimizer"])
+        if self.average is not None:
+            _write(tensors["average"], self.average)
+        self.kept = tensors.get("kept")
+        self.step, self.loss, self.idle, self.best = loaded.step, state["loss"], state["idle"], Fit(*state["best"])
+        self.feed.bad.update((BadSample(*row), None) for row in state["bad"])
 
 
-def _update(
-    model: Tuned,
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    shown: Shown,
-    config: FitConfig,
-    seed: int,
-    before: float,
-) -> float:
-    """One step; returns its loss, or the one ``before`` where nothing in the batch is labelled."""
-    targets = task.training_targets(shown, seed)
-    if not bool((targets != IGNORE).any()):
-        return before
-    with _autocast(config, targets.device):
-        scores = model(shown)
-    loss = task.loss(scores.float(), targets)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise UserError(f"the loss is {value}: a smaller optim.lr, or a clip_grad, may help")
-    optimizer.zero_grad()
-    loss.backward()
-    if config.clip_grad is not None:
-        nn.utils.clip_grad_norm_(model.learned.parameters(), config.clip_grad)
-    optimizer.step()
-    return value
+def _copy(tensors: dict[str, Tensor], device: str | None = None) -> dict[str, Tensor]:
+    return {name: tensor.detach().to(device or tensor.device, copy=True) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
-def evaluate(
-    model: Tuned,
-    task: Task,
-    feed: Feed,
-    entries: Sequence[Entry],
-    config: FitConfig,
-    votes: int = 1,
-    keep: Keep | None = None,
-) -> dict[str, float]:
-    """The figures of ``task`` on ``entries``, by the mean of the probabilities that ``votes`` views give a sample, or a
-    point of it; with more than one also what its ``metric`` is by the first view alone, as ``<metric>_one_view``.
-    ``keep`` is given what the figures are of."""
-    model.eval()
-
-    def score(shown: Shown) -> Tensor:
-        with _autocast(config, feed.device):
-            return model(shown)
-
-    together, alone = task.meter(), task.meter()
-    for views, asked in feed.testing(entries, config.batch_size, votes):
-        ballot = Ballot(task, asked)
-        truth, sample = ballot.truth.cpu().numpy(), ballot.sample.cpu().numpy()
-        for vote, answers in enumerate(_answers(score, task, views, config.batch_size), 1):
-            for first, piece, scores in answers:
-                ballot.add(piece, scores, first)
-            if vote == 1 < votes:
-                alone.add(ballot.means().cpu().numpy(), truth, sample, asked.entries)
-        means = ballot.means().cpu().numpy()
-        together.add(means, truth, sample, asked.entries)
-        if keep is not None:
-            keep(asked, means, truth, sample)
-    figures = together.result()
-    if votes > 1:
-        figures[f"{task.metric}_one_view"] = alone.result()[task.metric]
-    return figures
-
-
-def _answers(
-    score: Callable[[Shown], Tensor], task: Task, views: Sequence[Shown], batch_size: int
-) -> Iterator[Iterable[tuple[int, Shown, Tensor]]]:
-    """The scores of each of ``views`` of a batch: its pieces, with the number of the first sample of each. Views that
-    may be fed together are, as many as make ``batch_size`` samples."""
-    if not task.views_together:
-        for shown in views:
-            yield ((first, piece, score(piece)) for first, piece in task.pieces(shown))
-        return
-    size = len(views[0])
-    count = max(1, batch_size // size)
-    for group in (views[start : start + count] for start in range(0, len(views), count)):
-        entries = [entry for shown in group for entry in shown.entries]
-        both = Shown(group[0].view.joined([shown.view for shown in group[1:]]), entries)
-        for shown, scores in zip(group, score(both).split(size), strict=True):
-            yield [(0, shown, scores)]
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def _autocast(config: FitConfig, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if config.precision == "bf16" else nullcontext()
+def _write(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])

@@ -14,7 +14,9 @@ from st_ssl.data.base import BadSample
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import ConfigError, DataError
-from st_ssl.transfer.fitting import Feed, FitConfig, evaluate
+from st_ssl.transfer.evaluation import evaluate
+from st_ssl.transfer.feed import Feed
+from st_ssl.transfer.fit_config import FitConfig
 from st_ssl.transfer.saved import load_tuned
 from st_ssl.transfer.tasks import Shown
 from st_ssl.types import Entry

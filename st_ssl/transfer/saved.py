@@ -10,8 +10,8 @@ from typing import Any
 from st_ssl.encoders.base import load_encoder, save_encoder
 from st_ssl.errors import ConfigError, UserError
 from st_ssl.files import missing_folder, replace_text, write_atomically
-from st_ssl.transfer.fitting import Tuned
 from st_ssl.transfer.tasks import TASKS, Task
+from st_ssl.transfer.tuned import Tuned
 
 FORMAT = 1
 

@@ -146,8 +146,15 @@ class Task(ABC):
         """What is minimised; only called where some target is not -1."""
         return cross_entropy(scores, targets, ignore_index=IGNORE)
 
+    def weight(self, targets: Tensor) -> float:
+        """What the mean that ``loss`` takes over ``targets`` divides by: how many rows are labelled. By that the means
+        over the parts of a batch, and over those of several processes, make up the mean over all of it."""
+        labelled = targets != IGNORE
+        return float((labelled if targets.ndim == 1 else labelled.any(1)).sum())
+
     def training_views(self, source: DataSource, input: Any) -> Views:
-        """What ``source`` cuts of a training sample: one view, another one in every epoch."""
+        """What ``source`` cuts of a training sample: one view, another one in every epoch, or several (repeated
+        augmentation, Hoffer et al. 2020), which are so many samples of the batch."""
         return source.evaluation(input, jitter=1.0)
 
     def testing_views(self, source: DataSource, input: Any, votes: int) -> Views:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 import warnings
 from dataclasses import replace
@@ -168,6 +169,79 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     file.write_text("[]")
     assert called(monkeypatch, config, run) == 2
     assert "objects.json is not the result of fine-tuning: name another file with --output" in capsys.readouterr().err
+
+
+def test_a_signal_in_the_middle_of_a_fit_is_gone_on_from(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from st_ssl.transfer import fitting
+
+    config, run = files
+    keys = ("epochs=2", "seeds=1", "--save-predictions", "none")
+    assert called(monkeypatch, config, run, *keys, "--output", run / "whole.json") == 0
+    advance, steps = fitting._Course.advance, []
+
+    def signalled(self: Any, shown: Any) -> bool:
+        steps.append(self.step)
+        if len(steps) in (6, 15):  # of four steps an epoch
+            signal.raise_signal(signal.SIGTERM if len(steps) == 6 else signal.SIGINT)
+        return advance(self, shown)
+
+    monkeypatch.setattr(fitting._Course, "advance", signalled)
+    output = ("--output", run / "parts.json")
+    for fit in ("scratch", "full"):
+        assert called(monkeypatch, config, run, *keys, *output) == 75
+        told = f"stopped after 1 of 2 epochs of {fit}, 100 % of the labels, 1 of 1; the same command goes on from there"
+        assert told in capsys.readouterr().err
+        assert len(list((run / "parts_unfinished").glob("step_*"))) == 1
+        assert called(monkeypatch, config, run, *keys, *output, "epochs=3") == 2
+        assert "parts" in capsys.readouterr().err
+    assert called(monkeypatch, config, run, *keys, *output, "device=auto") == 0
+    assert steps == [*range(8), *range(8)]
+    assert (run / "parts.csv").read_text() == (run / "whole.csv").read_text()
+    assert not (run / "parts_unfinished").exists()
+
+
+def test_what_would_be_done_is_told(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    keys = ("label_fractions=[0.25,1.0]", "modes=[frozen,last,full]", "last_blocks=1", "epochs=3")
+    assert called(monkeypatch, config, run, *keys, "--dry-run") == 0
+    told = {
+        line.split("│")[1].strip(): line.split("│")[2].strip() for line in capsys.readouterr().out.split("\n")[1:-2]
+    }
+    assert told == {
+        "task": "classify",
+        "classes": "3 (ball, disc, rod)",
+        "train on, 25 %": "9 samples, 3 steps in 3 epochs",
+        "train on, 100 %": "33 samples, 12 steps in 3 epochs",
+        "choose the epoch on": "3 samples",
+        "test on": "18 samples",
+        "fits": "12 (3 modes × 2 fractions × 2 times)",
+        "trained, frozen": "51 of 771 parameters",
+        "trained, last": "579 of 771 parameters",
+        "trained, full": "771 of 771 parameters",
+    }
+    assert called(monkeypatch, config, run, *keys, "--print-config") == 0
+    printed = config.with_name("printed.yaml")
+    printed.write_text(capsys.readouterr().out)
+    assert load_finetune(printed, []) == load_finetune(config, keys)
+    assert not (run / "finetune").exists()
+
+
+def test_a_file_for_the_other_command_is_told(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from st_ssl.cli import pretrain
+
+    config, run = files
+    quickstart = ROOT / "configs" / "quickstart" / "points.yaml"
+    assert called(monkeypatch, quickstart, run) == 2
+    assert "and no task: this file is for pretrain" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["pretrain", str(config)])
+    assert guarded(pretrain.main) == 2
+    assert capsys.readouterr().err == f"error: {config}:1: it has a task, and no method: this file is for finetune\n"
 
 
 def test_predictions_that_cannot_be_written_are_told_before_the_first_fit(

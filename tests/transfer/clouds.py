@@ -138,14 +138,19 @@ def settings(task: dict[str, Any], **changes: Any) -> FinetuneConfig:
     return FinetuneConfig(**base | changes)
 
 
-@pytest.fixture(autouse=True)
-def tiny_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The encoder and the data are known by name for the time of a test, and to no other test."""
+def register(patch: pytest.MonkeyPatch) -> None:
+    """The encoder and the data are known by name until ``patch`` is undone."""
     for registry, config, cls in ((ENCODERS, TinyEncoderConfig, TinyEncoder), (DATA, TinyDataConfig, TinySource)):
         name = config.model_fields["name"].default
         registry.names()
-        monkeypatch.setitem(registry._classes, name, cls)
-        monkeypatch.setitem(registry._configs, name, config)
+        patch.setitem(registry._classes, name, cls)
+        patch.setitem(registry._configs, name, config)
     finetune_model.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def tiny_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The encoder and the data are known by name for the time of a test, and to no other test."""
+    register(monkeypatch)
     yield
     finetune_model.cache_clear()

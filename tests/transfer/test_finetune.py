@@ -16,11 +16,14 @@ from st_ssl.errors import ConfigError, DataError, UserError
 from st_ssl.inputs import PointInputConfig
 from st_ssl.optim import OptimConfig
 from st_ssl.schedule import ScheduleConfig
+from st_ssl.transfer.evaluation import evaluate
+from st_ssl.transfer.feed import Feed
 from st_ssl.transfer.finetune import finetune
-from st_ssl.transfer.fitting import Feed, Tuned, evaluate, fit
+from st_ssl.transfer.fitting import fit
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
+from st_ssl.transfer.tuned import Tuned
 from st_ssl.types import Entry, Features, PointBatch
 from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, settings, tiny_registered
 

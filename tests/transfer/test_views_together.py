@@ -14,9 +14,12 @@ from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
 from st_ssl.data.video.views import multi_views
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
-from st_ssl.transfer.fitting import Feed, FitConfig, Tuned, evaluate
+from st_ssl.transfer.evaluation import evaluate
+from st_ssl.transfer.feed import Feed
+from st_ssl.transfer.fit_config import FitConfig
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import Meter, ShowAll, Shown, Task
+from st_ssl.transfer.tuned import Tuned
 from st_ssl.types import Entry, Features
 from tests.transfer.tiny import INPUT, VIT, source_of, write_dataset
 

@@ -15,9 +15,11 @@ from st_ssl.data.points.dataset import PointDataset
 from st_ssl.encoders.base import random_encoder
 from st_ssl.errors import ConfigError
 from st_ssl.inputs import PointInputConfig
-from st_ssl.transfer.fitting import Feed, Tuned, evaluate
+from st_ssl.transfer.evaluation import evaluate
+from st_ssl.transfer.feed import Feed
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, Shown, Task
+from st_ssl.transfer.tuned import Tuned
 from st_ssl.types import Entry, PointCloud, PointView
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, cloud, tiny_registered
 from tests.transfer.test_finetune import CPU, prepared, settings, shown_to
