@@ -99,6 +99,8 @@ def test_files_of_other_networks_are_told() -> None:
         imported(state, "hf-videomae")
     with pytest.raises(WeightsError, match=r"not of the layout videomae: it has no 'blocks.0.attn.q_bias'"):
         imported({name: t for name, t in state.items() if "_bias" not in name}, "videomae")
+    with pytest.raises(WeightsError, match=r"not of the layout vjepa2: it has no 'blocks.0.attn.qkv.bias'"):
+        imported(state, "vjepa2")
     with pytest.raises(WeightsError, match=r"expected \[D, 3, frames, pixels, pixels\]"):
         imported(state | {"patch_embed.proj.weight": torch.zeros(24, 3, 8, 8)}, "videomae")
     with pytest.raises(WeightsError, match=r"'blocks.0.attn.scale': attention by cosine"):

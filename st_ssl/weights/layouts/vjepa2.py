@@ -59,6 +59,8 @@ class VJEPA2Layout(ViTLayout):
                 f"{self.published.path}: has {self.names[newer]!r}: V-JEPA 2.1 embeds the modality and has several "
                 "last norms, which video_vit does not know"
             )
+        if self.parts is TIMM:
+            self.expect("blocks.0.attn.qkv.bias")  # by which it is told from VideoMAE
         size = self.size()
         bias = f"{self.parts.block.format(0)}{self.qkv('bias')[0]}" in self.state
         return {
