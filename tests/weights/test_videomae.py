@@ -13,10 +13,10 @@ from st_ssl.encoders.base import load_encoder
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
 from st_ssl.inputs import InputConfig
 from st_ssl.weights.base import LAYOUTS, WeightsError
-from st_ssl.weights.importing import import_weights, save_imported
+from st_ssl.weights.importing import guess, import_weights, save_imported
 from st_ssl.weights.plain_vit import mlp_ratio
 from tests.weights.published import clip, imported, published
-from tests.weights.references import VideoMAE, largest_difference, randomise
+from tests.weights.references import MAEST, VideoMAE, largest_difference, randomise
 
 TINY_INPUT = ("input.num_frames=4", "input.size=16")
 
@@ -191,3 +191,23 @@ def test_another_activation_is_refused() -> None:
     theirs = of_transformers("VideoMAEModel", **SHAPES["small random"])
     with pytest.raises(WeightsError, match="hidden_act 'relu'"):
         imported(theirs.state_dict(), "hf-videomae", config=theirs.config.to_dict() | {"hidden_act": "relu"})
+
+
+def test_layouts_are_guessed() -> None:
+    state, told = VideoMAE().state_dict(), ("layout.heads=3", *TINY_INPUT)
+    assert imported(state, guess(published(state, "model")), *told).encoder.vit.shape == (24, 2, 3)
+    theirs = of_transformers("VideoMAEModel", **SHAPES["small random"])
+    with torch.device("meta"):
+        files = {
+            "videomae": VideoMAE(dim=384, heads=6).state_dict(),
+            "videomae2": VideoMAE(dim=1408, heads=16, hidden=6144).state_dict(),
+            "hf-videomae": theirs.state_dict(),
+            "mae_st": MAEST().state_dict(),
+            "vjepa2": {
+                "module.backbone.patch_embed.proj.weight": torch.empty(768, 3, 2, 16, 16),
+                "module.backbone.blocks.0.norm1.weight": torch.empty(768),
+                "module.backbone.blocks.0.mlp.fc1.weight": torch.empty(3072, 768),
+                "module.backbone.blocks.0.attn.qkv.bias": torch.empty(3 * 768),
+            },
+        }
+    assert {layout: guess(published(state)) for layout, state in files.items()} == {name: name for name in files}

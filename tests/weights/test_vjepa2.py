@@ -109,6 +109,7 @@ def test_what_no_size_tells_is_that_of_the_published_ones() -> None:
             "module.backbone.patch_embed.proj.weight": torch.empty(1408, 3, 2, 16, 16),
             "module.backbone.blocks.0.norm1.weight": torch.empty(1408),
             "module.backbone.blocks.0.mlp.fc1.weight": torch.empty(6144, 1408),
+            "module.backbone.blocks.0.attn.qkv.bias": torch.empty(3 * 1408),
         }
     told = LAYOUTS.build(LAYOUTS.config("vjepa2")(), published(giant, "encoder")).settings()
     assert {key: told["encoder"][key] for key in ("dim", "heads", "patch")} == {"dim": 1408, "heads": 22, "patch": 16}
