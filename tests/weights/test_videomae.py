@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,10 @@ def test_a_saved_folder_of_transformers(tmp_path: Path) -> None:
     settings = SHAPES["small random"] | {"layer_norm_eps": 0.01}
     theirs = of_transformers("VideoMAEForPreTraining", **settings)
     theirs.save_pretrained(tmp_path)
+    colours = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.1, 0.3], "do_normalize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
     ours = import_weights(tmp_path, "hf-videomae")
+    assert (ours.encoder.input.mean, ours.encoder.input.std) == ((0.5, 0.4, 0.3), (0.2, 0.1, 0.3))
     with torch.inference_mode():
         tokens = theirs.videomae(clips().transpose(1, 2)).last_hidden_state
     assert largest_difference(ours.encoder(clips()).tokens, tokens) < 1e-5

@@ -78,7 +78,7 @@ class VJEPA2Layout(ViTLayout):
             grid, patch = self._table(), self.state[f"{self.parts.patches}.weight"].shape[-1]
             return {"num_frames": 16, "size": grid[1] * patch}
         frames, size = self.told("config", "frames_per_clip"), self.told("config", "crop_size")
-        return {"num_frames": frames or 64, "size": size or 256}
+        return {"num_frames": frames or 64, "size": size or 256, **self.hub_colours()}
 
     def _rotary(self) -> bool:
         table = self.state.get("pos_embed")
