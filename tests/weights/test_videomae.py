@@ -170,6 +170,7 @@ def test_classifiers_of_transformers() -> None:
     ours = imported(state, "hf-videomae", config=config)
     logits = theirs.classifier(ours.encoder(clips()).pooled)
     with torch.inference_mode():
+        assert ours.encoder.get_submodule("norm").eps == theirs.fc_norm.eps
         assert largest_difference(logits, theirs(clips().transpose(1, 2)).logits) < 1e-5
     assert set(ours.left) == {"classifier.weight", "classifier.bias"}
     bare = imported(theirs.videomae.state_dict(), "hf-videomae", config=config)  # without the norm of the classifier
