@@ -26,6 +26,10 @@ class WeightsError(UserError):
     """Weights that cannot be read, or are not those that they are taken for."""
 
 
+class ForeignError(WeightsError):
+    """Weights of another layout than the one that they are read by."""
+
+
 @dataclass(frozen=True)
 class Published:
     """What is in a file of weights, or in a folder of them.
@@ -73,6 +77,8 @@ class Layout(ABC):
     """For ``--list``: which files these are."""
     certain: ClassVar[bool] = False
     """Whether a file that can be of this layout is of no other one."""
+    follows: ClassVar[str | None] = None
+    """The layout that a file is taken for where it can be of both: one with the same names."""
     containers: ClassVar[tuple[str, ...]] = ("model_state", "state_dict", "model", "module", "")
     """Where in a file the network may be, the best first. "" is the file's own level. What is deeper in one of these
     (``model.module``) counts as in it."""
@@ -131,21 +137,21 @@ class Layout(ABC):
         if told is not None:
             raise WeightsError(f"{self.published.path}: layout.container={told}: it has tensors in {places}")
         expected = ", ".join(container or "its own level" for container in containers)
-        raise WeightsError(
+        raise ForeignError(
             f"{self.published.path}: has tensors in {places}; {self.config.name} looks for them in {expected} (another "
             "place is named by layout.container=PLACE)"
         )
 
     def expect(self, *names: str) -> None:
-        """Raise ``WeightsError`` where ``state`` lacks one of these names, by which the layout is told."""
+        """Raise ``ForeignError`` where ``state`` lacks one of these names, by which the layout is told."""
         for name in names:
             if name not in self.state:
                 raise self.foreign(f"{name!r}{nearest(name, self.state)}")
 
-    def foreign(self, lacks: str) -> WeightsError:
+    def foreign(self, lacks: str) -> ForeignError:
         """The error that a file is not of this layout, as it has no ``lacks``."""
         first = ", ".join(list(self.state)[:3])
-        return WeightsError(
+        return ForeignError(
             f"{self.published.path}: is not of the layout {self.config.name}: it has no {lacks} (its {len(self.state)} "
             f"names begin with {first})"
         )
@@ -157,14 +163,14 @@ class Layout(ABC):
 
 def stripped(names: Iterable[str], prefixes: Sequence[str], path: Path) -> dict[str, str]:
     """Names without ``prefixes``, which may be nested in any order, and the names that they come from. Raises
-    ``WeightsError`` where two names become one."""
+    ``ForeignError`` where two names become one."""
     result: dict[str, str] = {}
     for name in names:
         short = name
         while prefix := next((p for p in prefixes if short.startswith(p) and len(short) > len(p)), None):
             short = short.removeprefix(prefix)
         if short in result:
-            raise WeightsError(f"{path}: {result[short]!r} and {name!r} are both {short!r} once prefixes are taken off")
+            raise ForeignError(f"{path}: {result[short]!r} and {name!r} are both {short!r} once prefixes are taken off")
         result[short] = name
     return result
 

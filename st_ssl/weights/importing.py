@@ -20,7 +20,7 @@ from st_ssl.encoders.base import ENCODERS, Encoder, save_encoder
 from st_ssl.errors import ConfigError, OutputError, UserError, nearest
 from st_ssl.files import check_writable, replace_text
 from st_ssl.inputs import INPUTS
-from st_ssl.weights.base import LAYOUTS, Layout, Made, Published, WeightsError
+from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, Made, Published, WeightsError
 from st_ssl.weights.reading import fingerprint, read_published
 
 FORMAT = 1
@@ -95,10 +95,13 @@ def guess(
     parsed: Sequence[tuple[tuple[str, ...], Any, str]] = (),
     allow_unused: Sequence[str] = (),
 ) -> str:
-    """The layout that ``published`` has by its names: the only one that knows them, or that uses the most of them.
-    Raises ``WeightsError`` where none or several do."""
-    known = [name for name in LAYOUTS.names() if _knows(name, published)]
+    """The layout that ``published`` has by its names: the only one that knows them, or that uses the most of them; else
+    the only one that they are not foreign to, which has something to ask. Raises ``WeightsError`` where none or several
+    do."""
+    fit = {name: _fits(name, published) for name in LAYOUTS.names()}
+    known = [name for name in fit if fit[name]] or [name for name in fit if fit[name] is None]
     known = [name for name in known if LAYOUTS.registered(name).certain] or known
+    known = [name for name in known if LAYOUTS.registered(name).follows not in known]
     if len(known) == 1:
         return known[0]
     used: dict[str, int] = {}
@@ -112,11 +115,14 @@ def guess(
     return best[0]
 
 
-def _knows(name: str, published: Published) -> bool:
+def _fits(name: str, published: Published) -> bool | None:
+    """Whether the layout ``name`` tells an encoder for ``published``; None where it knows the names, yet does not."""
     try:
         LAYOUTS.build(LAYOUTS.config(name)(), published).settings()
-    except WeightsError:
+    except ForeignError:
         return False
+    except WeightsError:
+        return None
     return True
 
 

@@ -125,6 +125,12 @@ class ViTLayout(Layout):
             )
         return config
 
+    def hub_colours(self) -> dict[str, Any]:
+        """The mean and deviation of colours that a file of transformers has beside it, where it has."""
+        beside = self.published.about.get("preprocessor", {})
+        names = {"mean": "image_mean", "std": "image_std"}
+        return {ours: tuple(beside[theirs]) for ours, theirs in names.items() if isinstance(beside.get(theirs), list)}
+
     # Names
 
     def sources(self, key: str) -> tuple[str, ...]:

@@ -25,7 +25,12 @@ from st_ssl.weights.base import Published, WeightsError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pyth", ".pkl", ".tar", ".ckpt")
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "encoder.safetensors")
-_BESIDE = {"config.json": "config", "encoder.json": "encoder.json"}
+_BESIDE = {
+    "config.json": "config",
+    "encoder.json": "encoder.json",
+    "preprocessor_config.json": "preprocessor",
+    "video_preprocessor_config.json": "preprocessor",
+}
 _DEEPEST = 8
 
 

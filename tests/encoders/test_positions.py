@@ -33,17 +33,17 @@ def test_rotary_attention_of_a_part_agrees_with_transformers() -> None:
     modelling = pytest.importorskip("transformers.models.vjepa2.modeling_vjepa2")
     torch.manual_seed(0)
     theirs = modelling.VJEPA2RopeAttention(
-        modelling.VJEPA2Config(crop_size=16, patch_size=8, frames_per_clip=4, attn_implementation="sdpa"), 24, 3
+        modelling.VJEPA2Config(crop_size=16, patch_size=8, frames_per_clip=4, attn_implementation="sdpa"), 48, 3
     )
     ours: Any = VideoViT(
-        VideoViTConfig(dim=24, depth=1, heads=3, patch=8, positions="rope_3d"), InputConfig(num_frames=4, size=16)
+        VideoViTConfig(dim=48, depth=1, heads=3, patch=8, positions="rope_3d"), InputConfig(num_frames=4, size=16)
     )
     attention = ours.blocks[0].attn
     parts = [theirs.query, theirs.key, theirs.value]
     attention.qkv.weight.data.copy_(torch.cat([part.weight for part in parts]))
     attention.qkv.bias.data.copy_(torch.cat([part.bias for part in parts]))
     attention.proj.load_state_dict(theirs.proj.state_dict())
-    keep, x = torch.tensor([[0, 3, 5], [1, 2, 7]]), torch.randn(2, 3, 24)
+    keep, x = torch.tensor([[0, 3, 5], [1, 2, 7]]), torch.randn(2, 3, 48)
     expected = theirs(x, position_mask=keep)[0]
     torch.testing.assert_close(attention(x, 0, ours.rotary[:, keep]), expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(attention(x), expected, atol=1e-3)

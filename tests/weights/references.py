@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 
 def randomise(module: nn.Module) -> Any:
-    """Random numbers of the size that trained ones have, also in biases and norms, which would hide mistakes at their
+    """Random numbers by which all layers matter, also in biases and norms, which would hide mistakes at their
     defaults."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.normal_(std=0.05, generator=generator)
+            fan_in = parameter[0].numel() if parameter.ndim in (2, 5) else 25
+            parameter.normal_(std=fan_in**-0.5, generator=generator)
             if "norm" in name and name.endswith("weight"):
                 parameter.add_(1.0)
     return module.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from st_ssl.encoders.base import load_encoder
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
 from st_ssl.inputs import InputConfig
 from st_ssl.weights.base import LAYOUTS, WeightsError
-from st_ssl.weights.importing import import_weights, save_imported
+from st_ssl.weights.importing import guess, import_weights, save_imported
 from st_ssl.weights.plain_vit import mlp_ratio
 from tests.weights.published import clip, imported, published
-from tests.weights.references import VideoMAE, largest_difference, randomise
+from tests.weights.references import MAEST, VideoMAE, largest_difference, randomise
 
 TINY_INPUT = ("input.num_frames=4", "input.size=16")
 
@@ -99,6 +100,8 @@ def test_files_of_other_networks_are_told() -> None:
         imported(state, "hf-videomae")
     with pytest.raises(WeightsError, match=r"not of the layout videomae: it has no 'blocks.0.attn.q_bias'"):
         imported({name: t for name, t in state.items() if "_bias" not in name}, "videomae")
+    with pytest.raises(WeightsError, match=r"not of the layout vjepa2: it has no 'blocks.0.attn.qkv.bias'"):
+        imported(state, "vjepa2")
     with pytest.raises(WeightsError, match=r"expected \[D, 3, frames, pixels, pixels\]"):
         imported(state | {"patch_embed.proj.weight": torch.zeros(24, 3, 8, 8)}, "videomae")
     with pytest.raises(WeightsError, match=r"'blocks.0.attn.scale': attention by cosine"):
@@ -151,7 +154,10 @@ def test_a_saved_folder_of_transformers(tmp_path: Path) -> None:
     settings = SHAPES["small random"] | {"layer_norm_eps": 0.01}
     theirs = of_transformers("VideoMAEForPreTraining", **settings)
     theirs.save_pretrained(tmp_path)
+    colours = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.1, 0.3], "do_normalize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
     ours = import_weights(tmp_path, "hf-videomae")
+    assert (ours.encoder.input.mean, ours.encoder.input.std) == ((0.5, 0.4, 0.3), (0.2, 0.1, 0.3))
     with torch.inference_mode():
         tokens = theirs.videomae(clips().transpose(1, 2)).last_hidden_state
     assert largest_difference(ours.encoder(clips()).tokens, tokens) < 1e-5
@@ -164,6 +170,7 @@ def test_classifiers_of_transformers() -> None:
     ours = imported(state, "hf-videomae", config=config)
     logits = theirs.classifier(ours.encoder(clips()).pooled)
     with torch.inference_mode():
+        assert ours.encoder.get_submodule("norm").eps == theirs.fc_norm.eps
         assert largest_difference(logits, theirs(clips().transpose(1, 2)).logits) < 1e-5
     assert set(ours.left) == {"classifier.weight", "classifier.bias"}
     bare = imported(theirs.videomae.state_dict(), "hf-videomae", config=config)  # without the norm of the classifier
@@ -189,3 +196,23 @@ def test_another_activation_is_refused() -> None:
     theirs = of_transformers("VideoMAEModel", **SHAPES["small random"])
     with pytest.raises(WeightsError, match="hidden_act 'relu'"):
         imported(theirs.state_dict(), "hf-videomae", config=theirs.config.to_dict() | {"hidden_act": "relu"})
+
+
+def test_layouts_are_guessed() -> None:
+    state, told = VideoMAE().state_dict(), ("layout.heads=3", *TINY_INPUT)
+    assert imported(state, guess(published(state, "model")), *told).encoder.vit.shape == (24, 2, 3)
+    theirs = of_transformers("VideoMAEModel", **SHAPES["small random"])
+    with torch.device("meta"):
+        files = {
+            "videomae": VideoMAE(dim=384, heads=6).state_dict(),
+            "videomae2": VideoMAE(dim=1408, heads=16, hidden=6144).state_dict(),
+            "hf-videomae": theirs.state_dict(),
+            "mae_st": MAEST().state_dict(),
+            "vjepa2": {
+                "module.backbone.patch_embed.proj.weight": torch.empty(768, 3, 2, 16, 16),
+                "module.backbone.blocks.0.norm1.weight": torch.empty(768),
+                "module.backbone.blocks.0.mlp.fc1.weight": torch.empty(3072, 768),
+                "module.backbone.blocks.0.attn.qkv.bias": torch.empty(3 * 768),
+            },
+        }
+    assert {layout: guess(published(state)) for layout, state in files.items()} == {name: name for name in files}

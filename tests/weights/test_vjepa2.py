@@ -17,9 +17,9 @@ from tests.weights.references import largest_difference, randomise
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small random": {
-        "hidden_size": 40,
+        "hidden_size": 48,  # of a head 4 channels for each axis and 4 that stay
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
+        "num_attention_heads": 3,
         "patch_size": 8,
         "crop_size": 24,
         "frames_per_clip": 6,
@@ -64,7 +64,7 @@ def test_a_part_of_the_tokens() -> None:
     keep = torch.tensor([[0, 4, 9, 26], [1, 13, 20, 25]])
     with torch.inference_mode():
         x = theirs.encoder.embeddings(clips().transpose(1, 2))
-        x = x.gather(1, keep[..., None].expand(-1, -1, 40))
+        x = x.gather(1, keep[..., None].expand(-1, -1, 48))
         for layer in theirs.encoder.layer:
             x = layer(x, keep)[0]
         expected = theirs.encoder.layernorm(x)
@@ -84,7 +84,7 @@ def authors(theirs: Any) -> dict[str, Tensor]:
     return {f"module.backbone.{name}": torch.cat(parts) for name, parts in state.items()}
 
 
-TOLD = ("layout.heads=4", "input.num_frames=6", "input.size=24")
+TOLD = ("layout.heads=3", "input.num_frames=6", "input.size=24")
 
 
 def test_of_its_authors_the_target_encoder_is_taken() -> None:
@@ -109,6 +109,7 @@ def test_what_no_size_tells_is_that_of_the_published_ones() -> None:
             "module.backbone.patch_embed.proj.weight": torch.empty(1408, 3, 2, 16, 16),
             "module.backbone.blocks.0.norm1.weight": torch.empty(1408),
             "module.backbone.blocks.0.mlp.fc1.weight": torch.empty(6144, 1408),
+            "module.backbone.blocks.0.attn.qkv.bias": torch.empty(3 * 1408),
         }
     told = LAYOUTS.build(LAYOUTS.config("vjepa2")(), published(giant, "encoder")).settings()
     assert {key: told["encoder"][key] for key in ("dim", "heads", "patch")} == {"dim": 1408, "heads": 22, "patch": 16}
@@ -117,7 +118,7 @@ def test_what_no_size_tells_is_that_of_the_published_ones() -> None:
 
 def test_rotary_positions_go_on() -> None:
     theirs = of_transformers(**SHAPES["small random"])
-    ours = imported(authors(theirs), "vjepa2", "layout.heads=4", "input.num_frames=8", "input.size=24").encoder
+    ours = imported(authors(theirs), "vjepa2", "layout.heads=3", "input.num_frames=8", "input.size=24").encoder
     longer = of_transformers(**(SHAPES["small random"] | {"frames_per_clip": 8}))
     longer.load_state_dict(theirs.state_dict())
     assert largest_difference(ours(clips(8)).as_tokens(), tokens(longer, clips(8))) < 1e-5
@@ -125,11 +126,11 @@ def test_rotary_positions_go_on() -> None:
 
 def test_the_first_vjepa_is_not_taken_for_the_second() -> None:
     state = authors(of_transformers(**(SHAPES["small random"] | {"patch_size": 16})))
-    table = torch.randn(1, 1568, 40)
+    table = torch.randn(1, 1568, 48)
     first = state | {"module.backbone.pos_embed": table}
     with pytest.raises(WeightsError, match=r"1568 positions, as the first V-JEPA has.*layout\.rotary=false adds it"):
-        imported(first, "vjepa2", "layout.heads=4")
-    ours = imported(first, "vjepa2", "layout.heads=4", "layout.rotary=false").encoder
+        imported(first, "vjepa2", "layout.heads=3")
+    ours = imported(first, "vjepa2", "layout.heads=3", "layout.rotary=false").encoder
     assert (ours.input.num_frames, ours.input.size) == (16, 224)
     assert torch.equal(ours.state_dict()["pos_embed"], table[0])
     rotary = imported(first, "vjepa2", *TOLD[:2], "input.size=32", "layout.rotary=true")
@@ -137,10 +138,10 @@ def test_the_first_vjepa_is_not_taken_for_the_second() -> None:
     zeros = imported(first | {"module.backbone.pos_embed": table * 0}, "vjepa2", *TOLD[:2], "input.size=32")
     assert torch.equal(zeros.encoder.state_dict()["norm.weight"], rotary.encoder.state_dict()["norm.weight"])
     with pytest.raises(WeightsError, match=r"layout\.rotary=false, but it has no 'pos_embed'"):
-        imported(state, "vjepa2", "layout.heads=4", "layout.rotary=false")
+        imported(state, "vjepa2", "layout.heads=3", "layout.rotary=false")
 
 
 def test_newer_ones_are_told() -> None:
-    state = {"module.backbone.video_mod_embed": torch.zeros(1, 1, 40)}
+    state = {"module.backbone.video_mod_embed": torch.zeros(1, 1, 48)}
     with pytest.raises(WeightsError, match=r"V-JEPA 2\.1"):
         imported(state, "vjepa2", container="ema_encoder")

@@ -17,7 +17,8 @@ class HFVideoMAELayoutConfig(ViTLayoutConfig):
 
 @LAYOUTS.register(HFVideoMAELayoutConfig)
 class HFVideoMAELayout(ViTLayout):
-    """Heads, frames, pixels and the epsilon of norms are those of ``config.json``, or else transformers' defaults.
+    """Heads, frames, pixels and the epsilon of norms are those of ``config.json``, or else transformers' defaults; the
+    colours' mean those of ``preprocessor_config.json``, or else ImageNet's.
     Files on the Hub call the biases ``q_bias`` and ``v_bias``, what transformers 5 saves ``query.bias`` and
     ``value.bias``; keys have none."""
 
@@ -59,6 +60,7 @@ class HFVideoMAELayout(ViTLayout):
             "input": {
                 "num_frames": self.told("config", "num_frames") or 16,
                 "size": self.told("config", "image_size") or 224,
+                **self.hub_colours(),
             },
         }
 

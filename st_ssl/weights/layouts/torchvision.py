@@ -47,9 +47,10 @@ class TorchvisionLayout(Layout):
             }
         if "conv_proj.weight" in self.state:
             return self._mvit()
-        if "patch_embed.proj.weight" in self.state:
+        if "features.0.0.norm1.weight" in self.state:
+            self.expect("patch_embed.proj.weight")
             return self._swin()
-        raise self.foreign("stem.0, features.0, conv_proj or patch_embed.proj")
+        raise self.foreign("stem.0, features.0 or conv_proj")
 
     def _resnet(self) -> dict[str, Any]:
         blocks = tuple(self.count(rf"layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))

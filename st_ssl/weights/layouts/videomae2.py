@@ -21,6 +21,7 @@ class VideoMAE2Layout(VideoMAELayout):
     """VideoMAE's names, and a ViT-g of patches of 14 pixels, 1408 wide with 16 heads. On the Hub, names begin with
     ``model.``."""
 
+    follows = "videomae"
     summary = "VideoMAE V2, pretrained, fine-tuned or distilled (OpenGVLab): S to g"
     heads: ClassVar[Mapping[int, int]] = {**ViTLayout.heads, 1408: 16}
 

@@ -59,6 +59,8 @@ class VJEPA2Layout(ViTLayout):
                 f"{self.published.path}: has {self.names[newer]!r}: V-JEPA 2.1 embeds the modality and has several "
                 "last norms, which video_vit does not know"
             )
+        if self.parts is TIMM:
+            self.expect("blocks.0.attn.qkv.bias")  # by which it is told from VideoMAE
         size = self.size()
         bias = f"{self.parts.block.format(0)}{self.qkv('bias')[0]}" in self.state
         return {
@@ -76,7 +78,7 @@ class VJEPA2Layout(ViTLayout):
             grid, patch = self._table(), self.state[f"{self.parts.patches}.weight"].shape[-1]
             return {"num_frames": 16, "size": grid[1] * patch}
         frames, size = self.told("config", "frames_per_clip"), self.told("config", "crop_size")
-        return {"num_frames": frames or 64, "size": size or 256}
+        return {"num_frames": frames or 64, "size": size or 256, **self.hub_colours()}
 
     def _rotary(self) -> bool:
         table = self.state.get("pos_embed")
