@@ -27,19 +27,21 @@ STAGES: tuple[tuple[Inception, ...], ...] = (
 """Channels of GoogLeNet's blocks (2015) by stage: of the first branch, inside and after the second, inside and after
 the third, and of the fourth."""
 
-Gating = Literal["none", "temporal", "branches"]
+Gating = Literal["none", "temporal", "branches", "blocks"]
 
 
 class S3DConfig(Config):
     """The defaults are torchvision's ``s3d``, with its key names.
 
     ``gating`` makes it S3D-G: a gate after every convolution over time (``temporal``), or, as in the code that the
-    authors released, after the second convolution of the stem and every branch of every block (``branches``).
+    authors released, after the second convolution of the stem and every branch of every block (``branches``), or of the
+    blocks alone (``blocks``, as in CoCLR). ``norm_eps`` is what batch norm adds to variances.
     """
 
     name: Literal["s3d"] = "s3d"
     width: int = Field(default=64, gt=0)
     gating: Gating = "none"
+    norm_eps: float = Field(default=1e-3, gt=0)
 
 
 class Gate(nn.Module):
@@ -71,7 +73,7 @@ class InceptionBlock(nn.Module):
     def __init__(self, cin: int, channels: Inception, gating: Gating) -> None:
         super().__init__()
         first, inside2, second, inside3, third, fourth = channels
-        gate, every = gating != "none", gating == "branches"
+        gate, every = gating != "none", gating in ("branches", "blocks")
         self.branch0 = nn.Sequential(*_unit(cin, first), *([Gate(first)] if every else []))
         self.branch1 = nn.Sequential(_unit(cin, inside2), _apart(inside2, second, 3, 1, gate))
         self.branch2 = nn.Sequential(_unit(cin, inside3), _apart(inside3, third, 3, 1, gate))
@@ -88,7 +90,7 @@ class S3D(ConvEncoder):
 
     def __init__(self, config: S3DConfig, input: InputConfig) -> None:
         super().__init__(config, input)
-        width, gate = config.width, config.gating != "none"
+        width, gate = config.width, config.gating in ("temporal", "branches")
         layers: list[nn.Module] = [
             _apart(3, width, 7, 2, gate=config.gating == "temporal"),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
@@ -105,6 +107,9 @@ class S3D(ConvEncoder):
                 layers.append(InceptionBlock(cin, (a, b, c, d, e, f), config.gating))
                 cin = a + c + e + f
         self.features = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.eps = config.norm_eps
         self.embed_dim = cin
         initialise(self)
 

@@ -118,7 +118,7 @@ def _sort(
         if isinstance(value, Settings):
             value = value.values
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            value = torch.from_numpy(np.ascontiguousarray(value))
+            value = torch.tensor(value)  # a copy: arrays of files cannot be written to
         if isinstance(value, Tensor):
             groups.setdefault(place, {})[key] = value.detach()
         elif (plain := _plain(value)) is not _NOT_PLAIN:

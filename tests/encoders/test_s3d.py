@@ -36,7 +36,7 @@ def test_any_clip(shape: tuple[int, int, int]) -> None:
         assert encoder(torch.empty(2, 3, *shape)).pooled.shape == (2, encoder.embed_dim) == (2, 128)
 
 
-@pytest.mark.parametrize("gating", ["temporal", "branches"])
+@pytest.mark.parametrize("gating", ["temporal", "branches", "blocks"])
 def test_open_gates_make_no_difference(gating: Any) -> None:
     torch.manual_seed(0)
     plain = S3D(S3DConfig(width=8), INPUT).eval()
@@ -55,7 +55,7 @@ def test_open_gates_make_no_difference(gating: Any) -> None:
         torch.testing.assert_close(gated(clip).pooled, expected)
 
 
-@pytest.mark.parametrize("gating", ["temporal", "branches"])
+@pytest.mark.parametrize("gating", ["temporal", "branches", "blocks"])
 def test_where_the_gates_are(gating: Any) -> None:
     with torch.device("meta"):
         plain, gated = S3D(S3DConfig(), INPUT), S3D(S3DConfig(gating=gating), INPUT)
@@ -63,7 +63,8 @@ def test_where_the_gates_are(gating: Any) -> None:
     if gating == "temporal":  # of the stem (7 and 3 frames) and of two branches of every block
         gates = [64, 192] + [channels for block in blocks for channels in (block[2], block[4])]
     else:
-        gates = [192] + [channels for block in blocks for channels in (block[0], block[2], block[4], block[5])]
+        stem = [192] if gating == "branches" else []
+        gates = stem + [channels for block in blocks for channels in (block[0], block[2], block[4], block[5])]
     assert count_parameters(gated) - count_parameters(plain) == sum(n * n + n for n in gates)
 
 
