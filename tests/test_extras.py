@@ -31,8 +31,11 @@ from st_ssl.report.figures import require_matplotlib
 from st_ssl.report.viewers import show_clouds
 from st_ssl.transfer.fit_config import LoraConfig
 from st_ssl.transfer.lora import add_lora
+from st_ssl.weights.hub import require_hub
+from st_ssl.weights.loading import load
 from tests.ops.sparse import random_tensor
 from tests.runs import ROOT
+from tests.weights.exported import encoder_of, export
 
 CLIP = torch.zeros(1, 4, 4, 3, dtype=torch.uint8).numpy()
 USES: dict[str, list[Callable[[Path], object]]] = {
@@ -64,7 +67,14 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "peft": [
         lambda folder: add_lora(random_encoder(VideoViTConfig(dim=8, depth=1, heads=1), InputConfig(), 0), LoraConfig())
     ],
-    "transformers": [lambda folder: step._transformers(*[None] * 4)],  # type: ignore[arg-type]
+    "transformers": [
+        lambda folder: step._transformers(*[None] * 4),  # type: ignore[arg-type]
+        lambda folder: export("hf-videomae", encoder_of("video_vit"), folder),
+    ],
+    "onnx": [lambda folder: export("onnx", encoder_of("c3d"), folder)],
+    "onnxscript": [lambda folder: export("onnx", encoder_of("c3d"), folder)],
+    "onnxruntime": [lambda folder: export("onnx", encoder_of("c3d"), folder)],
+    "huggingface_hub": [lambda folder: require_hub(), lambda folder: load("me/mine", download=True)],
 }
 MODULES = {"rerun-sdk": "rerun"}
 """What packages are imported as, where that is not their name."""

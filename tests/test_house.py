@@ -44,6 +44,7 @@ ROOMS = dict.fromkeys(GROUND, 0.0) | {
     "engine": 4.0,
     "report": 4.5,
     "cli": 5.0,
+    "__init__": 6.0,  # of the package itself
     "__main__": 6.0,
 }
 

@@ -53,6 +53,25 @@ class Encoder(nn.Module, ABC):
 ENCODERS: Registry[Encoder] = Registry("encoder", "st_ssl.encoders")
 
 
+def description(encoder: Encoder) -> dict[str, Any]:
+    """What ``encoder.json`` has of an encoder, as JSON: all but its weights."""
+    config, input = (part.model_dump(mode="json") for part in (encoder.config, encoder.input))
+    return {"format": FORMAT, "encoder": config, "input": input}
+
+
+def parse_description(description: dict[str, Any], where: str) -> tuple[Config, AnyInput]:
+    """The configurations in a ``description``. Raises ``UserError``, that names ``where`` it is from, where it is not
+    understood."""
+    try:
+        if description["format"] > FORMAT:
+            raise ValueError(f"format {description['format']} is newer than this st_ssl understands ({FORMAT})")
+        encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
+        modality = ENCODERS.registered(description["encoder"]["name"]).modality
+        return encoder, INPUTS[modality].model_validate(description["input"])
+    except (ValueError, KeyError, TypeError) as error:  # also those of pydantic and of an unknown name
+        raise UserError(f"{where}: not an encoder description: {error}") from error
+
+
 def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | None = None) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json``, all that is needed to use the encoder elsewhere.
 
@@ -62,12 +81,11 @@ def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | N
     from safetensors.torch import save_file
 
     weights = {name: t.detach().cpu().contiguous() for name, t in (state or encoder.state_dict()).items()}
-    description = {"format": FORMAT, "encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with write_atomically(directory / "encoder.safetensors", alone=True) as unfinished:
             save_file(weights, unfinished)
-        replace_text(directory / "encoder.json", json.dumps(description, indent=2) + "\n", alone=True)
+        replace_text(directory / "encoder.json", json.dumps(description(encoder), indent=2) + "\n", alone=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{directory}: the encoder could not be written: {error}") from error
 
@@ -82,14 +100,10 @@ def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
         why = missing_folder(Path(directory)) or f"this is not the folder of a pretrained encoder{hint}"
         raise ConfigError(f"{directory}: no encoder.json: {why}")
     try:
-        description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if description["format"] > FORMAT:
-            raise ValueError(f"format {description['format']} is newer than this st_ssl understands ({FORMAT})")
-        encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
-        modality = ENCODERS.registered(description["encoder"]["name"]).modality
-        return encoder, INPUTS[modality].model_validate(description["input"])
-    except (ValueError, KeyError, TypeError) as error:  # also those of JSON, of pydantic and of an unknown name
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{file}: not an encoder description: {error}") from error
+    return parse_description(described, str(file))
 
 
 def load_encoder(directory: Path, described: tuple[Config, AnyInput] | None = None) -> Encoder:

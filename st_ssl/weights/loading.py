@@ -1,0 +1,94 @@
+"""An encoder and a clip in two lines, for notebooks: what ``st_ssl.load`` and ``st_ssl.clip`` do."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_ssl.encoders.base import Encoder, load_encoder
+from st_ssl.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest
+from st_ssl.files import missing_folder
+from st_ssl.weights.bundle import read_bundle
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""What a repository on the Hub is called: user/name."""
+FILES = ("encoder.json", "encoder.safetensors")
+
+
+def load(place: str | Path, download: bool = False, revision: str | None = None) -> Encoder:
+    """The encoder at ``place``, in eval mode on the CPU: see ``st_ssl.load``."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return load_encoder(path)
+    if path.is_file():
+        return read_bundle(path).encoder
+    named = isinstance(place, str) and REPO.fullmatch(place) is not None
+    if named and download:
+        return load_encoder(_downloaded(str(place), revision))
+    raise ConfigError(f"{place}: {_absent(path)}{_of_the_hub(str(place)) if named else ''}")
+
+
+def _absent(path: Path) -> str:
+    if path.absolute().parent.is_dir():
+        there = [inside.name for inside in path.absolute().parent.iterdir()]
+        return f"there is no such folder or file{nearest(path.name, there)}"
+    return missing_folder(path)
+
+
+def _of_the_hub(name: str) -> str:
+    return f"; if that is a repository on the Hugging Face Hub: st_ssl.load({name!r}, download=True)"
+
+
+def _downloaded(repo: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingDependencyError("huggingface_hub", "hub", f"downloading {repo}") from error
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except Exception as error:  # of the Hub, or of the package for the network, which differs by version
+        raise UserError(f"{repo}: could not be downloaded from the Hugging Face Hub: {error}") from error
+
+
+@torch.no_grad()
+def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]) -> Tensor:
+    """What ``encoder`` is to be fed of ``video``, float32 [1, 3, T, S, S]: see ``st_ssl.clip``."""
+    from st_ssl.augment.video import centre_crop
+    from st_ssl.data.video.readers import open_video
+    from st_ssl.data.video.views import centred_views, stack_views
+    from st_ssl.random import keyed_rng
+    from st_ssl.types import VideoMeta
+
+    if encoder.modality != "video":
+        raise ConfigError("st_ssl.clip: this encoder is fed clouds of points (PointBatch), not videos")
+    input = encoder.input
+    if isinstance(video, str | os.PathLike):
+        views = centred_views(input)
+        with open_video(Path(video)) as reader:
+            return views.prepare(stack_views([views.cut(reader, ())]))[0].clip
+    frames = _checked(video, input.num_frames)
+    augment = centre_crop(input.size, input.mean, input.std)
+    meta = VideoMeta(len(frames), 0.0, frames.shape[2], frames.shape[1])
+    params = augment.sample(keyed_rng(), meta, len(frames))
+    cut = torch.from_numpy(augment.cut(list(frames), params))
+    return augment.apply(cut[None], {name: torch.from_numpy(value)[None] for name, value in params.items()})
+
+
+def _checked(video: npt.NDArray[np.uint8], num_frames: int) -> npt.NDArray[np.uint8]:
+    frames = np.asarray(video)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise DataError(
+            f"st_ssl.clip: frames are uint8 [T, H, W, 3], RGB; these are {frames.dtype} {list(frames.shape)}"
+        )
+    if len(frames) != num_frames:
+        raise DataError(f"st_ssl.clip: the encoder is fed clips of {num_frames} frames, these are {len(frames)}")
+    return frames
