@@ -14,7 +14,7 @@ from st_ssl.data.base import BadSample, Batch, DataSource, Views
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import Order, SampleKey
 from st_ssl.errors import DataError
-from st_ssl.random import keyed_seed
+from st_ssl.random import Key, keyed_seed
 from st_ssl.transfer.tasks import Shown, Task
 from st_ssl.types import Entry
 
@@ -48,7 +48,7 @@ class Feed:
                 raise DataError(f"a whole batch is broken; the first: {batch.bad[0].path}: {batch.bad[0].reason}")
             first, *others = batch.views
             epoch = number // accumulate // order.steps_per_pass
-            keys = [(seed, "augment", epoch, i) for i in batch.wanted.tolist()]
+            keys: list[tuple[Key, ...]] = [(seed, "augment", epoch, i) for i in batch.wanted.tolist()]
             if others:
                 batch.views = [first.joined(others)]
                 keys = [(*key, view) for view in range(views.num_views) for key in keys]
