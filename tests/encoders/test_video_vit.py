@@ -15,6 +15,7 @@ from st_ssl.encoders.base import InputConfig, count_parameters, load_encoder, sa
 from st_ssl.encoders.transformer import DropPath, sincos, sincos_1d, sincos_3d
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig, tubelets, untubelets
 from st_ssl.errors import ConfigError
+from st_ssl.optim import is_excluded
 from tests.encoders import hf_videomae
 from tests.encoders.small import assert_all_trained
 
@@ -170,6 +171,13 @@ def test_a_class_token_stands_for_no_place_and_may_be_what_is_pooled() -> None:
     torch.testing.assert_close(mean(clip).pooled, mean(clip).as_tokens().mean(1))
     assert not torch.allclose(mean(clip).tokens, plain(clip).tokens)  # it is attended to
     assert not torch.allclose(token(clip).pooled, mean(clip).pooled)
+
+
+def test_learned_places_and_the_class_token_do_not_decay() -> None:
+    encoder = build(class_token=True, positions="separable")
+    spared = {name for name, parameter in encoder.named_parameters() if is_excluded(name, parameter)}
+    assert {"class_token", "pos_embed_time", "pos_embed_space"} < spared
+    assert "embed.weight" not in spared
 
 
 def test_the_last_norm_may_follow_pooling() -> None:
