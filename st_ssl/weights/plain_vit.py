@@ -111,9 +111,10 @@ class ViTLayout(Layout):
         return None
 
     def told(self, place: str, *keys: str) -> int | None:
-        """The first whole number above 0 among ``keys`` of what the file tells beside its tensors."""
+        """The first whole number above 0 among ``keys`` of what the file tells beside its tensors; of a square, one."""
         about = self.published.about.get(place)
         values = [about.get(key) for key in keys] if isinstance(about, Mapping) else []
+        values = [v[0] if isinstance(v, list) and len(v) == 2 and v[0] == v[1] else v for v in values]
         return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)
 
     def hub_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Weights of the VideoMAE in ``transformers`` in our own layout: the two are checked against each other."""
+"""The decoder of the VideoMAE in ``transformers`` in our own layout: the two are checked against each other."""
 
 from __future__ import annotations
 
@@ -52,18 +52,6 @@ def _blocks(source: nn.ModuleList) -> dict[str, Tensor]:
             for kind in ("weight", "bias"):
                 result[f"blocks.{i}.{ours}.{kind}"] = theirs[f"{name}.{kind}"]
     return result
-
-
-def encoder_weights(model: Any) -> dict[str, Tensor]:
-    """A ``VideoMAEModel`` as the state of a ``VideoViT``."""
-    projection = model.embeddings.patch_embeddings.projection
-    return {
-        "embed.weight": projection.weight.flatten(1),
-        "embed.bias": projection.bias,
-        "norm.weight": model.layernorm.weight,
-        "norm.bias": model.layernorm.bias,
-        **_blocks(model.encoder.layer),
-    }
 
 
 def decoder_weights(model: Any) -> dict[str, Tensor]:

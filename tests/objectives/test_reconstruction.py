@@ -14,6 +14,7 @@ from st_ssl.methods.videomae import VideoMAEConfig
 from st_ssl.objectives.reconstruction import masked_mse, normalised_pixels
 from st_ssl.types import View
 from tests.encoders import hf_videomae
+from tests.weights.published import imported
 
 
 def patches() -> torch.Tensor:
@@ -85,7 +86,8 @@ def test_loss_agrees_with_transformers(norm: bool) -> None:
     )
     encoder = ENCODERS.build(VideoViTConfig(dim=24, depth=2, heads=3, patch=8), InputConfig(num_frames=4, size=16))
     ours: Any = METHODS.build(config, encoder).eval()
-    encoder.load_state_dict(hf_videomae.encoder_weights(theirs.videomae))
+    taken = imported(theirs.state_dict(), "hf-videomae", config=theirs.config.to_dict()).encoder
+    encoder.load_state_dict(taken.state_dict())
     ours.decoder.load_state_dict(hf_videomae.decoder_weights(theirs))
 
     pixels = torch.rand(2, 3, 4, 16, 16)

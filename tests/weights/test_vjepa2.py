@@ -58,6 +58,16 @@ def test_agrees_with_transformers(size: str) -> None:
     assert largest_difference(ours.encoder(x).as_tokens(), tokens(theirs, x)) < 1e-5
 
 
+def test_classifiers_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = of_transformers(**SHAPES["small random"]).config
+    theirs = randomise(transformers.VJEPA2ForVideoClassification(config))
+    ours = imported(theirs.state_dict(), "vjepa2", config=config.to_dict())
+    assert largest_difference(ours.encoder(clips()).as_tokens(), tokens(theirs.vjepa2, clips())) < 1e-5
+    assert {name.split(".")[0] for name in ours.left} == {"vjepa2", "pooler", "classifier"}
+    assert all(name.startswith("vjepa2.predictor.") for name in ours.left if name.startswith("vjepa2."))
+
+
 def test_a_part_of_the_tokens() -> None:
     theirs = of_transformers(**SHAPES["small random"])
     ours = imported(theirs.state_dict(), "vjepa2", config=theirs.config.to_dict()).encoder

@@ -79,7 +79,7 @@ class MAESTLayout(ViTLayout):
 
     def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
         if key == "class_token":
-            return (found[0] + found[1][:, :1]).flatten(), "with its position"
+            return (found[0].float() + found[1][:, :1].float()).flatten(), "with its position"
         if key.startswith("pos_embed"):
             grid = self._grid(self.state[f"{self.parts.patches}.weight"].shape[2])
             if key == "pos_embed_time":
