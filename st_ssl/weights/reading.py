@@ -204,6 +204,8 @@ def _read(file: Path) -> Any:
         return _load(file, mmap=True)
     if file.suffix == ".pkl":
         return _load_plain(file)
+    if not start.startswith(b"\x80"):
+        raise WeightsError(f"{file}: no file of weights: it begins with {start[:12]!r}")
     return _load(file, mmap=False)  # as torch wrote before 1.6
 
 
@@ -302,9 +304,10 @@ def _explained(file: Path, error: Exception) -> WeightsError:
             "you trust the file, save its tensors anew where running it does no harm (a container, another user):\n"
             + _snippet(file, f'torch.load("{file.name}", map_location="cpu", weights_only={False})')
         )
+    said = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
     return WeightsError(
-        f"{file}: truncated or damaged, or no file of weights ({type(error).__name__}: {str(error).splitlines()[0]}; "
-        f"{file.stat().st_size} bytes): copy or download it again"
+        f"{file}: truncated or damaged, or no file of weights ({said}; {file.stat().st_size} bytes): copy or download "
+        "it again"
     )
 
 

@@ -66,6 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
     with console.status("reading"):
         imported = import_weights(Path(places[0]), arguments.layout, overrides, arguments.allow_unused)
     out = Console()
+    out.width = out.width if out.is_terminal else max(out.width, 200)  # names of keys whole, where it goes to a file
     if arguments.layout == "auto":
         out.print(f"taken for the layout {imported.layout.config.name} (--from {imported.layout.config.name})")
     if arguments.report:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Literal
 
 from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, WeightsError
-
-KEY = "st_ssl"
-"""Where in the metadata of an exported file its description is."""
+from st_ssl.weights.bundle import HEAD, KEY
 
 
 class OwnLayoutConfig(LayoutConfig):
@@ -25,7 +24,7 @@ class OwnLayout(Layout):
     certain = True  # it says so
     containers = ("",)
     prefixes = ()
-    left = ((r"head\..*", "the head that was fine-tuned with the encoder"),)
+    left = ((rf"{re.escape(HEAD)}.*", "the head that was fine-tuned with the encoder"),)
 
     def sources(self, key: str) -> tuple[str, ...]:
         return (key,)
