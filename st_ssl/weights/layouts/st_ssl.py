@@ -6,9 +6,7 @@ import json
 from typing import Any, Literal
 
 from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, WeightsError
-
-KEY = "st_ssl"
-"""Where in the metadata of an exported file its description is."""
+from st_ssl.weights.bundle import KEY
 
 
 class OwnLayoutConfig(LayoutConfig):
