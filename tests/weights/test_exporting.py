@@ -141,7 +141,9 @@ def test_transformers_loads_what_is_exported_for_it(tmp_path: Path) -> None:
     ("name", "changes", "told"),
     [
         ("video_vit", {"positions": "sincos_3d"}, r"encoder\.positions=sincos_3d .* positions=sincos_1d"),
-        ("video_vit", {"positions": "learned"}, r"encoder\.positions=learned"),
+        ("video_vit", {"class_token": True}, r"encoder\.class_token=True"),
+        ("video_vit", {"norm": "pooled"}, r"encoder\.norm=pooled .* norm=tokens or none"),
+        ("video_vit", {"last_norm_eps": 1e-5}, r"encoder\.last_norm_eps=1e-05 .*norm_eps=1e-06"),
         ("c3d", {}, r"encoder\.name=video_vit\), not c3d"),
     ],
 )

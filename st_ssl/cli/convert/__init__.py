@@ -12,9 +12,10 @@ EPILOG = """\
 examples:
   python tools/convert.py import --list                       # the layouts of published weights that are known
   python tools/convert.py import r3d_18.pth --from torchvision --output encoders/r3d18
+  python tools/convert.py export runs/mine --to onnx --output mine.onnx
 """
 
-STEPS = {"import": "importing"}
+STEPS = {"import": "importing", "export": "exporting"}
 """The modules of the ways, each with HELP, EPILOG, ``arguments(parser)`` that adds its own, and ``main(arguments)``."""
 
 

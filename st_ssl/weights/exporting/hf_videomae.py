@@ -15,8 +15,13 @@ from st_ssl.errors import ConfigError, MissingDependencyError, UserError
 from st_ssl.inputs import InputConfig
 from st_ssl.weights.exporting.base import EXPORTS, Export, Network
 
-FITS: dict[str, Any] = {"positions": "sincos_1d", "class_token": False, "norm": "tokens", "pooling": "mean"}
-"""Settings of ``video_vit`` for which that model has no other."""
+FITS: dict[str, tuple[Any, ...]] = {
+    "positions": ("sincos_1d",),
+    "class_token": (False,),
+    "norm": ("tokens", "none"),
+    "pooling": ("mean",),
+}
+"""What that model can be of the settings of ``video_vit``."""
 LAYERS = {
     "attn.proj": "attention.output.dense",
     "mlp.0": "intermediate.dense",
@@ -74,13 +79,14 @@ def check_fits(encoder: Encoder) -> None:
         raise ConfigError(
             f"--to hf-videomae: that model is a video transformer (encoder.name=video_vit), not {settings['name']}"
         )
-    for key, only in FITS.items():
-        if settings.get(key, only) != only:
+    for key, able in FITS.items():
+        if settings[key] not in able:
+            only = " or ".join(map(str, able))
             raise ConfigError(
                 f"--to hf-videomae: encoder.{key}={settings[key]} has no place in that model, which has {key}={only}"
             )
-    last = settings.get("last_norm_eps")
-    if last is not None and last != settings["norm_eps"]:
+    last = settings["last_norm_eps"]
+    if last is not None and last != settings["norm_eps"] and settings["norm"] == "tokens":
         raise ConfigError(
             f"--to hf-videomae: encoder.last_norm_eps={last} has no place in that model, which has one for all "
             f"norms (encoder.norm_eps={settings['norm_eps']})"
@@ -104,9 +110,9 @@ def model_config(encoder: Any) -> dict[str, Any]:
         "num_attention_heads": heads,
         "intermediate_size": encoder.blocks[0].mlp[0].out_features,
         "hidden_act": "gelu",
-        "layer_norm_eps": settings.get("norm_eps", 1e-6),
-        "qkv_bias": settings.get("qkv_bias", True),
-        "use_mean_pooling": False,  # True would leave the last norm out
+        "layer_norm_eps": settings["norm_eps"],
+        "qkv_bias": settings["qkv_bias"],
+        "use_mean_pooling": settings["norm"] == "none",  # which is what leaves the last norm out
         "torch_dtype": "float32",
     }
 
@@ -136,9 +142,8 @@ def renamed(encoder: Any) -> dict[str, Tensor]:
     result = {
         "embeddings.patch_embeddings.projection.weight": own["embed.weight"].unflatten(1, (3, tubelet, patch, patch)),
         "embeddings.patch_embeddings.projection.bias": own["embed.bias"],
-        "layernorm.weight": own["norm.weight"],
-        "layernorm.bias": own["norm.bias"],
     }
+    result |= {f"layernorm.{kind}": own[f"norm.{kind}"] for kind in ("weight", "bias") if f"norm.{kind}" in own}
     for number in range(len(encoder.blocks)):
         ours, theirs = f"blocks.{number}", f"encoder.layer.{number}"
         inner = f"{theirs}.attention.attention"
