@@ -95,7 +95,7 @@ def write_diving48(root: Path, originals: list[list[Path]]) -> None:
         for i, file in enumerate(files):
             video = f"x{label}_{i:05d}"
             _put(file, root / "rgb" / f"{video}.mp4")
-            item = {"vid_name": video, "label": label, "start_frame": 0, "end_frame": 9}
+            item: dict[str, str | int] = {"vid_name": video, "label": label, "start_frame": 0, "end_frame": 9}
             parts["test" if held_out(i, 1) else "train"].append(item)
     for part, items in parts.items():
         _text(root / f"Diving48_V2_{part}.json", [json.dumps(items)])
