@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from st_ssl.data.base import DataSource
     from st_ssl.engine.runtime import Runtime
-    from st_ssl.transfer.finetune import FinetuneConfig
+    from st_ssl.transfer.finetune import FinetuneConfig, Finished, Progress
     from st_ssl.transfer.predictions import Predictions
+    from st_ssl.transfer.splits import FitSplit
     from st_ssl.transfer.unfinished import Unfinished
     from st_ssl.types import Entry
 
@@ -30,6 +32,7 @@ examples:
   python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
   python tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae data.root=/data/modelnet40
   python tools/finetune.py configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
+  python tools/finetune.py configs/transfer/video/ucf101_vit.yaml runs/mine data.root=/data/ucf101 splits=[1,2,3]
   python tools/finetune.py configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
   python tools/finetune.py configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
@@ -103,12 +106,15 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
     from rich.console import Console
     from rich.table import Table
 
-    from st_ssl.data.base import DATA
+    from st_ssl.data.base import DATA, of_split
     from st_ssl.transfer.finetune import plan
 
     table = Table(show_header=False)
-    for name, value in plan(DATA.build(config.data), runs, config, runtime.device).items():
+    source = of_split(config.data, config.splits[0]) if config.splits else DATA.build(config.data)
+    for name, value in plan(source, runs, config, runtime.device).items():
         table.add_row(name, value)
+    if config.splits:
+        table.add_row("official splits", f"{', '.join(map(str, config.splits))}, each with all of the above")
     if runtime.is_main:
         Console().print(table)
 
@@ -127,9 +133,9 @@ def finetune_and_print(
     from st_ssl.engine.runtime import Preempted
     from st_ssl.files import replace_text
     from st_ssl.transfer.feed import Interrupted
-    from st_ssl.transfer.finetune import finetune
+    from st_ssl.transfer.splits import finetune_splits
 
-    source, stamp, unfinished, before = _opened(runs, config, runtime, output, predictions)
+    sources, stamp, unfinished, before = _opened(runs, config, runtime, output, predictions)
 
     def keep(result: dict[str, Any]) -> None:
         if runtime.is_main:
@@ -144,36 +150,39 @@ def finetune_and_print(
                 bars.append(stack.enter_context(RunProgress("finetune", total, done, runtime.is_main, "epoch")))
             bars[0].update(done, status)
 
-        weights, device = output.with_suffix(""), runtime.device
-        files = (weights, predictions, before, unfinished)
         stack.enter_context(runtime.deferred_stop())
+        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished)
         try:
-            result = finetune(source, runs, config, device, show, keep, *files, lambda: runtime.stop_requested)
+            if config.splits:
+                result = finetune_splits(config.data, config.splits, fit_split, show, keep, before)
+            else:
+                result = fit_split(sources[0], None, show, keep, before)
         except Interrupted as error:
             raise Preempted(str(error)) from error
     if runtime.is_main:
-        for table in finetune_tables(result | stamp, config.task.name):
+        for table in (*finetune_tables(result | stamp, config.task.name), *split_tables(result, config.task.name)):
             Console().print(table)
         print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
 
 
 def _opened(
     runs: list[Path], config: FinetuneConfig, runtime: Runtime, output: Path, predictions: Predictions | None
-) -> tuple[DataSource, dict[str, Any], Unfinished, dict[str, Any] | None]:
-    """The data, what figures depend on, the state of the fit under way, and what an earlier call has left in
-    ``output``. Raises ``OutputError`` where that was another one, or nothing can be written."""
+) -> tuple[list[DataSource], dict[str, Any], Unfinished, dict[str, Any] | None]:
+    """The data, of each official split that is asked for, what figures depend on, the state of the fit under way, and
+    what an earlier call has left in ``output``. Raises ``OutputError`` where that was another one, or nothing can be
+    written."""
     from st_ssl import distributed
     from st_ssl.config import flatten
-    from st_ssl.data.base import DATA
+    from st_ssl.data.base import DATA, of_split
     from st_ssl.files import check_writable
     from st_ssl.transfer.unfinished import Unfinished
 
     for folder in (output.parent, *([predictions.folder] if predictions else [])) if runtime.is_main else ():
         check_writable(folder)
-    source = DATA.build(config.data)
+    sources = [of_split(config.data, number) for number in config.splits] or [DATA.build(config.data)]
     if not runtime.is_main:
         distributed.barrier()
-    stamp = _stamp(source, runs, config)  # asks for the samples, which the main process may have to write
+    stamp = _stamp(sources, runs, config)  # asks for the samples, which the main process may have to write
     if runtime.is_main:
         distributed.barrier()
     settings = {key: value for key, value in flatten(stamp["config"]).items() if key not in _free_keys()}
@@ -185,7 +194,7 @@ def _opened(
         unfinished.check()
         if before is not None and predictions is not None:
             _tell_of_predictions(before, config, predictions)
-    return source, stamp, unfinished, distributed.gather_objects(before)[0]
+    return sources, stamp, unfinished, distributed.gather_objects(before)[0]
 
 
 def _free_keys() -> set[str]:
@@ -195,17 +204,54 @@ def _free_keys() -> set[str]:
     return FREE_KEYS | {"device", "save"}
 
 
+def _fitter(
+    runs: list[Path],
+    config: FinetuneConfig,
+    runtime: Runtime,
+    output: Path,
+    predictions: Predictions | None,
+    unfinished: Unfinished,
+) -> FitSplit:
+    """What fine-tunes on one official split, or on a data set that has none. Predictions are kept of the first split;
+    the state of the fit under way of each has a folder of its own."""
+    from dataclasses import replace
+
+    from st_ssl.transfer.finetune import finetune
+
+    def fit_split(
+        source: DataSource, split: int | None, progress: Progress, finished: Finished, before: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        weights, state = output.with_suffix(""), unfinished
+        if split is not None:
+            weights = weights / f"split_{split}"
+            state = replace(unfinished, folder=unfinished.folder.with_name(f"{unfinished.folder.name}_split_{split}"))
+            if runtime.is_main:
+                state.check()
+        said = predictions if split in (None, *config.splits[:1]) else None
+        given = (runs, config, runtime.device, progress, finished, weights, said, before, state)
+        return finetune(source, *given, lambda: runtime.stop_requested)
+
+    return fit_split
+
+
 def finetune_csv(result: dict[str, Any]) -> str:
-    """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty."""
-    lines = ["mode,fraction,repeat,metric,value"]
-    for row in result["results"]:
-        for metric, figure in row["metrics"].items():
-            for repeat, value in enumerate(figure["values"], 1):
-                lines.append(f"{row['mode']},{row['fraction']:g},{repeat},{metric},{'' if value is None else value}")
+    """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty. Of several
+    official splits the first column is the number of the split."""
+    if "by_split" in result:
+        parts = {f"{number},": part for number, part in result["by_split"].items()}
+    else:
+        parts = {"": result}
+    lines = [f"{'split,' if 'by_split' in result else ''}mode,fraction,repeat,metric,value"]
+    for split, part in parts.items():
+        for row in part["results"]:
+            for metric, figure in row["metrics"].items():
+                for repeat, value in enumerate(figure["values"], 1):
+                    told = "" if value is None else value
+                    lines.append(f"{split}{row['mode']},{row['fraction']:g},{repeat},{metric},{told}")
     return "\n".join(lines) + "\n"
 
 
-def _stamp(source: DataSource, runs: list[Path], config: FinetuneConfig) -> dict[str, Any]:
+def _stamp(sources: Sequence[DataSource], runs: list[Path], config: FinetuneConfig) -> dict[str, Any]:
     """What the figures depend on."""
     import hashlib
 
@@ -213,11 +259,11 @@ def _stamp(source: DataSource, runs: list[Path], config: FinetuneConfig) -> dict
     return {
         "config": config.model_dump(mode="json"),
         "encoders": [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights if file.is_file()],
-        "samples": _samples(source.entries(), getattr(config.data, "root", None)),
+        "samples": _samples(chain.from_iterable(s.entries() for s in sources), getattr(config.data, "root", None)),
     }
 
 
-def _samples(entries: Sequence[Entry], root: str | None) -> str:
+def _samples(entries: Iterable[Entry], root: str | None) -> str:
     """Tells labellings apart, and divisions into parts: where in ``root`` each sample is, its split and its labels."""
     import hashlib
     import json
@@ -285,6 +331,8 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
     names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
     parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
+    if "splits" in result:
+        parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
     how = f"({contestant(result)}; {parts}, {result['repeats']} times)"
 
     def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
@@ -301,6 +349,24 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
         told = f"{100 * fractions[0]:g} % of the labels"
         return [table(told, "figure", [(name, name, fractions[0]) for name in names])]
     return [table(name, "labels", [(f"{100 * f:g} %", name, f) for f in fractions]) for name in names]
+
+
+def split_tables(result: dict[str, Any], task: str) -> list[Any]:
+    """The main figure of each official split, with most labels: splits down, modes across; nothing without splits."""
+    from rich.table import Table
+
+    if "splits" not in result:
+        return []
+    metric, most = result["metric"], max(row["fraction"] for row in result["results"])
+    rows = [row for row in result["results"] if row["fraction"] == most]
+    table = Table(title=f"{task}: {metric} of each split, %, {100 * most:g} % of the labels", title_justify="left")
+    table.add_column("split")
+    for row in rows:
+        table.add_column(row["mode"], justify="right", no_wrap=True)
+    for at, number in enumerate(result["splits"]):
+        values = [row["metrics"][metric]["values"][at] for row in rows]
+        table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values))
+    return [table]
 
 
 def _cell(figure: dict[str, Any]) -> str:

@@ -18,16 +18,24 @@ if TYPE_CHECKING:
 EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
 label, or where there are none for telling which video a clip is from, or which cloud some points. Retrieval needs no
-classifier: R@k is the share of test samples with one of their own class among the k nearest training samples. Several
-runs of one architecture count as seeds. On other data than the run's own the result goes to probe_NAME.json, and the
-report shows all of them.
+classifier: R@k is the share of test samples with one of their own class among the k nearest training samples. Chance is
+the better of two guesses that look at nothing: always the commonest class of the training part, or any class at random.
+
+probe.kinds also knows few_shot (episodes of probe.few_shot.ways classes with .shots samples each, mean and 95 %
+interval) and curve (linear accuracy at probe.label_fractions of the labels), which take long. --splits probes each of
+the official splits of UCF101 or HMDB51 for itself and gives the mean ± std over them.
+
+Several runs of one architecture count as seeds. On other data than the run's own the result goes to probe_NAME.json,
+and the report shows all of them.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
   python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
   python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
   python tools/probe.py runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
-  python tools/probe.py runs/mine data.root=/data/ucf101 probe.kinds=[retrieval] probe.clips=10 probe.limit=100000
+  python tools/probe.py runs/mine data.root=/data/ucf101 --splits 1,2,3 probe.kinds=[retrieval] probe.clips=10 \
+      probe.limit=100000                                          # retrieval as papers report it
+  python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[few_shot,curve] probe.few_shot.shots=5
 """
 
 
@@ -41,6 +49,7 @@ def _arguments() -> argparse.Namespace:
         "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes (default: in the first run; see below)")
+    parser.add_argument("--splits", metavar="1,2,3", help="official splits of the data set, for their mean")
     return parser.parse()
 
 
@@ -55,6 +64,8 @@ def main() -> None:
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     given = [Path(a) for a in arguments.runs if a not in overrides]
+    if arguments.splits is not None:
+        overrides.append(f"probe.splits=[{arguments.splits}]")
     if not given:
         raise ConfigError("expected at least one folder of a run")
     groups = [[run] for run in find_runs(given[0])] if len(given) == 1 else [given]
@@ -82,12 +93,16 @@ def probe_and_print(
     from st_ssl.engine.run_files import load_run_config, same_data
     from st_ssl.files import check_writable, replace_text
     from st_ssl.transfer.probe import probe_runs
+    from st_ssl.transfer.splits import probe_splits
 
     check_writable(output.parent)
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     with console.status("probe") as status:
-        result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
+        if probe.splits:
+            result = probe_splits(config.data, runs, probe, device, lambda message: status.update(message))
+        else:
+            result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
     result["config"] = probe_inputs(config, probe)
     own = same_data(load_run_config(runs[0]).data.model_dump(mode="json"), result["config"]["data"])
     if result["bad"] and own:  # what is broken elsewhere does not count against the run
@@ -110,7 +125,10 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
     """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds. Baselines too
     many for the width of a terminal have a table of their own."""
     sizes = result["sizes"]
-    how = f"({contestant(result)}; {sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds)"
+    parts = f"{sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds"
+    if "splits" in result:
+        parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
+    how = f"({contestant(result)}; {parts})"
     targets = result["targets"]
     first = next(iter(targets.values()))
     tables = []
@@ -121,16 +139,34 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
                 cells = _cells({who: target["probes"][kind][who] for who in part})
                 table.add_row(_target(name, target), *cells, f"{target['chance']:.1f}")
             tables.append(table)
-    if "retrieval" in first:
-        contestants = next(iter(first["retrieval"]["probes"].values()))
-        table = _table(f"retrieval, % with one right among the k nearest {how}", contestants)
-        for name, target in targets.items():
-            table.add_row(_target(name, target))
-            for key, cells in target["retrieval"]["probes"].items():
-                table.add_row(f"  {key}", *_cells(cells), f"{target['retrieval']['chance'][key]:.1f}")
-            table.add_section()
-        tables.append(table)
+    for section in SECTIONS:
+        told = {name: target for name, target in targets.items() if section in target}
+        if told:
+            tables.append(_section_table(section, told, how))
     return tables
+
+
+SECTIONS = ("retrieval", "few_shot", "curve")
+"""What has several rows for each target."""
+
+
+def _section_table(section: str, targets: dict[str, Any], how: str) -> Any:
+    """The rows of one section, target by target."""
+    first = next(iter(targets.values()))[section]
+    titles = {
+        "retrieval": "retrieval, % with one right among the k nearest",
+        "few_shot": "few-shot, % right ± 95 % interval, {ways} classes, {shots} shots, {episodes} episodes",
+        "curve": "linear probe by the share of the labels, % right",
+    }
+    table = _table(f"{titles[section].format_map(first)} {how}", next(iter(first["probes"].values())))
+    for name, target in targets.items():
+        own = target[section]
+        table.add_row(_target(name, target))
+        for key, cells in own["probes"].items():
+            chance = own["chance"][key] if isinstance(own["chance"], dict) else own["chance"]
+            table.add_row(f"  {key}", *_cells(cells), f"{chance:.1f}")
+        table.add_section()
+    return table
 
 
 def _side_by_side(contestants: list[str]) -> list[list[str]]:
@@ -164,4 +200,4 @@ def _target(name: str, target: dict[str, Any]) -> str:
 
 
 def _cells(contestants: dict[str, Any]) -> list[str]:
-    return [f"{v['mean']:.1f} ± {v['std']:.1f}" for v in contestants.values()]
+    return [f"{v['mean']:.1f} ± {v.get('interval', v['std']):.1f}" for v in contestants.values()]

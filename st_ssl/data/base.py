@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from st_ssl.config import Config
+from st_ssl.config import Config, Place, validate
+from st_ssl.data.sources import Format
+from st_ssl.errors import ConfigError
 from st_ssl.inputs import Modality
 from st_ssl.random import Key
 from st_ssl.registry import Registry
@@ -102,6 +104,10 @@ class DataSource(ABC):
         """How many of ``num_samples`` may be broken: see ``too_many``."""
         return max(FREE, self.max_bad_share * num_samples)
 
+    def format(self) -> Format | None:
+        """In which format the samples are listed; None where they are planted or packed."""
+        return None
+
     @abstractmethod
     def entries(self) -> Sequence[Entry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
@@ -174,6 +180,18 @@ def too_many(num_bad: int, num_samples: int, max_share: float) -> bool:
 
 
 DATA: Registry[DataSource] = Registry("kind of data", "st_ssl.data")
+
+
+def of_split(data: Config, number: int) -> DataSource:
+    """The data set that ``data`` describes, in its official split ``number``. Raises ``ConfigError`` where there are no
+    numbered splits, or not that one."""
+    settings = data.model_dump() | {"split": number}
+    source: DataSource = DATA.build(validate(type(data), settings, Place(Path(f"split {number} of the data"))))
+    found = source.format()
+    if found is None or not found.numbered:
+        what = f"the format {found.name} has" if found else "planted and packed samples have"
+        raise ConfigError(f"splits: {what} no numbered splits, as UCF101 and HMDB51 do (data.format)")
+    return source
 
 
 def warn_of_ignored(config: Config, keys: Sequence[str]) -> None:

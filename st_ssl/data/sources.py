@@ -180,10 +180,10 @@ def found(
     return unique(rows, strict)
 
 
-def read_formats(
+def find_format(
     formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
-) -> list[Entry]:
-    """The entries of one source, by the format of that name or ("auto") the first of ``formats`` that it looks like.
+) -> tuple[Format, Place]:
+    """The format of one source, by its name or ("auto") the first of ``formats`` that it looks like, and its place.
     ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
     if format not in ("auto", *formats):
         raise ConfigError(f"no format {format!r}: one of auto, {', '.join(formats)}{nearest(format, formats)}")
@@ -204,6 +204,14 @@ def read_formats(
             f"{place.notes} looks like none of the formats {', '.join(formats)}: expected a folder of {kind.name}s, or "
             "name the format"
         )
+    return chosen, place
+
+
+def read_formats(
+    formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
+) -> list[Entry]:
+    """The entries of one source; raises what ``find_format`` and its format do."""
+    chosen, place = find_format(formats, kind, root, listing, format, split)
     if split is not None and not chosen.numbered:
         warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=3)
     return chosen.read(place)

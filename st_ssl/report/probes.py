@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.errors import DataError
 from st_ssl.report.contestants import Key, contestant, keys
 from st_ssl.report.curves import Panel
+from st_ssl.report.few_labels import FewLabels, few_labels
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw
 from st_ssl.report.retrieval import RetrievalTable, retrieval_table
 
@@ -54,6 +55,7 @@ class ProbeTable:
     note: str
     headlines: dict[str, Headline]
     retrieval: RetrievalTable | None
+    few: FewLabels | None
 
 
 def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
@@ -79,7 +81,9 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
         note += "s" if result["seeds"] != 1 else ""
         note += f", of {_place(result['config']['data'])}." if "config" in result else "."
         headlines = _headlines(targets)
-        retrieval = retrieval_table(targets)
+        retrieval, few = retrieval_table(targets), few_labels(targets)
+        if "splits" in result:
+            note = f"Mean ± standard deviation over the official splits {', '.join(map(str, result['splits']))}: {note}"
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{file} is not the result of a probe: {error!r}") from error
     encoder = run.directory / "encoder.safetensors"
@@ -87,7 +91,7 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
         note += " The encoder is newer than this probe: probe again for its present state."
     kinds = [(KINDS.get(kind, kind), list(contestants)) for kind, contestants in groups.items()]
     legend = keys(who for _, contestants in kinds for who in contestants)
-    return ProbeTable(kinds, rows if kinds else [], panels, legend, note, headlines, retrieval)
+    return ProbeTable(kinds, rows if kinds else [], panels, legend, note, headlines, retrieval, few)
 
 
 def _place(data: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def _curves(name: str, target: dict[str, Any]) -> Panel:
 
     def paint(axis: Any) -> None:
         for who, values in lines.items():
-            axis.plot(ks, values, **_CHANCE if who == "chance" else _line(who))
+            axis.plot(ks, values, **_CHANCE if who == "chance" else line_of(who))
         axis.set_xscale("log")
         axis.set_xticks(ks, [str(k) for k in ks])
         axis.set_xticks([], minor=True)
@@ -92,7 +92,7 @@ def _curves(name: str, target: dict[str, Any]) -> Panel:
     )
 
 
-def _line(who: str) -> dict[str, Any]:
+def line_of(who: str) -> dict[str, Any]:
     """How the figures of one contestant are drawn: those of the baselines without a line."""
     shown, line = contestant(who), "-" if who in ("pretrained", "random") else "none"
     colour = ACCENT if who == "pretrained" else INK

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, PositiveInt, create_model, field_validator
 
 from st_ssl import distributed
 from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
@@ -59,8 +59,10 @@ class FinetuneConfig(FitConfig):
     ``none``; true and false mean all and none.
 
     ``test_on``: the part that is tested on, where there are both; with "val" the test part is left out, as where its
-    labels are kept from the public (ScanNet). ``encoder`` and ``input`` change keys of the pretrained encoder, in all
-    modes, that its weights do not depend on: how many points it is fed, how many patches it makes of them, drop path.
+    labels are kept from the public (ScanNet). ``splits``: official splits of the data set (UCF101 and HMDB51 have 1,
+    2, 3), each with fits of its own: see ``finetune_splits``. ``encoder`` and ``input`` change keys of the pretrained
+    encoder, in all modes, that its weights do not depend on: how many points it is fed, how many patches it makes of
+    them, drop path.
     """
 
     modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
@@ -71,6 +73,7 @@ class FinetuneConfig(FitConfig):
     seed: int = 0
     val_share: float = Field(default=0.1, ge=0, lt=1)
     test_on: Literal["test", "val"] = "test"
+    splits: tuple[PositiveInt, ...] = ()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     save: Literal["one", "all", "none"] = "one"
     encoder: dict[str, Any] = Field(default_factory=dict)
@@ -84,7 +87,7 @@ class FinetuneConfig(FitConfig):
     def _as_said_before(cls, value: Any) -> Any:
         return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
 
-    @field_validator("modes", "label_fractions")
+    @field_validator("modes", "label_fractions", "splits")
     @classmethod
     def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(value)) < len(value):

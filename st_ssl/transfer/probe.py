@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from st_ssl.transfer.classifiers import attentive_predict, knn_predict, linear_p
 from st_ssl.transfer.features import (
     INSTANCE,
     ClipSet,
+    Split,
     check_modality,
     classes_of,
     collect_clips,
@@ -28,9 +29,22 @@ from st_ssl.transfer.features import (
     raw_features,
     split_entries,
 )
+from st_ssl.transfer.few_labels import (
+    FEW_SHOT,
+    EpisodeConfig,
+    able_classes,
+    accuracy_by_share,
+    few_shot_accuracy,
+    subset_rows,
+)
 from st_ssl.transfer.retrieval import recall_at, recall_by_chance
 
-Kind = Literal["knn", "linear", "svm", "attentive", "retrieval"]
+Kind = Literal["knn", "linear", "svm", "attentive", "retrieval", "few_shot", "curve"]
+_SECTIONS = ("retrieval", "few_shot", "curve")
+"""Kinds that have several rows for a target, and a place of their own in the result."""
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ProbeConfig(Config):
@@ -39,7 +53,11 @@ class ProbeConfig(Config):
     ``clips``: how many clips of a video are looked at, their features averaged (all are held in memory); ``recall``:
     the numbers of neighbours that retrieval looks at; ``svm_strengths``: C of the linear SVM, of several the one that
     does best on training samples held out; ``svm_standardise``: whether it is fed standard scores. Both hold for
-    encoders and baselines alike; papers often take features as they are and one C, 0.012 say."""
+    encoders and baselines alike; papers often take features as they are and one C, 0.012 say.
+
+    Two kinds that take long are off unless named: ``few_shot`` are the episodes of ``few_shot``, ``curve`` the linear
+    probe with ``label_fractions`` of the training samples. ``splits``: official splits of the data set (UCF101 and
+    HMDB51 have 1, 2, 3), each probed for itself; figures are then the mean ± std over them."""
 
     kinds: tuple[Kind, ...] = Field(default=("knn", "linear", "attentive", "retrieval"), min_length=1)
     seeds: int = Field(default=3, gt=0)
@@ -55,6 +73,9 @@ class ProbeConfig(Config):
     svm_standardise: bool = True
     attentive_epochs: int = Field(default=20, gt=0)
     attentive_lr: float = Field(default=3e-3, gt=0)
+    few_shot: EpisodeConfig = EpisodeConfig()
+    label_fractions: tuple[Share, ...] = Field(default=(0.01, 0.05, 0.1, 0.2, 0.5, 1.0), min_length=1)
+    splits: tuple[PositiveInt, ...] = ()
 
 
 class PointProbeConfig(ProbeConfig):
@@ -78,10 +99,11 @@ def probe_runs(
     """Probe the encoders of ``runs`` (folders with ``encoder.json``), which must be of one architecture.
 
     With one run, seeds differ in all that the probe draws; with several, each is one seed. Returns, ready for JSON,
-    each target's number of classes, chance level (always guessing the commonest class of the training part) and for
-    each probe the accuracies of ``pretrained``, ``random`` (same network, not trained), ``raw`` (kNN on shrunken
-    clips) and ``metadata`` (kNN on width, height, rate and length), in per cent, mean ± std and single values; for
-    retrieval the same and its own chance level for each R@k.
+    each target's number of classes, chance level (see ``chance_level``) and for each probe the accuracies of
+    ``pretrained``, ``random`` (same network, not trained), ``raw`` (kNN on shrunken clips) and ``metadata`` (kNN on
+    width, height, rate and length), in per cent, mean ± std and single values; for retrieval the same and its own
+    chance level for each R@k; so too for few-shot episodes (with ``interval``, half the 95 % interval of the mean) and
+    for each fraction of the labels.
     """
     encoder, input = _network(runs)
     check_modality(source, input)
@@ -89,6 +111,7 @@ def probe_runs(
     classes = classes_of(*splits)
     if not classes:
         raise DataError("nothing to probe: no target has two classes")
+    _check_episodes(splits, classes, config)
     seeds = len(runs) if len(runs) > 1 else config.seeds
     table: dict[Cell, list[float]] = {}
     bad: dict[BadSample, None] = {}
@@ -117,6 +140,29 @@ def probe_runs(
     }
 
 
+def _check_episodes(splits: tuple[Split, Split], classes: dict[str, list[str]], config: ProbeConfig) -> None:
+    """Tell of the targets with too few large classes for episodes. Raises ``ConfigError`` where it is all of them and
+    nothing else is asked for."""
+    if "few_shot" not in config.kinds:
+        return
+    asked, small = config.few_shot, []
+    for name, values in classes.items():
+        train, test = (
+            np.array([values.index(e.labels[name]) for e in part.entries if name in e.labels], dtype=np.int64)
+            for part in splits
+        )
+        if len(able := able_classes(train, test, asked)) < asked.ways:
+            small.append(f"{name} ({len(able)})")
+    if small:
+        told = (
+            f"probe.few_shot: {asked.ways} classes with {asked.shots} training and {asked.queries} test samples each "
+            f"are more than there are of {', '.join(small)}"
+        )
+        if len(small) == len(classes) and config.kinds == ("few_shot",):
+            raise ConfigError(f"{told}: ask for fewer ways, shots or queries")
+        warnings.warn(f"{told}: no episodes", stacklevel=3)
+
+
 def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
     """The one encoder, and its input, that all of ``runs`` hold."""
     first = describe_encoder(runs[0])
@@ -140,9 +186,10 @@ def _target(
     train, test = sets
     return {
         "classes": num_classes,
-        "chance": _chance(train.targets[name], test.targets[name]),
-        "probes": {kind: row for kind in config.kinds if kind != "retrieval" and (row := _row(table, name, kind))},
+        "chance": chance_level(train.targets[name], test.targets[name]),
+        "probes": {kind: row for kind in config.kinds if kind not in _SECTIONS and (row := _row(table, name, kind))},
         **_retrieval(table, name, sets, config),
+        **_few_labels(table, name, sets, config),
     }
 
 
@@ -160,9 +207,15 @@ def _labelled(train: ClipSet, test: ClipSet, name: str) -> tuple[np.ndarray, np.
     return np.flatnonzero(train.targets[name] >= 0), np.flatnonzero(test.targets[name] >= 0)
 
 
-def _chance(train: np.ndarray, test: np.ndarray) -> float:
-    commonest = np.bincount(train[train >= 0]).argmax()
-    return float(100 * np.mean(test[test >= 0] == commonest))
+def chance_level(train: np.ndarray, test: np.ndarray) -> float:
+    """What the better of two guesses that look at no sample gets right in the test part, in per cent: always the
+    commonest class of the training part (of several the mean), or any of its classes, drawn at random. Labels int64,
+    -1 for none. In a small part that is not stratified the commonest class for training may be rare in the test, and
+    the first guess alone would be below what drawing gives."""
+    counts = np.bincount(train[train >= 0])
+    asked = test[test >= 0]
+    shares = np.bincount(asked, minlength=len(counts))[: len(counts)] / max(1, len(asked))
+    return float(100 * max(shares[counts == counts.max()].mean(), shares[counts > 0].mean()))
 
 
 def _accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -184,6 +237,34 @@ def _retrieval(
             "probes": {key: _row(table, name, key) for key in keys},
         }
     }
+
+
+def _few_labels(
+    table: dict[Cell, list[float]], name: str, sets: tuple[ClipSet, ClipSet], config: ProbeConfig
+) -> dict[str, Any]:
+    """What there is to tell of few-shot episodes and of the label curve, if they were asked for."""
+    told: dict[str, Any] = {}
+    rows, labels, _, truth = _known(sets, name)
+    if "few_shot" in config.kinds and len(able_classes(labels, truth, config.few_shot)) >= config.few_shot.ways:
+        probes = {key: _row(table, name, f"few_shot {key}") for key in FEW_SHOT}
+        for key, cells in probes.items():
+            for who, cell in cells.items():
+                halves = np.asarray(table[name, f"few_shot {key} interval", who])
+                cell["interval"] = float(np.sqrt((halves**2).sum()) / len(halves))
+        told["few_shot"] = config.few_shot.model_dump() | {"chance": 100 / config.few_shot.ways, "probes": probes}
+    if "curve" in config.kinds:
+        own = [sets[0].entries[row] for row in rows]
+        told["curve"] = {
+            "fractions": list(config.label_fractions),
+            "samples": [len(subset_rows(own, name, share, 0)) for share in config.label_fractions],
+            "chance": chance_level(labels, truth),
+            "probes": {_percent(share): _row(table, name, f"curve {share}") for share in config.label_fractions},
+        }
+    return told
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
 
 
 def _recall_keys(config: ProbeConfig) -> list[str]:
@@ -222,11 +303,27 @@ def _neighbours(
         yield from zip(_recall_keys(config), recall, strict=True)
 
 
+def _with_few_labels(
+    x: np.ndarray, y: np.ndarray, sets: tuple[ClipSet, ClipSet], name: str, config: ProbeConfig, seed: int
+) -> Iterator[tuple[str, float]]:
+    """Few-shot episodes and the label curve for features [N, k] of all train and test samples."""
+    rows, labels, test_rows, truth = _known(sets, name)
+    if "few_shot" in config.kinds:
+        found = few_shot_accuracy(x[rows], labels, y[test_rows], truth, config.few_shot, seed)
+        for key, (mean, half) in found.items():
+            yield from ((f"few_shot {key}", mean), (f"few_shot {key} interval", half))
+    if "curve" in config.kinds:
+        own = [sets[0].entries[row] for row in rows]
+        subsets = [subset_rows(own, name, share, seed) for share in config.label_fractions]
+        values = accuracy_by_share(x[rows], labels, y[test_rows], truth, subsets, seed, config.linear_strengths)
+        yield from ((f"curve {share}", value) for share, value in zip(config.label_fractions, values, strict=True))
+
+
 def _baselines(
     source: DataSource, train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig, seed: int
 ) -> dict[Cell, float]:
-    """What is known without a network, by kNN, retrieval and SVM."""
-    if not {"knn", "retrieval", "svm"} & set(config.kinds):
+    """What is known without a network, by kNN, retrieval, SVM and with few labels."""
+    if not {"knn", "retrieval", "svm", "few_shot", "curve"} & set(config.kinds):
         return {}
     shown, asked = raw_features(source, train), raw_features(source, test)
     pairs = {who: (a - a.mean(0), asked[who] - a.mean(0)) for who, a in shown.items()}
@@ -238,6 +335,8 @@ def _baselines(
         for who, (a, b) in {**pairs, "metadata": (first, second)}.items():
             x, y = torch.from_numpy(a), torch.from_numpy(b)
             for kind, value in _neighbours(x, y, (train, test), name, len(values), config):
+                result[name, kind, who] = value
+            for kind, value in _with_few_labels(a, b, (train, test), name, config, seed):
                 result[name, kind, who] = value
             if "svm" in config.kinds:
                 result[name, "svm", who] = _svm(a, b, (train, test), name, config, seed)
@@ -272,6 +371,8 @@ def _probe(
         rows, labels, test_rows, truth = _known((train, test), name)
         for kind, value in _neighbours(pooled, test_pooled, (train, test), name, len(values), config):
             result[kind, name] = value
+        few = _with_few_labels(pooled.numpy(), test_pooled.numpy(), (train, test), name, config, seed)
+        result |= {(kind, name): value for kind, value in few}
         if "linear" in config.kinds:
             predicted, _ = linear_predict(
                 pooled[rows].numpy(), labels, test_pooled[test_rows].numpy(), seed, config.linear_strengths

@@ -52,13 +52,20 @@ def balanced(
 ) -> list[Entry]:
     """A ``share`` of the samples of each class, at least one (with ``leave_one`` none of a class of one), in the order
     of ``entries``. For one ``key`` a smaller share is a subset of a larger one."""
+    return [entries[row] for row in balanced_rows(entries, share, group, *key, leave_one=leave_one)]
+
+
+def balanced_rows(
+    entries: Sequence[Entry], share: float, group: Group, *key: int | str, leave_one: bool = False
+) -> list[int]:
+    """``balanced`` as row numbers, sorted."""
     chosen: set[int] = set()
     for name, rows in _classes(entries, group).items():
         count = max(1, round(share * len(rows)))
         count = min(count, len(rows) - leave_one)
         order = keyed_rng("subset", *key, name).permutation(len(rows))
         chosen.update(rows[i] for i in order[:count])
-    return [entries[i] for i in sorted(chosen)]
+    return sorted(chosen)
 
 
 def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number: int) -> Parts:

@@ -60,6 +60,16 @@ def test_results_on_several_data_sets_stand_beside_each_other(
     assert page.count(f"1 seed, of {tmp_path / 'labelled'}.") == 1
 
 
+def test_splits_that_the_data_have_not(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "own")
+    assert called(monkeypatch, run, "--splits", "1,2") == 2
+    assert "splits: the format factors has no numbered splits" in capsys.readouterr().err
+    assert called(monkeypatch, run, "--splits", "one") == 2
+    assert "'probe.splits=[one]': probe.splits.0: must be a whole number, not 'one'" in capsys.readouterr().err
+
+
 def test_tables_of_many_baselines_fit_a_terminal() -> None:
     names = ("pretrained", "random", "coordinates", "occupancy", "histograms", "metadata")
     cells = {who: {"mean": 10.0 + i, "std": 1.0, "values": [10.0 + i]} for i, who in enumerate(names)}

@@ -19,9 +19,10 @@ from st_ssl.data.pack import is_pack
 from st_ssl.data.points.descriptors import coarse_occupancy, ordered_coordinates, shape_distributions
 from st_ssl.data.points.pack import CloudPack
 from st_ssl.data.points.readers import ReadOptions, read_cloud
-from st_ssl.data.points.sources import PointFormat, read_source
+from st_ssl.data.points.sources import PointFormat, format_of, read_source
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
 from st_ssl.data.samples import Sample, SampleDataset, batch_of
+from st_ssl.data.sources import Format
 from st_ssl.data.synthetic import rooms, shapes
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
@@ -114,12 +115,19 @@ class PointSource(DataSource):
         config = self.points
         if self.pack is not None:
             return self.pack.entries
-        root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
-        if root is None:
-            root, listing = listing, None
-        if root is None:
+        if (place := self._place()) is None:
             return read_source(self._planted())
-        return read_source(root, listing, config.format, config.split)
+        return read_source(*place, config.format, config.split)
+
+    def format(self) -> Format | None:
+        place = None if self.pack is not None else self._place()
+        return format_of(*place, self.points.format) if place is not None else None
+
+    def _place(self) -> tuple[Path, Path | None] | None:
+        """``root`` and ``list`` as paths; None where neither is given."""
+        root, listing = (Path(path).expanduser() if path else None for path in (self.points.root, self.points.list))
+        root, listing = (listing, None) if root is None else (root, listing)
+        return (root, listing) if root is not None else None
 
     def _planted(self) -> Path:
         """The folder of the planted clouds, written if need be."""

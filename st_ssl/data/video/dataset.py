@@ -16,12 +16,13 @@ from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
 from st_ssl.data.loader import TIMEOUT
 from st_ssl.data.pack import is_pack
 from st_ssl.data.samples import Sample, SampleDataset, batch_of
+from st_ssl.data.sources import Format
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.index import INDEX_FILE, Library, read_index
 from st_ssl.data.video.pack import VideoPack
 from st_ssl.data.video.readers import Backend, VideoReader, open_video
 from st_ssl.data.video.segment import segment_of
-from st_ssl.data.video.sources import SourceFormat, read_source
+from st_ssl.data.video.sources import SourceFormat, format_of, read_source
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
 from st_ssl.errors import DataError, SampleError
 from st_ssl.inputs import InputConfig
@@ -97,16 +98,23 @@ class VideoSource(DataSource):
         config = self.video
         if isinstance(self.library, VideoPack):
             return self.library.entries
-        root, listing = (Path(path).expanduser() if path else None for path in (config.root, config.list))
-        if root is None and listing is not None:
-            root, listing = listing, None
-        if root is not None:
-            return read_source(root, listing, config.format, config.split)
+        if (place := self._place()) is not None:
+            return read_source(*place, config.format, config.split)
         if config.format != "auto" or config.split is not None:
             warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
         return read_source(write_dataset(root, config.synthetic))
+
+    def format(self) -> Format | None:
+        place = None if isinstance(self.library, VideoPack) else self._place()
+        return format_of(*place, self.video.format) if place is not None else None
+
+    def _place(self) -> tuple[Path, Path | None] | None:
+        """``root`` and ``list`` as paths; None where neither is given."""
+        root, listing = (Path(path).expanduser() if path else None for path in (self.video.root, self.video.list))
+        root, listing = (listing, None) if root is None else (root, listing)
+        return (root, listing) if root is not None else None
 
     def dataset(self, entries: Sequence[Entry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.library.open)

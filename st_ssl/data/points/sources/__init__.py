@@ -10,11 +10,11 @@ from typing import Literal
 
 from st_ssl.data.points.sources import few_shot, folder, kitti, lists, modelnet, s3dis, scanobjectnn, shapenet
 from st_ssl.data.points.sources.base import CLOUD
-from st_ssl.data.sources import Format, read_formats
+from st_ssl.data.sources import Format, find_format, read_formats
 from st_ssl.data.tables import table_formats
 from st_ssl.types import Entry
 
-__all__ = ["FORMATS", "PointFormat", "read_source"]
+__all__ = ["FORMATS", "PointFormat", "format_of", "read_source"]
 
 PointFormat = Literal[
     "auto",
@@ -63,3 +63,8 @@ def read_source(root: Path, listing: Path | None = None, format: str = "auto", s
     a format that does not exist.
     """
     return read_formats(FORMATS, CLOUD, root, listing, format, split)
+
+
+def format_of(root: Path, listing: Path | None = None, format: str = "auto") -> Format:
+    """The format that ``read_source`` reads this source as; raises what it does for one that cannot be told."""
+    return find_format(FORMATS, CLOUD, root, listing, format, None)[0]

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from st_ssl.data.sources import Format, read_formats
+from st_ssl.data.sources import Format, find_format, read_formats
 from st_ssl.data.tables import table_formats
 from st_ssl.data.video.sources import diving48, folder, hmdb51, kinetics, lists, ssv2, ucf101
 from st_ssl.data.video.sources.base import VIDEO, VIDEO_EXTENSIONS
 from st_ssl.types import Entry
 
-__all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
+__all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "format_of", "read_source", "target_names"]
 
 SourceFormat = Literal[
     "auto",
@@ -65,6 +65,11 @@ def read_source(root: Path, listing: Path | None = None, format: str = "auto", s
     that does not exist.
     """
     return read_formats(FORMATS, VIDEO, root, listing, format, split)
+
+
+def format_of(root: Path, listing: Path | None = None, format: str = "auto") -> Format:
+    """The format that ``read_source`` reads this source as; raises what it does for one that cannot be told."""
+    return find_format(FORMATS, VIDEO, root, listing, format, None)[0]
 
 
 def target_names(entries: Iterable[Entry]) -> list[str]:
