@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from st_ssl.augment.mixing import MixConfig, mix
-from st_ssl.random import keyed_rng
+from st_ssl.random import Key, keyed_rng
 from st_ssl.transfer.finetune import finetune
 from st_ssl.transfer.fitting import Feed
 from st_ssl.transfer.recognise import Recognise, RecogniseConfig
@@ -80,7 +80,15 @@ def test_training_clips_are_augmented_and_test_clips_not(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_all_of_it_trains(dataset: Path, tmp_path: Path, multi_label: bool) -> None:
+def test_all_of_it_trains(dataset: Path, tmp_path: Path, multi_label: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[tuple[Key, ...]] = []
+    plain = Recognise.mixed
+
+    def noted(self: Recognise, shown: Shown, targets: torch.Tensor, key: tuple[Key, ...]) -> Any:
+        keys.append(key)
+        return plain(self, shown, targets, key)
+
+    monkeypatch.setattr(Recognise, "mixed", noted)
     task: dict[str, Any] = {
         "augment": {"rand_augment": {}, "erase": {}},
         "mix": {"mode": "elem"},
@@ -97,3 +105,4 @@ def test_all_of_it_trains(dataset: Path, tmp_path: Path, multi_label: bool) -> N
         finetune(source, [run], recognise_settings(task, modes=("full",), epochs=2), CPU)["results"] for _ in range(2)
     ]
     assert result[0] == result[1]
+    assert len(keys) == 16 and len(set(keys)) == 8  # 4 steps in each of 2 epochs, twice the same
