@@ -144,6 +144,7 @@ def _tar() -> bytes:
         (b"these are no weights at all", "no file of weights"),
         (pickle.dumps(STATE["conv.weight"].tolist(), protocol=2), "no file of weights"),
     ],
+    ids=["empty", "page", "lfs", "zip", "tar", "text", "numbers"],  # archives hold the time, names must not
 )
 def test_what_is_no_file_of_weights(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "w.pth").write_bytes(content)
