@@ -84,11 +84,11 @@ def grid(run: Path, folder: Path) -> str:
         steps.append(1)
         return len(steps) == 9
 
-    arguments: tuple[Any, ...] = (lambda *_: None, lambda *_: None, folder / "weights", predictions, None, state)
+    files: dict[str, Any] = {"weights": folder / "weights", "predictions": predictions, "unfinished": state}
     with pytest.raises(Interrupted):
-        finetune(TinySource(), [run], config, CPU, *arguments, stopped=stopped)
+        finetune(TinySource(), [run], config, CPU, **files, stopped=stopped)
     assert len(list(folder.glob("unfinished/step_*"))) == 1
-    return json.dumps(finetune(TinySource(), [run], config, CPU, *arguments))
+    return json.dumps(finetune(TinySource(), [run], config, CPU, **files))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from tests.transfer.fits import CPU, network, prepared, write_run
 
 __all__ = ["tiny_registered"]
 CLASSIFY = {"name": "classify"}
+
+
+def _note(told: list[str], epoch: int, status: str) -> None:
+    told.append(status)
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def test_the_live_weights_go_on_from_where_they_were(run: Path) -> None:
     for ema in (None, 0.9):
         told: list[str] = []
         config = settings(CLASSIFY, epochs=3, ema=ema)
-        fit(network(run, task), task, feed, parts, config, 0, lambda epoch, status, told=told: told.append(status))
+        fit(network(run, task), task, feed, parts, config, 0, partial(_note, told))
         lost.append([status.split(",")[0] for status in told])
     assert lost[0] == lost[1]
 

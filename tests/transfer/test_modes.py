@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +89,7 @@ def test_low_rank_additions_are_all_that_is_learned_and_end_in_the_weights() -> 
     deltas = {}
     with torch.no_grad():
         for name in ("attn.qkv", "attn.proj"):
-            layer = encoder.get_submodule(f"blocks.1.{name}")
+            layer: Any = encoder.get_submodule(f"blocks.1.{name}")
             layer.lora_B["default"].weight.normal_()
             deltas[name] = 6.0 / 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     expected = encoder.eval()(batch).pooled
@@ -102,7 +103,7 @@ def test_low_rank_additions_are_all_that_is_learned_and_end_in_the_weights() -> 
         torch.testing.assert_close(ours[name], tensor + delta)
 
 
-def _raw(source: TinySource, points: PointInputConfig) -> object:
+def _raw(source: TinySource, points: PointInputConfig) -> Any:
     entries = source.entries()[:2]
     dataset = source.dataset(entries, source.evaluation(points))
     return source.collate([dataset[0, 0], dataset[0, 1]]).views[0]
@@ -127,7 +128,7 @@ def test_layers_for_additions_that_are_not_there_are_told(run: Path) -> None:
     told = r"no layer whose name ends in 'attn.qkv' \(its layers: blocks.\*.\*\)"
     with pytest.raises(ConfigError, match=told):
         finetune(TinySource(), [run], config, CPU)
-    config = ENCODERS.config("video_vit").model_validate({"name": "video_vit", "dim": 6, "depth": 1, "heads": 1})
-    encoder = random_encoder(config, InputConfig(num_frames=2, size=16), 0)
+    small = ENCODERS.config("video_vit").model_validate({"name": "video_vit", "dim": 6, "depth": 1, "heads": 1})
+    encoder = random_encoder(small, InputConfig(num_frames=2, size=16), 0)
     with pytest.raises(ConfigError, match=r"'atn.qkv'; did you mean 'attn.qkv'"):
         tuned(encoder, nn.Linear(6, 2), "lora", 1, LoraConfig(targets=("atn.qkv",)))
