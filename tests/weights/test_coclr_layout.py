@@ -63,7 +63,7 @@ def theirs() -> Any:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             module.eps = 1e-5  # torch's default, which CoCLR's S3D has
-            module.running_var.mul_(1e-2)  # so small that it makes a difference
+            module.get_buffer("running_var").mul_(1e-2)  # so small that it makes a difference
     return network
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.encoders.base import ENCODERS, InputConfig
+from st_ssl.encoders.pytorchvideo_zoo import PytorchvideoConfig
 from st_ssl.weights.base import LAYOUTS, WeightsError
 from st_ssl.weights.layouts.slowfast import published_name, slowfast_name
 from tests.weights.published import clip, imported, published, unsettle
@@ -27,7 +28,7 @@ class Residual(nn.Module):
             self.branch1 = nn.Conv3d(cin, cout, 1, (1, stride, stride), bias=False)
             self.branch1_bn = nn.BatchNorm3d(cout)
         self.branch2 = nn.Module()
-        parts = {
+        parts: dict[str, tuple[int, int, Any, int]] = {
             "a": (cin, inside, (frames, 1, 1), 1),
             "b": (inside, inside, (1, 3, 3), stride),
             "c": (inside, cout, 1, 1),
@@ -179,7 +180,9 @@ def test_networks_of_pytorchvideo_are_told_and_wholly_used(model: str) -> None:
     with torch.device("meta"):
         state = getattr(hub, model)(pretrained=False).state_dict()
         layout = LAYOUTS.build(LAYOUTS.config("slowfast")(), published(state))
-        encoder = ENCODERS.build(ENCODERS.config("pytorchvideo")(model=model), InputConfig(num_frames=32, size=64))
+        encoder = ENCODERS.build(
+            PytorchvideoConfig.model_validate({"model": model}), InputConfig(num_frames=32, size=64)
+        )
     assert layout.settings()["encoder"] == {"name": "pytorchvideo", "model": model}
     made = layout.translate(encoder)
     assert made.keys() == encoder.state_dict().keys()

@@ -77,9 +77,10 @@ def main(arguments: argparse.Namespace) -> None:
         print("nothing is written: --output FOLDER writes the encoder")
         return
     save_imported(imported, arguments.output)
-    print(f"written to {arguments.output}; to try it:")
-    print(f"  python tools/extract.py {arguments.output} --data VIDEOS --output features")
-    print(f"  python tools/finetune.py configs/transfer/video/quickstart.yaml {arguments.output} data.root=VIDEOS")
+    kind = imported.encoder.modality
+    print(f"written to {arguments.output}; to try it on a folder DATA:")
+    print(f"  python tools/extract.py {arguments.output} --data DATA --output features")
+    print(f"  python tools/finetune.py configs/transfer/{kind}/quickstart.yaml {arguments.output} data.root=DATA")
 
 
 def _list() -> None:

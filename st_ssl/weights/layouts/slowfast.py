@@ -155,7 +155,7 @@ class SlowfastLayout(Layout):
 
     def _kernels(self, pooled: bool = False) -> list[list[int]]:
         """The frames that the first convolution of every block spans, by stage."""
-        kernels = []
+        kernels: list[list[int]] = []
         for stage in (1, 3, 4, 5) if pooled else (1, 2, 3, 4):
             names = (f"blocks.{stage}.res_blocks.{block}.branch2.conv_a.weight" for block in range(50))
             found = [tensor.shape[2] for name in names if (tensor := self._tensor(name)) is not None]
@@ -239,10 +239,11 @@ def slowfast_name(blob: str) -> str | None:
     """A blob of Caffe2 as facebookresearch/SlowFast calls it in torch; None for what is no weight."""
     fast = blob.startswith("t_")
     match = re.fullmatch(r"(.+?)(_bn)?_(s|b|rm|riv|w)", blob.removeprefix("t_"))
-    ends = None if match is None else (_NORM if match[2] else _CONV).get(match[3])
-    for pattern, name in _BLOBS if match and ends else ():
+    if match is None or match[3] not in (ends := _NORM if match[2] else _CONV):
+        return None
+    for pattern, name in _BLOBS:
         if found := re.fullmatch(pattern, match[1]):
             bn = match[2] is not None
             words = {"p": int(fast), "conv": "bn" if bn else "conv", "f2s": "bn" if bn else "conv_f2s"}
-            return f"{name.format(*found.groups(), bn='_bn' if bn else '', **words)}.{ends}"
+            return f"{name.format(*found.groups(), bn='_bn' if bn else '', **words)}.{ends[match[3]]}"
     return None
