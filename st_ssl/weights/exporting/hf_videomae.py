@@ -45,7 +45,6 @@ class HfVideomae(Export):
     suffix = ""
     heads = False
     summary = "a folder for transformers' VideoMAEModel (video_vit as VideoMAE has it)"
-    note = "that model has no head: of a fine-tuned network its encoder alone is exported"
 
     def require(self, network: Network) -> None:
         check_fits(network.encoder)
