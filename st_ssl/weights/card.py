@@ -29,11 +29,13 @@ def model_card(encoder: Encoder, run: Path, repo: str, data: str = "") -> str:
     not the result of a probe.
     """
     video = encoder.modality == "video"
-    subject = "video" if video else "point clouds"
-    front = ["library_name: st_ssl", "tags:", f"- {'video' if video else 'point-cloud'}", "- self-supervised-learning"]
+    own = (run / "config.yaml").is_file()  # others' weights may have been trained with labels
+    front = ["library_name: st_ssl", "tags:", f"- {'video' if video else 'point-cloud'}"]
+    front += ["- self-supervised-learning"] if own else []
+    subject = "An encoder of " + ("clips of video" if video else "point clouds")
     parts = [
         "\n".join(["---", *front, NO_LICENCE, "---"]),
-        f"# {repo.partition('/')[2]}\n\nAn encoder of {subject}, pretrained without labels by st_ssl.",
+        f"# {repo.partition('/')[2]}\n\n{subject}{', pretrained without labels,' if own else ''} for st_ssl.",
         _usage(repo, video),
         "## The network\n\n" + _table(["", ""], [*_network(encoder), *_input(encoder)]),
         "## How it was made\n\n" + "\n".join(f"- {line}" for line in _made(run, data)),

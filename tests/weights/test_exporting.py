@@ -126,7 +126,8 @@ def test_transformers_loads_what_is_exported_for_it(tmp_path: Path) -> None:
     place, _ = export("hf-videomae", encoder, tmp_path, Scores(24))
     names = ["config.json", "export.json", "model.safetensors", "preprocessor_config.json"]
     assert sorted(path.name for path in place.iterdir()) == names
-    model, told = VideoMAEModel.from_pretrained(place, output_loading_info=True)
+    loaded: Any = VideoMAEModel.from_pretrained(place, output_loading_info=True)
+    model, told = loaded
     assert not any(told.values())
     clip = fresh(encoder)
     with torch.no_grad():

@@ -100,6 +100,8 @@ def test_runs_of_clouds_and_runs_without_anything_else(tmp_path: Path) -> None:
     assert "- point-cloud\n" in card
     assert "num_points: 48" in card
     assert "What it learned" not in card
+    assert "without labels" not in card
+    assert yaml.safe_load(card.split("---\n")[1])["tags"] == ["point-cloud"]
 
 
 def test_planted_data_are_named(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,8 @@ def test_frames_are_taken_as_they_are(encoder: Encoder) -> None:
 
 def test_what_is_no_clip_is_told(encoder: Encoder, tmp_path: Path) -> None:
     good = np.zeros((4, 8, 8, 3), dtype=np.uint8)
-    for wrong in (good.astype(np.float32), good[0], good[..., :2]):
+    several: list[Any] = [good.astype(np.float32), good[0], good[..., :2]]
+    for wrong in several:
         with pytest.raises(DataError, match=r"frames are uint8 \[T, H, W, 3\], RGB; these are"):
             st_ssl.clip(encoder, wrong)
     with pytest.raises(DataError, match="clips of 4 frames, these are 3"):

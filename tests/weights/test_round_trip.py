@@ -110,8 +110,13 @@ def test_without_upload_the_hub_is_not_asked(
     told = capsys.readouterr().out
     assert "names no licence yet" in told
     assert told.endswith("nothing was uploaded: look at the card, then give the same command with --upload\n")
-    sent = []
-    monkeypatch.setattr("st_ssl.weights.hub.upload", lambda *given: sent.append(given) or "address")
+    sent: list[tuple[object, ...]] = []
+
+    def upload(*given: object) -> str:
+        sent.append(given)
+        return "address"
+
+    monkeypatch.setattr("st_ssl.weights.hub.upload", upload)
     assert convert(monkeypatch, *arguments, "--upload") == 0
     assert sent == [(tmp_path / "card", "me/mine", False)]
     assert capsys.readouterr().out.endswith("address\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,13 +71,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    import sys
-
     from st_ssl.weights.exporting.base import EXPORTS, export_network
 
     network = _network(arguments.run)
-    if note := EXPORTS.registered(arguments.to).note:
-        print(f"note: {note}", file=sys.stderr)
+    format = EXPORTS.registered(arguments.to)
+    if format.note:
+        print(f"note: {format.note}", file=sys.stderr)
+    if network.head is not None and not format.heads:
+        print(f"note: {arguments.to} has no head: the encoder alone is exported", file=sys.stderr)
     about = export_network(network, arguments.to, arguments.output)
     for name, difference in about["check"]["largest_difference"].items():
         share = about["check"]["share_of_largest_output"][name]
@@ -106,6 +108,8 @@ def _hub(arguments: argparse.Namespace) -> None:
         raise ConfigError("--public goes with --upload")
     if arguments.upload:
         require_hub()
+    if (arguments.run / "head.json").is_file():
+        print("note: the encoder alone goes there, not the head that was fine-tuned with it", file=sys.stderr)
     files = write_folder(arguments.run, arguments.output, arguments.repo, arguments.data or "")
     print(*files, sep="\n")
     if not has_licence(arguments.output / CARD):

@@ -45,7 +45,6 @@ class HfVideomae(Export):
     suffix = ""
     heads = False
     summary = "a folder for transformers' VideoMAEModel (video_vit as VideoMAE has it)"
-    note = "that model has no head: of a fine-tuned network its encoder alone is exported"
 
     def require(self, network: Network) -> None:
         check_fits(network.encoder)
@@ -64,7 +63,8 @@ class HfVideomae(Export):
     def run(self, network: Network, place: Path, clips: list[Tensor]) -> list[dict[str, Tensor]]:
         from transformers import VideoMAEModel
 
-        model, told = VideoMAEModel.from_pretrained(place, output_loading_info=True)
+        loaded: Any = VideoMAEModel.from_pretrained(place, output_loading_info=True)
+        model, told = loaded
         wrong = {kind: sorted(map(str, keys)) for kind, keys in told.items() if keys}
         if wrong:
             raise UserError(f"transformers does not take the keys of the export as they are: {wrong}")
