@@ -20,10 +20,20 @@ from st_ssl.engine.runtime import Runtime
 from st_ssl.errors import ConfigError
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.probes import probe_table
-from st_ssl.transfer.finetune import FinetuneConfig, Finished, Progress, finetune, finetune_model
+from st_ssl.transfer.finetune import (
+    FinetuneConfig,
+    Finished,
+    Progress,
+    _entries,
+    finetune,
+    finetune_model,
+    load_finetune,
+)
 from st_ssl.transfer.predictions import Predictions
 from st_ssl.transfer.probe import ProbeConfig, probe_runs
 from st_ssl.transfer.splits import finetune_splits, probe_splits
+from st_ssl.transfer.tasks import TASKS
+from tests.runs import ROOT
 from tests.transfer.extraction import CPU, rows_of
 from tests.transfer.layouts import COUNT, LAYOUTS, write_originals
 from tests.transfer.tiny import write_encoder
@@ -95,6 +105,21 @@ def test_retrieval_over_three_splits_is_the_mean_of_each(
     (tmp_path / "probe.json").write_text(json.dumps(result))
     table = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct()))
     assert table.note.startswith("Mean ± standard deviation over the official splits 1, 2, 3: 8 train")
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "kinetics400", "ssv2", "diving48"])
+def test_recipes_are_for_the_layout_and_know_its_directions(place: Callable[[str], Path], name: str) -> None:
+    root = place("kinetics" if name == "kinetics400" else name)
+    for family in ("vit", "conv", "hierarchical"):
+        file = ROOT / "configs" / "transfer" / "video" / f"{name}_{family}.yaml"
+        config = load_finetune(file, [f"data.root={root}", "data.num_workers=0"])
+        augment = config.task.augment
+        assert (augment.flip == 0) == (name == "ssv2")  # "from left to right" is a label there
+        divided = TASKS.build(config.task).parts(_entries(DATA.build(config.data), config), config.val_share, 0)
+        assert (len(divided.train), len(divided.val), len(divided.test)) == (8, 0, 4)
+        assert config.optim.name == ("sgd" if family == "conv" else "adamw")
+        assert ("drop_path" in config.encoder) == (family != "conv")
+        assert (config.layer_decay < 1) == (family == "vit")
 
 
 def fits_of(root: Path, **changes: Any) -> FinetuneConfig:
