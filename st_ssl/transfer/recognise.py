@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
@@ -52,7 +52,7 @@ class RecogniseConfig(Config):
     multi_label: bool = False
     head: Literal["linear", "attentive"] = "linear"
     norm: Literal["layer", "batch", "none"] = "layer"
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[PositiveInt, ...] = ()
     attention_heads: int = Field(default=4, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

@@ -158,6 +158,8 @@ def test_hidden_layers_and_dropout() -> None:
     assert [layer.out_features for layer in model.mlp if isinstance(layer, nn.Linear)] == [16, 6, 3]
     drops = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
     assert [layer.p for layer in drops] == [0.5] * 3
+    with pytest.raises(ValueError, match="greater than 0"):
+        RecogniseConfig(hidden=(16, 0))
 
 
 def test_training_clips_are_drawn_anew(dataset: Path) -> None:
