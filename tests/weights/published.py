@@ -27,11 +27,21 @@ def imported(
 
 
 def unsettle(network: nn.Module) -> Any:
-    """``network`` in eval mode with statistics that batch norm does not do nothing with."""
-    for name, buffer in network.named_buffers():
-        if "running" in name:
-            buffer.uniform_(0.5, 1.5)
+    """``network`` in eval mode with norms that do something, and leave something of what they are given: with large
+    means all that is behind them would be zero."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.get_buffer("running_mean").normal_(std=0.1)
+            module.get_buffer("running_var").uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
     return network.eval()
+
+
+def assert_same(ours: Tensor | None, theirs: Tensor) -> None:
+    """The same features, that are not the same for everything."""
+    assert theirs.std() > 0.01
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def clip(*shape: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.weights.base import WeightsError
-from tests.weights.published import clip, imported, unsettle
+from tests.weights.published import assert_same, clip, imported, unsettle
 
 video = pytest.importorskip("torchvision.models.video")
 
@@ -82,7 +82,7 @@ def test_s3d_gives_the_same_features(theirs: Any, form: str) -> None:
     assert result.used() == {name for name in state if name.startswith(("module.encoder_q.0.", "backbone."))}
     x = clip(1, 3, 9, 40, 33)
     with torch.inference_mode():
-        torch.testing.assert_close(result.encoder(x).map, theirs.features(x), rtol=1e-5, atol=1e-5)
+        assert_same(result.encoder(x).map, theirs.features(x))
     if form == "pretraining":
         why = {name.removeprefix("module.").split(".0.")[0]: reason for name, reason in result.left.items()}
         assert why["queue"] == "the queue of pretraining"
@@ -112,4 +112,4 @@ def test_gates_of_the_blocks_are_told_and_used(theirs: Any) -> None:
     assert result.encoder.config.model_dump()["gating"] == "blocks"
     x = clip(1, 3, 5, 33, 33)
     with torch.inference_mode():
-        torch.testing.assert_close(result.encoder(x).map, theirs.features(x), rtol=1e-5, atol=1e-5)
+        assert_same(result.encoder(x).map, theirs.features(x))

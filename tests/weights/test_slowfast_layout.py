@@ -13,7 +13,7 @@ from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.pytorchvideo_zoo import PytorchvideoConfig
 from st_ssl.weights.base import LAYOUTS, WeightsError
 from st_ssl.weights.layouts.slowfast import published_name, slowfast_name
-from tests.weights.published import clip, imported, published, unsettle
+from tests.weights.published import assert_same, clip, imported, published, unsettle
 
 COUNTS = (3, 4, 6, 3)
 
@@ -112,7 +112,7 @@ def test_slow_gives_the_same_features_from_every_form_of_facebookresearch(networ
     assert (result.encoder.input.num_frames, result.encoder.input.stride, result.encoder.input.size) == (8, 8, 224)
     x = clip(1, 3, 4, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(result.encoder(x).map, network(x), rtol=1e-5, atol=1e-5)
+        assert_same(result.encoder(x).map, network(x))
 
 
 def _from_blobs(state: dict[str, Tensor]) -> Any:
@@ -132,7 +132,7 @@ def test_slow_is_pytorchvideo_s_own() -> None:
     with torch.inference_mode():
         for block in theirs.blocks[:-1]:
             x = block(x)
-        torch.testing.assert_close(result.encoder(clip(1, 3, 2, 32, 32)).map, x, rtol=1e-5, atol=1e-5)
+        assert_same(result.encoder(clip(1, 3, 2, 32, 32)).map, x)
 
 
 @pytest.mark.parametrize(

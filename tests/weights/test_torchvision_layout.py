@@ -9,7 +9,7 @@ import torch
 
 from st_ssl.encoders.base import count_parameters
 from st_ssl.weights.base import LAYOUTS, WeightsError
-from tests.weights.published import clip, imported, published, unsettle
+from tests.weights.published import assert_same, clip, imported, published, unsettle
 
 video = pytest.importorskip("torchvision.models.video")
 
@@ -33,7 +33,7 @@ def test_convolutional_networks_give_the_same_features(model: str, encoder: str,
     x = clip(1, 3, 8, 32, 32)
     with torch.inference_mode():
         parts: Any = theirs.features if model == "s3d" else torch.nn.Sequential(*list(theirs.children())[:5])
-        torch.testing.assert_close(result.encoder(x).map, parts(x), rtol=1e-5, atol=1e-5)
+        assert_same(result.encoder(x).map, parts(x))
 
 
 @pytest.mark.parametrize("model", ["mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s", "swin3d_b"])
