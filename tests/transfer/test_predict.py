@@ -20,6 +20,7 @@ from st_ssl.cli import guarded
 from st_ssl.cli.predict import main
 from st_ssl.errors import ConfigError, DataError, UserError
 from st_ssl.report.finetuned import finetuned
+from st_ssl.report.recognised import recognised
 from st_ssl.transfer.finetune import finetune
 from st_ssl.transfer.predict import predict
 from st_ssl.transfer.predictions import Predictions
@@ -206,3 +207,21 @@ def test_the_report_has_the_figures_of_videos(made: Made, tmp_path: Path) -> Non
     (table,) = found.tables
     top1 = made.result["results"][0]["metrics"]["top1"]["mean"]
     assert table.heads == ["frozen"] and ("top1, 100 % of the labels", [f"{top1:.1f}"]) in table.rows
+
+
+def test_the_report_shows_the_hardest_videos_and_what_speaks_for_either_class(made: Made, tmp_path: Path) -> None:
+    shutil.copytree(made.predictions, tmp_path / "quick_predictions")
+    shutil.copytree(made.model, tmp_path / "quick" / made.model.name)
+    data = source_of(made.root).video.model_dump(mode="json")
+    (tmp_path / "quick.json").write_text(json.dumps({"config": {"data": data}}))
+    found = recognised(tmp_path / "quick_predictions")
+    rows = [json.loads(line) for line in (made.predictions / "index.jsonl").read_text().splitlines()]
+    classes = json.loads((made.predictions / "classes.json").read_text())
+    scores = np.load(made.predictions / "scores.npy", allow_pickle=False)
+    wrong = [i for i, row in enumerate(rows) if row["label"] != row["prediction"]]
+    wrong.sort(key=lambda i: scores[i, classes.index(rows[i]["label"])])
+    assert wrong and [sample.name for sample in found.hardest] == [Path(rows[i]["path"]).name for i in wrong[:6]]
+    first, row = found.hardest[0], rows[wrong[0]]
+    assert first.labels == [("truth", row["label"]), ("said", row["prediction"])]
+    assert [caption[0] for caption, _ in first.strips] == ["The clip", row["prediction"], row["label"]]
+    assert len({picture.uri for _, picture in first.strips}) == 3
