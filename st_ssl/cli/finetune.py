@@ -67,6 +67,7 @@ def main() -> None:
     arguments = _arguments()
     from st_ssl.config import to_yaml
     from st_ssl.encoders.base import describe_encoder
+    from st_ssl.engine.run_files import pretraining_data
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
     from st_ssl.transfer.finetune import load_finetune
@@ -78,7 +79,7 @@ def main() -> None:
         raise ConfigError("expected at least one folder of a run behind the configuration")
     for run in runs:
         describe_encoder(run)  # raises where it is none, before its data are asked for
-    config = load_finetune(arguments.config, overrides, _pretraining_data(runs[0]))
+    config = load_finetune(arguments.config, overrides, pretraining_data(runs[0]))
     output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
     beside = output.with_name(f"{output.stem}_predictions")
     limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
@@ -90,16 +91,6 @@ def main() -> None:
             _dry_run(runs, config, runtime)
         else:
             finetune_and_print(runs, config, runtime, output, limits.get(arguments.save_predictions))
-
-
-def _pretraining_data(run: Path) -> dict[str, Any] | None:
-    """The data of the run that left its encoder in ``run``; None where that is all that there is."""
-    from st_ssl.engine.run_files import load_run_config
-
-    if not (run / "config.yaml").is_file():
-        return None
-    data: dict[str, Any] = load_run_config(run).data.model_dump(mode="json")
-    return data
 
 
 def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None:

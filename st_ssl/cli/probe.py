@@ -12,7 +12,7 @@ from st_ssl.cli import Parser
 if TYPE_CHECKING:
     import torch
 
-    from st_ssl.engine.run_config import RunConfig
+    from st_ssl.engine.run_config import EncoderProbeConfig, RunConfig
     from st_ssl.transfer.probe import ProbeConfig
 
 EPILOG = """\
@@ -26,12 +26,14 @@ interval) and curve (linear accuracy at probe.label_fractions of the labels), wh
 the official splits of UCF101 or HMDB51 for itself and gives the mean ± std over them.
 
 Several runs of one architecture count as seeds. On other data than the run's own the result goes to probe_NAME.json,
-and the report shows all of them.
+and the report shows all of them. An encoder without its run, that convert.py imported or finetune.py kept, is probed on
+what data.root=FOLDER names.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
   python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
   python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
+  python tools/probe.py encoders/r3d18 data.root=/labelled/videos      # convert.py import … --output encoders/r3d18
   python tools/probe.py runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
   python tools/probe.py runs/mine data.root=/data/ucf101 --splits 1,2,3 probe.kinds=[retrieval] probe.clips=10 \
       probe.limit=100000                                          # retrieval as papers report it
@@ -46,7 +48,7 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="folders of runs; key=value sets keys of the first's config"
+        "runs", nargs="+", metavar="RUN", help="folders of runs or encoders; key=value sets keys of the first's config"
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes (default: in the first run; see below)")
     parser.add_argument("--splits", metavar="1,2,3", help="official splits of the data set, for their mean")
@@ -56,8 +58,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
-    from st_ssl.encoders.base import ENCODERS
-    from st_ssl.engine.run_files import find_runs, load_run_config, probe_file
+    from st_ssl.data.base import DATA
+    from st_ssl.engine.run_files import find_runs, has_encoder_alone, load_probe_config, probe_file
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
     from st_ssl.transfer.probe import PROBES
@@ -68,19 +70,20 @@ def main() -> None:
         overrides.append(f"probe.splits=[{arguments.splits}]")
     if not given:
         raise ConfigError("expected at least one folder of a run")
-    groups = [[run] for run in find_runs(given[0])] if len(given) == 1 else [given]
+    together = len(given) > 1 or has_encoder_alone(given[0])
+    groups = [given] if together else [[run] for run in find_runs(given[0])]
     if arguments.output is not None and len(groups) > 1:
         raise ConfigError(f"--output takes one result, and {given[0]} holds {len(groups)} runs: name one of them")
     for group in groups:
-        config = load_run_config(group[0], overrides)
+        config = load_probe_config(group[0], overrides)
         output = arguments.output or probe_file(group[0], config.data.model_dump(mode="json"))
         with start_runtime(config.engine.device) as runtime:
-            probe = config.probe or PROBES[ENCODERS.registered(config.encoder.name).modality]()
+            probe = config.probe or PROBES[DATA.registered(config.data.name).modality]()
             probe_and_print(group, config, probe, runtime.device, output)
 
 
 def probe_and_print(
-    runs: list[Path], config: RunConfig, probe: ProbeConfig, device: torch.device, output: Path
+    runs: list[Path], config: RunConfig | EncoderProbeConfig, probe: ProbeConfig, device: torch.device, output: Path
 ) -> None:
     """Probe ``runs`` on the data of ``config``, write ``output`` and print the table."""
     import json
@@ -90,7 +93,7 @@ def probe_and_print(
     from st_ssl.data.base import DATA
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
-    from st_ssl.engine.run_files import load_run_config, same_data
+    from st_ssl.engine.run_files import pretraining_data, same_data
     from st_ssl.files import check_writable, replace_text
     from st_ssl.transfer.probe import probe_runs
     from st_ssl.transfer.splits import probe_splits
@@ -104,8 +107,10 @@ def probe_and_print(
         else:
             result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
     result["config"] = probe_inputs(config, probe)
-    own = same_data(load_run_config(runs[0]).data.model_dump(mode="json"), result["config"]["data"])
-    if result["bad"] and own:  # what is broken elsewhere does not count against the run
+    own = pretraining_data(runs[0])
+    if (
+        result["bad"] and own is not None and same_data(own, result["config"]["data"])
+    ):  # what is broken elsewhere does not count against the run
         from st_ssl.data.base import BadSample
 
         quarantine = Quarantine(runs[0] / "bad_samples.jsonl", len(source.entries()), config.data.max_bad_share)
@@ -116,7 +121,7 @@ def probe_and_print(
     print(f"written to {output}")
 
 
-def probe_inputs(config: RunConfig, probe: ProbeConfig) -> dict[str, Any]:
+def probe_inputs(config: RunConfig | EncoderProbeConfig, probe: ProbeConfig) -> dict[str, Any]:
     """What a probe's figures depend on besides the encoder."""
     return {"probe": probe.model_dump(mode="json"), "data": config.data.model_dump(mode="json")}
 

@@ -77,6 +77,20 @@ class RunConfig(Config):
     method: Any
 
 
+class DeviceConfig(Config):
+    """Where it is computed."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class EncoderProbeConfig(Config):
+    """The part of ``RunConfig`` that a probe needs, for an encoder whose run is not there."""
+
+    engine: DeviceConfig = DeviceConfig()
+    probe: Any
+    data: Any
+
+
 @lru_cache
 def run_model(modality: Modality) -> type[RunConfig]:
     """``RunConfig`` with the registered kinds of data, and the input, probes, encoders and methods of a ``modality``,
@@ -93,6 +107,26 @@ def run_model(modality: Modality) -> type[RunConfig]:
         encoder=(ENCODERS.union(lambda cls: cls.modality == modality), ...),
         method=(METHODS.union(lambda cls: cls.modality == modality), ...),
     )
+
+
+def encoder_probe(directory: Path, modality: Modality, overrides: Sequence[str]) -> EncoderProbeConfig:
+    """What to probe the encoder alone in ``directory`` on: all that is known is given as ``key=value``. Raises
+    ``ConfigError`` where that names no data, or other keys than those of ``EncoderProbeConfig``."""
+    place, kind = Place(directory), PROBES[modality]
+    given = override({}, [(*parse_override(text), text) for text in overrides], place)
+    data = given.get("data", {})
+    if isinstance(data, dict):
+        if not data.keys() & {"root", "list"}:
+            raise ConfigError(
+                f"{directory} holds an encoder without the run that made it, and so no data to probe it on: add "
+                "data.root=FOLDER"
+            )
+        given["data"] = {"name": modality, **data}
+    model = create_model(
+        "EncoderProbeConfig", __base__=EncoderProbeConfig, probe=(kind, kind()), data=(DATA.union(), ...)
+    )
+    config: EncoderProbeConfig = validate(model, given, place)
+    return config
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from st_ssl.config import differences
-from st_ssl.engine.run_config import RunConfig, load_runs
+from st_ssl.encoders.base import ENCODERS, describe_encoder
+from st_ssl.engine.run_config import EncoderProbeConfig, RunConfig, encoder_probe, load_runs
 from st_ssl.errors import ConfigError
 from st_ssl.files import check_writable, missing_folder
 
@@ -37,8 +38,35 @@ def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig
         runs = sorted(p.parent.name for p in directory.glob("*/config.yaml"))
         hint = f" (but these runs in it do: {', '.join(runs)})" if runs else ""
         why = missing_folder(directory) or f"it has no config.yaml{hint}"
+        if has_encoder_alone(directory):
+            why = (
+                "it holds an encoder without the run that made it (no config.yaml); probe.py and finetune.py take it "
+                "with data.root=FOLDER, extract.py with --data FOLDER"
+            )
         raise ConfigError(f"{directory}: not the folder of a run: {why}")
     return load_runs(file, overrides)[0].config
+
+
+def has_encoder_alone(directory: Path) -> bool:
+    """Whether there is an encoder without the run that made it: one that was imported, or kept by fine-tuning."""
+    return (directory / "encoder.json").is_file() and not (directory / "config.yaml").is_file()
+
+
+def load_probe_config(directory: Path, overrides: Sequence[str]) -> RunConfig | EncoderProbeConfig:
+    """What to probe the encoder in ``directory`` on, and how: of an encoder alone all of it is in ``overrides``. Raises
+    ``ConfigError`` where that is not enough."""
+    if not has_encoder_alone(directory):
+        return load_run_config(directory, overrides)
+    name = describe_encoder(directory)[0].model_dump()["name"]
+    return encoder_probe(directory, ENCODERS.registered(name).modality, overrides)
+
+
+def pretraining_data(directory: Path) -> dict[str, Any] | None:
+    """The data (as JSON) of the run that left its encoder in ``directory``; None where that is all that there is."""
+    if has_encoder_alone(directory):
+        return None
+    data: dict[str, Any] = load_run_config(directory).data.model_dump(mode="json")
+    return data
 
 
 def same_data(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -54,8 +82,10 @@ def data_name(data: dict[str, Any]) -> str:
 
 def probe_file(run: Path, data: dict[str, Any]) -> Path:
     """Where the probe of ``run`` on ``data`` (a configuration as JSON) goes: ``probe.json`` for its own data, a file
-    that is named after them for any other. Raises ``ConfigError`` where that holds the probe of other data still."""
-    if same_data(load_run_config(run).data.model_dump(mode="json"), data):
+    that is named after them for any other, as all are to an encoder alone. Raises ``ConfigError`` where that holds the
+    probe of other data still."""
+    own = pretraining_data(run)
+    if own is not None and same_data(own, data):
         return run / "probe.json"
     file = run / f"probe_{data_name(data)}.json"
     try:

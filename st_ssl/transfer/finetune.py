@@ -109,13 +109,21 @@ def finetune_model() -> type[FinetuneConfig]:
 
 def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | None = None) -> FinetuneConfig:
     """The configuration in a YAML file with ``key=value`` overrides; ``data`` is that of the pretraining, on which the
-    file's own is laid: of another root, without what only says how to read the first. Raises ``ConfigError`` that lists
-    every mistake with its place."""
+    file's own is laid: of another root, without what only says how to read the first; None where no run tells it, as of
+    an imported encoder. Raises ``ConfigError`` that lists every mistake with its place."""
     given, place = read_yaml(file)
     given = override(given, [(*parse_override(text), text) for text in overrides], place)
     if "task" not in given and (strange := [key for key in ("method", "runs") if key in given]):
         raise ConfigError(f"{place.of((strange[0],))}: it has {strange[0]}, and no task: this file is for pretrain")
     own = given.get("data") or {}
+    task = given.get("task")
+    name = task.get("name") if isinstance(task, dict) else None
+    if data is None and isinstance(own, dict) and name in TASKS.names():
+        if not own:
+            raise ConfigError(
+                f"{file} names no data, and neither does a run that made the encoder: add data.root=FOLDER"
+            )
+        given["data"] = {"name": TASKS.registered(name).modality, **own}
     if data is not None and isinstance(own, dict):
         if own.get("root", data.get("root")) != data.get("root"):
             data = {key: value for key, value in data.items() if key not in _OF_ROOT}

@@ -80,6 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
     kind = imported.encoder.modality
     print(f"written to {arguments.output}; to try it on a folder DATA:")
     print(f"  python tools/extract.py {arguments.output} --data DATA --output features")
+    print(f"  python tools/probe.py {arguments.output} data.root=DATA")
     print(f"  python tools/finetune.py configs/transfer/{kind}/quickstart.yaml {arguments.output} data.root=DATA")
 
 
