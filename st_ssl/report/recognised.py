@@ -175,9 +175,9 @@ def _shown(said: Said, rows: list[int], weights: Path, data: dict[str, Any]) -> 
     from st_ssl.transfer.tasks import Shown
 
     source = DATA.build(DATA.config(data["name"]).model_validate(data))
-    model = load_tuned(weights)[0]
+    model, task, _ = load_tuned(weights)
     input = model.encoder.input
-    views = source.evaluation(input)
+    views = task.testing_views(source, input, 1)
     samples = []
     for row, entry in _found(said, rows, source.entries()):
         batch = source.collate([source.dataset([entry], views)[0, 0]])

@@ -14,7 +14,7 @@ from st_ssl.augment.finetune import FinetuneAugment, FinetuneAugmentConfig
 from st_ssl.augment.mixing import MixConfig, mix, mixed_targets
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, Views
-from st_ssl.data.video.plans import RandomClips
+from st_ssl.data.video.plans import ClipPlan, RandomClips, SegmentClips
 from st_ssl.data.video.views import VideoViews, multi_views
 from st_ssl.encoders.base import Encoder
 from st_ssl.heads.attentive import AttentivePool
@@ -45,6 +45,10 @@ class RecogniseConfig(Config):
     (repeated augmentation, Hoffer et al. 2020). A test video is looked at in ``clips`` clips at even distances, of
     each ``crops`` squares along the longer side, 1 or 3 (SlowFast, 2019), their probabilities averaged; in validation
     it is the centre of one clip.
+
+    ``sampling``: a clip is ``dense``, its frames ``input.stride`` apart, or ``uniform``, a frame of each of as many
+    equal segments of the whole video, whatever the stride (TSN, 2016): at random in training, and in testing at places
+    that move from clip to clip.
     """
 
     name: Literal["recognise"] = "recognise"
@@ -62,6 +66,7 @@ class RecogniseConfig(Config):
     repeats: int = Field(default=1, gt=0)
     clips: int = Field(default=5, gt=0)
     crops: Literal[1, 3] = 3
+    sampling: Literal["dense", "uniform"] = "dense"
 
 
 class ClipHead(nn.Module):
@@ -142,11 +147,15 @@ class Recognise(LabelTask):
         return replace(shown, view=replace(shown.view, clip=clip)), soft
 
     def training_views(self, source: DataSource, input: InputConfig) -> Views:
-        clips = RandomClips(input.num_frames, input.stride, self.settings.repeats)
+        clips: ClipPlan = RandomClips(input.num_frames, input.stride, self.settings.repeats)
+        if self.settings.sampling == "uniform":
+            clips = SegmentClips(input.num_frames, self.settings.repeats, random=True)
         return VideoViews(clips, FinetuneAugment(self.settings.augment, input.size, input.mean, input.std))
 
     def testing_views(self, source: DataSource, input: InputConfig, votes: int) -> Views:
-        if votes == 1:
-            return source.evaluation(input)
-        assert votes == self.votes, f"{votes} views of a task with {self.votes}"
-        return multi_views(input, self.settings.clips, self.settings.crops)
+        assert votes in (1, self.votes), f"{votes} views of a task with {self.votes}"
+        clips = 1 if votes == 1 else self.settings.clips
+        crops: Literal[1, 3] = 1 if votes == 1 else self.settings.crops
+        if self.settings.sampling == "uniform":
+            return multi_views(input, clips, crops, SegmentClips(input.num_frames, clips))
+        return source.evaluation(input) if votes == 1 else multi_views(input, clips, crops)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from st_ssl.data.video.plans import ClipPair, ClipPlan, EvenClips, RandomClips, clip_indices
+from st_ssl.data.video.plans import ClipPair, ClipPlan, EvenClips, RandomClips, SegmentClips, clip_indices
 from st_ssl.random import keyed_rng
 from st_ssl.types import VideoMeta
 
@@ -122,3 +122,38 @@ def test_jitter_moves_the_centre_within_its_share() -> None:
     assert drawn.min() >= 25
     assert drawn.max() <= 75
     assert len(set(drawn.ravel())) > 40
+
+
+def test_a_frame_of_each_segment_by_hand() -> None:
+    """10 frames in 4 segments of 2.5: [0, 2.5), [2.5, 5), [5, 7.5), [7.5, 10)."""
+    rng = keyed_rng(0)
+    (middles,) = SegmentClips(4).draw(rng, video(10))  # 1.25, 3.75, 6.25, 8.75
+    np.testing.assert_array_equal(middles, [1, 3, 6, 8])
+    np.testing.assert_array_equal(SegmentClips(4, 2).draw(rng, video(10)), [[1, 3, 6, 8], [0, 2, 5, 7]])
+    thirds = SegmentClips(4, 3).draw(rng, video(24))  # of 6 frames, at 1, 3 and 5
+    np.testing.assert_array_equal(thirds, [[1, 7, 13, 19], [3, 9, 15, 21], [5, 11, 17, 23]])
+    (short,) = SegmentClips(6).draw(rng, video(3))
+    np.testing.assert_array_equal(short, [0, 0, 1, 1, 2, 2])
+    assert middles.dtype == short.dtype == np.int64
+
+
+@given(st.integers(1, 40), st.integers(1, 16))
+def test_two_clips_of_segments_are_those_of_videomae(num_frames: int, segments: int) -> None:
+    tick = num_frames / segments
+    middles, starts = SegmentClips(segments, 2).draw(keyed_rng(0), video(num_frames))
+    for x in range(segments):
+        assert abs(middles[x] - (tick / 2 + tick * x - 0.5)) <= 0.5 + 1e-9
+        assert abs(starts[x] - (tick * x - 0.5)) <= 0.5 + 1e-9
+
+
+def test_random_frames_of_segments_are_uniform_and_keyed() -> None:
+    plan = SegmentClips(4, 2, random=True)
+    rng = keyed_rng("segments")
+    drawn = np.array([plan.draw(rng, video(20)) for _ in range(2000)])  # [draws, clips, segments]
+    for segment in range(4):
+        counts = np.bincount(drawn[:, :, segment].ravel(), minlength=20)
+        assert counts[5 * segment : 5 * segment + 5].sum() == 4000 and counts[counts > 0].min() > 700
+    assert (drawn[:, 0] != drawn[:, 1]).any(1).mean() > 0.99
+    np.testing.assert_array_equal(plan.draw(keyed_rng(3), video(20)), plan.draw(keyed_rng(3), video(20)))
+    (short,) = SegmentClips(6, 1, random=True).draw(rng, video(3))
+    np.testing.assert_array_equal(short, [0, 0, 1, 1, 2, 2])

@@ -106,3 +106,19 @@ def test_all_of_it_trains(dataset: Path, tmp_path: Path, multi_label: bool, monk
     ]
     assert result[0] == result[1]
     assert len(keys) == 16 and len(set(keys)) == 8  # 4 steps in each of 2 epochs, twice the same
+
+
+def test_uniform_clips_have_a_frame_of_each_segment_whatever_the_stride(dataset: Path) -> None:
+    source = source_of(dataset)
+    entries = [entry for entry in source.entries() if entry.labels["length"] == "short"][:4]  # 12 frames
+    for stride in (1, 5):
+        input = INPUT.model_copy(update={"stride": stride})
+        task = Recognise(RecogniseConfig(sampling="uniform", clips=2, crops=1, repeats=2))
+        feed = Feed(source, task, input, CPU)
+        ((views, _),) = feed.testing(entries, 8, votes=2)
+        assert [view.view.frame_index[0].tolist() for view in views] == [[1, 4, 7, 10], [0, 3, 6, 9]]
+        ((views, _),) = feed.testing(entries, 8)
+        assert [view.view.frame_index[0].tolist() for view in views] == [[1, 4, 7, 10]]
+        index = next(iter(feed.training(entries, 0, 4, 1))).view.frame_index
+        assert index.shape == (8, 4) and torch.equal(index // 3, torch.arange(4).expand(8, 4))
+        assert len({tuple(row) for row in index.tolist()}) > 4

@@ -95,3 +95,26 @@ class EvenClips:
         shift = (rng.random(self.num_clips) - 0.5) * self.jitter
         places = np.clip((np.arange(self.num_clips) + 0.5 + shift) / self.num_clips, 0, 1)
         return [low + clip_indices(round(place * last), self.num_frames, self.stride, frames) for place in places]
+
+
+@dataclass(frozen=True)
+class SegmentClips:
+    """Clips over all of a video: it is cut into ``num_frames`` equal segments, of each of which a clip has one frame,
+    ``random`` or at a fixed place (TSN, Wang et al., ECCV 2016). Of fewer frames than segments some are repeated.
+
+    A single fixed clip has the middles. Several have places at even distances, the middle one among them: of two
+    clips the second has the first frame of each segment, as VideoMAE (2022) tests on Something-Something v2.
+    """
+
+    num_frames: int
+    num_clips: int = 1
+    random: bool = False
+
+    def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]:
+        segment = np.arange(self.num_frames)
+        if self.random:
+            places = (segment + rng.random((self.num_clips, self.num_frames))) / self.num_frames
+            return list(np.minimum((places * meta.num_frames).astype(np.int64), meta.num_frames - 1))
+        parts = 2 * self.num_clips  # of a segment, so that all is exact
+        shifts = [(self.num_clips + 2 * (clip - (self.num_clips - 1) // 2)) % parts for clip in range(self.num_clips)]
+        return [(parts * segment + shift) * meta.num_frames // (parts * self.num_frames) for shift in shifts]

@@ -132,9 +132,12 @@ def _squares(meta: VideoMeta, crops: int) -> np.ndarray:
     return np.concatenate([corners, np.full_like(corners, side)], axis=1)
 
 
-def multi_views(input: InputConfig, num_clips: int = 1, crops: Literal[1, 3] = 1) -> MultiViews:
-    """What an encoder is shown of a video that is tested with several clips and crops: see ``MultiViews``."""
-    plan = EvenClips(input.num_frames, input.stride, num_clips)
+def multi_views(
+    input: InputConfig, num_clips: int = 1, crops: Literal[1, 3] = 1, clips: ClipPlan | None = None
+) -> MultiViews:
+    """What an encoder is shown of a video that is tested with several clips and crops: see ``MultiViews``. ``clips``:
+    other clips than dense ones at even distances."""
+    plan = clips or EvenClips(input.num_frames, input.stride, num_clips)
     return MultiViews(plan, centre_crop(input.size, input.mean, input.std), crops=crops)
 
 
