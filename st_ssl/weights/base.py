@@ -62,6 +62,11 @@ class LayoutConfig(Config):
     container: str | None = None
 
 
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""The types that weights are published in."""
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+"""What counters can be, besides."""
+
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of what networks are wrapped in to be trained: DistributedDataParallel, torch.compile."""
 
@@ -115,16 +120,28 @@ class Layout(ABC):
         return next((why for pattern, why in self.left if re.fullmatch(pattern, name)), None)
 
     def translate(self, encoder: Encoder) -> dict[str, Made]:
-        """Every key of ``encoder`` that the file has, in the encoder's order."""
+        """Every key of ``encoder`` that the file has, in the encoder's order. Raises ``WeightsError`` for numbers of a
+        type that is no weight's, as of quantised networks: taken as they are they would be others."""
         made = {}
         for key, own in encoder.state_dict().items():
             sources = self.sources(key)
             if all(name in self.state for name in sources):
+                for name in sources:
+                    self._check_type(name, FLOATS if own.is_floating_point() else (*WHOLE, *FLOATS))
                 tensor, note = self.make(key, [self.state[name] for name in sources], encoder)
                 made[key] = Made(tensor, sources, note)
             elif key.endswith("num_batches_tracked"):  # old files have none, and it decides nothing
                 made[key] = Made(torch.zeros_like(own, device="cpu"), (), "zero: the file has none")
         return made
+
+    def _check_type(self, name: str, allowed: Sequence[torch.dtype]) -> None:
+        found = self.state[name].dtype
+        if found not in allowed:
+            types = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
+            raise WeightsError(
+                f"{self.published.path}: {self.names[name]!r} holds {str(found).removeprefix('torch.')}: expected one "
+                f"of {types}"
+            )
 
     def _choose(self, groups: Mapping[str, Mapping[str, Tensor]], told: str | None) -> str:
         """The group that is the network, by the names of its containers."""

@@ -194,9 +194,13 @@ def _check_shapes(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> No
                 f"{layout.published.path}: {key!r} has the size {list(own.shape)} in the encoder and "
                 f"{list(part.tensor.shape)} in the file (from {names}){why}{_compared(layout, encoder)}"
             )
-        if part.tensor.is_floating_point() and not bool(part.tensor.isfinite().all()):
+        taken = part.tensor.to(own.dtype) if own.is_floating_point() else part.tensor  # float64 may hold too large ones
+        if not bool(taken.isfinite().all()):
             names = ", ".join(layout.names[name] for name in part.sources)
-            raise WeightsError(f"{layout.published.path}: {names}: holds numbers that are none (NaN or infinity)")
+            kind = str(taken.dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{layout.published.path}: {names}: holds numbers that are none (NaN or infinity, as {kind})"
+            )
 
 
 def _compared(layout: Layout, encoder: Encoder) -> str:

@@ -110,6 +110,20 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         import_weights(file, "torchvision")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_numbers_of_another_type_are_refused_by_name(tmp_path: Path, kind: torch.dtype) -> None:
+    file = write(tmp_path / "r3d.pth", {"stem.1.weight": torch.ones(4).to(kind)})
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(WeightsError, match=rf"'module\.stem\.1\.weight' holds {name}: expected one of float32"):
+        import_weights(file, "torchvision")
+
+
+def test_numbers_that_are_too_large_for_float32_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "r3d.pth", {"stem.1.weight": torch.full((4,), 1e300, dtype=torch.float64)})
+    with pytest.raises(WeightsError, match=r"stem\.1\.weight: holds numbers that are none \(.*as float32"):
+        import_weights(file, "torchvision")
+
+
 @pytest.mark.parametrize(
     ("layout", "override", "message"),
     [
