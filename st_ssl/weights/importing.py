@@ -118,7 +118,7 @@ def guess(
 def _fits(name: str, published: Published) -> bool | None:
     """Whether the layout ``name`` tells an encoder for ``published``; None where it knows the names, yet does not."""
     try:
-        LAYOUTS.build(LAYOUTS.config(name)(), published).settings()
+        _settings(LAYOUTS.build(LAYOUTS.config(name)(), published))
     except ForeignError:
         return False
     except WeightsError:
@@ -159,8 +159,18 @@ def _described(modality: Any) -> type[Config]:
     return create_model("Described", __base__=Config, encoder=(union, ...), input=(INPUTS[modality], ...))
 
 
+def _settings(layout: Layout) -> dict[str, Any]:
+    """What the file tells of the encoder. ``ForeignError`` also where a tensor has fewer axes than the layout's."""
+    try:
+        return layout.settings()
+    except (IndexError, TypeError, ZeroDivisionError) as error:
+        raise ForeignError(
+            f"{layout.published.path}: is not of the layout {layout.config.name}: its tensors have other axes ({error})"
+        ) from error
+
+
 def _build(layout: Layout, parsed: Sequence[tuple[tuple[str, ...], Any, str]]) -> Encoder:
-    settings = layout.settings()
+    settings = _settings(layout)
     place = Place(layout.published.path)
     data = override(settings, list(parsed), place)
     name = settings["encoder"]["name"]
@@ -205,7 +215,7 @@ def _check_shapes(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> No
 
 def _compared(layout: Layout, encoder: Encoder) -> str:
     """What the file tells of the encoder where the user told something else."""
-    settings = layout.settings()
+    settings = _settings(layout)
     now = {"encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
     own = {part: type(getattr(encoder, attribute)) for part, attribute in (("encoder", "config"), ("input", "input"))}
     if settings["encoder"]["name"] != now["encoder"]["name"]:

@@ -32,6 +32,8 @@ _BESIDE = {
     "video_preprocessor_config.json": "preprocessor",
 }
 _DEEPEST = 8
+_MOST_VALUES = 1_000_000
+"""What may stand in a file besides numbers of tensors and arrays. What holds itself has more than any number."""
 
 
 def read_published(path: Path) -> Published:
@@ -41,17 +43,15 @@ def read_published(path: Path) -> Published:
     Raises ``WeightsError`` where there is none, it is damaged or no file of weights, or it needs code to be read.
     """
     files = weight_files(path)
-    about: dict[str, Any] = {}
-    groups: dict[str, dict[str, Tensor]] = {}
-    skipped: dict[str, str] = {}
+    found = _Drawers(Path(path))
     for file in files:
-        _sort(_read(file), "", groups, about, skipped)
-    if not groups:
-        raise WeightsError(f"{path}: holds no tensors under names, but {_listed(about, skipped)}")
+        found.sort(_read(file))
+    if not found.groups:
+        raise WeightsError(f"{path}: holds no tensors under names, but {_listed(found.about, found.skipped)}")
     for name, told in _BESIDE.items():
         if (files[0].parent / name).is_file() and files[0].name.startswith(("model", "pytorch_model", "encoder")):
-            about[told] = _json(files[0].parent / name)
-    return Published(Path(path), groups, about, skipped)
+            found.about[told] = _json(files[0].parent / name)
+    return Published(Path(path), found.groups, found.about, found.skipped)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -103,50 +103,77 @@ def _json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _sort(
-    tree: Any, place: str, groups: dict[str, dict[str, Tensor]], about: dict[str, Any], skipped: dict[str, str]
-) -> None:
-    """Lay what was read in its drawers: named tensors by place, plain data, and what is neither."""
-    if not isinstance(tree, Mapping):
-        skipped[place] = f"{type(tree).__name__} in place of names and tensors"
-        return
-    if not all(isinstance(key, str) for key in tree):
-        skipped[place] = "tensors by number (as optimisers keep them)"
-        return
-    for key, value in tree.items():
-        inner = f"{place}.{key}" if place else key
-        if isinstance(value, Settings):
-            value = value.values
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            value = torch.tensor(value)  # a copy: arrays of files cannot be written to
-        if isinstance(value, Tensor):
-            groups.setdefault(place, {})[key] = value.detach()
-        elif (plain := _plain(value)) is not _NOT_PLAIN:
-            about[inner] = plain
-        elif inner.count(".") < _DEEPEST and isinstance(value, Mapping):
-            _sort(value, inner, groups, about, skipped)
+class _Drawers:
+    """What was read, laid out as ``Published`` has it: named tensors by place, plain data, and what is neither.
+
+    Raises ``WeightsError`` for tensors that are not whole, and for more values than a file of weights has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.groups: dict[str, dict[str, Tensor]] = {}
+        self.about: dict[str, Any] = {}
+        self.skipped: dict[str, str] = {}
+        self._seen = 0
+
+    def sort(self, tree: Any, place: str = "") -> None:
+        if not isinstance(tree, Mapping):
+            self.skipped[place] = f"{type(tree).__name__} in place of names and tensors"
+            return
+        if not all(isinstance(key, str) for key in tree):
+            self.skipped[place] = "tensors by number (as optimisers keep them)"
+            return
+        for key, value in tree.items():
+            inner = f"{place}.{key}" if place else key
+            if isinstance(value, Settings):
+                value = value.values
+            if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+                value = torch.tensor(value)  # a copy: arrays of files cannot be written to
+            if isinstance(value, Tensor):
+                self._check_whole(value, inner)
+                self.groups.setdefault(place, {})[key] = value.detach()
+            elif (plain := self._plain(value)) is not _NOT_PLAIN:
+                self.about[inner] = plain
+            elif inner.count(".") < _DEEPEST and isinstance(value, Mapping):
+                self.sort(value, inner)
+            else:
+                self.skipped[inner] = f"{type(value).__name__} in place of names and tensors"
+
+    def _check_whole(self, tensor: Tensor, name: str) -> None:
+        if tensor.is_quantized:
+            what = "quantised"
+        elif tensor.is_nested or tensor.layout != torch.strided:
+            what = "sparse or nested"
+        elif tensor.device.type != "cpu":
+            what = f"a tensor of the device {tensor.device.type}, without its numbers"
         else:
-            skipped[inner] = f"{type(value).__name__} in place of names and tensors"
+            return
+        raise WeightsError(f"{self.path}: {name!r} is {what}: expected plain tensors with all their numbers")
+
+    def _plain(self, value: Any, depth: int = 0) -> Any:
+        """``value`` if it is what JSON could hold, else ``_NOT_PLAIN``. Stand-ins are None."""
+        self._seen += 1
+        if self._seen > _MOST_VALUES:
+            raise WeightsError(
+                f"{self.path}: holds more than {_MOST_VALUES} values beside its tensors, or itself: expected weights, "
+                "with some settings of the training"
+            )
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, StandIn):
+            return None
+        if depth > _DEEPEST:
+            return _NOT_PLAIN
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            items = {key: self._plain(item, depth + 1) for key, item in value.items()}
+            return _NOT_PLAIN if not items or any(item is _NOT_PLAIN for item in items.values()) else items
+        if isinstance(value, list | tuple):
+            members = [self._plain(item, depth + 1) for item in value]
+            return _NOT_PLAIN if any(item is _NOT_PLAIN for item in members) else members
+        return _NOT_PLAIN
 
 
 _NOT_PLAIN = object()
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """``value`` if it is what JSON could hold, else ``_NOT_PLAIN``. Stand-ins are None."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, StandIn):
-        return None
-    if depth > _DEEPEST:
-        return _NOT_PLAIN
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        items = {key: _plain(item, depth + 1) for key, item in value.items()}
-        return _NOT_PLAIN if not items or any(item is _NOT_PLAIN for item in items.values()) else items
-    if isinstance(value, list | tuple):
-        members = [_plain(item, depth + 1) for item in value]
-        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in members) else members
-    return _NOT_PLAIN
 
 
 def _listed(about: Mapping[str, Any], skipped: Mapping[str, str]) -> str:

@@ -118,6 +118,13 @@ def test_numbers_of_another_type_are_refused_by_name(tmp_path: Path, kind: torch
         import_weights(file, "torchvision")
 
 
+@pytest.mark.parametrize("layout", ["auto", "torchvision"])
+def test_a_tensor_without_axes_where_the_first_layer_is_looked_for(tmp_path: Path, layout: str) -> None:
+    file = write(tmp_path / "r3d.pth", {"stem.0.weight": torch.tensor(1.0)})
+    with pytest.raises(WeightsError, match=r"cannot be guessed|not of the layout torchvision: its tensors have other"):
+        import_weights(file, layout)
+
+
 def test_numbers_that_are_too_large_for_float32_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "r3d.pth", {"stem.1.weight": torch.full((4,), 1e300, dtype=torch.float64)})
     with pytest.raises(WeightsError, match=r"stem\.1\.weight: holds numbers that are none \(.*as float32"):

@@ -152,6 +152,30 @@ def test_what_is_no_file_of_weights(tmp_path: Path, content: bytes, message: str
         read_published(tmp_path / "w.pth")
 
 
+@pytest.mark.filterwarnings("ignore:.*(sparse|quantize_per_tensor|TypedStorage).*")
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        (lambda tensor: tensor.to_sparse(), "sparse or nested"),
+        (lambda tensor: tensor.to("meta"), "a tensor of the device meta, without its numbers"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantised"),
+    ],
+    ids=["sparse", "meta", "quantised"],
+)
+def test_tensors_that_are_not_whole_are_refused_by_name(tmp_path: Path, changed: Any, what: str) -> None:
+    torch.save({"model": STATE | {"conv.weight": changed(STATE["conv.weight"])}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=rf"w\.pth: 'model\.conv\.weight' is {what}: expected plain tensors"):
+        read_published(tmp_path / "w.pth")
+
+
+def test_a_file_that_holds_itself_is_refused_soon(tmp_path: Path) -> None:
+    loop: dict[str, Any] = {"conv.weight": STATE["conv.weight"]}
+    loop |= {f"again{number}": loop for number in range(30)}  # 30 to the eighth places, were all of them walked
+    torch.save(loop, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"holds more than 1000000 values beside its tensors, or itself"):
+        read_published(tmp_path / "w.pth")
+
+
 def test_torchscript_is_a_program(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(_zip(**{"w/data.pkl": "", "w/code/__torch__.py": "", "w/constants.pkl": ""}))
     with pytest.raises(WeightsError, match=r'TorchScript archive(.|\n)*torch\.jit\.load\("w\.pt"'):
