@@ -30,6 +30,10 @@ class ForeignError(WeightsError):
     """Weights of another layout than the one that they are read by."""
 
 
+class SeveralError(WeightsError):
+    """A file with several networks where one is looked for, and no word of which it is to be."""
+
+
 @dataclass(frozen=True)
 class Published:
     """What is in a file of weights, or in a folder of them.
@@ -144,12 +148,20 @@ class Layout(ABC):
             )
 
     def _choose(self, groups: Mapping[str, Mapping[str, Tensor]], told: str | None) -> str:
-        """The group that is the network, by the names of its containers."""
+        """The group that is the network, by the names of its containers. Raises ``SeveralError`` where several are in
+        the same, as a teacher and a student."""
         containers = self.containers if told is None else (told,)
         for container in containers:
-            for place in groups:
-                if place == container or (container and place.startswith(f"{container}.")):
-                    return place
+            within = [place for place in groups if container and place.startswith(f"{container}.")]
+            if container in groups:
+                return container
+            if len(within) > 1:
+                raise SeveralError(
+                    f"{self.published.path}: has tensors in {', '.join(within)}, of which {self.config.name} expects "
+                    f"one: name it by layout.container={within[0]}"
+                )
+            if within:
+                return within[0]
         places = ", ".join(place or "its own level" for place in groups) or "no place"
         if told is not None:
             raise WeightsError(f"{self.published.path}: layout.container={told}: it has tensors in {places}")

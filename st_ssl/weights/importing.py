@@ -20,7 +20,7 @@ from st_ssl.encoders.base import ENCODERS, Encoder, save_encoder
 from st_ssl.errors import ConfigError, OutputError, UserError, nearest
 from st_ssl.files import check_writable, replace_text
 from st_ssl.inputs import INPUTS
-from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, Made, Published, WeightsError
+from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, Made, Published, SeveralError, WeightsError
 from st_ssl.weights.reading import fingerprint, read_published
 
 FORMAT = 1
@@ -98,8 +98,10 @@ def guess(
     """The layout that ``published`` has by its names: the only one that knows them, or that uses the most of them; else
     the only one that they are not foreign to, which has something to ask. Raises ``WeightsError`` where none or several
     do."""
-    fit = {name: _fits(name, published) for name in LAYOUTS.names()}
-    known = [name for name in fit if fit[name]] or [name for name in fit if fit[name] is None]
+    container = next((value for key, value, _ in reversed(parsed) if key == ("layout", "container")), None)
+    fit = {name: _fits(name, published, container) for name in LAYOUTS.names()}
+    known = [name for name, error in fit.items() if error is None]
+    known = known or [name for name, error in fit.items() if not isinstance(error, ForeignError)]
     known = [name for name in known if LAYOUTS.registered(name).certain] or known
     known = [name for name in known if LAYOUTS.registered(name).follows not in known]
     if len(known) == 1:
@@ -110,20 +112,25 @@ def guess(
             used[name] = len(apply_layout(published, name, parsed, allow_unused).used())
     best = [name for name, number in used.items() if number == max(used.values())]
     if len(best) != 1:
+        for name in known:
+            if isinstance(several := fit[name], SeveralError):
+                raise several
         said = f"{', '.join(best or known)} fit it alike" if known else f"none of {', '.join(LAYOUTS.names())} fits it"
         raise WeightsError(f"{published.path}: its layout cannot be guessed ({said}): name it by --from")
     return best[0]
 
 
-def _fits(name: str, published: Published) -> bool | None:
-    """Whether the layout ``name`` tells an encoder for ``published``; None where it knows the names, yet does not."""
+def _fits(name: str, published: Published, container: Any) -> WeightsError | None:
+    """What is in the way of the layout ``name`` telling an encoder for ``published``: ``ForeignError`` where it does
+    not know the names."""
     try:
-        _settings(LAYOUTS.build(LAYOUTS.config(name)(), published))
-    except ForeignError:
-        return False
-    except WeightsError:
-        return None
-    return True
+        config = LAYOUTS.config(name).model_validate(
+            {"name": name} | ({"container": container} if isinstance(container, str) else {})
+        )
+        _settings(LAYOUTS.build(config, published))
+    except WeightsError as error:
+        return error
+    return None
 
 
 def apply_layout(
@@ -273,5 +280,7 @@ def _check_free(output: Path, record: dict[str, Any]) -> None:
         before = json.loads((output / "import.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = None
-    if not isinstance(before, dict) or any(before.get(key) != record[key] for key in ("source", "encoder", "input")):
+    same = ("source", "layout", "container", "encoder", "input", "used")
+    written = json.loads(json.dumps(record))  # which has lists for tuples
+    if not isinstance(before, dict) or any(before.get(key) != written[key] for key in same):
         raise OutputError(f"{output} holds something else ({', '.join(inside[:3])}): choose an empty or new folder")

@@ -156,6 +156,18 @@ def test_another_network_of_the_file(tmp_path: Path) -> None:
     assert imported.left["model.*"].endswith("tensors in model, another part of the file")
 
 
+@pytest.mark.parametrize("layout", ["auto", "torchvision"])
+def test_which_of_several_networks_is_asked_for(tmp_path: Path, layout: str) -> None:
+    student = network().state_dict()
+    teacher = {name: torch.full_like(tensor, 0.25) for name, tensor in student.items()}
+    torch.save({"model": {"teacher": teacher, "student": student}}, tmp_path / "r3d.pth")
+    expected = r"r3d\.pth: has tensors in model\.teacher, model\.student, .*name it by layout\.container=model\.teacher"
+    with pytest.raises(WeightsError, match=expected):
+        import_weights(tmp_path / "r3d.pth", layout)
+    imported = import_weights(tmp_path / "r3d.pth", layout, ["layout.container=model.student"])
+    assert all(torch.equal(tensor, student[key]) for key, tensor in imported.encoder.state_dict().items())
+
+
 @pytest.fixture
 def convert(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """The command, in this process: exit code, stdout, stderr."""
@@ -212,6 +224,14 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds something else"):
         save_imported(other, folder)
     assert (folder / "encoder.safetensors").read_bytes() == before
+
+
+def test_another_network_of_the_same_file_does_not_take_its_place(tmp_path: Path) -> None:
+    ema = {name: torch.full_like(tensor, 0.25) for name, tensor in network().state_dict().items()}
+    file, folder = write(tmp_path / "r3d.pth", model_ema=ema), tmp_path / "encoder"
+    save_imported(import_weights(file, "torchvision"), folder)
+    with pytest.raises(OutputError, match="holds something else"):
+        save_imported(import_weights(file, "torchvision", ["layout.container=model_ema"]), folder)
 
 
 def test_the_command_looks_lists_and_refuses(tmp_path: Path, convert: Any) -> None:
