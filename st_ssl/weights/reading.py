@@ -44,13 +44,15 @@ def read_published(path: Path) -> Published:
     """
     files = weight_files(path)
     found = _Drawers(Path(path))
-    for file in files:
-        found.sort(_read(file))
+    parts = [_read(file) for file in files]
+    if (index := _main(Path(path))) is not None and index.name not in _FOLDER_FILES:
+        _check_parts(index, {file.name: part for file, part in zip(files, parts, strict=True)})
+    for part in parts:
+        found.sort(part)
     if not found.groups:
         raise WeightsError(f"{path}: holds no tensors under names, but {_listed(found.about, found.skipped)}")
-    for name, told in _BESIDE.items():
-        if (files[0].parent / name).is_file() and files[0].name.startswith(("model", "pytorch_model", "encoder")):
-            found.about[told] = _json(files[0].parent / name)
+    for file in _beside(Path(path)):
+        found.about[_BESIDE[file.name]] = _json(file)
     return Published(Path(path), found.groups, found.about, found.skipped)
 
 
@@ -62,35 +64,62 @@ def weight_files(path: Path) -> list[Path]:
     if not path.is_dir():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise WeightsError(f"{path}: no such file or folder{near}")
-    for name in _FOLDER_FILES:
-        index = path / f"{name}.index.json"
-        if (path / name).is_file():
-            return [path / name]
-        if index.is_file():
-            return _parts(index)
+    main = _main(path)
+    if main is not None:
+        return [main] if main.name in _FOLDER_FILES else _parts(main)
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
     hint = f": name one of {', '.join(found[:5])}" if found else ""
     raise WeightsError(f"{path}: a folder without {' or '.join(_FOLDER_FILES[:2])}{hint}")
 
 
+def _main(folder: Path) -> Path | None:
+    """The file of weights in a folder, or the index of its parts."""
+    names = [name for whole in _FOLDER_FILES for name in (whole, f"{whole}.index.json")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _beside(path: Path) -> list[Path]:
+    """The files with settings of what ``path`` stands for. A file of another name has none: folders of downloads hold
+    settings of anything."""
+    folder = path if path.is_dir() else path.parent
+    belongs = path.is_dir() or path.name in _FOLDER_FILES
+    return [folder / name for name in _BESIDE if belongs and (folder / name).is_file()]
+
+
 def fingerprint(path: Path) -> dict[str, str]:
-    """The SHA-256 of every file that ``path`` stands for, by its name."""
+    """The SHA-256 of every file that is read for ``path``, also of those with settings, by its name."""
     sums = {}
-    for part in weight_files(path):
+    for part in (*weight_files(path), *_beside(Path(path))):
         with part.open("rb") as file:
             sums[part.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
 
 
-def _parts(index: Path) -> list[Path]:
+def _weight_map(index: Path) -> dict[str, str]:
     names = _json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
         raise WeightsError(f"{index}: expected weight_map, from names of tensors to names of files beside it")
-    files = [index.parent / name for name in sorted(set(names.values()))]
+    return names
+
+
+def _parts(index: Path) -> list[Path]:
+    files = [index.parent / name for name in sorted(set(_weight_map(index).values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise WeightsError(f"{index}: names {len(files)} files, of which these are missing: {', '.join(missing)}")
     return files
+
+
+def _check_parts(index: Path, parts: Mapping[str, Any]) -> None:
+    """Raise ``WeightsError`` where what is in the files is not what ``index`` says, or the same is in two of them."""
+    places: dict[str, str] = {}
+    for file, part in parts.items():
+        for name in part if isinstance(part, Mapping) else ():
+            if isinstance(part[name], Tensor) and places.setdefault(name, file) != file:
+                raise WeightsError(f"{index.parent}: {name!r} is both in {places[name]} and in {file}")
+    for name, file in _weight_map(index).items():
+        if places.get(name) != file:
+            raise WeightsError(f"{index}: says that {name!r} is in {file}, which does not hold it")
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -203,13 +203,39 @@ def test_folders_of_hugging_face(tmp_path: Path) -> None:
     found = read_published(tmp_path)
     assert same(found.groups[""], STATE)
     assert found.about["config"] == {"hidden_size": 8}
-    assert fingerprint(tmp_path).keys() == set(names.values())
+    assert fingerprint(tmp_path).keys() == {"config.json", *names.values()}
     (tmp_path / "model-2.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"these are missing: model-2\.safetensors"):
         read_published(tmp_path)
     index.write_text(json.dumps({"weight_map": {"conv.weight": "../elsewhere.safetensors"}}))
     with pytest.raises(WeightsError, match="expected weight_map"):
         read_published(tmp_path)
+
+
+def test_parts_that_are_not_what_the_index_says(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    names = {"conv.weight": "model-1.safetensors", "bn.num_batches_tracked": "model-2.safetensors"}
+    for name, part in names.items():
+        save_file({name: STATE[name]}, tmp_path / part)
+    index.write_text(json.dumps({"weight_map": names | {"bn.weight": "model-2.safetensors"}}))
+    with pytest.raises(
+        WeightsError, match=r"says that 'bn\.weight' is in model-2\.safetensors, which does not hold it"
+    ):
+        read_published(tmp_path)
+    index.write_text(json.dumps({"weight_map": names}))
+    save_file(STATE, tmp_path / "model-2.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"'conv\.weight' is both in model-1\.safetensors and in model-2\.safetensors"
+    ):
+        read_published(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "told"), [("model_x.safetensors", False), ("model.safetensors", True)])
+def test_settings_beside_a_file_are_those_of_files_of_a_known_name(tmp_path: Path, name: str, told: bool) -> None:
+    save_file(STATE, tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    assert ("config" in read_published(tmp_path / name).about) == told
+    assert ("config.json" in fingerprint(tmp_path / name)) == told
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
