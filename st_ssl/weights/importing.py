@@ -100,9 +100,9 @@ def guess(
     do."""
     container = next((value for key, value, _ in reversed(parsed) if key == ("layout", "container")), None)
     fit = {name: _fits(name, published, container) for name in LAYOUTS.names()}
-    known = [name for name, error in fit.items() if error is None]
-    known = known or [name for name, error in fit.items() if not isinstance(error, ForeignError)]
-    known = [name for name in known if LAYOUTS.registered(name).certain] or known
+    ours = [name for name, error in fit.items() if not isinstance(error, ForeignError)]
+    sure = [name for name in ours if LAYOUTS.registered(name).certain]
+    known = sure or [name for name in ours if fit[name] is None] or ours
     known = [name for name in known if LAYOUTS.registered(name).follows not in known]
     if len(known) == 1:
         return known[0]

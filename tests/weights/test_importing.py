@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from st_ssl.cli import guarded
@@ -203,6 +204,14 @@ def test_the_command_writes_an_encoder_that_comes_in_again_with_the_same_bytes(t
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path, convert: Any) -> None:
+    file = write(tmp_path / "r3d.pth", {"heads[/bold].w": torch.zeros(1)}, **{"ema[red]": {"w": torch.zeros(1)}})
+    code, out, err = convert(file, "--from", "torchvision", "--report", "--allow-unused", "*[[]/bold].w")
+    assert (code, err) == (0, "")
+    assert "module.heads[/bold].w" in out
+    assert "ema[red].*" in out
+
+
 def test_what_is_exported_comes_in_with_the_same_bytes(tmp_path: Path) -> None:
     save_imported(import_weights(write(tmp_path / "r3d.pth"), "torchvision"), tmp_path / "first")
     head = {"weight": torch.zeros(5, 32)}
@@ -212,6 +221,26 @@ def test_what_is_exported_comes_in_with_the_same_bytes(tmp_path: Path) -> None:
     assert again.left == {"head.weight": "the head that was fine-tuned with the encoder"}
     for name in ("encoder.safetensors", "encoder.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (json.dumps({"format": 99, "encoder": {"name": "r3d"}, "input": {}}), "format 99 is newer than"),
+        (json.dumps({"format": 1, "encoder": {"width": 4}, "input": {}}), "not an encoder description: 'name'"),
+        (
+            json.dumps({"format": 1, "encoder": {"name": []}, "input": {}}),
+            r"not an encoder description: no encoder named \[\]",
+        ),
+        ("[" * 100_000, "its description is not JSON: maximum recursion"),
+    ],
+    ids=["newer", "nameless", "list", "deep"],
+)
+def test_a_description_is_checked_as_where_it_is_loaded(tmp_path: Path, told: str, message: str) -> None:
+    save_file(network().state_dict(), tmp_path / "own.safetensors", metadata={"st_ssl": told})
+    for layout in ("auto", "st_ssl"):
+        with pytest.raises(WeightsError, match=rf"own\.safetensors: .*{message}"):
+            import_weights(tmp_path / "own.safetensors", layout)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
