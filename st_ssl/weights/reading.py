@@ -332,7 +332,7 @@ def _check_archive(file: Path) -> None:
     if any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
             f"{file}: is a TorchScript archive, which is a program. Where you trust it, take its weights out:\n"
-            + _snippet(file, f'torch.jit.load("{file.name}", map_location="cpu").state_dict()')
+            + _snippet(file, f'torch.jit.load({_quoted(file.name)}, map_location="cpu").state_dict()')
         )
     if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         first = ", ".join(names[:3]) or "nothing"
@@ -358,7 +358,7 @@ def _explained(file: Path, error: Exception) -> WeightsError:
         return WeightsError(
             f"{file}: {what}, which is code that reading it would run: only tensors and plain settings are read. Where "
             "you trust the file, save its tensors anew where running it does no harm (a container, another user):\n"
-            + _snippet(file, f'torch.load("{file.name}", map_location="cpu", weights_only={False})')
+            + _snippet(file, f'torch.load({_quoted(file.name)}, map_location="cpu", weights_only={False})')
         )
     said = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
     return WeightsError(
@@ -372,8 +372,13 @@ def _snippet(file: Path, read: str) -> str:
     return (
         "  import torch; from safetensors.torch import save_file\n"
         f'  state = {read}  # ["model"] or ["state_dict"] where it is in one\n'
-        f'  save_file({{k: v.contiguous().clone() for k, v in state.items()}}, "{file.stem}.safetensors")'
+        f"  save_file({{k: v.contiguous().clone() for k, v in state.items()}}, {_quoted(f'{file.stem}.safetensors')})"
     )
+
+
+def _quoted(name: str) -> str:
+    """``name`` in Python; what JSON has between its quotes is the same there."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _load_plain(file: Path) -> Any:

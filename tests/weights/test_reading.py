@@ -90,16 +90,17 @@ def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path: P
         assert marker.exists()  # this is such a file
 
 
-def test_a_class_of_a_repository_is_named_and_the_way_out_works(tmp_path: Path, monkeypatch: Any) -> None:
-    torch.save({"conv.weight": STATE["conv.weight"], "cfg": Settings()}, tmp_path / "theirs.pth")
+@pytest.mark.parametrize("stem", ["theirs", 'a"); quit(); ("'])
+def test_a_class_of_a_repository_is_named_and_the_way_out_works(tmp_path: Path, monkeypatch: Any, stem: str) -> None:
+    torch.save({"conv.weight": STATE["conv.weight"], "cfg": Settings()}, tmp_path / f"{stem}.pth")
     with pytest.raises(WeightsError, match=r"asks for tests\.weights\.test_reading\.Settings") as refused:
-        read_published(tmp_path / "theirs.pth")
-    torch.save({"conv.weight": STATE["conv.weight"]}, tmp_path / "theirs.pth")
+        read_published(tmp_path / f"{stem}.pth")
+    torch.save({"conv.weight": STATE["conv.weight"]}, tmp_path / f"{stem}.pth")
     monkeypatch.chdir(tmp_path)
     lines = [line.strip() for line in str(refused.value).splitlines()[1:]]
     assert len(lines) == 3
     exec("\n".join(lines))
-    assert same(read_published(tmp_path / "theirs.safetensors").groups[""], {"conv.weight": STATE["conv.weight"]})
+    assert same(read_published(tmp_path / f"{stem}.safetensors").groups[""], {"conv.weight": STATE["conv.weight"]})
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
