@@ -101,7 +101,7 @@ def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
         raise ConfigError(f"{directory}: no encoder.json: {why}")
     try:
         described = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not an encoder description: {error}") from error
     return parse_description(described, str(file))
 

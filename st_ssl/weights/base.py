@@ -30,6 +30,10 @@ class ForeignError(WeightsError):
     """Weights of another layout than the one that they are read by."""
 
 
+class SeveralError(WeightsError):
+    """A file with several networks where one is looked for, and no word of which it is to be."""
+
+
 @dataclass(frozen=True)
 class Published:
     """What is in a file of weights, or in a folder of them.
@@ -61,6 +65,11 @@ class LayoutConfig(Config):
     name: str
     container: str | None = None
 
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""The types that weights are published in."""
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+"""What counters can be, besides."""
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of what networks are wrapped in to be trained: DistributedDataParallel, torch.compile."""
@@ -115,24 +124,44 @@ class Layout(ABC):
         return next((why for pattern, why in self.left if re.fullmatch(pattern, name)), None)
 
     def translate(self, encoder: Encoder) -> dict[str, Made]:
-        """Every key of ``encoder`` that the file has, in the encoder's order."""
+        """Every key of ``encoder`` that the file has, in the encoder's order. Raises ``WeightsError`` for numbers of a
+        type that is no weight's, as of quantised networks: taken as they are they would be others."""
         made = {}
         for key, own in encoder.state_dict().items():
             sources = self.sources(key)
             if all(name in self.state for name in sources):
+                for name in sources:
+                    self._check_type(name, FLOATS if own.is_floating_point() else (*WHOLE, *FLOATS))
                 tensor, note = self.make(key, [self.state[name] for name in sources], encoder)
                 made[key] = Made(tensor, sources, note)
             elif key.endswith("num_batches_tracked"):  # old files have none, and it decides nothing
                 made[key] = Made(torch.zeros_like(own, device="cpu"), (), "zero: the file has none")
         return made
 
+    def _check_type(self, name: str, allowed: Sequence[torch.dtype]) -> None:
+        found = self.state[name].dtype
+        if found not in allowed:
+            types = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
+            raise WeightsError(
+                f"{self.published.path}: {self.names[name]!r} holds {str(found).removeprefix('torch.')}: expected one "
+                f"of {types}"
+            )
+
     def _choose(self, groups: Mapping[str, Mapping[str, Tensor]], told: str | None) -> str:
-        """The group that is the network, by the names of its containers."""
+        """The group that is the network, by the names of its containers. Raises ``SeveralError`` where several are in
+        the same, as a teacher and a student."""
         containers = self.containers if told is None else (told,)
         for container in containers:
-            for place in groups:
-                if place == container or (container and place.startswith(f"{container}.")):
-                    return place
+            within = [place for place in groups if container and place.startswith(f"{container}.")]
+            if container in groups:
+                return container
+            if len(within) > 1:
+                raise SeveralError(
+                    f"{self.published.path}: has tensors in {', '.join(within)}, of which {self.config.name} expects "
+                    f"one: name it by layout.container={within[0]}"
+                )
+            if within:
+                return within[0]
         places = ", ".join(place or "its own level" for place in groups) or "no place"
         if told is not None:
             raise WeightsError(f"{self.published.path}: layout.container={told}: it has tensors in {places}")

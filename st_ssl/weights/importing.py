@@ -20,12 +20,14 @@ from st_ssl.encoders.base import ENCODERS, Encoder, save_encoder
 from st_ssl.errors import ConfigError, OutputError, UserError, nearest
 from st_ssl.files import check_writable, replace_text
 from st_ssl.inputs import INPUTS
-from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, Made, Published, WeightsError
+from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, Made, Published, SeveralError, WeightsError
 from st_ssl.weights.reading import fingerprint, read_published
 
 FORMAT = 1
 PARTS = ("layout", "encoder", "input")
 """What an override can be of."""
+MOST_PIXELS = 1 << 27
+"""The largest clip that a file is believed to be for: 512 frames of 512 × 512."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,11 @@ def guess(
     """The layout that ``published`` has by its names: the only one that knows them, or that uses the most of them; else
     the only one that they are not foreign to, which has something to ask. Raises ``WeightsError`` where none or several
     do."""
-    fit = {name: _fits(name, published) for name in LAYOUTS.names()}
-    known = [name for name in fit if fit[name]] or [name for name in fit if fit[name] is None]
-    known = [name for name in known if LAYOUTS.registered(name).certain] or known
+    container = next((value for key, value, _ in reversed(parsed) if key == ("layout", "container")), None)
+    fit = {name: _fits(name, published, container) for name in LAYOUTS.names()}
+    ours = [name for name, error in fit.items() if not isinstance(error, ForeignError)]
+    sure = [name for name in ours if LAYOUTS.registered(name).certain]
+    known = sure or [name for name in ours if fit[name] is None] or ours
     known = [name for name in known if LAYOUTS.registered(name).follows not in known]
     if len(known) == 1:
         return known[0]
@@ -110,20 +114,25 @@ def guess(
             used[name] = len(apply_layout(published, name, parsed, allow_unused).used())
     best = [name for name, number in used.items() if number == max(used.values())]
     if len(best) != 1:
+        for name in known:
+            if isinstance(several := fit[name], SeveralError):
+                raise several
         said = f"{', '.join(best or known)} fit it alike" if known else f"none of {', '.join(LAYOUTS.names())} fits it"
         raise WeightsError(f"{published.path}: its layout cannot be guessed ({said}): name it by --from")
     return best[0]
 
 
-def _fits(name: str, published: Published) -> bool | None:
-    """Whether the layout ``name`` tells an encoder for ``published``; None where it knows the names, yet does not."""
+def _fits(name: str, published: Published, container: Any) -> WeightsError | None:
+    """What is in the way of the layout ``name`` telling an encoder for ``published``: ``ForeignError`` where it does
+    not know the names."""
     try:
-        LAYOUTS.build(LAYOUTS.config(name)(), published).settings()
-    except ForeignError:
-        return False
-    except WeightsError:
-        return None
-    return True
+        config = LAYOUTS.config(name).model_validate(
+            {"name": name} | ({"container": container} if isinstance(container, str) else {})
+        )
+        _settings(LAYOUTS.build(config, published))
+    except WeightsError as error:
+        return error
+    return None
 
 
 def apply_layout(
@@ -159,12 +168,29 @@ def _described(modality: Any) -> type[Config]:
     return create_model("Described", __base__=Config, encoder=(union, ...), input=(INPUTS[modality], ...))
 
 
+def _settings(layout: Layout) -> dict[str, Any]:
+    """What the file tells of the encoder. ``ForeignError`` also where a tensor has fewer axes than the layout's."""
+    try:
+        return layout.settings()
+    except (IndexError, TypeError, ZeroDivisionError) as error:
+        raise ForeignError(
+            f"{layout.published.path}: is not of the layout {layout.config.name}: its tensors have other axes ({error})"
+        ) from error
+
+
 def _build(layout: Layout, parsed: Sequence[tuple[tuple[str, ...], Any, str]]) -> Encoder:
-    settings = layout.settings()
+    settings = _settings(layout)
     place = Place(layout.published.path)
     data = override(settings, list(parsed), place)
     name = settings["encoder"]["name"]
     config: Any = validate(_described(ENCODERS.registered(name).modality), data, place)
+    clip = config.input.model_dump()
+    pixels = clip.get("num_frames", 0) * clip.get("size", 0) ** 2
+    if pixels > MOST_PIXELS:  # tables of positions would fill the memory before anything else fails
+        raise WeightsError(
+            f"{layout.published.path}: input.num_frames={clip['num_frames']} at input.size={clip['size']}: expected at "
+            f"most {MOST_PIXELS} pixels in a clip"
+        )
     return ENCODERS.build(config.encoder, config.input)
 
 
@@ -194,14 +220,18 @@ def _check_shapes(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> No
                 f"{layout.published.path}: {key!r} has the size {list(own.shape)} in the encoder and "
                 f"{list(part.tensor.shape)} in the file (from {names}){why}{_compared(layout, encoder)}"
             )
-        if part.tensor.is_floating_point() and not bool(part.tensor.isfinite().all()):
+        taken = part.tensor.to(own.dtype) if own.is_floating_point() else part.tensor  # float64 may hold too large ones
+        if not bool(taken.isfinite().all()):
             names = ", ".join(layout.names[name] for name in part.sources)
-            raise WeightsError(f"{layout.published.path}: {names}: holds numbers that are none (NaN or infinity)")
+            kind = str(taken.dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{layout.published.path}: {names}: holds numbers that are none (NaN or infinity, as {kind})"
+            )
 
 
 def _compared(layout: Layout, encoder: Encoder) -> str:
     """What the file tells of the encoder where the user told something else."""
-    settings = layout.settings()
+    settings = _settings(layout)
     now = {"encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
     own = {part: type(getattr(encoder, attribute)) for part, attribute in (("encoder", "config"), ("input", "input"))}
     if settings["encoder"]["name"] != now["encoder"]["name"]:
@@ -259,5 +289,7 @@ def _check_free(output: Path, record: dict[str, Any]) -> None:
         before = json.loads((output / "import.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = None
-    if not isinstance(before, dict) or any(before.get(key) != record[key] for key in ("source", "encoder", "input")):
+    same = ("source", "layout", "container", "encoder", "input", "used")
+    written = json.loads(json.dumps(record))  # which has lists for tuples
+    if not isinstance(before, dict) or any(before.get(key) != written[key] for key in same):
         raise OutputError(f"{output} holds something else ({', '.join(inside[:3])}): choose an empty or new folder")

@@ -32,6 +32,8 @@ _BESIDE = {
     "video_preprocessor_config.json": "preprocessor",
 }
 _DEEPEST = 8
+_MOST_VALUES = 1_000_000
+"""What may stand in a file besides numbers of tensors and arrays. What holds itself has more than any number."""
 
 
 def read_published(path: Path) -> Published:
@@ -41,17 +43,17 @@ def read_published(path: Path) -> Published:
     Raises ``WeightsError`` where there is none, it is damaged or no file of weights, or it needs code to be read.
     """
     files = weight_files(path)
-    about: dict[str, Any] = {}
-    groups: dict[str, dict[str, Tensor]] = {}
-    skipped: dict[str, str] = {}
-    for file in files:
-        _sort(_read(file), "", groups, about, skipped)
-    if not groups:
-        raise WeightsError(f"{path}: holds no tensors under names, but {_listed(about, skipped)}")
-    for name, told in _BESIDE.items():
-        if (files[0].parent / name).is_file() and files[0].name.startswith(("model", "pytorch_model", "encoder")):
-            about[told] = _json(files[0].parent / name)
-    return Published(Path(path), groups, about, skipped)
+    found = _Drawers(Path(path))
+    parts = [_read(file) for file in files]
+    if (index := _main(Path(path))) is not None and index.name not in _FOLDER_FILES:
+        _check_parts(index, {file.name: part for file, part in zip(files, parts, strict=True)})
+    for part in parts:
+        found.sort(part)
+    if not found.groups:
+        raise WeightsError(f"{path}: holds no tensors under names, but {_listed(found.about, found.skipped)}")
+    for file in _beside(Path(path)):
+        found.about[_BESIDE[file.name]] = _json(file)
+    return Published(Path(path), found.groups, found.about, found.skipped)
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -62,35 +64,62 @@ def weight_files(path: Path) -> list[Path]:
     if not path.is_dir():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise WeightsError(f"{path}: no such file or folder{near}")
-    for name in _FOLDER_FILES:
-        index = path / f"{name}.index.json"
-        if (path / name).is_file():
-            return [path / name]
-        if index.is_file():
-            return _parts(index)
+    main = _main(path)
+    if main is not None:
+        return [main] if main.name in _FOLDER_FILES else _parts(main)
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
     hint = f": name one of {', '.join(found[:5])}" if found else ""
     raise WeightsError(f"{path}: a folder without {' or '.join(_FOLDER_FILES[:2])}{hint}")
 
 
+def _main(folder: Path) -> Path | None:
+    """The file of weights in a folder, or the index of its parts."""
+    names = [name for whole in _FOLDER_FILES for name in (whole, f"{whole}.index.json")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _beside(path: Path) -> list[Path]:
+    """The files with settings of what ``path`` stands for. A file of another name has none: folders of downloads hold
+    settings of anything."""
+    folder = path if path.is_dir() else path.parent
+    belongs = path.is_dir() or path.name in _FOLDER_FILES
+    return [folder / name for name in _BESIDE if belongs and (folder / name).is_file()]
+
+
 def fingerprint(path: Path) -> dict[str, str]:
-    """The SHA-256 of every file that ``path`` stands for, by its name."""
+    """The SHA-256 of every file that is read for ``path``, also of those with settings, by its name."""
     sums = {}
-    for part in weight_files(path):
+    for part in (*weight_files(path), *_beside(Path(path))):
         with part.open("rb") as file:
             sums[part.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums
 
 
-def _parts(index: Path) -> list[Path]:
+def _weight_map(index: Path) -> dict[str, str]:
     names = _json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
         raise WeightsError(f"{index}: expected weight_map, from names of tensors to names of files beside it")
-    files = [index.parent / name for name in sorted(set(names.values()))]
+    return names
+
+
+def _parts(index: Path) -> list[Path]:
+    files = [index.parent / name for name in sorted(set(_weight_map(index).values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise WeightsError(f"{index}: names {len(files)} files, of which these are missing: {', '.join(missing)}")
     return files
+
+
+def _check_parts(index: Path, parts: Mapping[str, Any]) -> None:
+    """Raise ``WeightsError`` where what is in the files is not what ``index`` says, or the same is in two of them."""
+    places: dict[str, str] = {}
+    for file, part in parts.items():
+        for name in part if isinstance(part, Mapping) else ():
+            if isinstance(part[name], Tensor) and places.setdefault(name, file) != file:
+                raise WeightsError(f"{index.parent}: {name!r} is both in {places[name]} and in {file}")
+    for name, file in _weight_map(index).items():
+        if places.get(name) != file:
+            raise WeightsError(f"{index}: says that {name!r} is in {file}, which does not hold it")
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -103,50 +132,77 @@ def _json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _sort(
-    tree: Any, place: str, groups: dict[str, dict[str, Tensor]], about: dict[str, Any], skipped: dict[str, str]
-) -> None:
-    """Lay what was read in its drawers: named tensors by place, plain data, and what is neither."""
-    if not isinstance(tree, Mapping):
-        skipped[place] = f"{type(tree).__name__} in place of names and tensors"
-        return
-    if not all(isinstance(key, str) for key in tree):
-        skipped[place] = "tensors by number (as optimisers keep them)"
-        return
-    for key, value in tree.items():
-        inner = f"{place}.{key}" if place else key
-        if isinstance(value, Settings):
-            value = value.values
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            value = torch.tensor(value)  # a copy: arrays of files cannot be written to
-        if isinstance(value, Tensor):
-            groups.setdefault(place, {})[key] = value.detach()
-        elif (plain := _plain(value)) is not _NOT_PLAIN:
-            about[inner] = plain
-        elif inner.count(".") < _DEEPEST and isinstance(value, Mapping):
-            _sort(value, inner, groups, about, skipped)
+class _Drawers:
+    """What was read, laid out as ``Published`` has it: named tensors by place, plain data, and what is neither.
+
+    Raises ``WeightsError`` for tensors that are not whole, and for more values than a file of weights has.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.groups: dict[str, dict[str, Tensor]] = {}
+        self.about: dict[str, Any] = {}
+        self.skipped: dict[str, str] = {}
+        self._seen = 0
+
+    def sort(self, tree: Any, place: str = "") -> None:
+        if not isinstance(tree, Mapping):
+            self.skipped[place] = f"{type(tree).__name__} in place of names and tensors"
+            return
+        if not all(isinstance(key, str) for key in tree):
+            self.skipped[place] = "tensors by number (as optimisers keep them)"
+            return
+        for key, value in tree.items():
+            inner = f"{place}.{key}" if place else key
+            if isinstance(value, Settings):
+                value = value.values
+            if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+                value = torch.tensor(value)  # a copy: arrays of files cannot be written to
+            if isinstance(value, Tensor):
+                self._check_whole(value, inner)
+                self.groups.setdefault(place, {})[key] = value.detach()
+            elif (plain := self._plain(value)) is not _NOT_PLAIN:
+                self.about[inner] = plain
+            elif inner.count(".") < _DEEPEST and isinstance(value, Mapping):
+                self.sort(value, inner)
+            else:
+                self.skipped[inner] = f"{type(value).__name__} in place of names and tensors"
+
+    def _check_whole(self, tensor: Tensor, name: str) -> None:
+        if tensor.is_quantized:
+            what = "quantised"
+        elif tensor.is_nested or tensor.layout != torch.strided:
+            what = "sparse or nested"
+        elif tensor.device.type != "cpu":
+            what = f"a tensor of the device {tensor.device.type}, without its numbers"
         else:
-            skipped[inner] = f"{type(value).__name__} in place of names and tensors"
+            return
+        raise WeightsError(f"{self.path}: {name!r} is {what}: expected plain tensors with all their numbers")
+
+    def _plain(self, value: Any, depth: int = 0) -> Any:
+        """``value`` if it is what JSON could hold, else ``_NOT_PLAIN``. Stand-ins are None."""
+        self._seen += 1
+        if self._seen > _MOST_VALUES:
+            raise WeightsError(
+                f"{self.path}: holds more than {_MOST_VALUES} values beside its tensors, or itself: expected weights, "
+                "with some settings of the training"
+            )
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, StandIn):
+            return None
+        if depth > _DEEPEST:
+            return _NOT_PLAIN
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            items = {key: self._plain(item, depth + 1) for key, item in value.items()}
+            return _NOT_PLAIN if not items or any(item is _NOT_PLAIN for item in items.values()) else items
+        if isinstance(value, list | tuple):
+            members = [self._plain(item, depth + 1) for item in value]
+            return _NOT_PLAIN if any(item is _NOT_PLAIN for item in members) else members
+        return _NOT_PLAIN
 
 
 _NOT_PLAIN = object()
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """``value`` if it is what JSON could hold, else ``_NOT_PLAIN``. Stand-ins are None."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, StandIn):
-        return None
-    if depth > _DEEPEST:
-        return _NOT_PLAIN
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        items = {key: _plain(item, depth + 1) for key, item in value.items()}
-        return _NOT_PLAIN if not items or any(item is _NOT_PLAIN for item in items.values()) else items
-    if isinstance(value, list | tuple):
-        members = [_plain(item, depth + 1) for item in value]
-        return _NOT_PLAIN if any(item is _NOT_PLAIN for item in members) else members
-    return _NOT_PLAIN
 
 
 def _listed(about: Mapping[str, Any], skipped: Mapping[str, str]) -> str:
@@ -276,7 +332,7 @@ def _check_archive(file: Path) -> None:
     if any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
             f"{file}: is a TorchScript archive, which is a program. Where you trust it, take its weights out:\n"
-            + _snippet(file, f'torch.jit.load("{file.name}", map_location="cpu").state_dict()')
+            + _snippet(file, f'torch.jit.load({_quoted(file.name)}, map_location="cpu").state_dict()')
         )
     if not any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         first = ", ".join(names[:3]) or "nothing"
@@ -302,7 +358,7 @@ def _explained(file: Path, error: Exception) -> WeightsError:
         return WeightsError(
             f"{file}: {what}, which is code that reading it would run: only tensors and plain settings are read. Where "
             "you trust the file, save its tensors anew where running it does no harm (a container, another user):\n"
-            + _snippet(file, f'torch.load("{file.name}", map_location="cpu", weights_only={False})')
+            + _snippet(file, f'torch.load({_quoted(file.name)}, map_location="cpu", weights_only={False})')
         )
     said = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
     return WeightsError(
@@ -316,8 +372,13 @@ def _snippet(file: Path, read: str) -> str:
     return (
         "  import torch; from safetensors.torch import save_file\n"
         f'  state = {read}  # ["model"] or ["state_dict"] where it is in one\n'
-        f'  save_file({{k: v.contiguous().clone() for k, v in state.items()}}, "{file.stem}.safetensors")'
+        f"  save_file({{k: v.contiguous().clone() for k, v in state.items()}}, {_quoted(f'{file.stem}.safetensors')})"
     )
+
+
+def _quoted(name: str) -> str:
+    """``name`` in Python; what JSON has between its quotes is the same there."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _load_plain(file: Path) -> Any:

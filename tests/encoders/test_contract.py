@@ -184,7 +184,7 @@ def test_descriptions_that_cannot_be_used(saved: tuple[Encoder, Path]) -> None:
     for mistake in mistakes:
         file.write_text(json.dumps(mistake))
         assert broken(folder).startswith(f"{file}: not an encoder description: ")
-    for nonsense in (b"", b"{", b"\xff\xfe{}"):
+    for nonsense in (b"", b"{", b"\xff\xfe{}", b"[" * 100_000):
         file.write_bytes(nonsense)
         assert broken(folder).startswith(f"{file}: not an encoder description: ")
     file.unlink()

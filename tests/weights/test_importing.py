@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from st_ssl.cli import guarded
@@ -110,6 +111,36 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
         import_weights(file, "torchvision")
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_numbers_of_another_type_are_refused_by_name(tmp_path: Path, kind: torch.dtype) -> None:
+    file = write(tmp_path / "r3d.pth", {"stem.1.weight": torch.ones(4).to(kind)})
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(WeightsError, match=rf"'module\.stem\.1\.weight' holds {name}: expected one of float32"):
+        import_weights(file, "torchvision")
+
+
+def test_clips_that_no_network_is_fed_are_not_believed(tmp_path: Path) -> None:
+    told = {"format": 1, "encoder": network().config.model_dump(), "input": {"num_frames": 200_000_000, "size": 32}}
+    save_file(network().state_dict(), tmp_path / "own.safetensors", metadata={"st_ssl": json.dumps(told)})
+    with pytest.raises(
+        WeightsError, match=r"input\.num_frames=200000000 at input\.size=32: expected at most \d+ pixels"
+    ):
+        import_weights(tmp_path / "own.safetensors", "st_ssl")
+
+
+@pytest.mark.parametrize("layout", ["auto", "torchvision"])
+def test_a_tensor_without_axes_where_the_first_layer_is_looked_for(tmp_path: Path, layout: str) -> None:
+    file = write(tmp_path / "r3d.pth", {"stem.0.weight": torch.tensor(1.0)})
+    with pytest.raises(WeightsError, match=r"cannot be guessed|not of the layout torchvision: its tensors have other"):
+        import_weights(file, layout)
+
+
+def test_numbers_that_are_too_large_for_float32_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "r3d.pth", {"stem.1.weight": torch.full((4,), 1e300, dtype=torch.float64)})
+    with pytest.raises(WeightsError, match=r"stem\.1\.weight: holds numbers that are none \(.*as float32"):
+        import_weights(file, "torchvision")
+
+
 @pytest.mark.parametrize(
     ("layout", "override", "message"),
     [
@@ -133,6 +164,18 @@ def test_another_network_of_the_file(tmp_path: Path) -> None:
         for tensor in imported.encoder.state_dict().values()
     )
     assert imported.left["model.*"].endswith("tensors in model, another part of the file")
+
+
+@pytest.mark.parametrize("layout", ["auto", "torchvision"])
+def test_which_of_several_networks_is_asked_for(tmp_path: Path, layout: str) -> None:
+    student = network().state_dict()
+    teacher = {name: torch.full_like(tensor, 0.25) for name, tensor in student.items()}
+    torch.save({"model": {"teacher": teacher, "student": student}}, tmp_path / "r3d.pth")
+    expected = r"r3d\.pth: has tensors in model\.teacher, model\.student, .*name it by layout\.container=model\.teacher"
+    with pytest.raises(WeightsError, match=expected):
+        import_weights(tmp_path / "r3d.pth", layout)
+    imported = import_weights(tmp_path / "r3d.pth", layout, ["layout.container=model.student"])
+    assert all(torch.equal(tensor, student[key]) for key, tensor in imported.encoder.state_dict().items())
 
 
 @pytest.fixture
@@ -170,6 +213,14 @@ def test_the_command_writes_an_encoder_that_comes_in_again_with_the_same_bytes(t
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path: Path, convert: Any) -> None:
+    file = write(tmp_path / "r3d.pth", {"heads[/bold].w": torch.zeros(1)}, **{"ema[red]": {"w": torch.zeros(1)}})
+    code, out, err = convert(file, "--from", "torchvision", "--report", "--allow-unused", "*[[]/bold].w")
+    assert (code, err) == (0, "")
+    assert "module.heads[/bold].w" in out
+    assert "ema[red].*" in out
+
+
 def test_what_is_exported_comes_in_with_the_same_bytes(tmp_path: Path) -> None:
     save_imported(import_weights(write(tmp_path / "r3d.pth"), "torchvision"), tmp_path / "first")
     head = {"weight": torch.zeros(5, 32)}
@@ -179,6 +230,26 @@ def test_what_is_exported_comes_in_with_the_same_bytes(tmp_path: Path) -> None:
     assert again.left == {"head.weight": "the head that was fine-tuned with the encoder"}
     for name in ("encoder.safetensors", "encoder.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (json.dumps({"format": 99, "encoder": {"name": "r3d"}, "input": {}}), "format 99 is newer than"),
+        (json.dumps({"format": 1, "encoder": {"width": 4}, "input": {}}), "not an encoder description: 'name'"),
+        (
+            json.dumps({"format": 1, "encoder": {"name": []}, "input": {}}),
+            r"not an encoder description: no encoder named \[\]",
+        ),
+        ("[" * 100_000, "its description is not JSON: maximum recursion"),
+    ],
+    ids=["newer", "nameless", "list", "deep"],
+)
+def test_a_description_is_checked_as_where_it_is_loaded(tmp_path: Path, told: str, message: str) -> None:
+    save_file(network().state_dict(), tmp_path / "own.safetensors", metadata={"st_ssl": told})
+    for layout in ("auto", "st_ssl"):
+        with pytest.raises(WeightsError, match=rf"own\.safetensors: .*{message}"):
+            import_weights(tmp_path / "own.safetensors", layout)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -191,6 +262,14 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds something else"):
         save_imported(other, folder)
     assert (folder / "encoder.safetensors").read_bytes() == before
+
+
+def test_another_network_of_the_same_file_does_not_take_its_place(tmp_path: Path) -> None:
+    ema = {name: torch.full_like(tensor, 0.25) for name, tensor in network().state_dict().items()}
+    file, folder = write(tmp_path / "r3d.pth", model_ema=ema), tmp_path / "encoder"
+    save_imported(import_weights(file, "torchvision"), folder)
+    with pytest.raises(OutputError, match="holds something else"):
+        save_imported(import_weights(file, "torchvision", ["layout.container=model_ema"]), folder)
 
 
 def test_the_command_looks_lists_and_refuses(tmp_path: Path, convert: Any) -> None:

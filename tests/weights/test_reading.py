@@ -90,16 +90,17 @@ def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path: P
         assert marker.exists()  # this is such a file
 
 
-def test_a_class_of_a_repository_is_named_and_the_way_out_works(tmp_path: Path, monkeypatch: Any) -> None:
-    torch.save({"conv.weight": STATE["conv.weight"], "cfg": Settings()}, tmp_path / "theirs.pth")
+@pytest.mark.parametrize("stem", ["theirs", 'a"); quit(); ("'])
+def test_a_class_of_a_repository_is_named_and_the_way_out_works(tmp_path: Path, monkeypatch: Any, stem: str) -> None:
+    torch.save({"conv.weight": STATE["conv.weight"], "cfg": Settings()}, tmp_path / f"{stem}.pth")
     with pytest.raises(WeightsError, match=r"asks for tests\.weights\.test_reading\.Settings") as refused:
-        read_published(tmp_path / "theirs.pth")
-    torch.save({"conv.weight": STATE["conv.weight"]}, tmp_path / "theirs.pth")
+        read_published(tmp_path / f"{stem}.pth")
+    torch.save({"conv.weight": STATE["conv.weight"]}, tmp_path / f"{stem}.pth")
     monkeypatch.chdir(tmp_path)
     lines = [line.strip() for line in str(refused.value).splitlines()[1:]]
     assert len(lines) == 3
     exec("\n".join(lines))
-    assert same(read_published(tmp_path / "theirs.safetensors").groups[""], {"conv.weight": STATE["conv.weight"]})
+    assert same(read_published(tmp_path / f"{stem}.safetensors").groups[""], {"conv.weight": STATE["conv.weight"]})
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
@@ -152,6 +153,30 @@ def test_what_is_no_file_of_weights(tmp_path: Path, content: bytes, message: str
         read_published(tmp_path / "w.pth")
 
 
+@pytest.mark.filterwarnings("ignore:.*(sparse|quantize_per_tensor|TypedStorage).*")
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        (lambda tensor: tensor.to_sparse(), "sparse or nested"),
+        (lambda tensor: tensor.to("meta"), "a tensor of the device meta, without its numbers"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantised"),
+    ],
+    ids=["sparse", "meta", "quantised"],
+)
+def test_tensors_that_are_not_whole_are_refused_by_name(tmp_path: Path, changed: Any, what: str) -> None:
+    torch.save({"model": STATE | {"conv.weight": changed(STATE["conv.weight"])}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=rf"w\.pth: 'model\.conv\.weight' is {what}: expected plain tensors"):
+        read_published(tmp_path / "w.pth")
+
+
+def test_a_file_that_holds_itself_is_refused_soon(tmp_path: Path) -> None:
+    loop: dict[str, Any] = {"conv.weight": STATE["conv.weight"]}
+    loop |= {f"again{number}": loop for number in range(30)}  # 30 to the eighth places, were all of them walked
+    torch.save(loop, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"holds more than 1000000 values beside its tensors, or itself"):
+        read_published(tmp_path / "w.pth")
+
+
 def test_torchscript_is_a_program(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(_zip(**{"w/data.pkl": "", "w/code/__torch__.py": "", "w/constants.pkl": ""}))
     with pytest.raises(WeightsError, match=r'TorchScript archive(.|\n)*torch\.jit\.load\("w\.pt"'):
@@ -179,13 +204,39 @@ def test_folders_of_hugging_face(tmp_path: Path) -> None:
     found = read_published(tmp_path)
     assert same(found.groups[""], STATE)
     assert found.about["config"] == {"hidden_size": 8}
-    assert fingerprint(tmp_path).keys() == set(names.values())
+    assert fingerprint(tmp_path).keys() == {"config.json", *names.values()}
     (tmp_path / "model-2.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"these are missing: model-2\.safetensors"):
         read_published(tmp_path)
     index.write_text(json.dumps({"weight_map": {"conv.weight": "../elsewhere.safetensors"}}))
     with pytest.raises(WeightsError, match="expected weight_map"):
         read_published(tmp_path)
+
+
+def test_parts_that_are_not_what_the_index_says(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    names = {"conv.weight": "model-1.safetensors", "bn.num_batches_tracked": "model-2.safetensors"}
+    for name, part in names.items():
+        save_file({name: STATE[name]}, tmp_path / part)
+    index.write_text(json.dumps({"weight_map": names | {"bn.weight": "model-2.safetensors"}}))
+    with pytest.raises(
+        WeightsError, match=r"says that 'bn\.weight' is in model-2\.safetensors, which does not hold it"
+    ):
+        read_published(tmp_path)
+    index.write_text(json.dumps({"weight_map": names}))
+    save_file(STATE, tmp_path / "model-2.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"'conv\.weight' is both in model-1\.safetensors and in model-2\.safetensors"
+    ):
+        read_published(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "told"), [("model_x.safetensors", False), ("model.safetensors", True)])
+def test_settings_beside_a_file_are_those_of_files_of_a_known_name(tmp_path: Path, name: str, told: bool) -> None:
+    save_file(STATE, tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    assert ("config" in read_published(tmp_path / name).about) == told
+    assert ("config.json" in fingerprint(tmp_path / name)) == told
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -198,8 +198,10 @@ def test_networks_of_pytorchvideo_are_told_and_wholly_used(model: str) -> None:
 def test_the_configuration_in_a_file_tells_the_clip() -> None:
     with torch.device("meta"):
         file = published(SlowNetwork(8, (1, 1, 1, 1)).state_dict())
-    with pytest.raises(WeightsError, match=r"layout\.arch=c2d or layout\.arch=slow"):
-        LAYOUTS.build(LAYOUTS.config("slowfast")(), file).settings()
+    for unread in (None, "MADE: 2001-99-99\nMODEL: {ARCH: slow}\n"):
+        file.about["cfg"] = unread
+        with pytest.raises(WeightsError, match=r"layout\.arch=c2d or layout\.arch=slow"):
+            LAYOUTS.build(LAYOUTS.config("slowfast")(), file).settings()
     file.about["cfg"] = (
         "DATA:\n  NUM_FRAMES: 4\n  SAMPLING_RATE: 16\n  MEAN: [0.1, 0.2, 0.3]\nMODEL:\n  ARCH: slow_c2d\n"
     )

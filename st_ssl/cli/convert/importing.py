@@ -101,6 +101,7 @@ def _list() -> None:
 def _keys(imported: Imported) -> Any:
     """Every key of the encoder: what of the file it is."""
     from rich.table import Table
+    from rich.text import Text  # as names of files may look like rich's markup
 
     table = Table(title="used", title_justify="left")
     for column in ("key", "from", "size", "note"):
@@ -108,13 +109,15 @@ def _keys(imported: Imported) -> Any:
     for row in imported.report()["used"]:
         sources = " + ".join(row["from"])
         size = " × ".join(map(str, row["shape"])) or "1"
-        table.add_row(row["key"], "=" if sources == row["key"] else sources, size, row["note"])
+        cells = (row["key"], "=" if sources == row["key"] else sources, size, row["note"])
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _left(imported: Imported) -> Any:
     """What of the file is left over, by reason."""
     from rich.table import Table
+    from rich.text import Text
 
     reasons: dict[str, list[str]] = {}
     for name, why in imported.left.items():
@@ -124,7 +127,8 @@ def _left(imported: Imported) -> Any:
     table.add_column("number", justify="right")
     table.add_column("why", overflow="fold")
     for why, names in reasons.items():
-        table.add_row(", ".join(names[:4]) + (", …" if len(names) > 4 else ""), str(len(names)), why)
+        some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        table.add_row(Text(some), str(len(names)), Text(why))
     return table if reasons else "left over: nothing"
 
 

@@ -185,7 +185,7 @@ class SlowfastLayout(Layout):
         try:
             told = yaml.safe_load(text) if isinstance(text, str) else None
             return told[section][key] if isinstance(told, dict) else None
-        except (yaml.YAMLError, KeyError, TypeError, RecursionError):
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):  # ValueError: of a 99th of a month
             return None
 
     def _told_clip(self) -> dict[str, Any]:

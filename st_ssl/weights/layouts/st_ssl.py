@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any, Literal
 
+from st_ssl.encoders.base import parse_description
+from st_ssl.errors import UserError
 from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, WeightsError
 from st_ssl.weights.bundle import HEAD, KEY
 
@@ -35,8 +37,12 @@ class OwnLayout(Layout):
         if described is None and KEY in about.get("metadata", {}):
             try:
                 described = json.loads(about["metadata"][KEY])
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise WeightsError(f"{self.published.path}: its description is not JSON: {error}") from error
         if not isinstance(described, dict) or not all(isinstance(described.get(p), dict) for p in ("encoder", "input")):
             raise self.foreign("description of an encoder (in its metadata, or encoder.json beside it)")
+        try:
+            parse_description(described, str(self.published.path))
+        except UserError as error:
+            raise WeightsError(str(error)) from error
         return {"encoder": described["encoder"], "input": described["input"]}
