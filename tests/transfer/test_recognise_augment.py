@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from st_ssl.augment.mixing import MixConfig, mix
+from st_ssl.errors import ConfigError
 from st_ssl.random import Key, keyed_rng
 from st_ssl.transfer.finetune import finetune
 from st_ssl.transfer.fitting import Feed
@@ -106,3 +108,19 @@ def test_all_of_it_trains(dataset: Path, tmp_path: Path, multi_label: bool, monk
     ]
     assert result[0] == result[1]
     assert len(keys) == 16 and len(set(keys)) == 8  # 4 steps in each of 2 epochs, twice the same
+
+
+def test_parts_with_nothing_to_mix_are_told(dataset: Path, tmp_path: Path) -> None:
+    source, run = source_of(dataset), write_encoder(tmp_path / "run")
+    parts: dict[str, Any] = {"modes": ("frozen",), "epochs": 1, "accumulate": 4}
+    with pytest.raises(
+        ConfigError, match=r"^task\.mix: there is nothing to mix in a batch of 7 in parts of one .* 1 × 4$"
+    ):
+        finetune(source, [run], recognise_settings({"mix": {}}, batch_size=7, **parts), CPU)
+    few: dict[str, Any] = parts | {"batch_size": 8, "label_fractions": (0.25,)}
+    with pytest.warns(UserWarning, match=r"^task\.mix is ignored in a batch of all 4 samples in parts of one"):
+        finetune(source, [run], recognise_settings({"mix": {}}, **few), CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finetune(source, [run], recognise_settings({"mix": {}, "repeats": 2}, **few), CPU)
+        finetune(source, [run], recognise_settings({}, **few), CPU)
