@@ -17,7 +17,7 @@ from torch import Tensor
 from st_ssl.augment.masking import Grid
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.positions import resize_grid
-from st_ssl.encoders.video_vit import SIZES
+from st_ssl.encoders.video_vit import SIZES, VideoViTConfig
 from st_ssl.weights.base import Layout, LayoutConfig, WeightsError
 
 
@@ -46,10 +46,12 @@ TIMM = Names("patch_embed.proj", "blocks.{}.", ("attn.qkv",), "attn.proj")
 
 
 class ViTLayoutConfig(LayoutConfig):
-    """``heads``: of attention, which no shape tells; null takes that of the published network of this width.
+    """``heads``: of attention, which no shape tells; null takes that of the published network of this width. ``depth``:
+    the blocks that the file should have; null takes what the file says or that of the published network of this width.
     ``interpolate``: learned positions are resized where ``input.num_frames`` or ``input.size`` are not the file's."""
 
     heads: int | None = Field(default=None, gt=0)
+    depth: int | None = Field(default=None, gt=0)
     interpolate: bool = False
 
 
@@ -61,6 +63,8 @@ class ViTLayout(Layout):
     last_norm: str = "norm"
     heads: ClassVar[Mapping[int, int]] = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
     """The heads of the published networks, by their width."""
+    depths: ClassVar[Mapping[int, int]] = {**{dim: depth for dim, depth, _ in SIZES.values()}, 1408: 40}
+    """The blocks of the published networks, by their width: what tells a file that was cut off from a whole one."""
     governs: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"^pos_embed_time$", "input.num_frames (layout.interpolate=true resizes learned positions)"),
         (r"^pos_embed_space$", "input.size (layout.interpolate=true resizes learned positions)"),
@@ -87,7 +91,7 @@ class ViTLayout(Layout):
         first = self.parts.block.format(0)
         self.expect(f"{first}{self.parts.fc1}.weight")
         hidden = len(self.state[f"{first}{self.parts.fc1}.weight"])
-        depth, heads = self.count(self.parts.block.format(r"(\d+)").replace(".", r"\.")), self._heads(dim)
+        heads, depth = self._heads(dim), self._depth(dim)
         variant = next((name for name, shape in SIZES.items() if shape == (dim, depth, heads)), None)
         shape = {"variant": variant} if variant else {"dim": dim, "depth": depth, "heads": heads}
         ratio = mlp_ratio(hidden, dim)
@@ -106,6 +110,30 @@ class ViTLayout(Layout):
             raise WeightsError(f"{self.published.path}: {heads} heads (layout.heads) do not divide the width {dim}")
         return heads
 
+    def _depth(self, dim: int) -> int:
+        """The number of blocks, where it is the one that the network should have: a file without its last blocks would
+        make a smaller network that nobody has trained."""
+        pattern = re.compile(re.escape(self.parts.block).replace(r"\{\}", r"(\d{1,6})"))
+        numbers = {int(match[1]) for name in self.state if (match := pattern.match(name))}
+        found, path = len(numbers), self.published.path
+        if lost := sorted(set(range(max(numbers))) - numbers):
+            raise WeightsError(f"{path}: has blocks up to {max(numbers)}, but not {', '.join(map(str, lost[:5]))}")
+        told, who = self.config.depth, "layout.depth"
+        if told is None:
+            told, who = self.told("config", "num_hidden_layers"), "num_hidden_layers of config.json"
+        if told is None:
+            told, who = self.depths.get(dim), f"the published network of width {dim}"
+        if told is None:
+            raise WeightsError(
+                f"{path}: has {found} blocks of width {dim}, a width of no published network, so that nothing tells "
+                f"whether these are all: give layout.depth={found} if they are"
+            )
+        if told != found:
+            raise WeightsError(
+                f"{path}: has {found} blocks, and {who} has {told}: is the file whole? If it is: layout.depth={found}"
+            )
+        return found
+
     def told_heads(self) -> int | None:
         """The heads, where the file tells them."""
         return None
@@ -119,7 +147,7 @@ class ViTLayout(Layout):
 
     def hub_config(self) -> dict[str, Any]:
         """The ``config.json`` beside a file of transformers. ``WeightsError`` where it is of another activation."""
-        config: dict[str, Any] = self.published.about.get("config", {})
+        config = self._beside("config")
         if (activation := config.get("hidden_act", "gelu")) != "gelu":
             raise WeightsError(
                 f"{self.published.path}: config.json: hidden_act {activation!r}: video_vit has gelu alone"
@@ -128,9 +156,24 @@ class ViTLayout(Layout):
 
     def hub_colours(self) -> dict[str, Any]:
         """The mean and deviation of colours that a file of transformers has beside it, where it has."""
-        beside = self.published.about.get("preprocessor", {})
+        beside = self._beside("preprocessor")
         names = {"mean": "image_mean", "std": "image_std"}
         return {ours: tuple(beside[theirs]) for ours, theirs in names.items() if isinstance(beside.get(theirs), list)}
+
+    def _beside(self, place: str) -> dict[str, Any]:
+        """A file of settings beside the weights; {} where there is none, or files hold something else there."""
+        about = self.published.about.get(place)
+        return dict(about) if isinstance(about, Mapping) else {}
+
+    def agree(self, **found: Any) -> None:
+        """Raise ``WeightsError`` where ``config.json`` has another value of a key than was ``found`` in tensors."""
+        config = self._beside("config")
+        for key, value in found.items():
+            if (told := config.get(key)) is not None and told != value:
+                raise WeightsError(
+                    f"{self.published.path}: config.json: {key} is {told!r}, and by the names and sizes of the tensors "
+                    f"it is {value!r}: is the file whole, and the configuration its own?"
+                )
 
     # Names
 
@@ -151,6 +194,7 @@ class ViTLayout(Layout):
 
     def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
         if key == "embed.weight":
+            self._check_tubelets(tuple(found[0].shape[1:]), encoder)
             return found[0].flatten(1), "a convolution over tubelets as a linear layer"
         if key.endswith("attn.qkv.bias") and len(found) == 2:
             query, value = found
@@ -158,6 +202,17 @@ class ViTLayout(Layout):
         if key.endswith("attn.qkv.weight") or key.endswith("attn.qkv.bias"):
             return torch.cat(list(found)), "joined" if len(found) > 1 else ""
         return found[0], ""
+
+    def _check_tubelets(self, found: tuple[int, ...], encoder: Encoder) -> None:
+        """Raise ``WeightsError`` where tubelets [3, frames, pixels, pixels] are not the encoder's, which may have the
+        same number of values."""
+        own = encoder.config
+        if isinstance(own, VideoViTConfig) and found != (3, own.tubelet, own.patch, own.patch):
+            raise WeightsError(
+                f"{self.published.path}: the tubelets of {self.names[f'{self.parts.patches}.weight']!r} are "
+                f"{list(found[1:])} (frames, rows, columns), and those of encoder.tubelet and encoder.patch "
+                f"{[own.tubelet, own.patch, own.patch]}"
+            )
 
     # Learned positions
 

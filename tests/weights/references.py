@@ -82,11 +82,13 @@ class Network(nn.Module):
     norm: Any
     fc_norm: Any
 
-    def __init__(self, *, dim: int = 24, heads: int = 3, hidden: int = 96, joined: bool, tuned: bool) -> None:
+    def __init__(
+        self, *, dim: int = 24, depth: int = 2, heads: int = 3, hidden: int = 96, joined: bool, tuned: bool
+    ) -> None:
         super().__init__()
         self.tuned = tuned
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, dim, (2, 8, 8), (2, 8, 8))})
-        self.blocks = nn.ModuleList(Block(dim, heads, hidden, joined) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(dim, heads, hidden, joined) for _ in range(depth))
         if tuned:
             self.head = nn.Linear(dim, 5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from st_ssl.weights.plain_vit import mlp_ratio
 from tests.weights.published import clip, imported, published
 from tests.weights.references import MAEST, VideoMAE, largest_difference, randomise
 
+TINY = ("layout.heads=3", "layout.depth=2")
 TINY_INPUT = ("input.num_frames=4", "input.size=16")
 
 
@@ -39,7 +41,7 @@ def decoder() -> dict[str, Tensor]:
 def test_pretrained(layout: str, prefix: str) -> None:
     theirs = randomise(VideoMAE())
     state = {f"{prefix}{name}": tensor for name, tensor in theirs.state_dict().items()} | decoder()
-    ours = imported(state, layout, "layout.heads=3", *TINY_INPUT, container="model")
+    ours = imported(state, layout, *TINY, *TINY_INPUT, container="model")
     assert largest_difference(ours.encoder(clips()).tokens, theirs(clips())) < 1e-5
     assert set(ours.left) == set(decoder())
     assert {ours.left[name] for name in decoder()} == {"the decoder of pretraining"}
@@ -54,7 +56,7 @@ def test_fine_tuned_has_its_last_norm_after_pooling(tmp_path: Path) -> None:
     theirs = randomise(VideoMAE(tuned=True))
     args = {"num_frames": 4, "input_size": 16, "sampling_rate": 2}
     torch.save({"module": theirs.state_dict(), "args": args, "epoch": 3}, tmp_path / "weights.pth")
-    ours = import_weights(tmp_path / "weights.pth", "videomae", ["layout.heads=3"])
+    ours = import_weights(tmp_path / "weights.pth", "videomae", list(TINY))
     assert (ours.encoder.input.num_frames, ours.encoder.input.size, ours.encoder.input.stride) == (4, 16, 2)
     assert largest_difference(ours.encoder(clips()).pooled, theirs(clips())) < 1e-5
     assert set(ours.left) == {"head.weight", "head.bias"}
@@ -65,17 +67,17 @@ def test_fine_tuned_has_its_last_norm_after_pooling(tmp_path: Path) -> None:
 def test_videomae2_of_the_hub() -> None:
     theirs = randomise(VideoMAE(tuned=True, hidden=104))
     state = {f"model.{name}": tensor for name, tensor in theirs.state_dict().items()}
-    ours = imported(state, "videomae2", "layout.heads=3", *TINY_INPUT)
+    ours = imported(state, "videomae2", *TINY, *TINY_INPUT)
     assert largest_difference(ours.encoder(clips()).pooled, theirs(clips())) < 1e-5
 
 
 def test_the_giant_of_videomae2_is_told_by_its_sizes() -> None:
     with torch.device("meta"):
-        giant = VideoMAE(dim=1408, heads=16, hidden=6144).state_dict()
+        giant = VideoMAE(dim=1408, depth=40, heads=16, hidden=6144).state_dict()
         giant["patch_embed.proj.weight"] = torch.empty(1408, 3, 2, 14, 14)
     told = LAYOUTS.build(LAYOUTS.config("videomae2")(), published(giant, "module")).settings()
     encoder = VideoViTConfig.model_validate(told["encoder"])
-    assert (encoder.shape, encoder.patch, int(1408 * encoder.mlp_ratio)) == ((1408, 2, 16), 14, 6144)
+    assert (encoder.shape, encoder.patch, int(1408 * encoder.mlp_ratio)) == ((1408, 40, 16), 14, 6144)
     assert InputConfig.model_validate(told["input"]) == InputConfig(num_frames=16, size=224)
     with pytest.raises(WeightsError, match="width 1408, whose heads no size tells"):
         LAYOUTS.build(LAYOUTS.config("videomae")(), published(giant, "module")).settings()
@@ -94,6 +96,59 @@ def test_what_no_size_tells_is_asked_for() -> None:
         imported(state, "videomae", "layout.heads=5")
 
 
+def test_a_file_without_all_blocks_is_no_smaller_network() -> None:
+    state = VideoMAE().state_dict()
+    first = {name: tensor for name, tensor in state.items() if not name.startswith("blocks.1.")}
+    with pytest.raises(WeightsError, match=r"1 blocks of width 24.*nothing tells whether .*: give layout\.depth=1"):
+        imported(first, "videomae", "layout.heads=3", *TINY_INPUT)
+    with pytest.raises(WeightsError, match=r"has 1 blocks, and layout\.depth has 2: is the file whole"):
+        imported(first, "videomae", *TINY, *TINY_INPUT)
+    last = {name: tensor for name, tensor in state.items() if not name.startswith("blocks.0.mlp")}
+    with pytest.raises(WeightsError, match=r"has no 'blocks.0.mlp.fc1.weight'"):
+        imported(last, "videomae", *TINY, *TINY_INPUT)
+    later = {name.replace("blocks.1.", "blocks.2."): tensor for name, tensor in state.items()}
+    with pytest.raises(WeightsError, match=r"has blocks up to 2, but not 1"):
+        imported(later, "videomae", *TINY, *TINY_INPUT)
+    with torch.device("meta"):
+        small = VideoMAE(dim=384, depth=11, heads=6).state_dict()
+    with pytest.raises(WeightsError, match=r"11 blocks, and the published network of width 384 has 12"):
+        imported(small, "videomae")
+
+
+@pytest.mark.parametrize(
+    ("gone", "changes", "told"),
+    [
+        (r"encoder\.layer\.1\..*", {}, "has 1 blocks, and num_hidden_layers of config.json has 2"),
+        (r"layernorm\..*", {}, "use_mean_pooling is False, and .* it is True"),
+        (r".*(query|value)\.bias", {}, "qv_bias is True, and .* it is False"),
+        ("", {"qkv_bias": False}, "qkv_bias is False, and .* it is True"),
+        ("", {"hidden_size": 48}, "hidden_size is 48, and .* it is 24"),
+        ("", {"intermediate_size": 48}, "intermediate_size is 48, and .* it is 96"),
+        ("", {"tubelet_size": 1}, "tubelet_size is 1, and .* it is 2"),
+        ("", {"patch_size": 4}, "patch_size is 4, and .* it is 8"),
+    ],
+)
+def test_a_configuration_that_is_not_of_the_file(gone: str, changes: dict[str, Any], told: str) -> None:
+    theirs = of_transformers("VideoMAEModel", **SHAPES["small random"])
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if not re.fullmatch(gone, name)}
+    with pytest.raises(WeightsError, match=told):
+        imported(state, "hf-videomae", config=theirs.config.to_dict() | changes)
+
+
+def test_tubelets_of_another_shape_and_the_same_size() -> None:
+    told = ("encoder.patch=4", "encoder.tubelet=8", "input.num_frames=8", "input.size=16")
+    with pytest.raises(WeightsError, match=r"tubelets of 'patch_embed.*\[2, 8, 8\].*encoder\.patch \[8, 4, 4\]"):
+        imported(VideoMAE().state_dict(), "videomae", *TINY, *told)
+
+
+def test_settings_that_are_none_are_not_taken_for_some() -> None:
+    with torch.device("meta"):
+        state = VideoMAE(dim=384, depth=12, heads=6).state_dict()
+    for about in ({"config": "pretrain.yaml"}, {"metadata": 3, "preprocessor": [1]}, {"metadata": {"st_ssl": 3}}):
+        assert guess(published(state, "model", **about)) == "videomae"
+        assert guess(published(state, **about)) == "videomae"
+
+
 def test_files_of_other_networks_are_told() -> None:
     state = VideoMAE().state_dict()
     with pytest.raises(WeightsError, match=r"not of the layout hf-videomae"):
@@ -107,7 +162,7 @@ def test_files_of_other_networks_are_told() -> None:
     with pytest.raises(WeightsError, match=r"'blocks.0.attn.scale': attention by cosine"):
         imported(state | {"blocks.0.attn.scale": torch.zeros(3, 1, 1)}, "videomae2")
     with pytest.raises(WeightsError, match=r"knows nothing of: 'blocks.0.gamma_1'"):
-        imported(state | {"blocks.0.gamma_1": torch.ones(24)}, "videomae", "layout.heads=3", *TINY_INPUT)
+        imported(state | {"blocks.0.gamma_1": torch.ones(24)}, "videomae", *TINY, *TINY_INPUT)
 
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -189,7 +244,7 @@ def test_biases_as_the_hub_names_them() -> None:
     ours = imported(theirs.state_dict(), "hf-videomae", config=config).encoder(clips()).pooled
     assert torch.equal(imported(renamed, "hf-videomae", config=config).encoder(clips()).pooled, ours)
     without = {name: tensor for name, tensor in renamed.items() if "q_bias" not in name and "v_bias" not in name}
-    unbiased = imported(without, "hf-videomae", config=config).encoder
+    unbiased = imported(without, "hf-videomae", config=config | {"qv_bias": False}).encoder
     assert not any(name.endswith("qkv.bias") for name in unbiased.state_dict())
 
 
@@ -200,13 +255,13 @@ def test_another_activation_is_refused() -> None:
 
 
 def test_layouts_are_guessed() -> None:
-    state, told = VideoMAE().state_dict(), ("layout.heads=3", *TINY_INPUT)
+    state, told = VideoMAE().state_dict(), (*TINY, *TINY_INPUT)
     assert imported(state, guess(published(state, "model")), *told).encoder.vit.shape == (24, 2, 3)
     theirs = of_transformers("VideoMAEModel", **SHAPES["small random"])
     with torch.device("meta"):
         files = {
-            "videomae": VideoMAE(dim=384, heads=6).state_dict(),
-            "videomae2": VideoMAE(dim=1408, heads=16, hidden=6144).state_dict(),
+            "videomae": VideoMAE(dim=384, depth=12, heads=6).state_dict(),
+            "videomae2": VideoMAE(dim=1408, depth=40, heads=16, hidden=6144).state_dict(),
             "hf-videomae": theirs.state_dict(),
             "mae_st": MAEST().state_dict(),
             "vjepa2": {

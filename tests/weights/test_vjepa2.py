@@ -94,7 +94,8 @@ def authors(theirs: Any) -> dict[str, Tensor]:
     return {f"module.backbone.{name}": torch.cat(parts) for name, parts in state.items()}
 
 
-TOLD = ("layout.heads=3", "input.num_frames=6", "input.size=24")
+TINY = ("layout.heads=3", "layout.depth=2")
+TOLD = (*TINY, "input.num_frames=6", "input.size=24")
 
 
 def test_of_its_authors_the_target_encoder_is_taken() -> None:
@@ -117,7 +118,7 @@ def test_what_no_size_tells_is_that_of_the_published_ones() -> None:
     with torch.device("meta"):
         giant = {
             "module.backbone.patch_embed.proj.weight": torch.empty(1408, 3, 2, 16, 16),
-            "module.backbone.blocks.0.norm1.weight": torch.empty(1408),
+            **{f"module.backbone.blocks.{number}.norm1.weight": torch.empty(1408) for number in range(40)},
             "module.backbone.blocks.0.mlp.fc1.weight": torch.empty(6144, 1408),
             "module.backbone.blocks.0.attn.qkv.bias": torch.empty(3 * 1408),
         }
@@ -128,7 +129,7 @@ def test_what_no_size_tells_is_that_of_the_published_ones() -> None:
 
 def test_rotary_positions_go_on() -> None:
     theirs = of_transformers(**SHAPES["small random"])
-    ours = imported(authors(theirs), "vjepa2", "layout.heads=3", "input.num_frames=8", "input.size=24").encoder
+    ours = imported(authors(theirs), "vjepa2", *TINY, "input.num_frames=8", "input.size=24").encoder
     longer = of_transformers(**(SHAPES["small random"] | {"frames_per_clip": 8}))
     longer.load_state_dict(theirs.state_dict())
     assert largest_difference(ours(clips(8)).as_tokens(), tokens(longer, clips(8))) < 1e-5
@@ -139,16 +140,34 @@ def test_the_first_vjepa_is_not_taken_for_the_second() -> None:
     table = torch.randn(1, 1568, 48)
     first = state | {"module.backbone.pos_embed": table}
     with pytest.raises(WeightsError, match=r"1568 positions, as the first V-JEPA has.*layout\.rotary=false adds it"):
-        imported(first, "vjepa2", "layout.heads=3")
-    ours = imported(first, "vjepa2", "layout.heads=3", "layout.rotary=false").encoder
+        imported(first, "vjepa2", *TINY)
+    ours = imported(first, "vjepa2", *TINY, "layout.rotary=false").encoder
     assert (ours.input.num_frames, ours.input.size) == (16, 224)
     assert torch.equal(ours.state_dict()["pos_embed"], table[0])
-    rotary = imported(first, "vjepa2", *TOLD[:2], "input.size=32", "layout.rotary=true")
+    rotary = imported(first, "vjepa2", *TINY, "input.num_frames=6", "input.size=32", "layout.rotary=true")
     assert rotary.left["module.backbone.pos_embed"] == "a table of positions that rotary ones are in place of"
-    zeros = imported(first | {"module.backbone.pos_embed": table * 0}, "vjepa2", *TOLD[:2], "input.size=32")
+    zeros = imported(
+        first | {"module.backbone.pos_embed": table * 0}, "vjepa2", *TINY, "input.num_frames=6", "input.size=32"
+    )
     assert torch.equal(zeros.encoder.state_dict()["norm.weight"], rotary.encoder.state_dict()["norm.weight"])
     with pytest.raises(WeightsError, match=r"layout\.rotary=false, but it has no 'pos_embed'"):
-        imported(state, "vjepa2", "layout.heads=3", "layout.rotary=false")
+        imported(state, "vjepa2", *TINY, "layout.rotary=false")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 3}, "has 2 blocks, and num_hidden_layers of config.json has 3"),
+        ({"hidden_size": 96}, "hidden_size is 96, and .* it is 48"),
+        ({"mlp_ratio": 2.0}, r"mlp_ratio is 2\.0, and .* it is 4\.0"),
+        ({"qkv_bias": False}, "qkv_bias is False, and .* it is True"),
+        ({"tubelet_size": 1}, "tubelet_size is 1, and .* it is 2"),
+    ],
+)
+def test_a_configuration_that_is_not_of_the_file(changes: dict[str, Any], told: str) -> None:
+    theirs = of_transformers(**SHAPES["small random"])
+    with pytest.raises(WeightsError, match=told):
+        imported(theirs.state_dict(), "vjepa2", config=theirs.config.to_dict() | changes)
 
 
 def test_newer_ones_are_told() -> None:

@@ -111,7 +111,8 @@ def export_network(network: Network, name: str, output: Path) -> dict[str, Any]:
 
     What was written is read again and compared with the network on random clips, of batches of another size than the
     one it was traced with. Returns, ready for JSON, what is kept beside it: the encoder, its input, the outputs and
-    the differences. Raises ``UserError``, and leaves nothing behind, where they are above ``TOLERANCE``.
+    the differences. Raises ``UserError``, and leaves nothing behind, where they are above ``TOLERANCE``, or the format
+    cannot have this network.
     """
     export = EXPORTS.build(EXPORTS.config(name)())
     if network.encoder.modality != "video" and not export.clouds:
@@ -125,8 +126,9 @@ def export_network(network: Network, name: str, output: Path) -> dict[str, Any]:
     export.require(network)
     about = {"format": FORMAT, "exported": name, **_described(network), "st_ssl": description(network.encoder)}
     with _placed(output, export.suffix) as place:
-        export.write(network, place, about)
-        checked = _check(export, network, place)
+        with _explained(output, name, network):
+            export.write(network, place, about)
+            checked = _check(export, network, place)
         about["check"] = {
             "batches": list(CHECKED),
             "largest_difference": checked.largest,
@@ -140,6 +142,21 @@ def export_network(network: Network, name: str, output: Path) -> dict[str, Any]:
         record = place / "export.json" if place.is_dir() else place.with_name(f"{place.name}.json")
         record.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return about
+
+
+@contextmanager
+def _explained(output: Path, name: str, network: Network) -> Iterator[None]:
+    """Raise ``UserError`` in place of whatever the exporters and runtimes of others raise."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # they share no base class
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{output}: not kept: {_name(network.encoder)} could not be exported by --to {name}: "
+            f"{type(error).__name__}: {first}"
+        ) from error
 
 
 def _name(encoder: Encoder) -> str:
@@ -179,7 +196,11 @@ def _check(export: Export, network: Network, place: Path) -> Checked:
     with torch.no_grad():
         for clip, found in zip(clips, export.run(network, place, clips), strict=True):
             for name, value in network(clip).items():
-                assert found[name].shape == value.shape, (name, found[name].shape, value.shape)
+                if found[name].shape != value.shape:
+                    raise UserError(
+                        f"{place.name}: not kept: what was exported gives {name} of the size "
+                        f"{list(found[name].shape)}, and the network {list(value.shape)}"
+                    )
                 difference = float((found[name] - value).abs().max())
                 size = max(float(value.abs().max()), torch.finfo(value.dtype).tiny)
                 largest[name] = _larger(largest.get(name, 0.0), difference)

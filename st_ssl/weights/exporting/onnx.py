@@ -63,6 +63,8 @@ class Onnx(Export):
             log.setLevel(level)
         assert program is not None
         program.model.metadata_props["st_ssl"] = json.dumps(about)
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)  # it names folders of whoever exported
         program.save(place, external_data=size > LARGEST)
 
     def run(self, network: Network, place: Path, clips: list[Tensor]) -> list[dict[str, Tensor]]:

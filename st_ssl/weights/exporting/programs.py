@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -15,6 +18,23 @@ from st_ssl.weights.exporting.base import EXPORTS, TRACED, Export, Network
 
 ABOUT = "st_ssl.json"
 """The description within the file."""
+
+
+def forget_places(program: torch.export.ExportedProgram) -> None:
+    """Take out of ``program`` which lines of code its operations come from: these name folders of whoever exported."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+
+
+def _without_places(traced: Path, place: Path) -> None:
+    """Copy an archive of TorchScript without its records for debuggers, which name folders of whoever exported."""
+    with zipfile.ZipFile(traced) as archive, zipfile.ZipFile(place, "w") as copy:
+        for entry in archive.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                with archive.open(entry) as source, copy.open(entry.filename, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target)
 
 
 class TorchExportConfig(Config):
@@ -34,6 +54,7 @@ class TorchExport(Export):
         free = {"clip": {0: torch.export.Dim("batch")}}
         with torch.no_grad():
             program = torch.export.export(network, (network.clips(TRACED),), dynamic_shapes=free)
+        forget_places(program)
         torch.export.save(program, place, extra_files={ABOUT: json.dumps(about)})
 
     def run(self, network: Network, place: Path, clips: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -59,7 +80,9 @@ class TorchScript(Export):
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # that it is old is told in ``note``; what it traced is checked
             traced = torch.jit.trace(network, network.clips(TRACED), strict=False, check_trace=False)
-            torch.jit.save(traced, place, _extra_files={ABOUT: json.dumps(about)})
+            with TemporaryDirectory(dir=place.parent, prefix=".traced.") as folder:
+                torch.jit.save(traced, Path(folder) / place.name, _extra_files={ABOUT: json.dumps(about)})
+                _without_places(Path(folder) / place.name, place)
 
     def run(self, network: Network, place: Path, clips: list[Tensor]) -> list[dict[str, Tensor]]:
         with warnings.catch_warnings():

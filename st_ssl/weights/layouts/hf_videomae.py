@@ -48,10 +48,20 @@ class HFVideoMAELayout(ViTLayout):
     def settings(self) -> dict[str, Any]:
         config, size = self.hub_config(), self.size()
         first = self.parts.block.format(0)
+        bias = any(f"{first}{name}" in self.state for name in self.qkv("bias"))
+        self.agree(
+            hidden_size=len(self.state[f"{self.parts.patches}.weight"]),
+            intermediate_size=len(self.state[f"{first}{self.parts.fc1}.weight"]),
+            patch_size=size["patch"],
+            tubelet_size=size["tubelet"],
+            qkv_bias=bias,
+            qv_bias=bias,  # as transformers 5 calls it
+            use_mean_pooling=self.last_norm != "layernorm",  # which is what leaves that norm out
+        )
         return {
             "encoder": size
             | {
-                "qkv_bias": any(f"{first}{name}" in self.state for name in self.qkv("bias")),
+                "qkv_bias": bias,
                 "norm": {"fc_norm": "pooled", "layernorm": "tokens", "": "none"}[self.last_norm],
                 "norm_eps": config.get("layer_norm_eps", 1e-12),
                 # transformers leaves the epsilon of this one alone at torch's default

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from st_ssl.augment.masking import Grid
 from st_ssl.encoders.base import Encoder
-from st_ssl.weights.base import LAYOUTS
+from st_ssl.weights.base import LAYOUTS, WeightsError
 from st_ssl.weights.layouts.videomae import DECODER, HEAD
 from st_ssl.weights.plain_vit import Names, ViTLayout, ViTLayoutConfig
 
 
 class MAESTLayoutConfig(ViTLayoutConfig):
-    """Pretrained or fine-tuned; see ``ViTLayoutConfig``."""
+    """Pretrained or fine-tuned. ``frames``: of the clips that a single table of positions is for, which it does not
+    tell; null takes those of the ``args`` in the file. See also ``ViTLayoutConfig``."""
 
     name: Literal["mae_st"] = "mae_st"
+    frames: int | None = Field(default=None, gt=0)
 
 
 @LAYOUTS.register(MAESTLayoutConfig)
@@ -25,6 +28,7 @@ class MAESTLayout(ViTLayout):
     """Positions are learned, usually for space and for time apart, and so is that of the class token, which we add to
     it. Fine-tuned, the last norm is of the mean of the tokens."""
 
+    config: MAESTLayoutConfig
     summary = "MAE of space and time, pretrained or fine-tuned (facebookresearch/mae_st): B to H"
     parts = Names(patches="patch_embed.proj", block="blocks.{}.", qkv=("attn.q", "attn.k", "attn.v"), proj="attn.proj")
     left: ClassVar[tuple[tuple[str, str], ...]] = (
@@ -59,15 +63,21 @@ class MAESTLayout(ViTLayout):
         return "pos_embed_spatial" in self.state
 
     def _grid(self, tubelet: int) -> Grid:
-        """The grid that the positions are of. In a single table they tell no frames: those of ``args``, or 16."""
+        """The grid that the positions are of. In a single table they tell no frames."""
         if self._separable:
             self.expect("pos_embed_temporal")
             time, places = self.state["pos_embed_temporal"].shape[1], self.state["pos_embed_spatial"].shape[1]
             side = self.side("pos_embed_spatial", places)
             return time, side, side
         self.expect("pos_embed")
-        time = (self.told("args", "num_frames") or 16) // tubelet
         length = self.state["pos_embed"].shape[1] - ("cls_token" in self.state)
+        frames = self.config.frames or self.told("args", "num_frames")
+        if frames is None:
+            raise WeightsError(
+                f"{self.published.path}: has a table of {length} positions and no args: nothing tells of how many "
+                "frames they are, and there are grids of several that make as many: give layout.frames=NUMBER"
+            )
+        time = frames // tubelet
         side = self.side("pos_embed", length // max(time, 1))
         return time, side, side
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from st_ssl.encoders.base import parse_description
@@ -34,9 +35,10 @@ class OwnLayout(Layout):
     def settings(self) -> dict[str, Any]:
         about = self.published.about
         described = about.get("encoder.json")
-        if described is None and KEY in about.get("metadata", {}):
+        metadata = about.get("metadata")
+        if described is None and isinstance(metadata, Mapping) and isinstance(metadata.get(KEY), str):
             try:
-                described = json.loads(about["metadata"][KEY])
+                described = json.loads(metadata[KEY])
             except (ValueError, RecursionError) as error:
                 raise WeightsError(f"{self.published.path}: its description is not JSON: {error}") from error
         if not isinstance(described, dict) or not all(isinstance(described.get(p), dict) for p in ("encoder", "input")):

@@ -63,6 +63,11 @@ class VJEPA2Layout(ViTLayout):
             self.expect("blocks.0.attn.qkv.bias")  # by which it is told from VideoMAE
         size = self.size()
         bias = f"{self.parts.block.format(0)}{self.qkv('bias')[0]}" in self.state
+        dim = len(self.state[f"{self.parts.patches}.weight"])
+        self.agree(hidden_size=dim, patch_size=size["patch"], tubelet_size=size["tubelet"], qkv_bias=bias)
+        ratio = self.hub_config().get("mlp_ratio")
+        if isinstance(ratio, int | float) and abs(dim * ratio - dim * size["mlp_ratio"]) >= 1:
+            self.agree(mlp_ratio=size["mlp_ratio"])
         return {
             "encoder": size
             | {
