@@ -19,6 +19,13 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+def once(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A validator of fields whose values are names or numbers of which each counts once."""
+    if len(set(value)) < len(value):
+        raise ValueError(f"each only once, got {list(value)}")
+    return value
+
+
 class Place:
     """Where keys come from: lines of a YAML file, and overrides of the command line."""
 

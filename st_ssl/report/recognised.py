@@ -20,6 +20,7 @@ from st_ssl.transfer.metrics import confusion_matrix
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from st_ssl.data.base import DataSource
     from st_ssl.types import Entry
 
 HARDEST = 6  # videos
@@ -154,27 +155,36 @@ def _hardest(said: Said, folder: Path) -> tuple[list[Sample], str]:
     if not rows:
         return [], "None was taken for another class."
     beside = folder.with_name(folder.name.removesuffix("_predictions"))
-    weights = beside / f"{said.about['mode']}_{100 * said.about['fraction']:g}_0"
-    if not (weights / "encoder.json").is_file():
+    fit = f"{said.about['mode']}_{100 * said.about['fraction']:g}_0"
+    result = beside.with_name(f"{beside.name}.json")  # the name may have dots in it
+    config = json.loads(result.read_text())["config"] if result.is_file() else {}
+    splits = config.get("splits", [])  # predictions are kept of the first one
+    weights = beside / f"split_{splits[0]}" / fit if splits else beside / fit
+    if not config or not (weights / "encoder.json").is_file():
         return [], "The network's weights were not kept, so that its hardest videos cannot be shown."
-    data = json.loads(beside.with_suffix(".json").read_text())["config"]["data"]
     try:
-        return _shown(said, rows, weights, data), ""
+        return _shown(said, rows, weights, _source(config["data"], splits)), ""
     except UserError as error:
         return [], f"The hardest videos cannot be shown: {error}"
 
 
-def _shown(said: Said, rows: list[int], weights: Path, data: dict[str, Any]) -> list[Sample]:
+def _source(data: dict[str, Any], splits: list[int]) -> DataSource:
+    """What was tested on."""
+    from st_ssl.data.base import DATA, of_split
+
+    config = DATA.config(data["name"]).model_validate(data)
+    return of_split(config, splits[0]) if splits else DATA.build(config)
+
+
+def _shown(said: Said, rows: list[int], weights: Path, source: DataSource) -> list[Sample]:
     """Film strips of the videos of ``rows``: the clip, and where what was said of it and the truth are seen."""
     import torch
 
     from st_ssl.augment.video import undo_normalise
-    from st_ssl.data.base import DATA
     from st_ssl.transfer.activation import class_activation
     from st_ssl.transfer.saved import load_tuned
     from st_ssl.transfer.tasks import Shown
 
-    source = DATA.build(DATA.config(data["name"]).model_validate(data))
     model, task, _ = load_tuned(weights)
     input = model.encoder.input
     views = task.testing_views(source, input, 1)

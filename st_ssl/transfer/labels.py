@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.errors import ConfigError
+from st_ssl.errors import ConfigError, nearest
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts, divide, labelled
 from st_ssl.transfer.tasks import ShowAll, Shown, Task
@@ -50,6 +51,22 @@ class Labels(ABC):
         if len(self.classes) < 2:
             raise ConfigError(f"{self.key}: a single class in the training part: {self.classes}")
         return self.classes
+
+    def tell_unknown(self, entries: Sequence[Entry], most: int = 5) -> None:
+        """Warn of the labels of ``entries`` that are no class, as no training sample has them: they count for nothing
+        in any figure."""
+        known = set(self.classes)
+        unknown = sorted({name for entry in entries for name in self.of(entry)} - known)
+        if not unknown:
+            return
+        samples = sum(not known.issuperset(self.of(entry)) for entry in entries)
+        names = ", ".join(f"{name!r}{nearest(name, self.classes)}" for name in unknown[:most])
+        more = f" and {len(unknown) - most} more" if len(unknown) > most else ""
+        warnings.warn(
+            f"{self.key}: {len(unknown)} classes of {samples} validation and test samples are of no training sample, "
+            f"and not counted: {names}{more}",
+            stacklevel=3,
+        )
 
     @property
     @abstractmethod
@@ -111,8 +128,8 @@ class Tags(Labels):
         return known
 
     def group(self, entry: Entry) -> str:
-        """Its rarest tag, so that a fraction has some samples of every class (Sechidis et al. 2011 deal out the rarest
-        labels first)."""
+        """Its rarest tag, so that a fraction has samples of every tag that is the rarest of one (Sechidis et al. 2011 deal
+        out the rarest labels first)."""
         return min(entry.tags, key=lambda tag: (self._frequency[tag], tag))
 
     def of(self, entry: Entry) -> Sequence[str]:
@@ -141,7 +158,9 @@ class LabelTask(Task):
         return divide(self.labels.select(entries), self.group, val_share)
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        return self.labels.learn(parts.train)
+        classes = self.labels.learn(parts.train)
+        self.labels.tell_unknown([*parts.val, *parts.test])
+        return classes
 
     def restore(self, classes: Sequence[str]) -> None:
         self.labels.classes = list(classes)

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor
 
-from st_ssl.config import Config
+from st_ssl.config import Config, once
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
 from st_ssl.errors import ConfigError, DataError
@@ -77,6 +77,8 @@ class ProbeConfig(Config):
     label_fractions: tuple[Share, ...] = Field(default=(0.01, 0.05, 0.1, 0.2, 0.5, 1.0), min_length=1)
     splits: tuple[PositiveInt, ...] = ()
 
+    _once = field_validator("kinds", "recall", "label_fractions", "splits")(once)
+
 
 class PointProbeConfig(ProbeConfig):
     """As ``ProbeConfig``, with what is customary for clouds."""
@@ -102,8 +104,8 @@ def probe_runs(
     each target's number of classes, chance level (see ``chance_level``) and for each probe the accuracies of
     ``pretrained``, ``random`` (same network, not trained), ``raw`` (kNN on shrunken clips) and ``metadata`` (kNN on
     width, height, rate and length), in per cent, mean ± std and single values; for retrieval the same and its own
-    chance level for each R@k; so too for few-shot episodes (with ``interval``, half the 95 % interval of the mean) and
-    for each fraction of the labels.
+    chance level for each R@k; so too for few-shot episodes (with ``interval``, half the 95 % interval of the mean over
+    episodes alone: how much seeds or runs differ is in ``std``) and for each fraction of the labels.
     """
     encoder, input = _network(runs)
     check_modality(source, input)

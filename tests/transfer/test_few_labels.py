@@ -182,3 +182,9 @@ def test_more_ways_than_there_are_classes_is_said(tmp_path: Path) -> None:
     config = ProbeConfig(**(QUICK | FEW | {"kinds": ("few_shot",), "few_shot": {"ways": 4}}))
     with pytest.raises(ConfigError, match=r"4 classes with 1 training and 15 test .*: ask for fewer ways"):
         probe_runs(source_of(write_dataset(tmp_path / "set")), [write_encoder(tmp_path / "run")], config, CPU)
+
+
+@pytest.mark.parametrize("keys", [{"label_fractions": (0.5, 0.5)}, {"splits": (1, 1)}, {"kinds": ("knn", "knn")}])
+def test_what_is_asked_for_twice_is_refused(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(keys))}\n.*each only once, got \["):
+        ProbeConfig(**keys)

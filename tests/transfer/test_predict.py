@@ -225,3 +225,27 @@ def test_the_report_shows_the_hardest_videos_and_what_speaks_for_either_class(ma
     assert first.labels == [("truth", row["label"]), ("said", row["prediction"])]
     assert [caption[0] for caption, _ in first.strips] == ["The clip", row["prediction"], row["label"]]
     assert len({picture.uri for _, picture in first.strips}) == 3
+
+
+def test_the_hardest_videos_of_official_splits_are_those_of_the_first_one(made: Made, tmp_path: Path) -> None:
+    """Also where the name has dots in it."""
+    root, beside = tmp_path / "ucf", tmp_path / "quick.v1.5"
+    rows = [json.loads(line) for line in (made.predictions / "index.jsonl").read_text().splitlines()]
+    for row in rows:
+        place = root / row["label"] / f"v_{row['label']}_{Path(row['path']).name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(row["path"], place)
+        row["path"] = str(place)
+    (root / "classInd.txt").write_text("1 0\n2 1\n3 2\n")
+    files = [str(Path(row["path"]).relative_to(root)) for row in rows]
+    (root / "trainlist02.txt").write_text("")
+    (root / "testlist02.txt").write_text("\n".join(files) + "\n")
+    predictions = tmp_path / f"{beside.name}_predictions"
+    shutil.copytree(made.predictions, predictions)
+    (predictions / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copytree(made.model, beside / "split_2" / made.model.name)
+    data = {"name": "video", "root": str(root), "format": "ucf101"}
+    (tmp_path / f"{beside.name}.json").write_text(json.dumps({"config": {"data": data, "splits": [2, 1]}}))
+    found = recognised(predictions)
+    wrong = sum(row["label"] != row["prediction"] for row in rows)
+    assert not found.note and len(found.hardest) == min(6, wrong) > 0

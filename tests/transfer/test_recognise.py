@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -119,10 +120,25 @@ def test_a_class_of_tests_alone_is_unlabelled() -> None:
     task = Recognise(RecogniseConfig())
     rows = [Entry(f"{i}", "train" if i < 4 else "test", {"label": "ab"[i % 2]}) for i in range(6)]
     parts = task.parts([*rows, Entry("new", "test", {"label": "c"}), Entry("no label")], 0.0, 0)
-    assert task.learn_classes(parts, lambda _: []) == ["a", "b"]
+    told = r"target=label: 1 classes of 1 validation and test samples are of no training .* not counted: 'c'"
+    with pytest.warns(UserWarning, match=told):
+        assert task.learn_classes(parts, lambda _: []) == ["a", "b"]
     assert task.labels.targets(parts.test).tolist() == [0, 1, -1]
     with pytest.raises(ConfigError, match=r"task\.target=label: a single class in the training part: \['a'\]"):
         task.learn_classes(Parts(rows[::2]), lambda _: [])
+
+
+def test_tags_of_tests_alone_are_told_with_the_nearest_ones() -> None:
+    task = Recognise(RecogniseConfig(multi_label=True))
+    known = [Entry("0", tags=("jump", "run")), Entry("1", tags=("run",))]
+    tested = [Entry(f"{i}", "test", tags=("run", f"new_{i}")) for i in range(6)]
+    parts = Parts(known, [Entry("v", "val", tags=("jumps",))], tested)
+    told = r"multi_label: 7 classes of 7 .*: 'jumps'; did you mean 'jump'\?, 'new_0', .*, 'new_3' and 2 more"
+    with pytest.warns(UserWarning, match=told):
+        task.learn_classes(parts, lambda _: [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task.learn_classes(Parts(known, [], known), lambda _: [])
 
 
 @pytest.mark.parametrize("form", ["tokens", "map"])
