@@ -129,8 +129,15 @@ def validate(model: type[Config], data: dict[str, Any], place: Place, inside: tu
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, data, dict(e), place, inside) for e in error.errors()]
+        lines = [_explain(model, data, dict(e), place, inside) for e in error.errors() if not _follows(dict(e))]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _follows(error: dict[str, Any]) -> bool:
+    """Whether a list is too short only because its items, each an error of its own, do not count."""
+    if error["type"] != "too_short" or not isinstance(error["input"], Sequence):
+        return False
+    return len(error["input"]) >= int(error["ctx"]["min_length"])
 
 
 _WORDS = {
@@ -168,13 +175,18 @@ def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place
 
 
 def _hint(error: dict[str, Any]) -> str:
-    """The nearest of the values allowed; and 1e2 is a whole number to people, but text to YAML."""
+    """The nearest of the values allowed; and 1e2 is a whole number to people, but text to YAML, 10 a share in per cent,
+    and 0.5 a list of one."""
     given = error["input"]
     if error["type"] == "literal_error":
         options = error["ctx"]["expected"].replace(" or ", ", ").split(", ")
         return nearest(given, [o.strip("'") for o in options]) if isinstance(given, str) else ""
     if error["type"] == "int_parsing" and re.fullmatch(r"[+-]?[\d_.]+e\+?\d{1,2}", given, re.IGNORECASE):
         return f"; write {float(given):.0f}" if float(given).is_integer() else ""
+    if error["type"] == "less_than_equal" and error["ctx"]["le"] == 1 and 2 <= given <= 100:
+        return f"; a share: {given:g} % is {given / 100:g}"
+    if error["type"] == "tuple_type" and isinstance(given, (int, float, str)):
+        return f": write [{given}]"
     return ""
 
 

@@ -75,6 +75,8 @@ def main() -> None:
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     runs = [Path(a) for a in arguments.runs if a not in overrides]
+    if arguments.config.is_dir() and runs and runs[0].is_file():
+        raise ConfigError(f"CONFIG comes first, then RUN: {runs[0]} {arguments.config}")
     if not runs:
         raise ConfigError("expected at least one folder of a run behind the configuration")
     for run in runs:
@@ -111,8 +113,8 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
     from st_ssl.transfer.finetune import plan
 
     table = Table(show_header=False)
-    source = of_split(config.data, config.splits[0]) if config.splits else DATA.build(config.data)
-    for name, value in plan(source, runs, config, runtime.device).items():
+    sources = [of_split(config.data, number) for number in config.splits] or [DATA.build(config.data)]
+    for name, value in plan(sources[0], runs, config, runtime.device).items():
         table.add_row(name, value)
     if config.splits:
         table.add_row("official splits", f"{', '.join(map(str, config.splits))}, each with all of the above")

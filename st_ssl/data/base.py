@@ -185,12 +185,17 @@ DATA: Registry[DataSource] = Registry("kind of data", "st_ssl.data")
 def of_split(data: Config, number: int) -> DataSource:
     """The data set that ``data`` describes, in its official split ``number``. Raises ``ConfigError`` where there are no
     numbered splits, or not that one."""
-    settings = data.model_dump() | {"split": number}
-    source: DataSource = DATA.build(validate(type(data), settings, Place(Path(f"split {number} of the data"))))
-    found = source.format()
+    found = DATA.build(data).format()
     if found is None or not found.numbered:
         what = f"the format {found.name} has" if found else "planted and packed samples have"
         raise ConfigError(f"splits: {what} no numbered splits, as UCF101 and HMDB51 do (data.format)")
+    limits = type(data).model_fields["split"].metadata
+    most = next(limit.le for limit in limits if hasattr(limit, "le"))
+    if number > most:
+        there = ", ".join(map(str, range(1, most + 1)))
+        raise ConfigError(f"splits: there is no split {number} ({found.name} has {there})")
+    settings = data.model_dump() | {"split": number}
+    source: DataSource = DATA.build(validate(type(data), settings, Place(Path(f"split {number} of the data"))))
     return source
 
 

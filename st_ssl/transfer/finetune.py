@@ -297,7 +297,8 @@ def plan(source: DataSource, runs: Sequence[Path], config: FinetuneConfig, devic
     feed = Feed(source, task, _input(runs, config), device)
     _check(task, source, runs[0], config, device)
     repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
-    parts = task.parts(_entries(source, config), config.val_share, 0)
+    entries = _entries(source, config)
+    parts = task.parts(entries, config.val_share, 0)
     classes = task.learn_classes(parts, _look(feed, config))
     names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
     told = {"task": config.task.name, "classes": f"{len(classes)} ({names})"}
@@ -305,7 +306,8 @@ def plan(source: DataSource, runs: Sequence[Path], config: FinetuneConfig, devic
         count = len(task.fraction(parts.train, share, 0))
         steps = config.epochs * (count // min(count, config.batch_size))
         told[f"train on, {100 * share:g} %"] = f"{count:,} samples, {steps:,} steps in {config.epochs} epochs"
-    told |= {"choose the epoch on": f"{len(parts.val):,} samples", "test on": f"{len(parts.test):,} samples"}
+    drawn = "" if any(entry.split in ("val", "test") for entry in entries) else ", drawn: the data have no test part"
+    told |= {"choose the epoch on": f"{len(parts.val):,} samples", "test on": f"{len(parts.test):,} samples{drawn}"}
     grid = f"{len(config.modes)} modes × {len(config.label_fractions)} fractions × {repeats} times"
     told["fits"] = f"{len(config.modes) * len(config.label_fractions) * repeats:,} ({grid})"
     for mode in config.modes:

@@ -121,8 +121,8 @@ class Tags(Labels):
         known = [entry for entry in entries if entry.tags]
         if not known:
             raise ConfigError(
-                "task.multi_label: no sample of the data has tags: expected a table with a column tags (run|jump), or "
-                "a list with data.format=multilabel (configs/README.md has the formats)"
+                "task.multi_label: no sample of the data has tags: expected a table with a column tags (data.list=FILE "
+                "names it), or a list with data.format=multilabel (configs/README.md has the formats)"
             )
         self._frequency = Counter(tag for entry in known for tag in entry.tags)
         return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,9 +38,21 @@ def find_tuned(folder: Path) -> Path:
     if len(inside) > 1:
         raise ConfigError(f"{folder} holds several fine-tuned networks: name one of {', '.join(map(str, inside))}")
     if not inside:
+        check_finished(folder)
         why = missing_folder(folder) or "expected the folder of a fit, such as RUN/finetune/NAME/full_100_0"
         raise ConfigError(f"{folder}: no head.json: {why}; finetune.py keeps one unless save=none")
     return inside[0]
+
+
+def check_finished(folder: Path) -> None:
+    """Raise ``ConfigError`` where a fine-tuning was stopped that has its fits in ``folder``, or would write it."""
+    states = list(folder.glob("**/*_unfinished*"))
+    for place in (folder, folder.parent):
+        states += place.parent.glob(f"{glob.escape(place.name)}_unfinished*")
+    found = sorted(state.name for state in states if (state / "about.json").is_file())
+    if found:
+        name = found[0].partition("_unfinished")[0]
+        raise ConfigError(f"{folder}: its fine-tuning {name!r} is not finished; run the same command to go on")
 
 
 def load_tuned(folder: Path) -> tuple[Tuned, Task, list[str]]:

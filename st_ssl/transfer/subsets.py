@@ -114,9 +114,9 @@ def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[En
             f"task.target: is needed (the data has: {', '.join(names)}), for example task.target={names[0]}"
         )
     if target not in names:
-        raise ConfigError(
-            f"task.target: no target named {target!r}{nearest(target, names)} (the data has: {', '.join(names)})"
-        )
+        only = "; task.target=null takes it" if len(names) == 1 else ""
+        near = nearest(target, names)
+        raise ConfigError(f"task.target: no target named {target!r}{near} (the data has: {', '.join(names)}{only})")
     return target, [entry for entry in entries if target in entry.labels]
 
 

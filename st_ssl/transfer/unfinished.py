@@ -33,7 +33,8 @@ class Unfinished:
     def check(self) -> None:
         """Raise ``OutputError`` where the folder is that of other fits."""
         if self.folder.exists():
-            claim_folder(self.folder, "about.json", self.stamp, "fine-tuning that is not finished")
+            choice = ": --output FILE writes elsewhere, and the same command with the settings of before goes on"
+            claim_folder(self.folder, "about.json", self.stamp, "fine-tuning that is not finished", choice)
 
     def load(self, fit: str) -> Loaded | None:
         """The state of ``fit``, if it is that which was under way; any other is removed. All processes call it."""

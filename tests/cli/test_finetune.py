@@ -105,6 +105,8 @@ def test_what_is_kept_has_names_of_its_own(
         (("run", "task.name=clasify"), "did you mean 'classify'"),
         (("run", "modes=[ful]"), "did you mean 'full'"),
         (("run", "label_fractions=[1.5]"), "label_fractions"),
+        (("run", "label_fractions=[10]"), "must be less than or equal to 1, not 10; a share: 10 % is 0.1\n"),
+        (("run", "label_fractions=0.5"), "must be a list, not 0.5: write [0.5]\n"),
         (("run", "data.name=nothing"), "data.name"),
         (("nowhere",), "no encoder.json"),
     ],
@@ -119,7 +121,16 @@ def test_mistakes_are_named(
     config, run = files
     given = [run if argument == "run" else argument for argument in arguments] or ["seeds=1"]
     assert called(monkeypatch, config, *given) in (1, 2)
-    assert told in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert told in err and len(err.splitlines()) == 1
+
+
+def test_swapped_arguments_are_told(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    assert called(monkeypatch, run, config) == 2
+    assert capsys.readouterr().err == f"error: CONFIG comes first, then RUN: {config} {run}\n"
 
 
 def test_a_run_that_is_not_there_is_told_before_its_data_are_missed(
@@ -212,11 +223,23 @@ def test_a_signal_in_the_middle_of_a_fit_is_gone_on_from(
         assert told in capsys.readouterr().err
         assert len(list((run / "parts_unfinished").glob("step_*"))) == 1
         assert called(monkeypatch, config, run, *keys, *output, "epochs=3") == 2
-        assert "parts" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "parts" in told and "--output" in told
+        assert ("settings of before goes on" in told) == (fit == "scratch")  # nothing is done yet
     assert called(monkeypatch, config, run, *keys, *output, "device=auto") == 0
     assert steps == [*range(8), *range(8)]
     assert (run / "parts.csv").read_text() == (run / "whole.csv").read_text()
     assert not (run / "parts_unfinished").exists()
+
+
+def test_a_dry_run_tells_that_the_test_part_is_drawn(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = TinySource.entries
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(TinySource, "entries", lambda self: [replace(row, split="train") for row in rows(self)])
+    assert called(monkeypatch, *files, "--dry-run") == 0
+    assert " samples, drawn: the data have no test part " in capsys.readouterr().out
 
 
 def test_what_would_be_done_is_told(

@@ -71,7 +71,7 @@ def test_each_official_split_is_a_data_set_of_its_own(place: Callable[[str], Pat
         assert not parts["train"] & parts["test"]
         tested += sorted(parts["test"])
     assert len(set(tested)) == len(tested) == 2 * COUNT
-    with pytest.raises(ConfigError, match=r"split: must be less than or equal to 3, not 4"):
+    with pytest.raises(ConfigError, match=rf"splits: there is no split 4 \({name} has 1, 2, 3\)$"):
         of_split(data_of(place(name)), 4)
 
 

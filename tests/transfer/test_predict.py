@@ -173,6 +173,12 @@ def test_predict_as_it_is_called(
 def test_networks_that_cannot_be_used_are_named(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no nowhere in"):
         find_tuned(made.root.parent / "nowhere")
+    state = tmp_path / "stopped" / "finetune" / "mine_unfinished"
+    state.mkdir(parents=True)
+    (state / "about.json").write_text("{}")
+    for place in (tmp_path / "stopped", state.with_name("mine"), state.with_name("mine") / "full_100_0"):
+        with pytest.raises(ConfigError, match=r"its fine-tuning 'mine' is not finished; run the same .*on$"):
+            find_tuned(place)
     for name in ("a", "b"):
         shutil.copytree(made.model, tmp_path / "run" / "finetune" / name)
     with pytest.raises(ConfigError, match=r"several fine-tuned networks: name one of .*/a, .*/b"):

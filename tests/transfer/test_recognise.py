@@ -58,7 +58,7 @@ def test_tags(dataset: Path, run: Path) -> None:
     assert result["classes"] == ["bright", "dark", "long", "short"] and result["metric"] == "mAP"
     assert result["sizes"] == {"train": 16, "val": 0, "test": 8}  # the one without tags is left out
     assert result["results"][0]["metrics"]["mAP"]["mean"] > 75  # chance is 50; length shows in the metadata alone
-    with pytest.raises(ConfigError, match=r"task\.multi_label: no sample of the data has tags"):
+    with pytest.raises(ConfigError, match=r"task\.multi_label: no sample of the data has tags: .* \(data\.list=FILE "):
         finetune(source_of(dataset), [run], recognise_settings(task), CPU)
 
 

@@ -94,6 +94,10 @@ def test_the_target_is_found_or_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"task.target: is needed \(the data has: class, style\).*=class$"):
         labelled(both, None)
     assert labelled(both, "style") == ("style", both)
+    with pytest.raises(ConfigError, match=r"no target named 'motion' \(the data has: class, style\)$"):
+        labelled(both, "motion")
+    with pytest.raises(ConfigError, match=r"'motion' \(the data has: class; task.target=null takes it\)$"):
+        labelled(entries, "motion")
     with pytest.raises(ConfigError, match="the data has no labels: expected a folder for each class"):
         labelled([unlabelled], None)
 

@@ -16,7 +16,8 @@ examples:
 """
 
 STEPS = {"import": "importing", "export": "exporting"}
-"""The modules of the ways, each with HELP, EPILOG, ``arguments(parser)`` that adds its own, and ``main(arguments)``."""
+"""The modules of the ways, each with HELP, USAGE, EPILOG, PLACES (the help of what needs no option),
+``arguments(parser)`` that adds its own, and ``main(arguments)``."""
 
 
 def _arguments() -> tuple[argparse.Namespace, Any]:
@@ -30,8 +31,9 @@ def _arguments() -> tuple[argparse.Namespace, Any]:
     for name, module in STEPS.items():
         modules[name] = part = importlib.import_module(f"{__name__}.{module}")
         form = argparse.RawDescriptionHelpFormatter
-        step = steps.add_parser(name, help=part.HELP, description=part.HELP, epilog=part.EPILOG, formatter_class=form)
-        step.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, see below")
+        told = {"help": part.HELP, "description": part.HELP, "usage": f"%(prog)s {part.USAGE}", "epilog": part.EPILOG}
+        step = steps.add_parser(name, formatter_class=form, **told)
+        step.add_argument("overrides", nargs="*", metavar="FILE", help=part.PLACES)
         part.arguments(step)
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from st_ssl.weights.exporting.base import Network
 
 HELP = "take encoders out"
+USAGE = "RUN --to FORMAT --output PATH [--repo USER/NAME] [--data TEXT] [--upload] [--public]"
+PLACES = argparse.SUPPRESS
 HUB = "hub"
 EPILOG = """\
 RUN is the folder of a run, of an import or of a fit that finetune.py saved; of a fit the head goes out, too, with the
@@ -89,9 +91,11 @@ def _export(arguments: argparse.Namespace) -> None:
 def _network(run: Path) -> Network:
     """The encoder in ``run``, with the head that was fine-tuned with it where there is one."""
     from st_ssl.encoders.base import load_encoder
-    from st_ssl.transfer.saved import load_tuned
+    from st_ssl.transfer.saved import check_finished, load_tuned
     from st_ssl.weights.exporting.base import Network
 
+    if not (run / "encoder.json").is_file():
+        check_finished(run)
     if not (run / "head.json").is_file():
         return Network(load_encoder(run))
     tuned, _, classes = load_tuned(run)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from st_ssl.weights.importing import Imported
 
 HELP = "bring published weights in"
+USAGE = "FILE [--from LAYOUT] [--output FOLDER] [--report] [--allow-unused PATTERN] [key=value ...] | --list"
+PLACES = "what was published; key=value sets dotted keys, see below"
 EPILOG = """\
 FILE is what was published: .safetensors, .pt, .pth, .pyth, .bin, .ckpt, .tar or Caffe2's .pkl, or a folder of Hugging
 Face (config.json beside model.safetensors). Nothing in it is run; a file that could not be read without is refused, and
@@ -81,7 +83,8 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"written to {arguments.output}; to try it on a folder DATA:")
     print(f"  python tools/extract.py {arguments.output} --data DATA --output features")
     print(f"  python tools/probe.py {arguments.output} data.root=DATA")
-    print(f"  python tools/finetune.py configs/transfer/{kind}/quickstart.yaml {arguments.output} data.root=DATA")
+    call = f"python tools/finetune.py configs/transfer/{kind}/quickstart.yaml {arguments.output}"
+    print(f"  {call} data.root=DATA task.target=null")
 
 
 def _list() -> None:
