@@ -49,7 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as those in configs/transfer/")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
     parser.add_argument(
-        "--output", type=Path, help="where the JSON goes (default: finetune/NAME.json in the first run)"
+        "--output", type=Path, help="NAME.json, with the rest beside it (default: finetune/NAME.json in the first run)"
     )
     parser.add_argument(
         "--save-predictions",
@@ -80,7 +80,7 @@ def main() -> None:
     for run in runs:
         describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(arguments.config, overrides, pretraining_data(runs[0]))
-    output = arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json"
+    output = _output(arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json")
     beside = output.with_name(f"{output.stem}_predictions")
     limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
     if arguments.print_config:
@@ -91,6 +91,16 @@ def main() -> None:
             _dry_run(runs, config, runtime)
         else:
             finetune_and_print(runs, config, runtime, output, limits.get(arguments.save_predictions))
+
+
+def _output(given: Path) -> Path:
+    """The file of the result. It ends in .json, so that the weights and the table beside it have names of their own."""
+    from st_ssl.errors import ConfigError
+
+    output = given if given.suffix or given.name in ("", "..") else given.with_name(f"{given.name}.json")
+    if output.suffix != ".json" or output.is_dir():
+        raise ConfigError(f"--output {given}: expected a file that ends in .json, beside which the rest is written")
+    return output
 
 
 def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None:
@@ -255,7 +265,8 @@ def _stamp(sources: Sequence[DataSource], runs: list[Path], config: FinetuneConf
 
 
 def _samples(entries: Iterable[Entry], root: str | None) -> str:
-    """Tells labellings apart, and divisions into parts: where in ``root`` each sample is, its split and its labels."""
+    """Tells labellings apart, and divisions into parts: where in ``root`` each sample is, its split, its labels and
+    its tags."""
     import hashlib
     import json
     import os
@@ -263,6 +274,7 @@ def _samples(entries: Iterable[Entry], root: str | None) -> str:
     folder, digest = os.path.expanduser(root or ""), hashlib.sha256()
     for e in entries:
         row = [e.path.removeprefix(folder), e.start, e.num_frames, e.split, sorted(e.labels.items())]
+        row += [sorted(e.tags)] if e.tags else []  # what has none has the digest of before there were tags
         digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()
 

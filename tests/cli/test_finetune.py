@@ -81,6 +81,22 @@ def test_a_table_and_json(
     assert json.loads((run / "again_predictions" / "classes.json").read_text()) == ["ball", "disc", "rod"]
 
 
+def test_what_is_kept_has_names_of_its_own(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    keys = ("modes=[full]", "seeds=1", "--save-predictions", "none", "--output")
+    assert called(monkeypatch, config, run, *keys, run / "kept") == 0
+    assert json.loads((run / "kept.json").read_text())["metric"] == "accuracy"
+    assert (run / "kept.csv").read_text().startswith("mode,") and (run / "kept" / "full_100_0").is_dir()
+    for name in ("kept.csv", "kept.v2", ".", "..", "full.json"):
+        (run / "full.json").mkdir(exist_ok=True)
+        capsys.readouterr()
+        assert called(monkeypatch, config, run, *keys, run / name if name[0] != "." else name) == 2
+        assert "expected a file that ends in .json" in capsys.readouterr().err
+    assert (run / "kept.csv").read_text().startswith("mode,")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -150,7 +166,8 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     def changed(self: TinySource, **fields: Any) -> list[Entry]:
         return [replace(rows(self)[0], **fields), *rows(self)[1:]]
 
-    for fields in ({"labels": {"kind": "rod"}}, {"split": "test"}, {"path": "elsewhere/ball/0"}):
+    others = ({"labels": {"kind": "rod"}}, {"split": "test"}, {"path": "elsewhere/ball/0"}, {"tags": ("round", "red")})
+    for fields in others:
         with monkeypatch.context() as patch:
             patch.setattr(TinySource, "entries", partialmethod(changed, **fields))
             assert called(monkeypatch, config, run) == 2
