@@ -28,9 +28,10 @@ class LoraConfig(Config):
 
 class FitConfig(Config):
     """How a head, and the encoder unless it is frozen, are trained. ``layer_decay``: the factor by which the learning
-    rate falls from a layer of the encoder to the one below; ``val_every``: epochs between two looks at the validation
-    part. Of a fraction smaller than a batch all samples are one batch, which counts over all processes; each takes its
-    share in ``accumulate`` parts, for less memory. Batch norm sees one part at a time, and mixing stays within one.
+    rate falls from a layer of the encoder to the one below (see ``optim.layer_numbers``; a warning where it numbers
+    none); ``val_every``: epochs between two looks at the validation part. Of a fraction smaller than a batch all
+    samples are one batch, which counts over all processes; each takes its share in ``accumulate`` parts, for less
+    memory. Batch norm sees one part at a time, and mixing stays within one.
 
     ``ema``: the decay of a moving average of the weights, which is then what is evaluated and kept; in the first steps
     it is less, (1 + steps) / (10 + steps), so that short trainings are averaged too. ``patience``: training ends after

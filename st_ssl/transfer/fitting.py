@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from st_ssl.checkpoint import Loaded, check_keys, flatten_optimizer, restore_opt
 from st_ssl.data.base import BadSample
 from st_ssl.ema import follow
 from st_ssl.errors import ConfigError, DataError, UserError
-from st_ssl.optim import build_optimizer, layer_scale, peak_lr
+from st_ssl.optim import build_optimizer, layer_numbers, layer_scale, peak_lr
 from st_ssl.random import Key, keyed_seed
 from st_ssl.schedule import lr_at
 from st_ssl.transfer.evaluation import evaluate
@@ -121,10 +122,20 @@ class _Course:
             convert_batchnorm(model, self.feed.device.type)
             self.network = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
         self.peak = peak_lr(config.optim, self.batch)
-        scale = layer_scale([f"encoder.{name}" for name, _ in model.encoder.named_parameters()], config.layer_decay)
-        self.optimizer = build_optimizer(model.named_parameters(), config.optim, self.peak, scale)
+        self.optimizer = build_optimizer(model.named_parameters(), config.optim, self.peak, self._scale())
         self.live = model.learned()
         self.average = None if config.ema is None else _copy(self.live)
+
+    def _scale(self) -> Callable[[str], float]:
+        """What the learning rate of each parameter is multiplied by."""
+        encoder, decay = self.model.encoder, self.config.layer_decay
+        names = [f"encoder.{name}" for name, _ in encoder.named_parameters()]
+        if decay < 1 and any(p.requires_grad for p in encoder.parameters()) and not layer_numbers(names)[1]:
+            called = encoder.config.model_dump().get("name", type(encoder).__name__)
+            warnings.warn(
+                f"layer_decay={decay:g} is ignored: the encoder {called} has no numbered layers", stacklevel=2
+            )
+        return layer_scale(names, decay)
 
     def _check(self, smallest: int) -> None:
         config, samples = self.config, len(self.parts.train)
@@ -138,10 +149,24 @@ class _Course:
             raise ConfigError(
                 f"accumulate={config.accumulate}: batch norm needs two samples in each part of a batch of {self.batch}"
             )
+        self._check_mixing(smallest)
         if config.patience is not None and not self.parts.val:
             raise ConfigError(
                 f"patience={config.patience}: there is no validation part to look at; set val_share above 0"
             )
+
+    def _check_mixing(self, smallest: int) -> None:
+        """Mixing needs two clips in a part: or else it is refused, or, of few labels, a warning."""
+        if not self.task.mixes:
+            return
+        config, parts = self.config, self.processes * self.config.accumulate
+        views = self.task.training_views(self.feed.source, self.feed.input).num_views
+        if smallest * views > 1:
+            return
+        told = f"parts of one sample, of processes × accumulate = {self.processes} × {config.accumulate}"
+        if config.batch_size // parts * views < 2:
+            raise ConfigError(f"task.mix: there is nothing to mix in a batch of {config.batch_size} in {told}")
+        warnings.warn(f"task.mix is ignored in a batch of all {self.batch} samples in {told}", stacklevel=2)
 
     @property
     def epoch(self) -> int:

@@ -120,6 +120,11 @@ class Task(ABC):
         much each is of each class, float [R, K]; as it is where nothing is."""
         return shown, targets
 
+    @property
+    def mixes(self) -> bool:
+        """Whether ``mixed`` is asked to blend samples: where the configuration has a ``mix``."""
+        return getattr(self.config, "mix", None) is not None
+
     @abstractmethod
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """What each row is of, int64 [R] each: the sample in the batch, and the place in it that is the same in all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from st_ssl.schedule import ScheduleConfig
 from st_ssl.transfer import fitting
 from st_ssl.transfer.feed import Feed
 from st_ssl.transfer.finetune import finetune
+from st_ssl.transfer.fit_config import Mode
 from st_ssl.transfer.fitting import fit
 from st_ssl.transfer.metrics import IGNORE
 from st_ssl.transfer.subsets import Parts
@@ -166,6 +168,24 @@ def test_parts_that_cannot_be_are_told(run: Path) -> None:
         fit(network(run, task), task, feed, parts, settings(CLASSIFY, accumulate=8), 0)
     with pytest.raises(DataError, match=r"a batch of 3 of 3 samples is less than processes × accumulate = 1 × 4"):
         fit(network(run, task), task, feed, Parts(parts.train[:3]), settings(CLASSIFY, accumulate=4), 0)
+
+
+def test_a_layer_decay_without_layers_is_told(run: Path) -> None:
+    config = settings(CLASSIFY, layer_decay=0.5)
+    task, feed, parts = prepared(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitting._Course(network(run, task), task, feed, parts, config, 0)
+    modes: tuple[Mode, ...] = ("frozen", "full")
+    for mode in modes:
+        model = network(run, task, mode)
+        encoder: Any = model.encoder
+        encoder.layer1, encoder.blocks = encoder.blocks, nn.ModuleList()  # named as in a ResNet
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            fitting._Course(model, task, feed, parts, config, 0)
+        expected = ["layer_decay=0.5 is ignored: the encoder tiny_points has no numbered layers"]
+        assert [str(warning.message) for warning in told] == (expected if mode == "full" else [])
 
 
 def test_repeated_samples_are_so_many_rows_of_a_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from st_ssl.augment.mixing import MixConfig, mix
+from st_ssl.errors import ConfigError
 from st_ssl.random import Key, keyed_rng
 from st_ssl.transfer.finetune import finetune
 from st_ssl.transfer.fitting import Feed
@@ -122,3 +124,19 @@ def test_uniform_clips_have_a_frame_of_each_segment_whatever_the_stride(dataset:
         index = next(iter(feed.training(entries, 0, 4, 1))).view.frame_index
         assert index.shape == (8, 4) and torch.equal(index // 3, torch.arange(4).expand(8, 4))
         assert len({tuple(row) for row in index.tolist()}) > 4
+
+
+def test_parts_with_nothing_to_mix_are_told(dataset: Path, tmp_path: Path) -> None:
+    source, run = source_of(dataset), write_encoder(tmp_path / "run")
+    parts: dict[str, Any] = {"modes": ("frozen",), "epochs": 1, "accumulate": 4}
+    with pytest.raises(
+        ConfigError, match=r"^task\.mix: there is nothing to mix in a batch of 7 in parts of one .* 1 × 4$"
+    ):
+        finetune(source, [run], recognise_settings({"mix": {}}, batch_size=7, **parts), CPU)
+    few: dict[str, Any] = parts | {"batch_size": 8, "label_fractions": (0.25,)}
+    with pytest.warns(UserWarning, match=r"^task\.mix is ignored in a batch of all 4 samples in parts of one"):
+        finetune(source, [run], recognise_settings({"mix": {}}, **few), CPU)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finetune(source, [run], recognise_settings({"mix": {}, "repeats": 2}, **few), CPU)
+        finetune(source, [run], recognise_settings({}, **few), CPU)
