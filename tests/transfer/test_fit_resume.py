@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from st_ssl.errors import OutputError
+from st_ssl.transfer import finetune as grid
 from st_ssl.transfer import fitting, unfinished
 from st_ssl.transfer.feed import Interrupted
 from st_ssl.transfer.finetune import FinetuneConfig, finetune
@@ -133,6 +134,36 @@ def test_told_to_stop_it_saves_at_once(whole: tuple[Path, dict[str, Any]], monke
         outcome(here, state, stopped=lambda: len(steps) == 15 + 7)
     assert [path.name for path in (here / "unfinished").glob("step_*")] == ["step_00000007"]
     same(outcome(here, state), expected)
+
+
+def test_stopped_in_the_test_it_goes_on_from_what_was_last_written(
+    whole: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = whole
+    here = folder / "tested"
+    here.mkdir()
+    monkeypatch.setattr(unfinished, "SECONDS", 0.0)
+    monkeypatch.setattr(unfinished, "_SHARE", float("inf"))
+    state = Unfinished(here / "unfinished", {})
+    steps: list[int] = []
+    tests: list[int] = []
+    advance, evaluate = fitting._Course.advance, grid.evaluate
+
+    def counted(self: Any, shown: Any) -> bool:
+        steps.append(self.step)
+        return advance(self, shown)
+
+    def noted(*arguments: Any) -> Any:
+        tests.append(1)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(fitting._Course, "advance", counted)
+    monkeypatch.setattr(grid, "evaluate", noted)
+    with pytest.raises(Interrupted, match="stopped in an evaluation"):
+        outcome(here, state, stopped=lambda: len(tests) == 2)
+    assert [path.name for path in (here / "unfinished").glob("step_*")] == ["step_00000015"]
+    same(outcome(here, state), expected)
+    assert steps == [*range(15), *range(15)] and len(tests) == 3  # no step is made twice
 
 
 def test_what_another_fine_tuning_has_left_is_refused(tmp_path: Path) -> None:
