@@ -128,8 +128,8 @@ class Tags(Labels):
         return known
 
     def group(self, entry: Entry) -> str:
-        """Its rarest tag, so that a fraction has samples of every tag that is the rarest of one (Sechidis et al. 2011 deal
-        out the rarest labels first)."""
+        """Its rarest tag, so that a fraction has samples of every tag that is the rarest of one (Sechidis et al. 2011
+        deal out the rarest labels first)."""
         return min(entry.tags, key=lambda tag: (self._frequency[tag], tag))
 
     def of(self, entry: Entry) -> Sequence[str]:
