@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, PositiveInt, create_model, field_validator
 
 from st_ssl import distributed
-from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
+from st_ssl.config import Config, Place, merge, once, override, parse_override, read_yaml, validate
 from st_ssl.data.base import DATA, BadSample, DataSource
 from st_ssl.encoders.base import (
     AnyInput,
@@ -87,12 +87,7 @@ class FinetuneConfig(FitConfig):
     def _as_said_before(cls, value: Any) -> Any:
         return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
 
-    @field_validator("modes", "label_fractions", "splits")
-    @classmethod
-    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"each only once, got {list(value)}")
-        return value
+    _once = field_validator("modes", "label_fractions", "splits")(once)
 
 
 @lru_cache(maxsize=1)
@@ -161,6 +156,7 @@ class _Grid:
         seed = keyed_seed(self.config.seed, "finetune", repeat)
         network = self._network(mode, seed, repeat)
         task, device, config = self.feed.task, self.feed.device, self.config
+        task.begin(parts.train)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(keyed_seed(seed, "head"))
             model = tuned(network, task.head(network), mode, config.last_blocks, config.lora).to(device)

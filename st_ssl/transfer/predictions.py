@@ -51,7 +51,7 @@ class Predictions:
         task on videos that is not about their labels."""
         if task.modality == "points":
             return CloudKeeper(self, task, classes, tested, about)
-        return VideoKeeper(self, task, classes, about) if isinstance(task, LabelTask) else None
+        return VideoKeeper(self, task, classes, tested, about) if isinstance(task, LabelTask) else None
 
 
 class Keeper(ABC):
@@ -125,9 +125,17 @@ class VideoKeeper(Keeper):
     predictions are in it, their mean confidence and the share that is right (null where there are none).
     """
 
-    def __init__(self, place: Predictions, task: LabelTask, classes: Sequence[str], about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        place: Predictions,
+        task: LabelTask,
+        classes: Sequence[str],
+        tested: Sequence[Entry],
+        about: dict[str, Any],
+    ) -> None:
         super().__init__(place, task, classes, about)
         self.about["limit"] = None
+        self.places = {id(entry): number for number, entry in enumerate(tested)}
         self.labels = task.labels
         self.seen = ScoreMeter(len(classes), task.labels.several)
         self.entries: list[Entry] = []
@@ -137,10 +145,12 @@ class VideoKeeper(Keeper):
         self.entries += asked.entries
 
     def close(self) -> None:
-        scores, truth = self.seen.scores, self.seen.truth
+        # several processes leave out their broken videos each for itself, and then are not in step
+        order = sorted(range(len(self.entries)), key=lambda row: self.places[id(self.entries[row])])
+        scores, truth, entries = self.seen.scores[order], self.seen.truth[order], [self.entries[row] for row in order]
         with write_atomically(self.folder / "scores.npy") as unfinished, unfinished.open("wb") as stream:
             np.save(stream, scores, allow_pickle=False)
-        rows = map(self._row, range(len(scores)), self.entries, scores)
+        rows = map(self._row, range(len(scores)), entries, scores)
         replace_text(self.folder / "index.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         if truth.ndim == 1:
             confusion = confusion_matrix(truth, scores.argmax(1), len(self.classes))

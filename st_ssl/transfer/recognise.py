@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
@@ -25,7 +27,7 @@ from st_ssl.transfer.labels import Labels, LabelTask, OneLabel, Tags
 from st_ssl.transfer.meters import TagMeter, TopMeter
 from st_ssl.transfer.subsets import Parts
 from st_ssl.transfer.tasks import TASKS, ShowAll, Shown
-from st_ssl.types import Features
+from st_ssl.types import Entry, Features
 
 
 class RecogniseConfig(Config):
@@ -37,7 +39,7 @@ class RecogniseConfig(Config):
     probes of MAE (2022), ``none`` as in convolutional networks (SlowFast, 2019). ``hidden``: the widths of layers
     before the last one; ``dropout`` comes before each layer.
 
-    ``class_weights``: ``balanced`` weighs the loss of each class by the inverse of how often training samples have it;
+    ``class_weights``: ``balanced`` weighs the loss of each class by the inverse of how often samples of a fit have it;
     of a tag, its presence by how much rarer that is than its absence. ``label_smoothing``: Szegedy et al. 2016.
     ``mix``: mixup and cutmix of the clips of a training batch; none where null.
 
@@ -67,6 +69,14 @@ class RecogniseConfig(Config):
     clips: int = Field(default=5, gt=0)
     crops: Literal[1, 3] = 3
     sampling: Literal["dense", "uniform"] = "dense"
+
+    @model_validator(mode="after")
+    def _tell_ignored(self) -> Self:
+        if self.multi_label and self.target is not None:
+            warnings.warn(f"task.target={self.target} is ignored: multi_label learns all tags", stacklevel=2)
+        if self.head == "linear" and self.attention_heads != type(self).model_fields["attention_heads"].default:
+            warnings.warn(f"task.attention_heads={self.attention_heads} is ignored: the head is linear", stacklevel=2)
+        return self
 
 
 class ClipHead(nn.Module):
@@ -109,11 +119,14 @@ class Recognise(LabelTask):
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
         names = super().learn_classes(parts, show)
-        if self.settings.class_weights == "balanced":
-            count = torch.from_numpy(self.labels.counts(parts.train)).float()
-            n = len(parts.train)
-            self.weights = (n - count).clamp_min(1) / count if self.settings.multi_label else n / (len(names) * count)
+        self.begin(parts.train)
         return names
+
+    def begin(self, train: Sequence[Entry]) -> None:
+        if self.settings.class_weights == "balanced":
+            count = torch.from_numpy(self.labels.counts(train)).float().clamp_min(1)  # a fraction may lack a tag
+            n = len(train)
+            self.weights = (n - count).clamp_min(1) / count if self.settings.multi_label else n / (len(count) * count)
 
     def head(self, encoder: Encoder) -> nn.Module:
         return ClipHead(encoder.embed_dim, self.settings, len(self.labels.classes))

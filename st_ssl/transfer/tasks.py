@@ -91,6 +91,9 @@ class Task(ABC):
         """The share of the training part whose labels are used, of every class alike."""
         return list(train) if share == 1 else balanced(train, share, self.group, "fraction", repeat)
 
+    def begin(self, train: Sequence[Entry]) -> None:  # noqa: B027
+        """Told before each fit which samples it trains on: a fraction of the training part."""
+
     @abstractmethod
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
         """Find out the classes, from the samples themselves or from a look at them, before ``head`` and the rest are

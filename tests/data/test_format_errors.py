@@ -147,6 +147,7 @@ SETS = {
         '[{"vid_name": "v_B_g01_c01", "label": 2}]',
         r"test\.json, entry 1: no class 2 in Diving48_vocab\.json, which has 0 to 1",
     ),
+    "diving48: no test list": (DIVING, "Diving48_V2_test.json", None, r"no Diving48_V2_test\.json, which is official"),
     "diving48: no video": (DIVING, "Diving48_V2_train.json", '[{"label": 0}]', r"entry 1: expected .\"vid_name\": "),
     "diving48: no list": (DIVING, "Diving48_V2_train.json", "{}", "expected a list of videos, found dict"),
     "diving48: vocabulary": (DIVING, "Diving48_vocab.json", "{}", r"vocab\.json: expected a list of classes, found d"),

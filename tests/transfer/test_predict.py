@@ -24,7 +24,11 @@ from st_ssl.report.recognised import recognised
 from st_ssl.transfer.finetune import finetune
 from st_ssl.transfer.predict import predict
 from st_ssl.transfer.predictions import Predictions
+from st_ssl.transfer.recognise import Recognise, RecogniseConfig
 from st_ssl.transfer.saved import find_tuned, load_tuned
+from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.tasks import Shown
+from st_ssl.types import Entry
 from tests.transfer.tiny import recognise_settings, source_of, write_dataset, write_encoder
 
 CPU = torch.device("cpu")
@@ -255,3 +259,18 @@ def test_the_hardest_videos_of_official_splits_are_those_of_the_first_one(made: 
     found = recognised(predictions)
     wrong = sum(row["label"] != row["prediction"] for row in rows)
     assert not found.note and len(found.hardest) == min(6, wrong) > 0
+
+
+def test_predictions_are_in_the_order_of_the_test_part_however_they_come(tmp_path: Path) -> None:
+    task = Recognise(RecogniseConfig(target="x"))
+    tested = [Entry(f"{i}", "test", {"x": "ab"[i % 2]}) for i in range(4)]
+    task.learn_classes(Parts(tested), lambda _: [])
+    keeper = Predictions(tmp_path).keeper(task, ["a", "b"], tested, {})
+    assert keeper is not None
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]], np.float32)
+    for rows in ([0, 3], [1], [2]):
+        keeper(Shown(None, [tested[i] for i in rows]), scores[rows], np.array(rows) % 2, np.arange(len(rows)))
+    keeper.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy", allow_pickle=False), scores)
+    told = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in told] == ["0", "1", "2", "3"]

@@ -107,6 +107,28 @@ def test_the_loss_of_tags_is_the_one_of_the_books() -> None:
     torch.testing.assert_close(task.loss(scores, targets), by_hand)
 
 
+def test_weights_are_those_of_the_samples_of_a_fit() -> None:
+    entries = [Entry(f"{i}", tags=("a", "b") if i % 2 else ("a", "c")) for i in range(8)]
+    task = task_of(entries, multi_label=True, class_weights="balanced")
+    task.begin(entries[:4:2])
+    assert task.weights is not None and task.weights.tolist() == [1 / 2, 1, 1 / 2]  # none of them has b
+
+
+def test_fits_on_a_fraction_are_weighted_by_it(dataset: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(Recognise, "begin", lambda self, train: told.append(len(train)))
+    settings = recognise_settings({}, modes=("frozen",), epochs=1, label_fractions=(0.25, 0.5))
+    finetune(source_of(dataset), [run], settings, CPU)
+    assert told[-2:] == [4, 8]
+
+
+def test_settings_that_count_for_nothing_are_told() -> None:
+    with pytest.warns(UserWarning, match="target=motion is ignored: multi_label learns all tags"):
+        RecogniseConfig(multi_label=True, target="motion")
+    with pytest.warns(UserWarning, match="attention_heads=8 is ignored: the head is linear"):
+        RecogniseConfig(attention_heads=8)
+
+
 def test_subsets_of_tags_have_every_class() -> None:
     rng = keyed_rng("tags")
     entries = [Entry(f"{i}", tags=("often", *(["rare"] if rng.random() < 0.05 else []))) for i in range(200)]
@@ -152,7 +174,7 @@ def test_heads(form: str, head: str, norm: str) -> None:
     features = Features(tokens.mean(1), tokens=tokens)
     if form == "map":
         features = Features(tokens.mean(1), map=tokens.transpose(1, 2).view(6, 12, 2, 2, 2))
-    model = ClipHead(12, RecogniseConfig(head=head, norm=norm, attention_heads=5), 4)  # type: ignore[arg-type]
+    model = ClipHead(12, RecogniseConfig(head=head, norm=norm, attention_heads=5 if head == "attentive" else 4), 4)  # type: ignore[arg-type]
     shown = Shown(None, [])
     x = features.pooled if head == "linear" else tokens
     if norm == "layer":

@@ -25,6 +25,9 @@ def _read(place: Place) -> list[Entry]:
     if not files:
         raise DataError(f"{place.notes}: no Diving48_V2_train.json there, nor in annotations or labels within")
     second = any(name[1] for name in files.values())
+    version, parts = "V2_" if second else "", {name[2].lower() for name in files.values() if not second or name[1]}
+    if missing := {"train", "test"} - parts:
+        raise DataError(f"{next(iter(files)).parent}: no Diving48_{version}{missing.pop()}.json, which is official")
     index = VideoIndex(place.root)
     rows: list[Row] = []
     for file, name in files.items():
