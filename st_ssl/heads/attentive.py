@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from st_ssl.errors import ConfigError
+
 
 class AttentivePool(nn.Module):
     """Learned queries that gather what they look for in the same tokens (attentive probing, V-JEPA 2024).
@@ -29,3 +31,25 @@ class AttentivePool(nn.Module):
         weights = (tokens @ self.query.flatten(0, 1).T).softmax(1)
         pooled = (weights.transpose(1, 2) @ tokens).unflatten(1, (queries, heads))
         return torch.einsum("bqhd,qhde->bqhe", pooled, self.value).flatten(2)
+
+
+class QueryPool(nn.Module):
+    """One learned query and what multi-head attention gathers for it, normalised: for networks trained with it.
+
+    Nothing is folded here: the query begins near nothing, so that at first it takes the mean of all tokens, and the
+    norm makes what little differs between clips large enough to learn from. Raises ``ConfigError`` where ``heads`` do
+    not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ConfigError(f"task.attention_heads={heads} must divide the {dim} channels of the encoder")
+        self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
+        self.attend = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L, D] to [B, D]."""
+        gathered, _ = self.attend(self.query.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)
+        return self.norm(gathered[:, 0])

@@ -155,7 +155,7 @@ class _Grid:
         """One more fit."""
         seed = keyed_seed(self.config.seed, "finetune", repeat)
         network = self._network(mode, seed, repeat)
-        task, device, config = self.feed.task, self.feed.device, self.config
+        task, device, config = self.feed.task, self.feed.device, self.config.of(mode)
         task.begin(parts.train)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(keyed_seed(seed, "head"))

@@ -26,6 +26,13 @@ class LoraConfig(Config):
     targets: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
+class OtherwiseConfig(Config):
+    """What a mode has otherwise than the rest: its own ``lr``, its own ``layer_decay``."""
+
+    lr: float | None = Field(default=None, gt=0)
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+
+
 class FitConfig(Config):
     """How a head, and the encoder unless it is frozen, are trained. ``layer_decay``: the factor by which the learning
     rate falls from a layer of the encoder to the one below (see ``optim.layer_numbers``; a warning where it numbers
@@ -35,7 +42,8 @@ class FitConfig(Config):
 
     ``ema``: the decay of a moving average of the weights, which is then what is evaluated and kept; in the first steps
     it is less, (1 + steps) / (10 + steps), so that short trainings are averaged too. ``patience``: training ends after
-    so many looks in a row that are no better than the best before.
+    so many looks in a row that are no better than the best before. ``otherwise``: what single modes have of their own;
+    a network from scratch often learns nothing by the rates that suit pretrained weights.
     """
 
     epochs: int = Field(default=100, gt=0)
@@ -49,6 +57,13 @@ class FitConfig(Config):
     ema: float | None = Field(default=None, gt=0, lt=1)
     val_every: int = Field(default=1, gt=0)
     patience: int | None = Field(default=None, gt=0)
+    otherwise: dict[Mode, OtherwiseConfig] = Field(default_factory=dict)
+
+    def of(self, mode: Mode) -> Self:
+        """These settings with what ``mode`` has otherwise."""
+        other = self.otherwise.get(mode, OtherwiseConfig())
+        lr, decay = other.lr or self.optim.lr, other.layer_decay or self.layer_decay
+        return self.model_copy(update={"optim": self.optim.model_copy(update={"lr": lr}), "layer_decay": decay})
 
     @model_validator(mode="after")
     def _parts_of_a_batch(self) -> Self:

@@ -19,7 +19,7 @@ from st_ssl.data.base import DataSource, Views
 from st_ssl.data.video.plans import ClipPlan, RandomClips, SegmentClips
 from st_ssl.data.video.views import VideoViews, multi_views
 from st_ssl.encoders.base import Encoder
-from st_ssl.heads.attentive import AttentivePool
+from st_ssl.heads.attentive import QueryPool
 from st_ssl.heads.mlp import classifier
 from st_ssl.inputs import InputConfig, Modality
 from st_ssl.random import Key, keyed_rng
@@ -89,17 +89,16 @@ class ClipHead(nn.Module):
             self.norm = nn.LayerNorm(dim, eps=1e-6)
         elif config.norm == "batch":
             self.norm = nn.BatchNorm1d(dim, affine=False, eps=1e-6)
-        self.pool = AttentivePool(dim, 1, config.attention_heads) if config.head == "attentive" else None
+        self.pool = QueryPool(dim, config.attention_heads) if config.head == "attentive" else None
         self.dropout = nn.Dropout(config.dropout)
-        width = dim if self.pool is None else self.pool.width
-        self.mlp = classifier(width, config.hidden, config.dropout, num_classes)
+        self.mlp = classifier(dim, config.hidden, config.dropout, num_classes)
 
     def forward(self, features: Features, shown: Shown) -> Tensor:
         if self.pool is None:
             return self.mlp(self.dropout(self.norm(features.pooled)))
         tokens = features.as_tokens()
         tokens = self.norm(tokens.flatten(0, 1)).view_as(tokens)
-        return self.mlp(self.dropout(self.pool(tokens).squeeze(1)))
+        return self.mlp(self.dropout(self.pool(tokens)))
 
 
 @TASKS.register(RecogniseConfig)

@@ -400,3 +400,13 @@ def test_a_test_part_without_labels_can_be_left_out(run: Path) -> None:
     source.rows[36:] = [replace(row, path=f"{row.path}/broken") for row in source.rows[36:]]
     result = finetune(source, [run], config, CPU)
     assert result["sizes"] == {"train": 30, "val": 0, "test": 6} and not result["bad"]
+
+
+def test_a_mode_may_have_a_rate_of_its_own(run: Path) -> None:
+    config = settings({"name": "classify"}, modes=("frozen", "full"), otherwise={"full": {"lr": 1e-12}})
+    assert config.of("full").optim.lr == 1e-12 and config.of("full").layer_decay == config.layer_decay
+    assert config.of("frozen") == config
+    plain = settings({"name": "classify"}, modes=("frozen", "full"))
+    changed, usual = (figures(finetune(TinySource(), [run], c, CPU), "accuracy") for c in (config, plain))
+    assert changed["frozen", 1.0] == usual["frozen", 1.0]
+    assert changed["full", 1.0] < usual["full", 1.0] - 20  # that rate learns nothing

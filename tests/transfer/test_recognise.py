@@ -174,7 +174,8 @@ def test_heads(form: str, head: str, norm: str) -> None:
     features = Features(tokens.mean(1), tokens=tokens)
     if form == "map":
         features = Features(tokens.mean(1), map=tokens.transpose(1, 2).view(6, 12, 2, 2, 2))
-    model = ClipHead(12, RecogniseConfig(head=head, norm=norm, attention_heads=5 if head == "attentive" else 4), 4)  # type: ignore[arg-type]
+    heads = 3 if head == "attentive" else 4
+    model = ClipHead(12, RecogniseConfig(head=head, norm=norm, attention_heads=heads), 4)  # type: ignore[arg-type]
     shown = Shown(None, [])
     x = features.pooled if head == "linear" else tokens
     if norm == "layer":
@@ -183,12 +184,19 @@ def test_heads(form: str, head: str, norm: str) -> None:
         rows = x.reshape(-1, 12)
         x = (x - rows.mean(0)) / (rows.var(0, correction=0) + 1e-6).sqrt()
     if head == "attentive":
-        assert model.pool is not None and model.pool.width == 15
+        assert model.pool is not None
         nn.init.zeros_(model.pool.query)
-        x = torch.einsum("bd,hde->bhe", x.mean(1), model.pool.value[0]).flatten(1)
+        attend = model.pool.attend
+        values = x.mean(1) @ attend.in_proj_weight[24:].T + attend.in_proj_bias[24:]
+        x = nn.functional.layer_norm(attend.out_proj(values), (12,), eps=1e-6)
     torch.testing.assert_close(model(features, shown), model.mlp(x), rtol=1e-4, atol=1e-4)
     names = set(model.state_dict())
     assert ("norm.weight" in names) == (norm == "layer") and model.mlp[-1].out_features == 4
+
+
+def test_heads_that_do_not_divide_the_channels_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"task\.attention_heads=5 must divide the 12 channels"):
+        ClipHead(12, RecogniseConfig(head="attentive", attention_heads=5), 4)
 
 
 def test_hidden_layers_and_dropout() -> None:
