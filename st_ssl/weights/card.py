@@ -117,6 +117,7 @@ def _learned(run: Path) -> str:
 
 def _probes(name: str, target: dict[str, Any]) -> list[tuple[str, dict[str, Any], float]]:
     """A row for each kind of probe of a target, and for the first figure of retrieval."""
+    name = PurePath(name.replace("\\", "/")).name  # a target may be called by a path, as where samples are the classes
     label = f"{_plain(name)} ({int(target['classes'])})"
     rows = [
         (f"{label}, {KINDS.get(kind, _plain(kind))}", dict(cells), float(target["chance"]))

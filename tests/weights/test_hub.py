@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Path:
         "runs": [str(folder)],
         "seeds": 3,
         "sizes": {"train": 480, "test": 240},
-        "targets": {"scene|a": target, "/data/patients/ward": {**target, "probes": {}}},
+        "targets": {"scene|a": target, "../patients/ward": {**target, "probes": {}}},
         "config": {"data": config["data"]},
     }
     (folder / "probe.json").write_text(json.dumps(probe))

@@ -214,3 +214,11 @@ def test_the_configuration_in_a_file_tells_the_clip() -> None:
         "mean": [0.1, 0.2, 0.3],
         "std": (0.225,) * 3,
     }
+
+
+def test_a_matrix_the_other_way_round_is_no_kernel(network: SlowNetwork) -> None:
+    state = dict(network.state_dict())
+    name = "s2.pathway0_res0.branch2.c.weight"
+    state[name] = state[name].flatten(1).T.contiguous()
+    with pytest.raises(WeightsError, match=r"\[8, 32\]"):
+        imported(state, "slowfast")

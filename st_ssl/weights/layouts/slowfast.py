@@ -98,7 +98,8 @@ class SlowfastLayout(Layout):
 
     def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
         tensor, own = found[0], self.sizes[key]
-        if tensor.ndim < len(own) and tensor.numel() == own.numel():  # of Caffe2, which leaves out ends of length 1
+        long = [[n for n in shape if n > 1] for shape in (tensor.shape, own)]
+        if tensor.ndim < len(own) and long[0] == long[1]:  # of Caffe2, which leaves out ends of length 1
             return tensor.reshape(own), "axes of length 1 added"
         return tensor, ""
 
