@@ -51,5 +51,6 @@ class QueryPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [B, L, D] to [B, D]."""
-        gathered, _ = self.attend(self.query.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)
+        query = self.query.expand(tokens.shape[0], -1, -1)  # len(tokens) would be a constant in a traced program
+        gathered, _ = self.attend(query, tokens, tokens, need_weights=False)
         return self.norm(gathered[:, 0])
