@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from st_ssl.transfer.fitting import Watch, fit
 from st_ssl.transfer.lora import merge_lora
 from st_ssl.transfer.predictions import Keeper, Predictions
 from st_ssl.transfer.saved import save_tuned
-from st_ssl.transfer.subsets import Parts
+from st_ssl.transfer.subsets import Parts, Share
 from st_ssl.transfer.tasks import TASKS, Shown, Task
 from st_ssl.transfer.tuned import tuned
 from st_ssl.transfer.unfinished import Unfinished
@@ -43,7 +43,6 @@ from st_ssl.types import Entry
 
 _OF_ROOT = ("root", "list", "format", "split", "index")
 """Keys of data that say where they are and in which form."""
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class FinetuneConfig(FitConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,13 +38,11 @@ from st_ssl.transfer.few_labels import (
     subset_rows,
 )
 from st_ssl.transfer.retrieval import recall_at, recall_by_chance
+from st_ssl.transfer.subsets import Share
 
 Kind = Literal["knn", "linear", "svm", "attentive", "retrieval", "few_shot", "curve"]
 _SECTIONS = ("retrieval", "few_shot", "curve")
 """Kinds that have several rows for a target, and a place of their own in the result."""
-
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ProbeConfig(Config):

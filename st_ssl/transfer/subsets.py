@@ -5,10 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from st_ssl.errors import ConfigError, DataError, nearest
 from st_ssl.random import keyed_rng, keyed_seed
 from st_ssl.types import Entry
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A share of the labels, as configurations have it."""
 
 Group = Callable[[Entry], str]
 """What a sample is counted under, where subsets are balanced: its class."""
