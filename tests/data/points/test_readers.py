@@ -271,6 +271,35 @@ def test_las_and_laz(tmp_path: Path) -> None:
             read_cloud(tmp_path / f"cut{suffix}")
 
 
+def test_laz_whose_chunks_would_fill_the_memory(tmp_path: Path) -> None:
+    """Each of these once ended the whole process: the decoder asked for the memory before it looked at the file."""
+    laspy = pytest.importorskip("laspy")
+    las = laspy.LasData(laspy.LasHeader(point_format=3, version="1.2"))
+    las.x, las.y, las.z = XYZ.T.astype(np.float64)
+    las.write(str(tmp_path / "good.laz"))
+    good = (tmp_path / "good.laz").read_bytes()
+    points = struct.unpack_from("<I", good, 96)[0]
+    table = struct.unpack_from("<q", good, points)[0]
+    many = bytearray(good)
+    struct.pack_into("<I", many, table + 4, 2**32 - 1)
+    far = bytearray(good)
+    struct.pack_into("<q", far, points, 2**40)
+    for data, message in (
+        (many, "promises 4294967295 chunks"),
+        (far, "chunks would be at byte 1099511627776 of"),
+    ):
+        (tmp_path / "bad.laz").write_bytes(data)
+        with pytest.raises(SampleError, match=message):
+            read_cloud(tmp_path / "bad.laz")
+    wide = bytearray(good)
+    struct.pack_into("<I", wide, good.index(struct.pack("<I", 50_000)), 2**32 - 2)  # points of a chunk
+    (tmp_path / "wide.laz").write_bytes(wide)
+    close(read_cloud(tmp_path / "wide.laz").xyz, XYZ, 1e-2)  # all of its points are there
+    end = good + struct.pack("<q", table)
+    (tmp_path / "end.laz").write_bytes(end[:points] + struct.pack("<q", -1) + end[points + 8 :])
+    close(read_cloud(tmp_path / "end.laz").xyz, XYZ, 1e-2)
+
+
 def test_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "many.h5", "w") as file:

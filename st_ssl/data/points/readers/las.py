@@ -13,6 +13,7 @@ from st_ssl.errors import MissingDependencyError, SampleError
 from st_ssl.types import PointCloud
 
 _PIECE = 1_000_000
+_PANIC = "PanicException"  # of lazrs, on bytes that make no sense: no Exception, and no module to import it from
 _MOST = 1024  # LAZ makes a tenth of real scans; without a bound a damaged count decompresses for ever
 
 
@@ -23,16 +24,21 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
         import laspy
     except ImportError as error:
         raise MissingDependencyError("laspy", "points", f"reading {path}") from error
-    if compressed and not laspy.LazBackend.detect_available():
+    if compressed and not laspy.LazBackend.Lazrs.is_available():
         raise MissingDependencyError("lazrs", "points", f"reading {path}")
     pieces: dict[str, list[np.ndarray]] = {}
     try:
-        with laspy.open(path) as file:
+        # Not its parallel form: that takes memory for whole chunks, whose size a damaged file exaggerates, and ends the
+        # process where there is not enough. Workers are as many as the cores anyway.
+        with laspy.open(path, laz_backend=laspy.LazBackend.Lazrs) as file:
             promised = file.header.point_count
             for piece in file.chunk_iterator(_PIECE):
                 for name, values in _columns(piece).items():
                     pieces.setdefault(name, []).append(values)
-    except (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, OverflowError, struct.error) as error:
+    except BaseException as error:
+        damage = (laspy.errors.LaspyException, OSError, ValueError, RuntimeError, OverflowError, struct.error)
+        if not isinstance(error, damage) and type(error).__name__ != _PANIC:
+            raise
         raise SampleError(path, f"not a LAS or LAZ file that can be read: {error}") from error
     fields = {name: np.concatenate(parts) for name, parts in pieces.items()}
     found = len(fields.get("xyz", ()))
@@ -63,9 +69,34 @@ def _check_header(path: str) -> bool:
     if 54 * records + 60 * later > size:
         raise SampleError(path, f"promises {records + later} records, and has {size} bytes")
     compressed = bool(kind & 0xC0)
+    if compressed:
+        _check_chunks(path, size, struct.unpack_from("<I", head, 96)[0])
     if count * max(point, 1) > size * (_MOST if compressed else 1):
         raise SampleError(path, f"promises {count} points of {point} bytes, and has {size} bytes")
     return compressed
+
+
+def _check_chunks(path: str, size: int, points: int) -> None:
+    """``SampleError`` where the table of chunks promises more than the file has room for: lazrs takes memory for all of
+    them at once, and ends the whole process where there is not enough. ``points``: where the points begin, in bytes."""
+    with open(path, "rb") as file:
+
+        def number(at: int, kind: str) -> int:
+            length = struct.calcsize(kind)
+            if not 0 <= at <= size - length:
+                raise SampleError(
+                    path, f"not a LAS or LAZ file that is whole: its chunks would be at byte {at} of {size}"
+                )
+            file.seek(at)
+            return int(struct.unpack(kind, file.read(length))[0])
+
+        table = number(points, "<q")
+        if table == -1:  # written without going back: the place stands at the very end
+            table = number(size - 8, "<q")
+        number(table, "<I")  # its version
+        chunks = number(table + 4, "<I")
+    if chunks > size:
+        raise SampleError(path, f"promises {chunks} chunks, and has {size} bytes")
 
 
 def _columns(piece: Any) -> dict[str, np.ndarray]:
