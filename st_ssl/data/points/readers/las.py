@@ -84,9 +84,7 @@ def _check_chunks(path: str, size: int, points: int) -> None:
         def number(at: int, kind: str) -> int:
             length = struct.calcsize(kind)
             if not 0 <= at <= size - length:
-                raise SampleError(
-                    path, f"not a LAS or LAZ file that is whole: its chunks would be at byte {at} of {size}"
-                )
+                raise SampleError(path, f"not a whole LAS or LAZ file: its chunks would be at byte {at} of {size}")
             file.seek(at)
             return int(struct.unpack(kind, file.read(length))[0])
 
