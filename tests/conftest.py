@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in processes started from here
+
+settings.register_profile("st_ssl", deadline=None)  # else as it is: machines are shared, and a slow one is no mistake
+settings.load_profile("st_ssl")
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def _voxels(seed: int, clouds: int = 3, count: int = 400, spread: int = 20) -> t
     return torch.from_numpy(np.unique(rows, axis=0)[rng.permutation(len(np.unique(rows, axis=0)))]).int()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), ratio=st.floats(0.1, 0.9))
 def test_blocks_are_hidden_whole_and_at_every_scale(seed: int, ratio: float) -> None:
     fine = _voxels(seed)

@@ -21,7 +21,7 @@ from tests.augment.points import OFF, WILD, make_cloud, pack, stack, view
 # --- maps and normals
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(key=st.integers(0, 10_000))
 def test_normals_stay_perpendicular_and_outside(key: int) -> None:
     cloud = make_cloud(300, plane=True)
@@ -42,7 +42,7 @@ def test_unknown_normals_stay_unknown() -> None:
     assert turned.tolist() == [[0, 0, 0], [0, 0, -1]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(key=st.integers(0, 10_000), angle=st.floats(1, 180), axis=st.sampled_from(["y", "z", "so3"]))
 def test_rotations_are_rotations_of_at_most_the_angle(key: int, angle: float, axis: Any) -> None:
     config = PointAugmentConfig(rotation=axis, max_angle=angle)

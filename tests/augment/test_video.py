@@ -125,7 +125,7 @@ def test_multi_scale_uses_fixed_positions_and_neighbouring_scales(positions: int
     assert corners <= {tuple(corner) for corner in half[:, :2]}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     crop=st.sampled_from(CROPS),
     width=st.one_of(st.integers(1, 12), st.integers(1, 5000)),

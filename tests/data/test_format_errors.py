@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from st_ssl.data.video.sources import FORMATS, read_source
@@ -269,7 +269,6 @@ WORDS += ["7", "2.5", "²", "#", '"', "\0", ",", ";", "\t", "\r", "[", "]", "{",
 FILES = ["list.txt", "t.csv", "classInd.txt", "trainlist01.txt", "testlist01.txt", "A_test_split1.txt", "train.json"]
 
 
-@settings(deadline=None)  # it writes files
 @given(
     text=st.lists(st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join), max_size=5).map("\n".join),
     file=st.sampled_from(FILES),

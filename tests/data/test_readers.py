@@ -45,7 +45,7 @@ def test_random_access_is_exact(made: Path, name: str) -> None:
                 np.testing.assert_array_equal(image, reference[index])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     wanted=st.sets(st.integers(0, 63), min_size=1).map(sorted), name=st.sampled_from(["b_frames.mp4", "late_start.ts"])
 )

@@ -20,7 +20,7 @@ def slow(a: torch.Tensor, b: torch.Tensor, order: int) -> torch.Tensor:
     return torch.stack(values)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 8), st.integers(1, 8), st.sampled_from([1, 2]), st.integers(0, 999))
 def test_equals_the_definition_in_value_and_gradient(batch: int, n: int, m: int, order: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -26,7 +26,7 @@ def assert_nearest(found: tuple[torch.Tensor, torch.Tensor], query: torch.Tensor
     assert all(len(set(row)) == k for row in index.tolist())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(1, 3),
     st.integers(1, 20),
@@ -136,7 +136,7 @@ def test_what_cannot_be(query: tuple[int, ...], points: tuple[int, ...], k: int,
         nearest(torch.zeros(query), torch.zeros(points), k)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 50), st.integers(1, 12), st.floats(0.01, 2))
 def test_ball_query(num_points: int, k: int, radius: float) -> None:
     query, points = rand(1, 8, 3), rand(1, num_points, 3, seed=1)

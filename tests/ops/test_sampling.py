@@ -24,7 +24,7 @@ def slow(points: np.ndarray, count: int, start: int = 0) -> list[int]:
     return taken
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 40), st.integers(0, 999))
 def test_equals_the_definition(batch: int, num_points: int, count: int, seed: int) -> None:
     count = min(count, num_points)
@@ -83,7 +83,7 @@ def test_blocks_take_the_same_points_as_the_plain_loop(kind: str, dtype: torch.d
         assert farthest_blocks(xyz.numpy(), count, start).tolist() == plain.tolist()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 400), st.floats(0, 1), st.booleans(), st.integers(0, 999))
 def test_blocks_of_small_clouds(num_points: int, share: float, coarse: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)

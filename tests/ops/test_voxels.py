@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from st_ssl.ops.voxels import VoxelHash, mean_by_voxel, voxelise
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 40), max_size=4), st.sampled_from([0.1, 0.5, 3.0]), st.integers(0, 999))
 def test_voxels_are_those_of_numpy(sizes: list[int], size: float, seed: int) -> None:
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -80,7 +80,7 @@ def test_mean_by_voxel_is_differentiable() -> None:
     assert torch.autograd.gradcheck(lambda v: mean_by_voxel(v, voxel, counts), (values,))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 999))
 def test_a_voxel_is_found_where_it_is(num_voxels: int, num_queries: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

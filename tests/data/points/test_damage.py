@@ -72,7 +72,7 @@ def looks_right(path: Path) -> None:
     assert all(np.isfinite(values).all() for values in cloud.attributes.values())
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_damaged_files(files: dict[str, bytes], data: Any) -> None:
     name = data.draw(st.sampled_from(sorted(files)))

@@ -205,7 +205,7 @@ def test_clouds_that_no_memory_could_hold(tmp_path: Path) -> None:
 SMALL = [pickle.dumps(fold(1, 1, 1), protocol=protocol) for protocol in PROTOCOLS]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damaged_files_are_named_errors(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     content = bytearray(data.draw(st.sampled_from(SMALL)))
