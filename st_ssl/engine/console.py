@@ -70,6 +70,7 @@ class RunProgress:
         now = time.monotonic()
         if self._lines and (now - self._last > 10 or step == self._total):
             self._last = now
-            left = (now - self._started) / max(1, step - self._done_before) * (self._total - step)
-            told = f"{self._name}: {self._unit} {step}/{self._total}, {status}, {left:.0f} s left"
+            told = f"{self._name}: {self._unit} {step}/{self._total}, {status}"
+            if step > self._done_before:  # before that nothing is known of how long one takes
+                told += f", {(now - self._started) / (step - self._done_before) * (self._total - step):.0f} s left"
             print(told, file=sys.stderr, flush=True)
