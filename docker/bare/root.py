@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -36,6 +37,7 @@ PASSED = (
     *("PIP_*", "UV_*", "SSL_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
     *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
 )
+OPAQUE = "trusted.overlay.opaque"
 NAMES = ("/etc/resolv.conf", "/etc/hosts")
 # What Debian's own container images set: no services, no caches, no translations, no waiting for the disk.
 SETTINGS = {
@@ -72,6 +74,19 @@ def check_machine() -> None:
     for tool, package in {"unshare": "util-linux", "setpriv": "util-linux", "mount": "mount"}.items():
         if not shutil.which(tool):
             raise RootError(f"{tool} is missing: apt-get install {package}")
+
+
+def is_removed(path: Path) -> bool:
+    """Whether an overlay marks in ``path`` of one tree that a lower tree's file is gone."""
+    state = path.lstat()
+    return stat.S_ISCHR(state.st_mode) and state.st_rdev == 0
+
+
+def is_opaque(path: Path) -> bool:
+    """Whether an overlay hides with the folder ``path`` of one tree what lower trees have in theirs."""
+    if path.is_symlink() or not path.is_dir() or OPAQUE not in os.listxattr(path):
+        return False
+    return os.getxattr(path, OPAQUE) == b"y"
 
 
 @dataclass(frozen=True)
@@ -133,9 +148,18 @@ class Root:
     def find(self, path: str) -> Path | None:
         """The file of this machine that ``path`` is inside; None where it is not there or was removed."""
         for tree in self.trees:
-            found = tree / path.lstrip("/")
-            if os.path.lexists(found):
-                return None if found.is_char_device() else found  # how an overlay marks what was removed
+            place, hidden = tree, False
+            for part in path.strip("/").split("/"):
+                place = place / part
+                if not os.path.lexists(place):
+                    break
+                if is_removed(place):
+                    return None
+                hidden = hidden or is_opaque(place)
+            else:
+                return place
+            if hidden:
+                return None
         return None
 
     def account(self, user: str) -> Account:
