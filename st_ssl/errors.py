@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 from collections.abc import Iterable
 
 
@@ -54,3 +56,19 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """A sentence fragment that names the closest of ``options``: ``"; did you mean 'x'?"``, or ``""``."""
     match = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+_CALLS = (
+    (r"python\s+tools/(\w+)\.py", r"st-ssl \1"),
+    (r"(torchrun [^\n]*)\btools/(\w+)\.py", r"\1-m st_ssl \2"),
+    (r"configs/([\w/]*README\.md)", r"`st-ssl configs \1`"),
+)
+
+
+def as_called(text: str) -> str:
+    """``text`` for the user of this process: one that was called as ``st-ssl …`` may have no checkout around it, so
+    what ``text`` says of ``python tools/probe.py`` is said of ``st-ssl probe``."""
+    if "".join(sys.argv[:1]).startswith("st-ssl "):
+        for script, command in _CALLS:
+            text = re.sub(script, command, text)
+    return text

@@ -80,7 +80,7 @@ MODULES = {"rerun-sdk": "rerun"}
 """What packages are imported as, where that is not their name."""
 IMPORTERS = {"lazrs": ("laspy",), "tensorboard": ("torch.utils.tensorboard",)}
 """Modules that look for a package as they are imported."""
-TOOLS = {"pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"}
+TOOLS = {"pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "hatchling"}
 
 
 def extras() -> dict[str, set[str]]:

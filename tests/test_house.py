@@ -28,6 +28,7 @@ GROUND = (
     "optim",
     "schedule",
     "checkpoint",
+    "recipes",
     "ema",
     "batchnorm",
     "ops",

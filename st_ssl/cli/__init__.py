@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 # Before torch is loaded: threads that wait for each other must sleep, not spin on the cores that decode (a fifth of the
@@ -23,6 +24,7 @@ COMMANDS = {
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",
+    "configs": "list the configurations that come with it, copy one to change",
 }
 
 
@@ -47,7 +49,12 @@ def main() -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest choice or option."""
+    """A parser whose errors name the nearest choice or option, and whose help calls commands as it was called."""
+
+    def format_help(self) -> str:
+        from st_ssl.errors import as_called
+
+        return as_called(super().format_help())
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -75,10 +82,21 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown {what} {name}{nearest(name, options)}")
 
 
+def config_file(given: Path) -> Path:
+    """The file that CONFIG means. Where that is one that comes with st_ssl, stderr says so; where there is none, it is
+    a ``ConfigError``."""
+    from st_ssl.recipes import find_recipe
+
+    file = find_recipe(given)
+    if file != given and os.environ.get("RANK", "0") == "0":  # of several processes one says it
+        print(f"{given} is not here: this is {file}, which comes with st_ssl", file=sys.stderr)
+    return file
+
+
 def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
     configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop."""
-    from st_ssl.errors import ConfigError, UserError
+    from st_ssl.errors import ConfigError, UserError, as_called
 
     try:
         try:
@@ -89,7 +107,7 @@ def guarded(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_called(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.cli import Parser
+from st_ssl.cli import Parser, config_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ otherwise. Every mode and fraction of the labels is one fit for each seed: scrat
 frozen (a head on the pretrained encoder), full (everything, from pretrained weights), last (its last blocks alone) and
 lora (low-rank additions to it). Several runs of one architecture count as seeds. The same command goes on where it was
 stopped or killed, also in the middle of a fit. The weights of the last mode are kept (save=all: of every fit), for
-predict.py to run on other videos.
+`predict` to run on other videos.
 
 examples:
   python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
@@ -46,7 +46,7 @@ def _arguments() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as those in configs/transfer/")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, or a name that `configs` lists")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
     parser.add_argument(
         "--output", type=Path, help="NAME.json, with the rest beside it (default: finetune/NAME.json in the first run)"
@@ -77,12 +77,13 @@ def main() -> None:
     runs = [Path(a) for a in arguments.runs if a not in overrides]
     if arguments.config.is_dir() and runs and runs[0].is_file():
         raise ConfigError(f"CONFIG comes first, then RUN: {runs[0]} {arguments.config}")
+    file = config_file(arguments.config)
     if not runs:
         raise ConfigError("expected at least one folder of a run behind the configuration")
     for run in runs:
         describe_encoder(run)  # raises where it is none, before its data are asked for
-    config = load_finetune(arguments.config, overrides, pretraining_data(runs[0]))
-    output = _output(arguments.output or runs[0] / "finetune" / f"{arguments.config.stem}.json")
+    config = load_finetune(file, overrides, pretraining_data(runs[0]))
+    output = _output(arguments.output or runs[0] / "finetune" / f"{file.stem}.json")
     beside = output.with_name(f"{output.stem}_predictions")
     limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
     if arguments.print_config:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from st_ssl.transfer.predict import Answers
 
 EPILOG = """\
-The network is one that finetune.py kept: RUN/finetune/NAME/full_100_0, or any folder above it that holds no other. It
+The network is one that `finetune` kept: RUN/finetune/NAME/full_100_0, or any folder above it that holds no other. It
 looks at the same clips and crops of a video as when it was tested. Videos that cannot be read are listed; exit code 1
 where that is all of them.
 

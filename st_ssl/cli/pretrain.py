@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from st_ssl.cli import Parser
+from st_ssl.cli import Parser, config_file
 
 if TYPE_CHECKING:
     from st_ssl.engine.run_config import NamedRun, RunConfig
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", type=Path, help="a YAML file, see configs/")
+    parser.add_argument("config", type=Path, help="a YAML file, or a name that `configs` lists")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys that replace those of the file")
     parser.add_argument("--only", metavar="NAME", help="of a file with several runs, this one alone")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
@@ -56,7 +56,7 @@ def main() -> None:
     arguments = _arguments()
     from st_ssl.engine.run_config import load_runs
 
-    runs = load_runs(arguments.config, arguments.overrides)
+    runs = load_runs(config_file(arguments.config), arguments.overrides)
     if arguments.only is not None:
         runs = _chosen(runs, arguments.only)
     if arguments.print_config:

@@ -26,14 +26,14 @@ interval) and curve (linear accuracy at probe.label_fractions of the labels), wh
 the official splits of UCF101 or HMDB51 for itself and gives the mean ± std over them.
 
 Several runs of one architecture count as seeds. On other data than the run's own the result goes to probe_NAME.json,
-and the report shows all of them. An encoder without its run, that convert.py imported or finetune.py kept, is probed on
+and the report shows all of them. An encoder without its run, that `convert` imported or `finetune` kept, is probed on
 what data.root=FOLDER names.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
   python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
   python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
-  python tools/probe.py encoders/r3d18 data.root=/labelled/videos      # convert.py import … --output encoders/r3d18
+  python tools/probe.py encoders/r3d18 data.root=/labelled/videos      # convert import … --output encoders/r3d18
   python tools/probe.py runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
   python tools/probe.py runs/mine data.root=/data/ucf101 --splits 1,2,3 probe.kinds=[retrieval] probe.clips=10 \
       probe.limit=100000                                          # retrieval as papers report it

@@ -40,7 +40,7 @@ def find_tuned(folder: Path) -> Path:
     if not inside:
         check_finished(folder)
         why = missing_folder(folder) or "expected the folder of a fit, such as RUN/finetune/NAME/full_100_0"
-        raise ConfigError(f"{folder}: no head.json: {why}; finetune.py keeps one unless save=none")
+        raise ConfigError(f"{folder}: no head.json: {why}; `finetune` keeps one unless save=none")
     return inside[0]
 
 

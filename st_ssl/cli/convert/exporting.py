@@ -15,11 +15,11 @@ USAGE = "RUN --to FORMAT --output PATH [--repo USER/NAME] [--data TEXT] [--uploa
 PLACES = argparse.SUPPRESS
 HUB = "hub"
 EPILOG = """\
-RUN is the folder of a run, of an import or of a fit that finetune.py saved; of a fit the head goes out, too, with the
+RUN is the folder of a run, of an import or of a fit that `finetune` saved; of a fit the head goes out, too, with the
 names of its classes.
 
 formats:
-  safetensors     one file, weights and description: st_ssl.load("PATH"), or `convert.py import PATH --from st_ssl`
+  safetensors     one file, weights and description: st_ssl.load("PATH"), or `convert import PATH --from st_ssl`
   hf-videomae     a folder for transformers: VideoMAEModel.from_pretrained("PATH") (video_vit as VideoMAE has it)
   torch-export    torch.export.load("PATH").module()(clip), for torch without st_ssl
   onnx            for ONNX Runtime, TensorRT, OpenVINO and the like; needs st_ssl[export]

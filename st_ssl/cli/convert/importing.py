@@ -56,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from st_ssl.engine.console import console
-    from st_ssl.errors import ConfigError
+    from st_ssl.errors import ConfigError, as_called
     from st_ssl.weights.importing import import_weights, save_imported
 
     places = [text for text in arguments.overrides if "=" not in text or Path(text).exists()]
@@ -79,12 +79,13 @@ def main(arguments: argparse.Namespace) -> None:
         print("nothing is written: --output FOLDER writes the encoder")
         return
     save_imported(imported, arguments.output)
-    kind = imported.encoder.modality
-    print(f"written to {arguments.output}; to try it on a folder DATA:")
-    print(f"  python tools/extract.py {arguments.output} --data DATA --output features")
-    print(f"  python tools/probe.py {arguments.output} data.root=DATA")
-    call = f"python tools/finetune.py configs/transfer/{kind}/quickstart.yaml {arguments.output}"
-    print(f"  {call} data.root=DATA task.target=null")
+    recipe, place = f"configs/transfer/{imported.encoder.modality}/quickstart.yaml", arguments.output
+    hints = f"""\
+written to {place}; to try it on a folder DATA:
+  python tools/extract.py {place} --data DATA --output features
+  python tools/probe.py {place} data.root=DATA
+  python tools/finetune.py {recipe} {place} data.root=DATA task.target=null"""
+    print(as_called(hints))
 
 
 def _list() -> None:

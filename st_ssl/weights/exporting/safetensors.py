@@ -26,7 +26,7 @@ class Safetensors(Export):
     """The weights are the run's to the bit, under the same names."""
 
     suffix = ".safetensors"
-    summary = "one file, weights and description, that st_ssl.load and convert.py import read"
+    summary = "one file, weights and description, that st_ssl.load and `convert import` read"
     clouds = True
 
     def write(self, network: Network, place: Path, about: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ class OwnLayoutConfig(LayoutConfig):
 class OwnLayout(Layout):
     """The names are those of the encoder, and the file tells what it is."""
 
-    summary = "st_ssl itself: convert.py export --to safetensors, or the folder of a run"
+    summary = "st_ssl itself: `convert export --to safetensors`, or the folder of a run"
     certain = True  # it says so
     containers = ("",)
     prefixes = ()

@@ -1,0 +1,80 @@
+"""``configs``: the configurations that come with st_ssl, where there is no checkout to look into."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from st_ssl.cli import Parser
+
+EPILOG = """\
+A name of the list is a CONFIG for other commands. Files may be named too, such as README.md, which says what can be
+configured and which formats data may have.
+
+examples:
+  python tools/configs.py
+  python tools/configs.py quickstart/video
+  python tools/configs.py quickstart/video --output mine.yaml
+  python tools/configs.py README.md
+"""
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Parser(
+        description="List the configurations that come with st_ssl, for videos and clouds, print one or copy it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", type=Path, metavar="NAME", help="the one to print (default: list them all)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write it to this new file instead")
+    arguments = parser.parse()
+    if arguments.output is not None and arguments.name is None:
+        parser.error("--output goes with NAME, of what is to be written")
+    return arguments
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _arguments()
+    from st_ssl.errors import as_called
+    from st_ssl.recipes import find_recipe
+
+    if arguments.name is None:
+        _list()
+        return
+    text = as_called(find_recipe(arguments.name, own=False).read_text(encoding="utf-8"))
+    if arguments.output is None:
+        print(text, end="")
+    else:
+        _write(arguments.output, text)
+
+
+def _list() -> None:
+    from textwrap import shorten
+
+    from st_ssl.recipes import headline, recipe_names, recipes_folder
+
+    names = sorted(recipe_names(), key=lambda name: not name.startswith("quickstart/"))
+    width = max(map(len, names))
+    for command, takes in (("pretrain CONFIG", False), ("finetune CONFIG RUN", True)):
+        print(f"{command}\n")
+        for name in names:
+            if name.startswith("transfer/") == takes:
+                print(
+                    f"  {name:{width}}  {shorten(headline(recipes_folder() / f'{name}.yaml'), 120, placeholder=' …')}"
+                )
+        print()
+    print(f"They are in {recipes_folder()}")
+
+
+def _write(output: Path, text: str) -> None:
+    from st_ssl.errors import OutputError
+
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise OutputError(f"--output {output} is there already: choose another name") from error
+    except OSError as error:
+        raise OutputError(f"--output {output}: cannot be written to: {error.strerror}") from error
+    print(output)

@@ -1,0 +1,48 @@
+"""The configurations that come with st_ssl: ``configs/`` of a checkout, which an installed package holds inside."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from st_ssl.errors import ConfigError, nearest
+
+
+def recipes_folder() -> Path:
+    """Where they are; nothing may be written there."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def recipe_names() -> list[str]:
+    """All of them, as ``find_recipe`` takes them: "quickstart/video", …"""
+    folder = recipes_folder()
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+
+
+def find_recipe(given: Path, own: bool = True) -> Path:
+    """The file that ``given`` means: a file of the user's (only with ``own``), or where there is none the one of that
+    name that comes with st_ssl, with or without "configs/" before it and ".yaml" behind. Raises ``ConfigError`` with
+    the nearest name of both where there is neither."""
+    if own and given.is_file():
+        return given
+    if not given.is_absolute() and ".." not in given.parts:
+        name = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
+        for file in (recipes_folder() / name, recipes_folder() / f"{name}.yaml"):
+            if file.is_file():
+                return file
+    beside = given.parent.glob("*.yaml") if own and given.parent.is_dir() else ()
+    recipes = (spelling for name in recipe_names() for spelling in (name, f"configs/{name}.yaml"))
+    near = nearest(str(given), [*map(str, beside), *recipes])
+    near = near or "; `python tools/configs.py` lists those that come with st_ssl"
+    raise ConfigError(f"{given}: no such file{near}")
+
+
+def headline(file: Path) -> str:
+    """What a configuration is, by the comment on top of it: up to its first colon or the end of its first sentence."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("# "):
+            break
+        lines.append(line.removeprefix("# "))
+    return re.split(r":\s|\.\s+(?=[A-Z])|[:.]$", " ".join(lines), maxsplit=1)[0]
