@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "st_ssl").rglob("*.py"))
-TOOLS = sorted((ROOT / "tools").rglob("*.py"))
+TOOLS = sorted(path for folder in ("tools", "docker") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 420
 

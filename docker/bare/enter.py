@@ -1,0 +1,166 @@
+"""The first process inside new namespaces: mounts what the plan says, then runs the command there and reaps.
+
+Started by ``root.py`` as ``unshare --mount --pid … python enter.py PLAN`` with the plan as JSON; not to be called by
+hand. It keeps process number 1 to itself, so that its end takes every other process and every mount with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP of <linux/sockios.h>
+NOT_FOUND, NOT_RUN = 127, 125  # what a shell and a container engine return
+
+
+def mount(*arguments: str | Path) -> None:
+    """``mount ARGUMENTS``, or ``RuntimeError`` with what it said."""
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"mount {' '.join(map(str, arguments))}: {done.stderr.strip()}")
+
+
+def place(path: Path, like: Path) -> None:
+    """A folder or an empty file at ``path``, whichever ``like`` is, unless something is there."""
+    if path.exists():
+        return
+    if like.is_dir():
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def assemble(plan: dict[str, Any]) -> Path:
+    """Lay the trees over each other; returns where.
+
+    What others are mounted on and the trees lack is taken from a tree of empty places at the very bottom, in memory:
+    so no mount leaves an empty folder or file behind in the uppermost tree.
+    """
+    space = Path(plan["mount"])
+    mount("-t", "tmpfs", "-o", "mode=755", "space", space)
+    root, places = space / "root", space / "places"
+    root.mkdir()
+    for folder in ("proc", "sys", "dev", *(path.lstrip("/") for path in plan["tmpfs"])):
+        (places / folder).mkdir(parents=True, exist_ok=True)
+    for host, inside in plan["binds"]:
+        place(places / inside.lstrip("/"), Path(host))
+    lower = ":".join([*plan["below"], str(places)])
+    mount("-t", "overlay", "-o", f"lowerdir={lower},upperdir={plan['tree']},workdir={plan['work']}", "overlay", root)
+    return root
+
+
+def furnish(root: Path, plan: dict[str, Any]) -> None:
+    """Mount /proc, /sys, a minimal /dev, the binds, the folders in memory and what may not be written to."""
+    if "/" in plan["readonly"]:
+        mount("-o", "remount,bind,ro", root)
+    mount("-t", "proc", "proc", root / "proc")
+    mount("-t", "sysfs", "-o", "ro", "sysfs", root / "sys")
+    if plan["group"]:
+        target = root / plan["group_inside"].lstrip("/")
+        if not target.exists():  # version 1: a folder for each kind of limit
+            mount("-t", "tmpfs", "-o", "mode=755", "cgroup", target.parent)
+            target.mkdir()
+        mount("--bind", "-o", "ro", plan["group"], target)
+    devices = root / "dev"
+    mount("-t", "tmpfs", "-o", "mode=755,nosuid", "dev", devices)
+    for name in DEVICES:
+        os.mknod(devices / name, stat.S_IFCHR, Path("/dev", name).stat().st_rdev)
+        (devices / name).chmod(0o666)
+    for name, target in LINKS.items():
+        (devices / name).symlink_to(target)
+    (devices / "pts").mkdir()
+    mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=620", "devpts", devices / "pts")
+    (devices / "shm").mkdir()
+    size = f",size={plan['shm']}" if plan["shm"] is not None else ""
+    mount("-t", "tmpfs", "-o", f"mode=1777,nosuid,nodev{size}", "shm", devices / "shm")
+    for path in plan["tmpfs"]:
+        mount("-t", "tmpfs", "-o", "mode=1777,nosuid,nodev", "tmpfs", root / path.lstrip("/"))
+    for host, inside in plan["binds"]:
+        target = root / inside.lstrip("/")
+        if inside.startswith("/dev/"):
+            place(target, Path(host))  # the minimal /dev was only now mounted
+        mount("--rbind", host, target)
+    for path in plan["readonly"]:
+        target = root / path.lstrip("/")
+        if path != "/":
+            if not target.exists():
+                raise RuntimeError(f"read-only {path}: there is no such path inside")
+            if not target.is_mount():
+                mount("--rbind", target, target)
+            mount("-o", "remount,bind,ro", target)
+
+
+def raise_loopback() -> None:
+    """A new network namespace has a loopback that is down; processes of one machine still talk through it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        flags = struct.unpack("16xh", fcntl.ioctl(handle, GET_FLAGS, struct.pack("16sh", b"lo", 0))[:18])[0]
+        fcntl.ioctl(handle, SET_FLAGS, struct.pack("16sh", b"lo", flags | UP))
+
+
+def become(root: Path, plan: dict[str, Any]) -> None:
+    """Turn this process into the command; returns only by raising ``OSError``."""
+    os.chroot(root)
+    if not Path(plan["cwd"]).is_dir():
+        raise NotADirectoryError(f"{plan['cwd']}: not a folder inside")
+    os.chdir(plan["cwd"])
+    os.setgroups(plan["groups"])
+    os.setgid(plan["gid"])
+    os.setuid(plan["uid"])
+    if plan["cores"]:
+        os.sched_setaffinity(0, plan["cores"])
+    command = plan["command"]
+    os.execvpe(command[0], command, plan["env"])
+
+
+def start(root: Path, plan: dict[str, Any]) -> int:
+    """Run the command in a process of its own; returns its exit code, 128 + the number where a signal ended it."""
+    child = os.fork()
+    if not child:
+        try:
+            become(root, plan)
+        except OSError as error:
+            print(f"{plan['command'][0]}: cannot be started: {error.strerror or error}", file=sys.stderr, flush=True)
+            os._exit(NOT_FOUND)
+    while True:
+        pid, status = os.wait()  # also those whose parent has gone
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def main() -> int:
+    """Carry out the plan of the command line; returns the command's exit code, or 125 where it could not be begun."""
+    plan = json.loads(sys.argv[1])
+    os.umask(0o022)
+    try:
+        if plan["group"]:
+            (Path(plan["group"]) / "cgroup.procs").write_text("0")
+        if not plan["network"]:
+            raise_loopback()
+        root = assemble(plan)
+        furnish(root, plan)
+    except (OSError, RuntimeError) as error:
+        print(f"the root cannot be entered: {error}", file=sys.stderr)
+        return NOT_RUN
+    return start(root, plan)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

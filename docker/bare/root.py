@@ -1,0 +1,327 @@
+"""Bare Debian roots: made by debootstrap, stacked as layers, entered in namespaces of their own.
+
+    base = Root.make(folder / "base")                      # a Debian with nothing in it, once
+    with base.layer(folder / "trial") as trial:            # a cheap copy, gone afterwards
+        trial.run("apt-get update && apt-get install -y python3")
+        trial.run("python3 --version", user="nobody", network=False)
+
+Everything is mounted in the private namespace of one command and goes with it, however that ends.
+Needs Linux, root and Debian's package debootstrap; nothing of Python beyond the standard library.
+"""
+
+from __future__ import annotations
+
+import codecs
+import fnmatch
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple, TextIO
+
+from limits import MemoryLimit
+
+MIRROR = "http://deb.debian.org/debian"
+SECURITY = "http://deb.debian.org/debian-security"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSED = (
+    *("PIP_*", "UV_*", "SSL_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"),
+    *("http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+)
+NAMES = ("/etc/resolv.conf", "/etc/hosts")
+# What Debian's own container images set: no services, no caches, no translations, no waiting for the disk.
+SETTINGS = {
+    "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
+    "etc/dpkg/dpkg.cfg.d/bare": "force-unsafe-io\n"
+    "path-exclude /usr/share/doc/*\npath-include /usr/share/doc/*/copyright\npath-exclude /usr/share/man/*\n"
+    "path-exclude /usr/share/info/*\npath-exclude /usr/share/locale/*\npath-exclude /usr/share/lintian/*\n",
+    "etc/apt/apt.conf.d/bare": 'Acquire::Languages "none";\nAcquire::GzipIndexes "true";\n'
+    'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
+    'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };\n',
+}
+SLIM = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian")
+
+
+class RootError(RuntimeError):
+    """What was asked for cannot be had here; the message says what is missing and how to get it."""
+
+
+class Account(NamedTuple):
+    """Who runs a command: numbers, all groups, and the home folder."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+    home: str
+
+
+def check_machine() -> None:
+    """``RootError`` unless roots can be entered here."""
+    if not sys.platform.startswith("linux"):
+        raise RootError(f"bare roots need Linux's namespaces; this is {sys.platform}")
+    if os.geteuid():
+        raise RootError("bare roots are mounted: run this as root (sudo)")
+    for tool, package in {"unshare": "util-linux", "setpriv": "util-linux", "mount": "mount"}.items():
+        if not shutil.which(tool):
+            raise RootError(f"{tool} is missing: apt-get install {package}")
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root file system: the tree of ``folder``, laid over the trees ``below`` (the nearest first).
+
+    Used as a context manager it is removed at the end. A tree that others lie over must not change while they are used.
+    """
+
+    folder: Path
+    below: tuple[Path, ...] = ()
+
+    @classmethod
+    def make(cls, path: Path, packages: Sequence[str] = (), suite: str = "bookworm", mirror: str = MIRROR) -> Root:
+        """Debian's ``suite`` and ``packages`` in ``path``, as debian:SUITE-slim is; at once where it was made before.
+
+        Downloaded packages of the base are kept beside ``path``, in ``debs``, for the next one.
+        Raises ``RootError`` where the machine cannot do it, or debootstrap or apt-get failed.
+        """
+        check_machine()
+        recipe = json.dumps({"suite": suite, "mirror": mirror, "packages": sorted(packages), "settings": SETTINGS})
+        note = path / "recipe.json"
+        if note.is_file() and note.read_text() == recipe:
+            return cls(path)
+        shutil.rmtree(path, ignore_errors=True)
+        root = cls(path)
+        _bootstrap(root.tree, suite, mirror, path.parent / "debs")
+        if packages:
+            update = (
+                "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends"
+            )
+            if root.run(f"{update} {' '.join(packages)} && rm -rf /var/lib/apt/lists/*").returncode:
+                raise RootError(f"{', '.join(packages)}: apt-get failed, see above")
+        note.write_text(recipe)  # last: an interrupted root is begun again
+        return root
+
+    def layer(self, path: Path) -> Root:
+        """A root over this one whose changes go to ``path``; what is there already is kept."""
+        return Root(path, (self.tree, *self.below))
+
+    @property
+    def tree(self) -> Path:
+        """Where the files of this layer lie; others may be put there while no command runs in it."""
+        return self.folder / "tree"
+
+    @property
+    def trees(self) -> tuple[Path, ...]:
+        """All trees, the uppermost first."""
+        return (self.tree, *self.below)
+
+    def __enter__(self) -> Root:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def find(self, path: str) -> Path | None:
+        """The file of this machine that ``path`` is inside; None where it is not there or was removed."""
+        for tree in self.trees:
+            found = tree / path.lstrip("/")
+            if os.path.lexists(found):
+                return None if found.is_char_device() else found  # how an overlay marks what was removed
+        return None
+
+    def account(self, user: str) -> Account:
+        """The account that ``NAME|UID[:GROUP|GID]`` means inside; raises ``RootError`` for a name that is not there."""
+        name, _, group = user.partition(":")
+        people, groups = self._table("/etc/passwd"), self._table("/etc/group")
+        person = next((row for row in people if name == row[0]), None)
+        person = person or next((row for row in people if name == row[2]), None)
+        if person is None and not name.isdecimal():
+            raise RootError(f"{user}: no such user inside; there are {', '.join(row[0] for row in people)}")
+        uid, gid, home = (int(person[2]), int(person[3]), person[5]) if person else (int(name), 0, "/")
+        if group:
+            row = next((row for row in groups if group in (row[0], row[2])), None)
+            if row is None and not group.isdecimal():
+                raise RootError(f"{user}: no such group inside; there are {', '.join(row[0] for row in groups)}")
+            return Account(uid, int(row[2] if row else group), [], home)
+        member = [int(row[2]) for row in groups if person and person[0] in row[3].split(",")]
+        return Account(uid, gid, sorted({gid, *member}), home)
+
+    def _table(self, path: str) -> list[list[str]]:
+        found = self.find(path)
+        return [line.split(":") for line in found.read_text().splitlines() if ":" in line] if found else []
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str = "/",
+        env: Mapping[str, str] | None = None,
+        passed: Iterable[str] = PASSED,
+        user: str = "root",
+        network: bool = True,
+        memory: int | None = None,
+        cores: int | None = None,
+        readonly: Sequence[str] = (),
+        tmpfs: Sequence[str] = (),
+        shm: int | None = None,
+        binds: Mapping[str | Path, str] | None = None,
+        timeout: float | None = None,
+        echo: TextIO | None = sys.stdout,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside (text: by ``/bin/sh -c``); returns its exit code and all it printed, as it was printed.
+
+        Args:
+            env: its environment, beside PATH, HOME and those of this process that match the patterns in ``passed``.
+            user: a name or number, with ``:group`` if need be.
+            network: without, there is a loopback and nothing else.
+            memory: at most so many bytes, for it and all it starts.
+            cores: at most so many of this machine's.
+            readonly: paths inside that cannot be written to; ``/`` for all that is not mounted otherwise.
+            tmpfs: paths inside that are empty folders in memory.
+            shm: size of /dev/shm in bytes; half of the memory where not given.
+            binds: folders, files or devices of this machine and where they are seen inside; with ``:ro`` only read.
+            timeout: seconds until it and all it started are killed; the exit code is then 124.
+            echo: where its output goes as it comes.
+
+        Raises:
+            RootError: the machine, the user, a bind or a limit cannot be had.
+        """
+        check_machine()
+        who = self.account(user)
+        inherited = {k: v for k, v in os.environ.items() if any(fnmatch.fnmatchcase(k, one) for one in passed)}
+        shown = _binds(binds or {}, network)
+        available = sorted(os.sched_getaffinity(0))
+        with ExitStack() as stack:
+            limit = _limited(stack, memory) if memory is not None else None
+            inside = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+            plan = {
+                "tree": str(self.tree.absolute()),
+                "below": [str(tree.absolute()) for tree in self.below],
+                "work": str(self._folder("work")),
+                "mount": str(self._folder("mount")),
+                "command": inside,
+                "env": {"PATH": PATH, "HOME": who.home} | inherited | dict(env or {}),
+                "cwd": cwd,
+                "uid": who.uid,
+                "gid": who.gid,
+                "groups": who.groups,
+                "cores": available[:cores] if cores is not None else None,
+                "network": network,
+                "readonly": [*readonly, *(path for _, path, writable in shown if not writable)],
+                "tmpfs": list(tmpfs),
+                "shm": shm,
+                "binds": [(host, path) for host, path, _ in shown],
+                "group": str(limit.group) if limit else None,
+                "group_inside": limit.inside if limit else None,
+            }
+            self.tree.mkdir(parents=True, exist_ok=True)
+            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"])]
+            inner = [sys.executable, "-I", str(Path(__file__).with_name("enter.py")), json.dumps(plan)]
+            return _stream(["setpriv", "--pdeathsig", "KILL", *unshare, *inner], inside, timeout, echo)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.folder.absolute() / name
+        if any(sign in str(folder) for sign in ",:\\"):
+            raise RootError(f"{folder}: the path of a root may hold no comma, colon or backslash")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _bootstrap(tree: Path, suite: str, mirror: str, cache: Path) -> None:
+    """Run debootstrap in a namespace of its own, so that its mounts go with it; then make it slim."""
+    if not shutil.which("debootstrap"):
+        raise RootError("debootstrap is missing: apt-get install debootstrap")
+    cache.mkdir(parents=True, exist_ok=True)
+    tree.mkdir(parents=True)
+    make = ["debootstrap", "--variant=minbase", f"--cache-dir={cache.absolute()}", suite, str(tree.absolute()), mirror]
+    done = _stream(["unshare", "--mount", "--pid", "--fork", "--kill-child", *make], make, None, sys.stdout)
+    if done.returncode:
+        raise RootError(f"{' '.join(make)} ended with {done.returncode}: {done.stdout.strip().splitlines()[-1:]}")
+    for folder in (*SLIM, "var/cache/apt", "var/lib/apt/lists"):
+        for path in sorted((tree / folder).rglob("*"), reverse=True):
+            if path.name != "copyright" and not path.is_dir():
+                path.unlink()
+    for name, text in SETTINGS.items():
+        (tree / name).write_text(text)
+        (tree / name).chmod(0o755 if name.startswith("usr/sbin") else 0o644)
+    signed = "Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
+    (tree / "etc/apt/sources.list").unlink(missing_ok=True)
+    (tree / "etc/apt/sources.list.d/debian.sources").write_text(
+        f"Types: deb\nURIs: {mirror}\nSuites: {suite} {suite}-updates\n{signed}\n"
+        f"Types: deb\nURIs: {SECURITY}\nSuites: {suite}-security\n{signed}"
+    )
+
+
+def _limited(stack: ExitStack, memory: int) -> MemoryLimit:
+    try:
+        return stack.enter_context(MemoryLimit(memory))
+    except OSError as error:
+        raise RootError(f"memory: {error}") from error
+
+
+def parse_bind(text: str) -> tuple[str, str]:
+    """``HOST[:INSIDE[:ro]]`` of a command line to an entry of ``binds``; raises ``RootError`` for anything else."""
+    host, *rest = text.split(":")
+    inside = rest[0] if rest else host
+    if len(rest) > 2 or rest[1:] not in ([], ["ro"]) or not inside.startswith("/"):
+        raise RootError(f"--bind {text}: expected HOST[:INSIDE[:ro]] with absolute paths")
+    return host, inside + (":ro" if rest[1:] else "")
+
+
+def _binds(binds: Mapping[str | Path, str], network: bool) -> list[tuple[str, str, bool]]:
+    """Host path, path inside, whether it may be written to; how names are resolved comes with the network."""
+    shown = [
+        (str(Path(host).absolute()), text.removesuffix(":ro"), not text.endswith(":ro")) for host, text in binds.items()
+    ]
+    for host, inside, _ in shown:
+        if not Path(host).exists():
+            raise RootError(f"{host}: no such file or folder to be seen as {inside}")
+    names = [(name, name, False) for name in NAMES if Path(name).exists()] if network else []
+    return names + shown
+
+
+def _stream(
+    command: list[str], shown: Sequence[str], timeout: float | None, echo: TextIO | None
+) -> subprocess.CompletedProcess[str]:
+    """Run, passing output on as it comes; whatever ends the wait ends the processes too."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(timeout or 0, stop)
+    if timeout is not None:
+        timer.start()
+    try:
+        assert process.stdout is not None
+        output = _copy(process.stdout, echo)
+        code = process.wait()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)  # and by --kill-child all that it started
+            process.wait()
+    return subprocess.CompletedProcess(list(shown), 124 if late.is_set() else code, output)
+
+
+def _copy(source: IO[bytes], echo: TextIO | None) -> str:
+    decode, kept = codecs.getincrementaldecoder("utf-8")("replace").decode, []
+    while chunk := os.read(source.fileno(), 65536):
+        kept.append(decode(chunk))
+        if echo is not None:
+            echo.write(kept[-1])
+            echo.flush()
+    return "".join(kept)
