@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Iterable
@@ -50,6 +51,36 @@ class MissingDependencyError(UserError):
 
 class MissingLibraryError(UserError):
     """A library of the system that is needed for what was asked; the message says how to get it."""
+
+
+class WorkerError(UserError, RuntimeError):
+    """Processes that decode end again and again, whatever they work on: out of memory, most often."""
+
+
+_REFUSALS = {
+    errno.ENOSPC: "",
+    errno.EDQUOT: "",
+    errno.EROFS: "",
+    errno.EACCES: "",
+    errno.ENOMEM: "",
+    errno.EMFILE: ": ulimit -n 4096, or fewer data.num_workers",
+    errno.ENFILE: "",
+}
+_MEMORY = "; less is needed with a smaller engine.batch_size or fewer data.num_workers"
+
+
+def refusal(error: BaseException) -> str | None:
+    """What the machine refused, in one line: room, permission, memory, files or processes. None for any other error,
+    which is then our own fault."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}{_REFUSALS[error.errno]}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory{f' ({text})' if text else ''}{_MEMORY}"
+    if type(error).__name__ == "BrokenProcessPool":
+        return f"{text}: killed for want of memory, most often{_MEMORY}"
+    return None
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

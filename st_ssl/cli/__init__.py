@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -96,8 +97,10 @@ def config_file(given: Path) -> Path:
 def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
     configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop."""
-    from st_ssl.errors import ConfigError, UserError, as_called
+    from st_ssl.errors import ConfigError, UserError, as_called, refusal
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale without ± is no reason to lose a table
     try:
         try:
             return command() or 0
@@ -116,4 +119,8 @@ def guarded(command: Callable[[], int | None]) -> int:
         if type(error).__name__ == "Preempted":  # by name: its module is heavy, and only a run can raise it
             print(f"{error}; the same command goes on from there", file=sys.stderr)
             return EXIT_PREEMPTED
-        raise
+        told = refusal(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1

@@ -64,11 +64,13 @@ def main() -> None:
         return
     from st_ssl.engine.loggers import require_loggers
     from st_ssl.engine.run_files import check_directory
-    from st_ssl.engine.runtime import start_runtime
+    from st_ssl.engine.runtime import require_compiler, start_runtime
 
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)
     with start_runtime(runs[0].config.engine.device) as runtime:
+        if any(run.config.engine.compile for run in runs):
+            require_compiler(runtime.device, "engine.compile=true")
         for run in runs if runtime.is_main else []:
             check_directory(run.config)
         if runtime.is_main and all(run.config.data.root is None for run in runs):

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from st_ssl.data.base import Batch
 from st_ssl.data.watch import NOTHING, Board, Watched, describe_exit
 from st_ssl.data.workers import Failure, receive, work
-from st_ssl.errors import DataError
+from st_ssl.errors import DataError, WorkerError
 
 TIMEOUT = 60.0
 _CRASHES = 2  # the second one proves that it is the sample: the first may be memory that another one spoiled
@@ -217,7 +217,7 @@ class _Pool:
             self._unexplained += 1
             if self._unexplained == _UNEXPLAINED:
                 what = f"hung for {self._timeout:g} s" if code is None else f"ended ({describe_exit(code)})"
-                raise RuntimeError(f"workers of the loader {what} {_UNEXPLAINED} times in a row, outside any sample")
+                raise WorkerError(f"workers of the loader {what} {_UNEXPLAINED} times in a row, outside any sample")
             return
         self._crashes[entry] = self._crashes.get(entry, 0) + 1
         if code is not None and self._crashes[entry] < _CRASHES:

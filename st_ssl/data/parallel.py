@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -37,12 +38,12 @@ def parallel_map(
 ) -> Iterator[R]:
     """``work`` of each item, in the order in which they are finished, with a progress bar called ``title``.
 
-    ``num_workers`` processes are spawned; 0 stays in this one, and so does 1 without ``crashed``. ``done``: how many
-    were finished before; ``count``: how many ``items`` there are, where they are made only as they are needed and have
-    no length. An error of ``work`` is raised here, and what has not begun is not begun any more; Ctrl-C, and asking for
-    no more results, also interrupts what has begun (``KeyboardInterrupt`` in ``work``). Items that may have ended a
-    process are tried again, each in one of its own; who does so again alone has the result ``crashed(item)``, where
-    that is given.
+    ``num_workers`` processes are spawned; 0 stays in this one, and so does 1 without ``crashed``, and with a warning a
+    system that has no semaphores, which processes share their work by. ``done``: how many were finished before;
+    ``count``: how many ``items`` there are, where they are made only as they are needed and have no length. An error of
+    ``work`` is raised here, and what has not begun is not begun any more; Ctrl-C, and asking for no more results, also
+    interrupts what has begun (``KeyboardInterrupt`` in ``work``). Items that may have ended a process are tried again,
+    each in one of its own; who does so again alone has the result ``crashed(item)``, where that is given.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -50,10 +51,25 @@ def parallel_map(
     with Progress(*columns, disable=not progress) as bar:
         count = count if count is not None or not isinstance(items, Sized) else len(items)
         task = bar.add_task(title, total=None if count is None else done + count, completed=done)
-        here = num_workers == 0 or (num_workers == 1 and crashed is None)
+        here = num_workers == 0 or (num_workers == 1 and crashed is None) or not _has_semaphores()
         for result in map(work, items) if here else _spread(work, items, num_workers, crashed):
             bar.advance(task)
             yield result
+
+
+def _has_semaphores() -> bool:
+    """Whether processes can be spawned that wait for each other: their semaphores are files in /dev/shm, which a
+    container may lack, or have no room in. If not, there is a warning."""
+    try:
+        SpawnContext().Queue(), SpawnContext().SimpleQueue()  # what a pool has
+    except (OSError, ImportError) as error:  # ImportError: Python was built without them
+        warnings.warn(
+            f"no semaphores ({getattr(error, 'strerror', None) or error}), so that one process does all the work: they "
+            "need a /dev/shm with room in it (docker run --shm-size=1g)",
+            stacklevel=4,
+        )
+        return False
+    return True
 
 
 def _spread(

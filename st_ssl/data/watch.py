@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawArray
+from typing import Any
 
 from st_ssl.errors import SampleError
 from st_ssl.types import Entry
@@ -24,9 +28,10 @@ class Board:
 
     def __init__(self, num_workers: int, num_entries: int, timeout: float) -> None:
         self.timeout = timeout
-        self._beats = RawArray("q", num_workers)
-        self._entries = RawArray("q", [NOTHING] * num_workers)
-        self._lost = RawArray("i", num_entries)
+        self._beats = _shared(ctypes.c_longlong, num_workers)
+        self._entries = _shared(ctypes.c_longlong, num_workers)
+        self._entries[:] = [NOTHING] * num_workers
+        self._lost = _shared(ctypes.c_int, num_entries)
 
     def move(self, worker: int, entry: int) -> None:
         """``worker`` goes on to ``entry``, or to ``NOTHING``."""
@@ -47,6 +52,14 @@ class Board:
         if code == 0:
             return None
         return f"decoder hung for {self.timeout:g} s" if code == _HUNG else f"decoder crashed ({describe_exit(code)})"
+
+
+def _shared(kind: Any, count: int) -> Any:
+    """``count`` zeros that processes started from here share. Forked ones inherit memory without a name, which needs no
+    /dev/shm: a container may lack that, or have no room in it."""
+    if multiprocessing.get_start_method() != "fork":
+        return RawArray(kind, count)
+    return (kind * count).from_buffer(mmap.mmap(-1, max(1, ctypes.sizeof(kind * count))))
 
 
 def describe_exit(code: int | None) -> str:

@@ -17,6 +17,7 @@ from st_ssl.report.folder import RunFolder
 from st_ssl.report.scenes import Links, Scene
 
 Viewer = Literal["open3d", "rerun"]
+_OPEN3D_LIBRARIES = "libegl1 libgl1 libgomp1 libusb-1.0-0"
 _GAP = 2.2  # radii between the middles of clouds that stand side by side
 
 
@@ -94,8 +95,9 @@ def require_open3d(needed_for: str) -> Any:
     """The package open3d; ``MissingDependencyError`` where it is not installed, or cannot be loaded."""
     try:
         import open3d
-    except (ImportError, OSError) as error:  # OSError: it is there, a library of the system is not
-        raise MissingDependencyError("open3d", "points", needed_for, f" ({error})") from error
+    except (ImportError, OSError) as error:  # unless ModuleNotFoundError it is there, a library of the system is not
+        also = "" if isinstance(error, ModuleNotFoundError) else f" ({error}), and apt-get install {_OPEN3D_LIBRARIES}"
+        raise MissingDependencyError("open3d", "points", needed_for, also) from error
     return open3d
 
 

@@ -114,6 +114,14 @@ def test_a_consumer_that_takes_its_time_loses_nothing() -> None:
     assert found == [[2 * i, 2 * i + 1] for i in range(6)]
 
 
+def test_workers_need_no_room_in_dev_shm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(heap: Any, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("multiprocessing.heap.Heap.malloc", refuse)
+    assert [batch.indices.tolist() for batch in numbers(2, count=4)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
 def test_workers_that_die_outside_any_sample_are_reported() -> None:
     def fail(index: int) -> None:
         if index == 4:

@@ -15,6 +15,7 @@ from st_ssl.augment.masking import MaskConfig, draw_mask
 from st_ssl.cli.benchmark.timing import alternate, matmul_rate, ratio
 from st_ssl.encoders.base import InputConfig
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
+from st_ssl.engine.runtime import require_compiler
 from st_ssl.errors import MissingDependencyError
 from st_ssl.heads.masked_decoder import DecoderConfig
 from st_ssl.methods.videomae import VideoMAE, VideoMAEConfig
@@ -26,6 +27,8 @@ DECODER_DEPTH = 4
 
 def step(arguments: argparse.Namespace) -> None:
     """Print the time of a whole step (forward, backward, AdamW) and how the contestants compare."""
+    if arguments.compile:
+        require_compiler(torch.device(arguments.device), "--compile")
     input = InputConfig(num_frames=arguments.frames, size=arguments.size)
     mask = MaskConfig(kind="tube", ratio=arguments.ratio)
     encoder = VideoViT(VideoViTConfig(variant=arguments.variant), input)

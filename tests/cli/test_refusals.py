@@ -1,0 +1,84 @@
+"""What the machine refuses (room, permission, memory) is told in one line, and a fallback in a warning."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+import torch
+
+from st_ssl.cli import guarded
+from st_ssl.data.parallel import SpawnContext, parallel_map
+from st_ssl.engine.runtime import require_compiler
+from st_ssl.errors import MissingLibraryError, WorkerError
+from tests.data.work import square
+
+
+def no_room(path: str | None = None) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+REFUSALS = {
+    "disk": (no_room("runs/a.json"), "runs/a.json: No space left on device"),
+    "no-name": (no_room(), "No space left on device"),
+    "folder": (PermissionError(errno.EACCES, "Permission denied", "/data"), "/data: Permission denied"),
+    "files": (OSError(errno.EMFILE, "Too many open files"), "Too many open files: ulimit -n 4096, or fewer"),
+    "memory": (MemoryError(), "out of memory; less is needed with a smaller engine.batch_size"),
+    "tensor": (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory ("),
+    "gpu": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory (CUDA out of memory"),
+    "killed": (BrokenProcessPool("a process died"), "a process died: killed for want of memory, most often"),
+    "workers": (WorkerError("workers of the loader ended (signal 9, SIGKILL)"), "workers of the loader ended"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_the_machine_refuses_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error, told = REFUSALS[name]
+
+    def command() -> int:
+        raise error
+
+    assert guarded(command) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {told}") and shown.count("\n") == 1
+
+
+def test_other_errors_are_our_own_fault_and_not_hidden() -> None:
+    def command() -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    with pytest.raises(FileNotFoundError):
+        guarded(command)
+
+
+def test_tables_are_printed_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert guarded(lambda: print("33.3 ± 0.5")) == 0
+    assert out.buffer.getvalue() == b"33.3 ? 0.5\n"  # type: ignore[attr-defined]
+
+
+def test_without_semaphores_one_process_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(context: SpawnContext) -> None:
+        raise no_room()
+
+    monkeypatch.setattr(SpawnContext, "SimpleQueue", refuse)
+    with pytest.warns(UserWarning, match=r"No space left on device.*one process does all.*--shm-size"):
+        assert list(parallel_map(square, range(5), 2, "", progress=False)) == [0, 1, 4, 9, 16]
+
+
+def test_compiling_without_a_compiler_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    with pytest.raises(MissingLibraryError, match=r"engine.compile=true needs .*g\+\+\): apt-get install g\+\+"):
+        require_compiler(torch.device("cpu"), "engine.compile=true")
+    (tmp_path / "g++").touch(0o755)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(MissingLibraryError, match=r"--compile needs \S+/Python.h: apt-get install g\+\+ python3-dev"):
+        require_compiler(torch.device("cpu"), "--compile")
+    (tmp_path / "Python.h").touch()
+    require_compiler(torch.device("cpu"), "--compile")
