@@ -26,6 +26,8 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
         raise MissingDependencyError("laspy", "points", f"reading {path}") from error
     if compressed and not laspy.LazBackend.Lazrs.is_available():
         raise MissingDependencyError("lazrs", "points", f"reading {path}")
+    if compressed:
+        _check_chunks(path)
     pieces: dict[str, list[np.ndarray]] = {}
     try:
         # Not its parallel form: that takes memory for whole chunks, whose size a damaged file exaggerates, and ends the
@@ -69,16 +71,15 @@ def _check_header(path: str) -> bool:
     if 54 * records + 60 * later > size:
         raise SampleError(path, f"promises {records + later} records, and has {size} bytes")
     compressed = bool(kind & 0xC0)
-    if compressed:
-        _check_chunks(path, size, struct.unpack_from("<I", head, 96)[0])
     if count * max(point, 1) > size * (_MOST if compressed else 1):
         raise SampleError(path, f"promises {count} points of {point} bytes, and has {size} bytes")
     return compressed
 
 
-def _check_chunks(path: str, size: int, points: int) -> None:
+def _check_chunks(path: str) -> None:
     """``SampleError`` where the table of chunks promises more than the file has room for: lazrs takes memory for all of
-    them at once, and ends the whole process where there is not enough. ``points``: where the points begin, in bytes."""
+    them at once, and ends the whole process where there is not enough."""
+    size = os.path.getsize(path)
     with open(path, "rb") as file:
 
         def number(at: int, kind: str) -> int:
@@ -88,7 +89,7 @@ def _check_chunks(path: str, size: int, points: int) -> None:
             file.seek(at)
             return int(struct.unpack(kind, file.read(length))[0])
 
-        table = number(points, "<q")
+        table = number(number(96, "<I"), "<q")  # named where the points begin
         if table == -1:  # written without going back: the place stands at the very end
             table = number(size - 8, "<q")
         number(table, "<I")  # its version
