@@ -9,6 +9,7 @@ from st_ssl.cli.doctor.findings import Finding, apt_install
 from st_ssl.cli.doctor.packages import broken
 from st_ssl.cli.doctor.probes import SHOWN
 from st_ssl.cli.doctor.requirements import installed, pip_install, pip_install_all, pip_install_missing, requirement
+from st_ssl.errors import as_called
 
 SUBJECT = "Video"
 COLOURS = (
@@ -102,4 +103,4 @@ def _decoder(name: str, package: str, report: Report, level: str, needed: str) -
 
 
 def _pack() -> str:
-    return "st-ssl prepare pack VIDEOS --output PACK"
+    return as_called("python tools/prepare.py pack VIDEOS --output PACK")

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 
-from st_ssl import __version__
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding, apt_install
 from st_ssl.cli.doctor.requirements import (
@@ -50,7 +49,8 @@ DEBIAN = {
 
 def check_own() -> Iterator[Finding]:
     """Whether tools find st_ssl itself."""
-    where = f"{__version__}, {'the checkout' if in_checkout() else 'installed'} in {CHECKOUT}"
+    version = sys.modules["st_ssl"].__version__
+    where = f"{version}, {'the checkout' if in_checkout() else 'installed'} in {CHECKOUT}"
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else []
     if installed("st_ssl"):
         yield Finding(SUBJECT, "st_ssl", "green", where)

@@ -9,7 +9,14 @@ import sysconfig
 from collections.abc import Iterator
 
 from st_ssl.cli.doctor.findings import Finding, apt_install
-from st_ssl.cli.doctor.requirements import Requirement, in_environment, pip_install_all, python_bounds
+from st_ssl.cli.doctor.requirements import (
+    Requirement,
+    in_environment,
+    newest_python,
+    pip_install_all,
+    python_bounds,
+    release,
+)
 
 SUBJECT = "Python"
 
@@ -18,13 +25,15 @@ def check_python() -> Iterator[Finding]:
     """Its version against the one that is asked for."""
     version, bounds = platform.python_version(), python_bounds()
     where = f"{version}, {sys.executable}"
-    if Requirement("python", bounds).allows(version):
-        yield Finding(SUBJECT, "Python", "green", where)
+    newest = newest_python()
+    if not Requirement("python", bounds).allows(version):
+        text = f"{where}: st_ssl needs {bounds}; its packages were not looked at"
+        yield Finding(SUBJECT, "Python", "red", text, apt_install("python3.11", "python3.11-venv"))
+    elif newest and release(version)[:2] > release(newest):
+        text = f"{where}: newer than {newest}, up to which st_ssl is tested; packages may have no builds for it"
+        yield Finding(SUBJECT, "Python", "yellow", text, apt_install(f"python{newest}", f"python{newest}-venv"))
     else:
-        newer = apt_install("python3.11", "python3.11-venv")
-        yield Finding(
-            SUBJECT, "Python", "red", f"{where}: st_ssl needs {bounds}; its packages were not looked at", newer
-        )
+        yield Finding(SUBJECT, "Python", "green", where)
 
 
 def check_system() -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import platform
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from st_ssl.cli.doctor.findings import apt_install
+from st_ssl.errors import as_called
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 """The folder that holds the package: a checkout, or where pip put it."""
@@ -63,7 +65,7 @@ def requirements() -> list[Requirement]:
 
 def python_bounds() -> str:
     """The versions of Python that will do, ``">=3.11"``; ``""`` where nothing tells."""
-    if (CHECKOUT / "pyproject.toml").is_file():
+    if in_checkout():
         found = re.search(r'^requires-python\s*=\s*"([^"]*)"', _pyproject_text(), re.MULTILINE)  # by any Python
         return found[1] if found else ""
     try:
@@ -72,15 +74,29 @@ def python_bounds() -> str:
         return ""
 
 
+def newest_python() -> str:
+    """The newest version of Python that st_ssl is tested with, ``"3.13"``; ``""`` where nothing tells."""
+    if in_checkout():
+        text = _pyproject_text()
+    else:
+        try:
+            text = "\n".join(importlib.metadata.metadata("st_ssl").get_all("Classifier") or [])
+        except importlib.metadata.PackageNotFoundError:
+            text = ""
+    return max(re.findall(r"Python :: (\d+\.\d+)", text), key=release, default="")
+
+
 def in_checkout() -> bool:
     """Whether the package lies in a checkout, whose ``pyproject.toml`` is never older than the code beside it."""
     return (CHECKOUT / "pyproject.toml").is_file() and bool(re.search(r'^name = "st_ssl"', _pyproject_text(), re.M))
 
 
+@functools.lru_cache
 def _pyproject_text() -> str:
     return (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+@functools.lru_cache
 def _texts() -> list[str]:
     """The requirements as metadata has them: ``"av>=14; extra == 'video'"``."""
     if in_checkout():
@@ -169,8 +185,7 @@ def pip_install(*arguments: Any) -> str:
 
 def run_with(*overrides: str) -> str:
     """The command of the quickstart with some of its keys overridden."""
-    command = "python tools/pretrain.py" if in_checkout() else "st-ssl pretrain"
-    return shlex.join([*command.split(), "configs/quickstart/video.yaml", *overrides])
+    return as_called(f"python tools/pretrain.py configs/quickstart/video.yaml {shlex.join(overrides)}")
 
 
 def in_environment() -> bool:
