@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",
     "configs": "list the configurations that come with it, copy one to change",
+    "doctor": "look at this machine: what is missing or slow, and what mends it",
 }
 
 

@@ -1,0 +1,124 @@
+"""Imports that may abort or hang, tried in processes of their own, so that what ends them is a finding."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from st_ssl.cli.doctor.requirements import CHECKOUT
+
+_CODE = """
+import sys
+root = sys.argv[1]
+sys.path[:] = ([] if root in sys.path else [root]) + [entry for entry in sys.path if entry]
+from st_ssl.cli.doctor import probes
+probes.answer(sys.argv[2:])
+"""
+_REASONS = {
+    "SIGILL": ", an instruction that this processor lacks",
+    "SIGKILL": ", as when memory is short",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a probe found: ``facts``, or with ``error`` why there are none.
+
+    ``kind`` is the name of the exception, "died" or "hung"; ``missing`` the module that is not installed."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    kind: str = ""
+    missing: str = ""
+
+
+def ask(groups: Iterable[Sequence[str]], options: Sequence[str], processes: int, limit: float) -> dict[str, Report]:
+    """What the probes answer, by name. The probes of a group share a process, and so what is slow to import, until one
+    of them ends it or is silent for ``limit`` seconds; the rest goes on in another."""
+    reports: dict[str, Report] = {}
+    with ThreadPoolExecutor(max(1, processes)) as pool:
+        for answered in pool.map(lambda group: _group(group, options, limit), groups):
+            reports.update(answered)
+    return reports
+
+
+def _group(names: Sequence[str], options: Sequence[str], limit: float) -> dict[str, Report]:
+    reports: dict[str, Report] = {}
+    while len(reports) < len(names):
+        reports.update(_child(names[len(reports) :], options, limit))
+    return reports
+
+
+def _child(names: Sequence[str], options: Sequence[str], limit: float) -> dict[str, Report]:
+    """The answers of one process; the last one may be how it ended. There is always one."""
+    flags = [flag for flag, given in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if given]
+    process = subprocess.Popen(
+        [sys.executable, *flags, "-c", _CODE, str(CHECKOUT), *options, *names],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    lines: queue.Queue[bytes | None] = queue.Queue()
+    noise: deque[bytes] = deque(maxlen=50)
+    readers = [
+        threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True),
+        threading.Thread(target=noise.extend, args=(process.stderr,), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    reports: dict[str, Report] = {}
+    try:
+        for name in names:
+            line = lines.get(timeout=limit)
+            if line is None:
+                readers[1].join(timeout=1)
+                reports[name] = Report(error=_end(process.wait(), noise), kind="died")
+                return reports
+            reports[name] = Report(**json.loads(line))
+    except queue.Empty:
+        reports[name] = Report(error=f"no answer in {limit:.0f} s", kind="hung")
+    finally:
+        _kill(process)
+        for reader, stream in zip(readers, (process.stdout, process.stderr), strict=True):
+            reader.join(timeout=5)
+            stream.close()
+    return reports
+
+
+def _pump(stream: IO[bytes], lines: queue.Queue[bytes | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
+
+
+def _end(code: int, noise: Iterable[bytes]) -> str:
+    said = [line for line in (raw.decode(errors="replace").strip() for raw in noise) if line]
+    last = f": {said[-1]}" if said else ""
+    if code >= 0:
+        return f"its process ended with exit code {code}{last}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"its process died of {name}{_REASONS.get(name, '')}{last}"

@@ -1,0 +1,58 @@
+"""What a look at the machine gives: findings, each with the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+LEVELS = ("green", "yellow", "red")
+"""Fine; something optional is missing or slow; the quickstart cannot run, or its results would be wrong."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``subject``: the part of the page it stands in; ``name``: what was looked at; ``level``: one of ``LEVELS``;
+    ``text``: what was found; ``mend``: the command that mends it, or ``""``."""
+
+    subject: str
+    name: str
+    level: str
+    text: str
+    mend: str = ""
+
+
+def examine(subject: str, name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """The findings of a check. One that fails itself is a red finding: the page always comes to its end."""
+    try:
+        return list(check())
+    except Exception as error:
+        text = f"the check of {name} failed itself: {type(error).__name__}: {error}"
+        return [Finding(subject, name, "red", text)]
+
+
+def worst(findings: Iterable[Finding]) -> str:
+    """The level of all of them together."""
+    return max((finding.level for finding in findings), key=LEVELS.index, default="green")
+
+
+def as_root(command: str) -> str:
+    """``command`` as somebody has to call it who may not be root."""
+    is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
+    return command if is_root else f"sudo {command}"
+
+
+def apt_install(*packages: str) -> str:
+    """The command that installs packages of Debian and Ubuntu; ``""`` on another system."""
+    return as_root(f"apt-get install -y {shlex.join(packages)}") if packages and shutil.which("apt-get") else ""
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: ``512 MiB``, ``23.5 GiB``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB" if count < 1024 else f"{count / 1024:.1f} TiB"

@@ -1,0 +1,181 @@
+"""Cores, memory, shared memory, open files, disk and home: what a run takes of the machine."""
+
+from __future__ import annotations
+
+import getpass
+import multiprocessing
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from st_ssl.cli.doctor.cgroups import memory_limit, usable_cores
+from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, size
+from st_ssl.cli.doctor.requirements import run_with
+
+SUBJECT = "Machine"
+GIB = 1 << 30
+FULL, SMALL_DISK = GIB // 4, 5 * GIB
+"""Free bytes: a run could not keep its checkpoints; it could, but not much of a data set."""
+FEW_FILES = 1024
+WINDOWS_BYTES = 2 * 32 * 16 * 3 * 224 * 224
+"""What a worker holds ready in shared memory where windows slide over videos: two batches of 32 clips of 16 × 224²."""
+
+
+def default_workers() -> int:
+    """``data.num_workers`` where a configuration does not set it."""
+    return min(8, os.cpu_count() or 1)
+
+
+def check_cores(workers: int) -> Iterator[Finding]:
+    """Cores that may be used, against the processes that decode."""
+    cores = usable_cores()
+    text = f"{cores:g} of {os.cpu_count()} may be used, {workers} workers decode"
+    if cores < workers:
+        mend = run_with(f"data.num_workers={max(1, int(cores))}")
+        yield Finding(SUBJECT, "cores", "yellow", f"{text} unless told: they take turns", mend)
+    else:
+        yield Finding(SUBJECT, "cores", "green", text)
+
+
+def check_memory(workers: int) -> Iterator[Finding]:
+    """Memory, within the limit of a container, against what the quickstart takes."""
+    total, available = _meminfo()
+    limit = memory_limit()
+    there = min([one for one in (total, limit) if one is not None], default=None)
+    if there is None:
+        yield Finding(SUBJECT, "memory", "green", "not told by this system")
+        return
+    wanted = quickstart_memory(workers)
+    text = size(there)
+    if total is not None and there < total:
+        text += f" by the limit of this container, of {size(total)}"
+    text += f", {size(available)} available" if available is not None and there == total else ""
+    if min(there, available or there) < wanted:
+        text += f": the quickstart with {workers} workers takes {size(wanted)}"
+        yield Finding(SUBJECT, "memory", "yellow", text, run_with("data.num_workers=1"))
+    else:
+        yield Finding(SUBJECT, "memory", "green", text)
+
+
+def quickstart_memory(workers: int) -> int:
+    """Bytes that the video quickstart takes with so many workers: 1 GiB was measured with two, half as much again is
+    for what comes after training."""
+    return int((1 + 0.25 * workers) * GIB)
+
+
+def _meminfo() -> tuple[int | None, int | None]:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None, None
+    entries = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
+    return entries.get("MemTotal"), entries.get("MemAvailable")
+
+
+def check_shared_memory(workers: int, folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
+    """/dev/shm, where locks, NCCL and torch's own loaders live; batches of a run do not."""
+    name = str(folder)
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (OSError, ImportError) as error:
+        text = f"no lock between processes can be made: {error}"
+        yield Finding(SUBJECT, name, "red", text, _mount(folder, GIB))
+        return
+    if not folder.is_dir():
+        yield Finding(SUBJECT, name, "green", "none on this system")
+        return
+    free, wanted = shutil.disk_usage(folder).free, workers * WINDOWS_BYTES
+    text = f"{size(free)} free"
+    if free < wanted:
+        text += f": sliding windows want {size(wanted)} ({workers} workers × 2 batches of 32 clips of 16 × 224²)"
+        yield Finding(SUBJECT, name, "yellow", f"{text}, NCCL some too; pretraining needs none", _mount(folder, wanted))
+    else:
+        yield Finding(SUBJECT, name, "green", text)
+
+
+def _mount(folder: Path, wanted: int) -> str:
+    """More of it: in a container only who starts that can give it."""
+    gigabytes = max(1, -(-wanted // GIB))
+    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+        return f"docker run --shm-size={gigabytes}g …"
+    option = "remount," if folder.is_mount() else ""
+    return as_root(f"mount -t tmpfs -o {option}size={gigabytes}G tmpfs {folder}")
+
+
+def check_open_files() -> Iterator[Finding]:
+    """``ulimit -n``: every worker holds files, pipes and batches open."""
+    try:
+        import resource
+    except ImportError:
+        yield Finding(SUBJECT, "open files", "green", "no limit on this system")
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    text = "no limit" if soft == unlimited else f"{soft} at a time"
+    if soft == unlimited or soft >= FEW_FILES:
+        yield Finding(SUBJECT, "open files", "green", text)
+    elif hard == unlimited or hard > soft:
+        most = 4096 if hard == unlimited else min(hard, 4096)
+        yield Finding(SUBJECT, "open files", "yellow", f"{text}, too few for many workers", f"ulimit -n {most}")
+    else:
+        mend = as_root(f"prlimit --pid $$ --nofile={FEW_FILES * 4}")
+        yield Finding(
+            SUBJECT, "open files", "yellow", f"{text}, and no more is allowed: too few for many workers", mend
+        )
+
+
+def check_disk(folder: Path) -> Iterator[Finding]:
+    """Room where runs are written, and for temporary files."""
+    free = shutil.disk_usage(folder).free
+    nodes = os.statvfs(folder) if hasattr(os, "statvfs") else None
+    text = f"{size(free)} free in {folder}"
+    elsewhere = run_with("output_dir=/another/disk/runs")
+    if nodes is not None and nodes.f_files and not nodes.f_favail:
+        yield Finding(SUBJECT, "disk", "red", f"{text}, but no file more: all inodes are taken", f"df -i {folder}")
+    elif free < FULL:
+        yield Finding(SUBJECT, "disk", "red", f"{text}: full; make room, or write runs elsewhere", elsewhere)
+    elif not os.access(folder, os.W_OK):
+        yield Finding(SUBJECT, "disk", "red", f"{folder} cannot be written to, and runs are written here", elsewhere)
+    elif free < SMALL_DISK:
+        yield Finding(SUBJECT, "disk", "yellow", f"{text}: little; make room, or write runs elsewhere", elsewhere)
+    else:
+        yield Finding(SUBJECT, "disk", "green", text)
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:
+        mend = f"mkdir -p {shlex.quote(str(folder / 'tmp'))} && export TMPDIR={shlex.quote(str(folder / 'tmp'))}"
+        yield Finding(SUBJECT, "temporary files", "red", "no folder for them can be written to", mend)
+        return
+    room = shutil.disk_usage(temporary).free
+    level = "yellow" if room < FULL else "green"
+    mend = f"export TMPDIR={shlex.quote(str(folder))}" if room < FULL else ""
+    yield Finding(SUBJECT, "temporary files", level, f"{size(room)} free in {temporary}", mend)
+
+
+def check_home() -> Iterator[Finding]:
+    """A home that can be written to and a user with a name: caches of torch and matplotlib want both."""
+    home = Path(os.path.expanduser("~"))
+    if not home.is_dir() or not os.access(home, os.W_OK):
+        text = f"{home} cannot be written to: torch, Triton and matplotlib keep caches there"
+        yield Finding(SUBJECT, "home", "yellow", text, 'export HOME="$(mktemp -d)"')
+    else:
+        yield Finding(SUBJECT, "home", "green", str(home))
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        text = f"user {os.getuid()} has no name, which torch.compile's cache wants"
+        yield Finding(SUBJECT, "user", "yellow", text, "export USER=user")
+
+
+def check_compiler() -> Iterator[Finding]:
+    """A C++ compiler: torch.compile alone needs one."""
+    named = os.environ.get("CXX", "")
+    found = [path for name in (named, "g++", "clang++", "c++") if name and (path := shutil.which(name))]
+    if found:
+        yield Finding(SUBJECT, "compiler", "green", found[0])
+    else:
+        text = "no C++ compiler: engine.compile=true needs one, nothing else does"
+        yield Finding(SUBJECT, "compiler", "yellow", text, apt_install("g++"))

@@ -1,0 +1,189 @@
+"""torch, torchvision and the other packages that st_ssl asks for: there, new enough, and working."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+
+from st_ssl.cli.doctor.children import Report
+from st_ssl.cli.doctor.findings import Finding, apt_install
+from st_ssl.cli.doctor.requirements import (
+    CHECKOUT,
+    Requirement,
+    in_checkout,
+    installed,
+    pip_install,
+    pip_install_all,
+    pip_install_missing,
+    requirement,
+    requirements,
+)
+
+SUBJECT = "Packages"
+PROBED = {"torch", "torchvision", "av", "torchcodec", "decord", "open3d", "spconv-cu120", "spconv-cu126"}
+"""Packages with lines of their own, of which a probe tells more than whether they are there."""
+DEBIAN = {
+    "libEGL.so.1": "libegl1",
+    "libGL.so.1": "libgl1",
+    "libX11.so.6": "libx11-6",
+    "libXau.so.6": "libxau6",
+    "libXdmcp.so.6": "libxdmcp6",
+    "libXext.so.6": "libxext6",
+    "libbsd.so.0": "libbsd0",
+    "libgomp.so.1": "libgomp1",
+    "libidn2.so.0": "libidn2-0",
+    "libmd.so.0": "libmd0",
+    "libstdc++.so.6": "libstdc++6",
+    "libudev.so.1": "libudev1",
+    "libunistring.so.2": "libunistring2",
+    "libunistring.so.5": "libunistring5",
+    "libusb-1.0.so.0": "libusb-1.0-0",
+    "libxcb.so.1": "libxcb1",
+    "libGLX.so.0": "libglx0",
+    "libGLdispatch.so.0": "libglvnd0",
+}
+"""The package of Debian and Ubuntu that holds a library."""
+
+
+def check_own() -> Iterator[Finding]:
+    """Whether tools find st_ssl itself."""
+    version = sys.modules["st_ssl"].__version__
+    where = f"{version}, {'the checkout' if in_checkout() else 'installed'} in {CHECKOUT}"
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else []
+    if installed("st_ssl"):
+        yield Finding(SUBJECT, "st_ssl", "green", where)
+    elif str(CHECKOUT) in paths:
+        yield Finding(SUBJECT, "st_ssl", "green", f"{where}, found by PYTHONPATH")
+    else:
+        yield Finding(SUBJECT, "st_ssl", "red", f"{where}, is not installed in this Python", pip_install_all())
+
+
+def check_required() -> Iterator[Finding]:
+    """What st_ssl cannot do without, by what is installed; torch has a line of its own."""
+    wanted = [one for one in requirements() if not one.extra and one.name not in PROBED]
+    yield from _looked_up("required", wanted, "red")
+
+
+def check_extras() -> Iterator[Finding]:
+    """What the extras of ``[all]`` hold, tools of the tests left out: without those of ``viz`` a run has no report."""
+    everything = requirements()
+    of_all = {one.name for one in everything if one.extra == "all"} - PROBED
+    complete = []
+    for extra in dict.fromkeys(one.extra for one in everything if one.extra not in ("", "all", "test")):
+        wanted = [one for one in everything if one.extra == extra and one.name in of_all]
+        for finding in _looked_up(f"extra {extra}", wanted, "red" if extra == "viz" else "yellow"):
+            if finding.level == "green":
+                complete.append(finding.text)
+            else:
+                yield finding
+    if complete:
+        yield Finding(SUBJECT, "extras", "green", ", ".join(complete))
+
+
+def _looked_up(name: str, wanted: list[Requirement], level: str) -> Iterator[Finding]:
+    there = {str(one): installed(one.name) for one in wanted}
+    absent = [str(one) for one in wanted if not there[str(one)]]
+    old = [one for one in wanted if there[str(one)] and not one.allows(there[str(one)])]
+    parts = [f"not installed: {', '.join(absent)}"] if absent else []
+    parts += [f"{one.name} {there[str(one)]} is not {one.bounds}" for one in old]
+    if parts:
+        mend = pip_install_missing("--upgrade", *absent, *old)
+        yield Finding(SUBJECT, name, level, "; ".join(parts), mend)
+    elif wanted:
+        yield Finding(SUBJECT, name, "green", ", ".join(f"{one.name} {there[str(one)]}" for one in wanted))
+
+
+def check_torch(reports: Mapping[str, Report]) -> Iterator[Finding]:
+    """Whether torch can be imported, multiplies, and is new enough."""
+    report, wanted = reports["torch"], requirement("torch")
+    if report.missing == "torch":
+        yield Finding(SUBJECT, "torch", "red", "not installed", pip_install_all())
+    elif report.error:
+        yield Finding(SUBJECT, "torch", "red", broken(report), _library(report) or _again("torch", "torchvision"))
+    elif wanted is not None and not wanted.allows(report.facts["version"]):
+        mend = pip_install("--upgrade", wanted, requirement("torchvision") or "torchvision")
+        yield Finding(SUBJECT, "torch", "red", f"{report.facts['version']} is not {wanted.bounds}", mend)
+    else:
+        facts = report.facts
+        build = f"CUDA {facts['cuda']}" if facts["cuda"] else f"ROCm {facts['hip']}" if facts["hip"] else "CPUs alone"
+        yield Finding(SUBJECT, "torch", "green", f"{facts['version']}, built for {build}")
+
+
+def check_torchvision(reports: Mapping[str, Report]) -> Iterator[Finding]:
+    """torchvision has operators that fit one version of torch alone."""
+    report, wanted = reports["torchvision"], requirement("torchvision")
+    version = installed("torchvision")
+    if report.missing:
+        text = f"{version}, not tried without {report.missing}" if version else "not installed"
+        yield Finding(SUBJECT, "torchvision", "red", text, pip_install_all())
+    elif "torchvision::" in report.error or "undefined symbol" in report.error:
+        torch = reports["torch"].facts.get("version", "there is")
+        text = f"{version} does not fit torch {torch}: {report.error}"
+        yield Finding(SUBJECT, "torchvision", "red", text, _again("torch", "torchvision"))
+    elif report.error:
+        yield Finding(SUBJECT, "torchvision", "red", broken(report), _library(report) or _again("torch", "torchvision"))
+    elif wanted is not None and not wanted.allows(report.facts["version"]):
+        text = f"{report.facts['version']} is not {wanted.bounds}"
+        yield Finding(SUBJECT, "torchvision", "red", text, pip_install("--upgrade", requirement("torch"), wanted))
+    else:
+        yield Finding(SUBJECT, "torchvision", "green", f"{report.facts['version']}, its operators fit this torch")
+
+
+def check_spconv(reports: Mapping[str, Report]) -> Iterator[Finding]:
+    """spconv, beside which our own backend always runs."""
+    yield _optional("spconv", reports["spconv"], "our own backend does what it would", "its result is ours")
+
+
+def check_open3d(reports: Mapping[str, Report]) -> Iterator[Finding]:
+    """open3d and the libraries of the system that it wants."""
+    yield _optional(
+        "open3d", reports["open3d"], "report.py --viewer open3d and a benchmark need it", "normals estimated"
+    )
+
+
+def _optional(name: str, report: Report, without: str, done: str) -> Finding:
+    wanted = requirement(name)
+    if not report.error:
+        package, version = report.facts.get("package", name), report.facts["version"]
+        if wanted is not None and not wanted.allows(version):
+            mend = pip_install("--upgrade", wanted)
+            return Finding(SUBJECT, name, "yellow", f"{package} {version} is not {wanted.bounds}", mend)
+        return Finding(SUBJECT, name, "green", f"{version}{f' ({package})' if package != name else ''}: {done}")
+    if wanted is None and report.missing == name:
+        return Finding(SUBJECT, name, "green", f"not made for this Python or system: {without}")
+    if wanted is not None and report.missing and not installed(wanted.name):
+        return Finding(SUBJECT, name, "yellow", f"not installed: {without}", pip_install_missing(wanted))
+    if report.missing in ("torch", "numpy"):
+        return Finding(SUBJECT, name, "yellow", f"not tried without {report.missing}", pip_install_all())
+    mend = _library(report) or (_again(str(wanted)) if wanted is not None else "")
+    return Finding(SUBJECT, name, "yellow", broken(report), mend)
+
+
+def broken(report: Report) -> str:
+    """Why an installed package cannot be used."""
+    libraries = _libraries(report)
+    if libraries:
+        return f"{_joined(libraries)} missing"
+    return report.error if report.kind in ("died", "hung") else f"{report.kind}: {report.error}"
+
+
+def _joined(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
+
+
+def _libraries(report: Report) -> list[str]:
+    if "cannot open shared object file" not in report.error:
+        return []
+    return list(dict.fromkeys(re.findall(r"lib[\w.+-]+\.so[\w.]*", report.error.partition("cannot open")[0])))
+
+
+def _library(report: Report) -> str:
+    """The command that installs the libraries of the system that an import lacked; ``""`` where none is known."""
+    return apt_install(*dict.fromkeys(DEBIAN[library] for library in _libraries(report) if library in DEBIAN))
+
+
+def _again(*names: str) -> str:
+    wanted = [str(requirement(name) or name) for name in names]
+    return pip_install("--force-reinstall", *wanted)

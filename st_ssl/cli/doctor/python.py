@@ -1,0 +1,74 @@
+"""The Python that runs this, and whether pip can install into it."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterator
+
+from st_ssl.cli.doctor.findings import Finding, apt_install
+from st_ssl.cli.doctor.requirements import (
+    Requirement,
+    in_environment,
+    newest_python,
+    pip_install_all,
+    python_bounds,
+    release,
+)
+
+SUBJECT = "Python"
+
+
+def check_python() -> Iterator[Finding]:
+    """Its version against the one that is asked for."""
+    version, bounds = platform.python_version(), python_bounds()
+    where = f"{version}, {sys.executable}"
+    newest = newest_python()
+    if not Requirement("python", bounds).allows(version):
+        text = f"{where}: st_ssl needs {bounds}; its packages were not looked at"
+        yield Finding(SUBJECT, "Python", "red", text, apt_install("python3.11", "python3.11-venv"))
+    elif newest and release(version)[:2] > release(newest):
+        text = f"{where}: newer than {newest}, up to which st_ssl is tested; packages may have no builds for it"
+        yield Finding(SUBJECT, "Python", "yellow", text, apt_install(f"python{newest}", f"python{newest}-venv"))
+    else:
+        yield Finding(SUBJECT, "Python", "green", where)
+
+
+def check_system() -> Iterator[Finding]:
+    """The platform: packages with native code are built for some only."""
+    libc = " ".join(platform.libc_ver())
+    text = f"{platform.system()} {platform.release()}, {platform.machine()}, {_distribution()}{libc or 'not glibc'}"
+    musl = "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
+    if sys.maxsize < 2**32:
+        yield Finding(SUBJECT, "system", "red", f"{text}: this Python is of 32 bits, and torch is built for 64")
+    elif musl:
+        yield Finding(
+            SUBJECT, "system", "red", f"{text}: torch is built for glibc, not for musl; take Debian or Ubuntu"
+        )
+    else:
+        yield Finding(SUBJECT, "system", "green", text)
+
+
+def _distribution() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            entries = dict(line.strip().split("=", 1) for line in file if "=" in line)
+    except OSError:
+        return ""
+    return entries.get("PRETTY_NAME", "").strip('"') + ", "
+
+
+def check_pip() -> Iterator[Finding]:
+    """Whether packages can be installed: pip, or what makes an environment that has it."""
+    kind = "in a virtual environment" if in_environment() else "in no virtual environment"
+    if importlib.util.find_spec("pip"):
+        yield Finding(SUBJECT, "pip", "green", kind)
+    elif importlib.util.find_spec("ensurepip"):
+        yield Finding(SUBJECT, "pip", "green", f"{kind}, without pip; a new environment brings it")
+    elif sys.flags.no_site:
+        yield Finding(SUBJECT, "pip", "green", "not looked for: this Python was started without its packages (-S)")
+    else:
+        mend = apt_install("python3-venv") or pip_install_all()
+        yield Finding(SUBJECT, "pip", "yellow", f"{kind}, without pip and without ensurepip to get it", mend)

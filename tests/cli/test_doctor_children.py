@@ -1,0 +1,87 @@
+"""Packages that crash, hang, chatter or lack a library are findings: fakes of them are imported in real processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from st_ssl.cli.doctor import decoders, packages
+from st_ssl.cli.doctor.children import Report, ask
+
+TORCH = """
+class Value:
+    def __matmul__(self, other): return self
+    def sum(self): return self
+    def item(self): return {product}
+def eye(*sizes, **options): return Value()
+ones = eye
+__version__ = "2.14.1+cu130"
+class version: cuda, hip = "13.0", None
+print("a library that has much to say")
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is looked in for packages first."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path
+
+
+def test_answers_come_through_what_libraries_print(fakes: Path) -> None:
+    (fakes / "torch.py").write_text(TORCH.format(product=64))
+    report = ask([["torch"]], [], 1, 60)["torch"]
+    assert report == Report({"version": "2.14.1+cu130", "cuda": "13.0", "hip": None})
+    (fakes / "torch.py").write_text(TORCH.format(product=63))
+    report = ask([["torch"]], [], 1, 60)["torch"]
+    assert (report.kind, report.error) == ("RuntimeError", "a product of matrices is wrong: 63, not 64")
+
+
+def test_one_that_crashes_costs_itself_alone(fakes: Path) -> None:
+    (fakes / "decord.py").write_text("import os, sys; print('bad wheel', file=sys.stderr, flush=True); os.abort()")
+    (fakes / "open3d.py").write_text("raise OSError('libGL.so.1: cannot open shared object file: No such file')")
+    (fakes / "torch.py").write_text(TORCH.format(product=64))
+    reports = ask([["torch", "decord", "open3d"], ["pyav"]], [], 1, 60)
+    assert list(reports) == ["torch", "decord", "open3d", "pyav"]
+    assert reports["decord"] == Report(error="its process died of SIGABRT: bad wheel", kind="died")
+    (finding,) = decoders.check_decord(reports)
+    assert (finding.level, finding.text) == ("yellow", "its process died of SIGABRT: bad wheel")
+    assert "pip install --force-reinstall 'decord>=" in finding.mend
+    (finding,) = packages.check_open3d(reports)
+    assert (finding.level, finding.text) == ("yellow", "libGL.so.1 is missing")
+    assert not reports["torch"].error
+    assert reports["pyav"].facts["colours"]
+
+
+def test_one_that_hangs_is_ended(fakes: Path) -> None:
+    (fakes / "open3d.py").write_text("import time; time.sleep(600)")
+    begin = time.monotonic()
+    report = ask([["open3d"]], [], 1, 1.0)["open3d"]
+    assert time.monotonic() - begin < 30
+    assert report == Report(error="no answer in 1 s", kind="hung")
+
+
+def test_what_is_not_installed_is_told_by_its_name(fakes: Path) -> None:
+    (fakes / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('av', 'spconv', 'open3d'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    (fakes / "torch.py").write_text(TORCH.format(product=64))
+    reports = ask([["pyav", "spconv", "open3d"]], [], 1, 60)
+    assert [report.missing for report in reports.values()] == ["av", "spconv", "open3d"]
+
+
+def test_libraries_of_ffmpeg_are_looked_for(fakes: Path) -> None:
+    (fakes / "torchcodec").mkdir()
+    for name in ("__init__.py", "libtorchcodec_core4.so", "libtorchcodec_core11.so"):
+        (fakes / "torchcodec" / name).touch()
+    facts = ask([["ffmpeg"]], [], 1, 60)["ffmpeg"].facts
+    assert facts["takes"] == [4, 11]
+    assert isinstance(facts["found"], list)
