@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ def main() -> None:
             check_directory(run.config)
         if runtime.is_main and all(run.config.data.root is None for run in runs):
             print("data.root is not set: planted data are used, and written to data/ where they are not there yet")
+        reported = _to_report(runs) if runtime.is_main and not arguments.dry_run else []
         for run in runs:
             (_dry_run if arguments.dry_run else _pretrain)(run, runtime)
     # One process is enough for the rest, and the others should not wait for it.
@@ -84,8 +86,8 @@ def main() -> None:
                 if run.config.probe is not None:
                     _probe(run.config, runtime)
         finally:  # what was trained is worth looking at, also where it could not be probed
-            if any(run.config.report.enabled for run in runs):
-                _report(runs)
+            if reported:
+                _report(reported)
 
 
 def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
@@ -147,9 +149,26 @@ def _probe(config: RunConfig, runtime: Runtime) -> None:
     probe_and_print([directory], config, config.probe, runtime.device, done)
 
 
+def _to_report(runs: list[NamedRun]) -> list[NamedRun]:
+    """The runs of the report. Where a package for it is missing there are none, and that is told before the hours that
+    training takes."""
+    from st_ssl.errors import MissingDependencyError, as_called
+    from st_ssl.report.figures import require_matplotlib
+
+    wanted = [run for run in runs if run.config.report.enabled]
+    try:
+        if wanted:
+            require_matplotlib()
+    except MissingDependencyError as error:
+        later = "once it is there, python tools/report.py writes what is left out now"
+        print(as_called(f"{error}; {later}"), file=sys.stderr)
+        return []
+    return wanted
+
+
 def _report(runs: list[NamedRun]) -> None:
     from st_ssl.report.page import write_report
 
-    directories = [Path(run.config.output_dir) for run in runs if run.config.report.enabled]
+    directories = [Path(run.config.output_dir) for run in runs]
     home = directories[0].parent if runs[0].name else directories[0]
     print(f"report: {write_report(directories, home / 'report.html')}")

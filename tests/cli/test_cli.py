@@ -203,6 +203,22 @@ def test_an_error_of_ours_keeps_its_traceback(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "error: a key\nerror: a folder\ninterrupted\n"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_is_missing_for_the_report_is_told_before_training_and_is_no_reason_not_to_train(
+    enabled: bool, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from st_ssl.cli import pretrain
+
+    told = []
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(pretrain, "_pretrain", lambda run, runtime: told.append(capsys.readouterr().err))
+    monkeypatch.setattr(sys, "argv", ["st-ssl", "pretrain", str(config), f"report.enabled={enabled}"])
+    assert cli.main() == 0
+    missing = 'the report needs the package matplotlib: pip install "st_ssl[viz]"'
+    later = "once it is there, st-ssl report writes what is left out now"
+    assert told == [f"{missing}; {later}\n" if enabled else ""]
+
+
 # -------------------------------------------------------------------- looking before running
 
 
