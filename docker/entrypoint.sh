@@ -20,7 +20,7 @@ if [ -n "$shm" ] && [ "$shm" -le 65536 ]; then
 fi
 
 # exec, so that the SIGTERM of `docker stop` reaches the run, which then saves itself.
-if [ $# -gt 0 ] && command -v "$1" >/dev/null && ! st-ssl --help | awk '{print $1}' | grep -qxF -e "$1"; then
+if [ $# -gt 0 ] && command -v -- "$1" >/dev/null && ! st-ssl --help | awk '{print $1}' | grep -qxF -e "$1"; then
   exec "$@"
 fi
 exec st-ssl "$@"

@@ -1,0 +1,232 @@
+"""What images are built from: nothing is missing, nothing else goes in, and the entry point starts what was meant."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from st_ssl.cli import COMMANDS
+from tests.runs import ROOT
+
+DOCKER = ROOT / "docker"
+DOCKERFILE = re.sub(r"\\\n", " ", (DOCKER / "Dockerfile").read_text())
+LAST_STAGES = ("cuda", "cpu", "test")
+
+
+def stages() -> dict[str, tuple[str, list[str]]]:
+    """Name of every stage of the Dockerfile: the one it builds on, and its instructions."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for line in DOCKERFILE.splitlines():
+        if start := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
+            own: list[str] = []
+            found[start[2]] = (start[1], own)
+        elif found and line and not line.startswith("#"):
+            own.append(line)
+    return found
+
+
+def lineage(name: str) -> list[str]:
+    """The instructions of a stage behind those of all that it builds on."""
+    instructions: list[str] = []
+    while name in stages():
+        name, own = stages()[name]
+        instructions = own + instructions
+    return instructions
+
+
+def goes_in(path: str) -> bool:
+    """Whether .dockerignore lets a file into a build: the last pattern that fits it or a folder of its decides."""
+    inside = True
+    parts = [path, *(str(folder) for folder in Path(path).parents[:-1])]
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!").removeprefix("**/")
+        names = [Path(part).name for part in parts] if "**/" in line else parts
+        if line and not line.startswith("#") and any(fnmatch(name, pattern) for name in names):
+            inside = line.startswith("!")
+    return inside
+
+
+def copied() -> list[str]:
+    """What the Dockerfile copies from the checkout."""
+    lines = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY")]
+    return [word for words in lines if not words[0].startswith("--from") for word in words if not word.startswith("--")]
+
+
+def test_what_is_copied_is_there_and_not_ignored() -> None:
+    assert {"st_ssl", "configs", "tools", "docker/entrypoint.sh", "docker/requirements-cuda.txt"} <= set(copied())
+    assert [path for path in copied() if path != "." and not ((ROOT / path).exists() and goes_in(path))] == []
+    assert goes_in("st_ssl/ops/sparse/layers.py") and goes_in("tests/runs.py")  # `COPY .` takes what tests need, too
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".git/config",
+        "data/a.mp4",
+        "runs/r/state.json",
+        ".venv/bin/python",
+        "st_ssl/ops/__pycache__/a.pyc",
+        "dist/a.whl",
+    ],
+)
+def test_nothing_else_goes_in(path: str) -> None:
+    assert not goes_in(path)
+
+
+@pytest.mark.parametrize("name", LAST_STAGES)
+def test_what_runs_is_not_root_and_has_no_compiler(name: str) -> None:
+    instructions = lineage(name)
+    assert [line for line in instructions if line.startswith("USER ")][-1] == "USER 1000:1000"
+    installed = " ".join(line for line in instructions if "apt-get install" in line)
+    assert "python3" in installed and not re.search(r"\b(gcc|g\+\+|clang|build-essential|make|\S+-dev)\b", installed)
+    assert all("rm -rf /var/lib/apt/lists" in line for line in instructions if "apt-get install" in line)
+    assert not any(line.startswith("RUN pip") for line in instructions), "environments are made in stages of their own"
+
+
+def run_lock(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, folder / "docker" / "lock.py", *arguments], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_locks_hold_what_the_project_asks_for() -> None:
+    assert run_lock(ROOT, "--check") == (0, "")
+
+
+def test_a_lock_that_is_behind_is_told(tmp_path: Path) -> None:
+    shutil.copytree(DOCKER, tmp_path / "docker")
+    project = (ROOT / "pyproject.toml").read_text()
+    changed = project.replace('"einops>=0.8"', '"einops>=99", "surely-new[extra]>=1"')
+    (tmp_path / "pyproject.toml").write_text(changed.replace('zoo = ["', 'zoo = ["zoological", "'))
+    cpu = tmp_path / "docker" / "requirements-cpu.txt"
+    cpu.write_text("--find-links /my/wheels\n" + re.sub(r"(?m)^rich==\S+", "rich==1.0", cpu.read_text()))
+    code, told = run_lock(tmp_path, "--check")
+    assert code == 1
+    for name in ("test", "cuda", "cpu"):
+        assert re.search(rf"requirements-{name}.txt: has einops \S+; pyproject.toml asks for einops>=99\n", told)
+        assert f"requirements-{name}.txt: surely-new[extra]>=1 is not in it\n" in told
+        assert (f"requirements-{name}.txt: zoological is not in it\n" in told) == (name != "cpu")
+    assert "requirements-cpu.txt: has rich 1.0; pyproject.toml asks for rich>=13\n" in told
+    assert "requirements-cpu.txt: not a version with its hashes: --find-links /my/wheels\n" in told
+    assert told.endswith("to write them anew: python docker/lock.py\n")
+
+
+def test_compose_builds_stages_that_there_are_and_reserves_gpus() -> None:
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    services: dict[str, dict[str, Any]] = compose["services"]
+    assert services.keys() == {"cuda", "cpu"}
+    for name, service in services.items():
+        assert service["build"]["target"] == name and name in stages()
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+        assert [volume["target"] for volume in service["volumes"]] == ["/data", "/runs"]
+        assert service["init"] and service["shm_size"] and service["stop_grace_period"]
+    (device,) = services["cuda"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert "deploy" not in services["cpu"]
+
+
+def test_commands_in_the_readme_are_those_that_there_are() -> None:
+    text = re.sub(r"\\\n", " ", (DOCKER / "README.md").read_text())
+    started = re.findall(r"^docker run .*?st-ssl:\w+ +(\w+)", text, re.MULTILINE)
+    started += re.findall(r"^docker compose .*? run --rm (?:cuda|cpu) (\w+)", text, re.MULTILINE)
+    assert {"pretrain", "torchrun"} <= set(started) <= {*COMMANDS, "torchrun"}
+    assert all((ROOT / config).is_file() for config in re.findall(r"\bconfigs/\S+\.yaml", text))
+    assert set(re.findall(r"--target (\w+)", text)) <= stages().keys()
+
+
+class Entry:
+    """The entry point with a ``st-ssl`` that says what it was called with, and other programs put before all others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program(
+            "st-ssl", f'[ "$*" = --help ] && exec {sys.executable} -m st_ssl --help; printf "<%s>" st-ssl "$@"'
+        )
+        self.shm(8_000_000)
+
+    def program(self, name: str, script: str) -> None:
+        """Put a shell script on PATH."""
+        (self.folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.folder / name).chmod(0o755)
+
+    def shm(self, kilobytes: int) -> None:
+        """How large /dev/shm seems to be."""
+        self.program("df", f"echo Filesystem blocks; echo shm {kilobytes} 0 {kilobytes} 0% /dev/shm")
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        path = f"{self.folder}:{os.environ['PATH']}"
+        return subprocess.Popen(
+            ["sh", DOCKER / "entrypoint.sh", *arguments],
+            env=os.environ | {"PATH": path, "HOME": str(self.folder), "PYTHONPATH": str(ROOT)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Entry:
+    return Entry(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "started"),
+    [
+        ([], "<st-ssl>"),
+        (["--version"], "<st-ssl><--version>"),
+        (["pretrain", "a b.yaml", "x=[1, 2]"], "<st-ssl><pretrain><a b.yaml><x=[1, 2]>"),
+        (["prtrain"], "<st-ssl><prtrain>"),
+        (["report", "run"], "<st-ssl><report><run>"),  # also where there is a program of that name
+        (["printf", "[%s]", "a b", "*"], "[a b][*]"),
+        (["sh", "-c", "exit 7"], ""),
+    ],
+)
+def test_commands_are_passed_on_and_programs_run(entry: Entry, arguments: list[str], started: str) -> None:
+    entry.program("report", "echo another program")
+    assert entry(*arguments) == (7 if "exit 7" in arguments else 0, started, "")
+
+
+@pytest.mark.parametrize(("kilobytes", "told"), [(65_536, "/dev/shm has 64 MB"), (65_537, "")])
+def test_docker_s_default_of_shared_memory_is_told(entry: Entry, kilobytes: int, told: str) -> None:
+    entry.shm(kilobytes)
+    code, out, err = entry("pretrain")
+    assert (code, out) == (0, "<st-ssl><pretrain>")
+    assert told in err and err.count("\n") == bool(told) and ("--shm-size=8g" in err) == bool(told)
+
+
+def test_without_a_home_caches_go_where_they_can(entry: Entry, tmp_path: Path) -> None:
+    code, home, err = entry("sh", "-c", 'printf %s "$HOME"', HOME="/nowhere", TMPDIR=str(tmp_path))
+    assert (code, home, err) == (0, str(tmp_path / f"home-{os.getuid()}"), "")
+    assert Path(home).is_dir()
+    assert entry("sh", "-c", 'printf %s "$HOME"')[1] == str(tmp_path), "a home that there is stays"
+    assert "--tmpfs /tmp" in entry("true", HOME="/nowhere", TMPDIR="/proc/nowhere")[2]
+
+
+def test_a_uid_without_a_name_gets_one(entry: Entry) -> None:
+    name = 'import getpass; print(getpass.getuser(), end="")'
+    entry.program("id", '[ "$1" = -u ] && echo 4321 || exit 1')
+    environment = {"USER": "", "LOGNAME": "", "LNAME": "", "USERNAME": ""}
+    assert entry(sys.executable, "-c", name, **environment)[:2] == (0, "uid4321")
+
+
+def test_a_stop_reaches_the_run_itself(entry: Entry) -> None:
+    entry.program("torchrun", 'trap "exit 75" TERM; echo ready; while :; do sleep 0.05; done')
+    process = entry.start("torchrun")
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+    process.communicate()
