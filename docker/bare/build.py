@@ -121,13 +121,13 @@ class Builder:
 
     def _made_from(self, action: Run | Copy | MakeFolder, items: Mapping[str, dict[str, Path]]) -> list[str]:
         if isinstance(action, Run):
-            return [_contents(self._bound(source)) for _, source in action.bound]
+            return [contents(self._bound(source)) for _, source in action.bound]
         if isinstance(action, MakeFolder):
             return []
         if action.source is not None:
             return [self.built[action.source].key]
         return [
-            _contents({posixpath.join(top, name): path for top, files in items.items() for name, path in files.items()})
+            contents({posixpath.join(top, name): path for top, files in items.items() for name, path in files.items()})
         ]
 
     def _items(self, step: Step) -> dict[str, dict[str, Path]]:
@@ -195,7 +195,7 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _contents(files: Mapping[str, Path]) -> str:
+def contents(files: Mapping[str, Path]) -> str:
     """A digest of names, modes and contents."""
     total = hashlib.sha256()
     for name, path in sorted(files.items()):
