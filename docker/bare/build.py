@@ -112,8 +112,11 @@ class Builder:
         started = time.monotonic()
         try:
             self._carry_out(step, layer, items)
-        except (RootError, OSError) as error:
-            raise step.instruction.error(str(error)) from error
+        except BaseException as error:
+            shutil.rmtree(layer.folder, ignore_errors=True)  # also where it was interrupted: half a layer is of no use
+            if isinstance(error, (RootError, OSError)):
+                raise step.instruction.error(str(error)) from error
+            raise
         seconds, size = time.monotonic() - started, disk_use(layer.tree)
         note.write_text(json.dumps({"step": str(step.instruction), "seconds": seconds, "bytes": size}))
         self._tell(f"    {seconds:.0f} s, {megabytes(size)}")
@@ -121,13 +124,13 @@ class Builder:
 
     def _made_from(self, action: Run | Copy | MakeFolder, items: Mapping[str, dict[str, Path]]) -> list[str]:
         if isinstance(action, Run):
-            return [_contents(self._bound(source)) for _, source in action.bound]
+            return [contents(self._bound(source)) for _, source in action.bound]
         if isinstance(action, MakeFolder):
             return []
         if action.source is not None:
             return [self.built[action.source].key]
         return [
-            _contents({posixpath.join(top, name): path for top, files in items.items() for name, path in files.items()})
+            contents({posixpath.join(top, name): path for top, files in items.items() for name, path in files.items()})
         ]
 
     def _items(self, step: Step) -> dict[str, dict[str, Path]]:
@@ -195,7 +198,7 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _contents(files: Mapping[str, Path]) -> str:
+def contents(files: Mapping[str, Path]) -> str:
     """A digest of names, modes and contents."""
     total = hashlib.sha256()
     for name, path in sorted(files.items()):

@@ -71,7 +71,7 @@ def check_machine() -> None:
         raise RootError(f"bare roots need Linux's namespaces; this is {sys.platform}")
     if os.geteuid():
         raise RootError("bare roots are mounted: run this as root (sudo)")
-    for tool, package in {"unshare": "util-linux", "setpriv": "util-linux", "mount": "mount"}.items():
+    for tool, package in {"unshare": "util-linux", "setpriv": "util-linux"}.items():
         if not shutil.which(tool):
             raise RootError(f"{tool} is missing: apt-get install {package}")
 
@@ -199,7 +199,7 @@ class Root:
         shm: int | None = None,
         binds: Mapping[str | Path, str] | None = None,
         timeout: float | None = None,
-        echo: TextIO | None = sys.stdout,
+        echo: TextIO | bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside (text: by ``/bin/sh -c``); returns its exit code and all it printed, as it was printed.
 
@@ -214,7 +214,7 @@ class Root:
             shm: size of /dev/shm in bytes; half of the memory where not given.
             binds: folders, files or devices of this machine and where they are seen inside; with ``:ro`` only read.
             timeout: seconds until it and all it started are killed; the exit code is then 124.
-            echo: where its output goes as it comes.
+            echo: where its output goes as it comes; standard output for True, nowhere for False.
 
         Raises:
             RootError: the machine, the user, a bind or a limit cannot be had.
@@ -267,7 +267,7 @@ def _bootstrap(tree: Path, suite: str, mirror: str, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     tree.mkdir(parents=True)
     make = ["debootstrap", "--variant=minbase", f"--cache-dir={cache.absolute()}", suite, str(tree.absolute()), mirror]
-    done = _stream(["unshare", "--mount", "--pid", "--fork", "--kill-child", *make], make, None, sys.stdout)
+    done = _stream(["unshare", "--mount", "--pid", "--fork", "--kill-child", *make], make, None, True)
     if done.returncode:
         raise RootError(f"{' '.join(make)} ended with {done.returncode}: {done.stdout.strip().splitlines()[-1:]}")
     for folder in (*SLIM, "var/cache/apt", "var/lib/apt/lists"):
@@ -314,7 +314,7 @@ def _binds(binds: Mapping[str | Path, str], network: bool) -> list[tuple[str, st
 
 
 def _stream(
-    command: list[str], shown: Sequence[str], timeout: float | None, echo: TextIO | None
+    command: list[str], shown: Sequence[str], timeout: float | None, echo: TextIO | bool
 ) -> subprocess.CompletedProcess[str]:
     """Run, passing output on as it comes; whatever ends the wait ends the processes too."""
     process = subprocess.Popen(
@@ -341,11 +341,12 @@ def _stream(
     return subprocess.CompletedProcess(list(shown), 124 if late.is_set() else code, output)
 
 
-def _copy(source: IO[bytes], echo: TextIO | None) -> str:
+def _copy(source: IO[bytes], echo: TextIO | bool) -> str:
     decode, kept = codecs.getincrementaldecoder("utf-8")("replace").decode, []
+    out = sys.stdout if echo is True else echo or None
     while chunk := os.read(source.fileno(), 65536):
         kept.append(decode(chunk))
-        if echo is not None:
-            echo.write(kept[-1])
-            echo.flush()
+        if out is not None:
+            out.write(kept[-1])
+            out.flush()
     return "".join(kept)
