@@ -112,8 +112,11 @@ class Builder:
         started = time.monotonic()
         try:
             self._carry_out(step, layer, items)
-        except (RootError, OSError) as error:
-            raise step.instruction.error(str(error)) from error
+        except BaseException as error:
+            shutil.rmtree(layer.folder, ignore_errors=True)  # also where it was interrupted: half a layer is of no use
+            if isinstance(error, (RootError, OSError)):
+                raise step.instruction.error(str(error)) from error
+            raise
         seconds, size = time.monotonic() - started, disk_use(layer.tree)
         note.write_text(json.dumps({"step": str(step.instruction), "seconds": seconds, "bytes": size}))
         self._tell(f"    {seconds:.0f} s, {megabytes(size)}")
