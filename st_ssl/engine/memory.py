@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 LITTLE = 1 << 30
-"""Bytes: the quickstarts get by with 0.6 GiB of their own, and larger networks and batches need more."""
+"""Bytes: about what the video quickstart takes, its workers and its files in the cache included."""
 
 _LIMITS = ("memory/memory.limit_in_bytes", "memory.max")  # version 1 and 2, as seen inside a container
 _UNLIMITED = 1 << 60
