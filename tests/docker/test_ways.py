@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from typing import Any
 
 import pytest
+import ways
 
 from tests.runs import ROOT
 
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(ROOT / "docker" / "bare")
-    return importlib.import_module("ways")
-
-
-def test_the_commands_are_those_of_the_readme(ways: Any) -> None:
+def test_the_commands_are_those_of_the_readme() -> None:
     install, job, tests = ways.readme_commands(README)
     assert install == 'pip install -e ".[all]"'
     assert job.startswith("python tools/pretrain.py configs/") and tests.startswith("pytest")
@@ -31,7 +24,7 @@ def test_the_commands_are_those_of_the_readme(ways: Any) -> None:
         ways.readme_commands("pip install st_ssl && st-ssl pretrain  # once")
 
 
-def test_ways_have_names_and_patterns_of_their_own(ways: Any) -> None:
+def test_ways_have_names_and_patterns_of_their_own() -> None:
     assert len({way.name for way in ways.WAYS}) == len(ways.WAYS)
     for way in ways.WAYS:
         re.compile(way.sees)
@@ -48,13 +41,13 @@ def test_ways_have_names_and_patterns_of_their_own(ways: Any) -> None:
         (1, "error: no g++: x\nerror: and more\n", "2 lines of error"),
     ],
 )
-def test_one_line_of_error_and_nothing_else_is_right(ways: Any, code: int, output: str, wrong: str) -> None:
+def test_one_line_of_error_and_nothing_else_is_right(code: int, output: str, wrong: str) -> None:
     line, found = ways.judge(ways.Way("compiler", "no compiler", "no g..:", 1), code, output)
     assert found == wrong
     assert not wrong or line
 
 
-def test_a_fallback_is_told_and_ends_well(ways: Any) -> None:
+def test_a_fallback_is_told_and_ends_well() -> None:
     way = ways.Way("shm", "no room", "one process does all")
     assert ways.judge(way, 0, "UserWarning: one process does all\nreport\n") == (
         "UserWarning: one process does all",
@@ -63,5 +56,5 @@ def test_a_fallback_is_told_and_ends_well(ways: Any) -> None:
     assert ways.judge(way, 0, "report\n") == ("report", "nothing that matches 'one process does all'")
 
 
-def test_the_table_is_markdown(ways: Any) -> None:
+def test_the_table_is_markdown() -> None:
     assert ways.table([("way", "exit"), ("a|b", 1)]) == "| way | exit |\n| --- | --- |\n| a\\|b | 1 |"
