@@ -64,12 +64,15 @@ def main() -> None:
         _print_configs(runs)
         return
     from st_ssl.engine.loggers import require_loggers
+    from st_ssl.engine.memory import warn_of_little_memory
     from st_ssl.engine.run_files import check_directory
     from st_ssl.engine.runtime import require_compiler, start_runtime
 
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)
     with start_runtime(runs[0].config.engine.device) as runtime:
+        if runtime.is_main:
+            warn_of_little_memory()
         if any(run.config.engine.compile for run in runs):
             require_compiler(runtime.device, "engine.compile=true")
         for run in runs if runtime.is_main else []:

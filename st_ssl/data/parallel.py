@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import signal
@@ -18,12 +17,13 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from st_ssl.data.children import end_with
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 _PATIENCE = 3  # half seconds from telling a process to stop to ending it
 _GRACE = 1  # second that an idle process which was told to stop waits to hear that there is no more to do
-_PR_SET_PDEATHSIG = 1
 
 
 def parallel_map(
@@ -177,10 +177,7 @@ def _settle(parent: int) -> None:
     """End with the parent, however that ends; and stop when it says so, not by the Ctrl-C that it gets as well."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)
 
 
 def _interrupt(signum: int, frame: object) -> None:

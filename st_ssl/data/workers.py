@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import mmap
 import os
 import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -21,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from st_ssl.data.children import end_with
 from st_ssl.data.watch import NOTHING, Board, Watched
 
 _ALIGN = 64
 _LISTEN = 2.0  # seconds between two looks at whether the parent still lives
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,7 @@ def _settle(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)  # a signal to the whole group (torchrun, schedulers) must not take the workers from the parent
-    if sys.platform == "linux":  # where the parent is killed, even a decoder that hangs must not live on
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)  # where the parent is killed, even a decoder that hangs must not live on
 
 
 def _failure(error: Exception) -> Failure:

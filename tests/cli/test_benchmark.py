@@ -181,7 +181,7 @@ def test_points(method: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
 
 
 def test_points_beside_all_peers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("open3d")
+    pytest.importorskip("open3d", exc_type=ImportError)
     pytest.importorskip("spconv", reason="spconv is not installed")
     for name, value in (("variant", "tiny"), ("voxels", 2000)):
         monkeypatch.setitem(point_table.SPARSE, name, value)
@@ -226,7 +226,7 @@ def test_step_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 
 def test_ops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("open3d")
+    pytest.importorskip("open3d", exc_type=ImportError)
     out = run(capsys, monkeypatch, "ops", "--points", "500", "--samples", "20", "--batch", "2", *SMALL[-4:])
     line = r" +[\d.]+ ms, [\d.]+ times as long \([\d.]+ in processor time\)"
     assert re.search("500 to 20, 1 threads", out) and re.search("open3d" + line, out)

@@ -60,7 +60,7 @@ def test_tables_are_printed_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> No
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
     assert guarded(lambda: print("33.3 ± 0.5")) == 0
-    assert out.buffer.getvalue() == b"33.3 ? 0.5\n"  # type: ignore[attr-defined]
+    assert out.buffer.getvalue() == b"33.3 ? 0.5\n"
 
 
 def test_without_semaphores_one_process_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,15 @@ def test_no_process_and_no_file_is_left(entries: list[Entry], disasters: None) -
     assert len(os.listdir("/proc/self/fd")) <= len(files)
 
 
+@linux
+def test_where_memory_runs_out_workers_are_killed_before_the_process_that_can_tell() -> None:
+    before = children()
+    halfway = numbers(2)
+    next(halfway)
+    scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in children() - before]
+    assert len(scores) == 2 and min(scores) > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 PARENT = """
 import ctypes, os, sys, time
 sys.path.insert(0, {root!r})

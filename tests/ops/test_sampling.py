@@ -128,7 +128,7 @@ def test_every_point_of_a_large_cloud() -> None:
 
 
 def test_equals_open3d() -> None:
-    o3d = pytest.importorskip("open3d")
+    o3d = pytest.importorskip("open3d", exc_type=ImportError)
     points = shapes("normal", 10_000)  # sorted into blocks
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     theirs = np.asarray(cloud.farthest_point_down_sample(1000).points)

@@ -27,7 +27,7 @@ def test_voxels_are_those_of_numpy(sizes: list[int], size: float, seed: int) -> 
 
 
 def test_voxels_are_those_of_open3d() -> None:
-    o3d = pytest.importorskip("open3d")
+    o3d = pytest.importorskip("open3d", exc_type=ImportError)
     xyz = np.random.default_rng(0).random((2000, 3))
     xyz = np.vstack([xyz, np.zeros((1, 3))])  # its grid begins half a voxel below the lowest point
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(xyz))

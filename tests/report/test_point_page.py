@@ -275,7 +275,7 @@ def test_a_cloud_without_labels_has_no_share_of_right_points(runs: list[Path], t
 def test_clouds_go_to_ply_files_without_a_display(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("open3d")
+    pytest.importorskip("open3d", exc_type=ImportError)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "argv", ["report", str(runs[1]), "--viewer", "open3d"])
