@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_ssl.cli.doctor import cgroups, decoders, findings, machine, packages, page, probes, python, requirements, speed
+from st_ssl.cli.doctor import decoders, findings, packages, page, probes, python, requirements
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding, examine, worst
 from st_ssl.cli.doctor.requirements import Requirement
-from tests.runs import ROOT
+from tests.cli.findings import one
+from tests.runs import ROOT, call
 
 DOCTOR = ROOT / "st_ssl" / "cli" / "doctor"
 FINE = {"torch": Report({"version": "2.14.1", "cuda": None, "hip": None})}
@@ -31,19 +32,16 @@ def root_of_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "apt-get").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-
-
-def one(found: Iterable[Finding]) -> Finding:
-    (finding,) = found
-    return finding
+    monkeypatch.setattr(findings, "APT_LISTS", tmp_path)
+    (tmp_path / "deb.debian.org_Packages").touch()
 
 
 # -------------------------------------------------------------------- as a whole
 
 
 def test_with_nothing_installed_it_says_what_installs_it(tmp_path: Path) -> None:
-    call = [sys.executable, "-I", "-S", str(ROOT / "tools" / "doctor.py"), "--json", "--quick"]
-    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-I", "-S", str(ROOT / "tools" / "doctor.py"), "--json", "--quick"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     told = json.loads(done.stdout)
     assert set(told) == {"findings", "level"}
@@ -145,6 +143,21 @@ def test_the_bounds_are_those_of_pyproject() -> None:
     assert re.fullmatch(r"3\.\d+", requirements.newest_python())
 
 
+def test_without_a_checkout_the_metadata_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["torch>=2.10", 'laspy[lazrs]>=2.5; extra == "points"', "st-ssl-peer (>=1) ; (sys_platform == 'beos')"]
+    texts += [
+        f"spconv-cu{v}>=2; (python_version {sign} '3.99') and extra == 'all'" for v, sign in ((1, "<"), (2, ">="))
+    ]
+    monkeypatch.setattr(requirements, "in_checkout", lambda: False)
+    monkeypatch.setattr(requirements.importlib.metadata, "requires", lambda name: texts)
+    assert requirements.requirements() == [
+        Requirement("torch", ">=2.10"),
+        Requirement("laspy", ">=2.5", "points", "[lazrs]"),
+        Requirement("spconv-cu1", ">=2", "all"),
+    ]
+    assert requirements.pip_install_all().endswith("-m pip install 'st_ssl[all]'")
+
+
 @pytest.mark.parametrize(
     ("version", "package"), [((3, 11), "spconv-cu120"), ((3, 12), "spconv-cu126"), ((3, 13), "spconv-cu126")]
 )
@@ -186,10 +199,12 @@ def test_a_python_of_the_system_gets_an_environment(monkeypatch: pytest.MonkeyPa
     assert command.endswith(" -m venv .venv && . .venv/bin/activate && pip install 'av>=14'")
 
 
-def test_who_is_not_root_needs_sudo(monkeypatch: pytest.MonkeyPatch, root_of_debian: None) -> None:
+def test_who_is_not_root_needs_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_of_debian: None) -> None:
     assert findings.apt_install("libgl1", "ffmpeg") == "apt-get install -y libgl1 ffmpeg"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert findings.apt_install("ffmpeg") == "sudo apt-get install -y ffmpeg"
+    monkeypatch.setattr(findings, "APT_LISTS", tmp_path / "none")
+    assert findings.apt_install("ffmpeg") == "sudo apt-get update && sudo apt-get install -y ffmpeg"
     monkeypatch.setenv("PATH", "")
     assert findings.apt_install("ffmpeg") == ""
 
@@ -223,11 +238,26 @@ def test_torchvision_has_to_fit_torch() -> None:
     assert "--force-reinstall 'torch>=" in finding.mend
 
 
-def test_libraries_that_open3d_lacks_are_named_with_their_packages(root_of_debian: None) -> None:
-    error = Report(error="libGL.so.1, libusb-1.0.so.0: cannot open shared object file: No such file", kind="OSError")
-    finding = one(packages.check_open3d({"open3d": error}))
-    assert (finding.level, finding.text) == ("yellow", "libGL.so.1 and libusb-1.0.so.0 are missing")
-    assert finding.mend == "apt-get install -y libgl1 libusb-1.0-0"
+@pytest.mark.parametrize(
+    ("error", "text", "mend"),
+    [
+        (
+            "libGL.so.1, libusb-1.0.so.0: cannot open shared object file: No such file or directory",
+            "libGL.so.1 and libusb-1.0.so.0 are missing",
+            "apt-get install -y libgl1 libusb-1.0-0",
+        ),
+        ("/usr/lib/libEGL.so.1: file too short", "libEGL.so.1 is damaged", "apt-get install -y --reinstall libegl1"),
+        ("/x/open3d/libOpen3D.so: file too short", "OSError: /x/", "pip install --force-reinstall 'open3d>="),
+        ("libnone.so.3: cannot open shared object file", "libnone.so.3 is missing", "pip install --force-reinstall"),
+    ],
+)
+def test_libraries_that_open3d_lacks_are_named_with_their_packages(
+    error: str, text: str, mend: str, root_of_debian: None
+) -> None:
+    finding = one(packages.check_open3d({"open3d": Report(error=error, kind="OSError")}))
+    assert finding.level == "yellow"
+    assert finding.text.startswith(text)
+    assert mend in finding.mend
 
 
 def test_what_is_installed_and_too_old_is_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,104 +324,16 @@ def test_torchcodec_without_ffmpeg_and_with_another_torch(root_of_debian: None) 
         assert one(decoders.check_ffmpeg({"ffmpeg": ffmpeg})).level == ("green" if found == [5] else "yellow")
 
 
-# -------------------------------------------------------------------- the machine
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
-
-
-V1 = {
-    "proc/self/cgroup": "4:memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n0::/\n",
-    "sys/fs/cgroup/memory/memory.limit_in_bytes": "2147483648\n",  # the outer part of the path is not in the container
-    "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "50000\n",
-    "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
-}
-V2 = {
-    "proc/self/cgroup": "0::/user/run\n",
-    "sys/fs/cgroup/user/run/memory.max": "max\n",
-    "sys/fs/cgroup/user/memory.max": "2147483648\n",
-    "sys/fs/cgroup/user/run/cpu.max": "50000 100000\n",
-    "sys/fs/cgroup/user/cpu.max": "max 100000\n",
-}
-NONE = {"proc/self/cgroup": "4:memory:/\n0::/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}
-
-
-@pytest.mark.parametrize(("files", "limited"), [(V1, True), (V2, True), (NONE, False), ({}, False)])
-def test_limits_of_containers_count(files: dict[str, str], limited: bool, tmp_path: Path) -> None:
-    root = tree(tmp_path, files)
-    assert cgroups.memory_limit(root) == (2 << 30 if limited else None)
-    assert (cgroups.usable_cores(root) == 0.5) == limited
-    assert cgroups.usable_cores(root) > 0
-
-
-def test_workers_are_those_of_a_run() -> None:
-    from st_ssl.data.points.dataset import PointDataConfig
-    from st_ssl.data.video.dataset import VideoDataConfig
-
-    assert VideoDataConfig().num_workers == PointDataConfig().num_workers == machine.default_workers()
-
-
-def test_more_workers_than_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "usable_cores", lambda: 1.5)
-    monkeypatch.setattr(machine, "memory_limit", lambda: 1 << 30)
-    cores, memory = one(machine.check_cores(2)), one(machine.check_memory(2))
-    assert (cores.level, memory.level) == ("yellow", "yellow")
-    assert cores.mend == "python tools/pretrain.py configs/quickstart/video.yaml data.num_workers=1"
-    assert memory.text.startswith("1.0 GiB")
-    monkeypatch.setattr(machine, "memory_limit", lambda: None)
-    assert one(machine.check_cores(1)).level == "green"
-
-
-def test_small_shared_memory_says_how_much_it_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    enough = (1 << 40, 0, 1 << 40)
-    usage = type("Usage", (), {"free": 64 << 20})
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: usage)
-    finding = one(machine.check_shared_memory(2, tmp_path))
-    assert finding.level == "yellow"
-    assert finding.text.startswith("64 MiB free: sliding windows want 294 MiB (2 workers")
-    assert "size=1G" in finding.mend or "--shm-size=1g" in finding.mend
-    usage.free = enough[2]  # type: ignore[attr-defined]
-    assert one(machine.check_shared_memory(2, tmp_path)).level == "green"
-
-
 @pytest.mark.parametrize(
-    ("limits", "level", "mend"),
-    [((256, 4096), "yellow", "ulimit -n 4096"), ((1024, 4096), "green", ""), ((256, 256), "yellow", "prlimit")],
+    ("arguments", "told"),
+    [
+        ("--folder nowhere", "--folder nowhere: expected a folder that is there"),
+        ("--workers -1", "--workers -1: expected 0 or more"),
+        ("--timeout 0", "--timeout 0: expected more than 0 seconds"),
+        ("--jsno", "unknown option --jsno; did you mean '--json'?"),
+    ],
 )
-def test_open_files(limits: tuple[int, int], level: str, mend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import resource
-
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits)
-    finding = one(machine.check_open_files())
-    assert finding.level == level
-    assert mend in finding.mend
-
-
-@pytest.mark.parametrize(("free", "level"), [(1 << 20, "red"), (1 << 30, "yellow"), (1 << 40, "green")])
-def test_room_on_the_disk(free: int, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
-    assert next(iter(machine.check_disk(tmp_path))).level == level
-
-
-def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
-    assert next(iter(machine.check_disk(tmp_path))).level == "red"
-    home = next(iter(machine.check_home()))
-    assert (home.level, home.mend) == ("yellow", 'export HOME="$(mktemp -d)"')
-    assert one(speed.check_disk_speed(tmp_path)).level == "yellow"
-
-
-def test_the_disk_is_measured_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert re.match(r"writes [\d,]+ MB/s, reads [\d,]+ MB/s, 2 MiB", one(speed.check_disk_speed(tmp_path, 2)).text)
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(speed, "measure", lambda folder, blocks: (300.0, 5.0))
-    assert one(speed.check_disk_speed(tmp_path, 2)).level == "yellow"
-
-
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert one(machine.check_compiler()).level == "yellow"
+def test_mistakes_in_the_call_are_named(arguments: str, told: str) -> None:
+    code, out, err = call("doctor", *arguments.split())
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].endswith(told)

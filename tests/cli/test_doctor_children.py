@@ -42,18 +42,26 @@ def test_answers_come_through_what_libraries_print(fakes: Path) -> None:
 
 def test_one_that_crashes_costs_itself_alone(fakes: Path) -> None:
     (fakes / "decord.py").write_text("import os, sys; print('bad wheel', file=sys.stderr, flush=True); os.abort()")
-    (fakes / "open3d.py").write_text("raise OSError('libGL.so.1: cannot open shared object file: No such file')")
     (fakes / "torch.py").write_text(TORCH.format(product=64))
-    reports = ask([["torch", "decord", "open3d"], ["pyav"]], [], 1, 60)
-    assert list(reports) == ["torch", "decord", "open3d", "pyav"]
+    reports = ask([["torch", "decord"], ["pyav"]], [], 1, 60)
+    assert list(reports) == ["torch", "decord", "pyav"]
     assert reports["decord"] == Report(error="its process died of SIGABRT: bad wheel", kind="died")
     (finding,) = decoders.check_decord(reports)
     assert (finding.level, finding.text) == ("yellow", "its process died of SIGABRT: bad wheel")
     assert "pip install --force-reinstall 'decord>=" in finding.mend
-    (finding,) = packages.check_open3d(reports)
-    assert (finding.level, finding.text) == ("yellow", "libGL.so.1 is missing")
     assert not reports["torch"].error
     assert reports["pyav"].facts["colours"]
+
+
+def test_all_libraries_that_are_missing_are_told_at_once(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fakes / "open3d").mkdir()
+    (fakes / "open3d" / "__init__.py").write_text("raise OSError('libGL.so.1: cannot open shared object file: None')")
+    (fakes / "open3d" / "pybind.so").touch()
+    (fakes / "ldd").write_text("#!/bin/sh\nprintf '\\tlibusb-1.0.so.0 => not found\\n\\tlibGL.so.1 => not found\\n'\n")
+    (fakes / "ldd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(fakes), prepend=os.pathsep)
+    (finding,) = packages.check_open3d(ask([["open3d"]], [], 1, 60))
+    assert (finding.level, finding.text) == ("yellow", "libGL.so.1 and libusb-1.0.so.0 are missing")
 
 
 def test_one_that_hangs_is_ended(fakes: Path) -> None:

@@ -15,12 +15,12 @@ import pytest
 from st_ssl.cli.doctor import accelerator
 from st_ssl.cli.doctor.accelerator import Driver, covers
 from st_ssl.cli.doctor.children import Report
-from st_ssl.cli.doctor.findings import Finding
+from tests.cli.findings import one
 from tests.runs import ROOT
 
 ARCHS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
-H100 = {"name": "NVIDIA H100", "driver": "580.82.07", "capability": "9.0", "memory": "81559 MiB"}
-P100 = {"name": "Tesla P100", "driver": "580.82.07", "capability": "6.0", "memory": "16384 MiB"}
+H100 = {"name": "NVIDIA H100", "driver_version": "580.82.07", "compute_cap": "9.0", "memory.total": "81559 MiB"}
+P100 = {"name": "Tesla P100", "driver_version": "580.82.07", "compute_cap": "6.0", "memory.total": "16384 MiB"}
 
 
 def reports(
@@ -40,11 +40,6 @@ def reports(
     return {"torch": Report(build), "cuda": Report(known | facts)}
 
 
-def one(found: Iterable[Finding]) -> Finding:
-    (finding,) = found
-    return finding
-
-
 def smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "nvidia-smi").chmod(0o755)
@@ -60,12 +55,23 @@ def test_nvidia_smi_names_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "driver 580.82.07: NVIDIA H100, PCIe (81559 MiB, compute capability 9.0)" in finding.text
 
 
-def test_nvidia_smi_may_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    smi(tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", monkeypatch)
+def test_an_old_nvidia_smi_knows_no_compute_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = """case "$*" in *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2;; esac"""
+    smi(tmp_path, f"{unknown}; echo 'Tesla K80, 470.1, 11441 MiB'", monkeypatch)
     finding = one(accelerator.check_driver(accelerator.look_for_driver(tmp_path)))
-    assert finding.level == "red"
+    assert finding.text == "driver 470.1: Tesla K80 (11441 MiB, compute capability unknown)"
+
+
+@pytest.mark.parametrize(("nodes", "level"), [(1, "red"), (0, "yellow")])
+def test_nvidia_smi_may_fail(nodes: int, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smi(tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", monkeypatch)
+    (tmp_path / "dev").mkdir()
+    for number in range(nodes):
+        (tmp_path / "dev" / f"nvidia{number}").touch()
+    finding = one(accelerator.check_driver(accelerator.look_for_driver(tmp_path)))
+    assert finding.level == level
     assert "version mismatch" in finding.text
-    assert finding.mend.endswith("reboot")
+    assert finding.mend.endswith("reboot" if nodes else "modprobe nvidia")
 
 
 @pytest.mark.parametrize(("nodes", "level"), [(0, "yellow"), (2, "green")])
@@ -131,7 +137,7 @@ def test_a_gpu_that_the_build_has_no_kernels_for() -> None:
 )
 def test_a_gpu_that_torch_cannot_use(driver: str, cuda: str | None, level: str, text: str, mend: str) -> None:
     told = reports(cuda=cuda, warnings=["CUDA unknown error"])
-    finding = one(accelerator.check_cuda(Driver(driver, [H100 | {"driver": driver}], 1), told))
+    finding = one(accelerator.check_cuda(Driver(driver, [H100 | {"driver_version": driver}], 1), told))
     assert finding.level == level
     assert re.search(text, finding.text), finding.text
     assert re.search(mend, finding.mend)

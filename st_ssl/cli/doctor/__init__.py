@@ -41,13 +41,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=60, help="seconds that a package may take to import (default: %(default)s)"
     )
-    return parser.parse()
+    arguments = parser.parse()
+    if not arguments.folder.is_dir():
+        parser.error(f"--folder {arguments.folder}: expected a folder that is there")
+    if arguments.workers is not None and arguments.workers < 0:
+        parser.error(f"--workers {arguments.workers}: expected 0 or more")
+    if arguments.timeout <= 0:
+        parser.error(f"--timeout {arguments.timeout:g}: expected more than 0 seconds")
+    return arguments
 
 
 def main() -> int:
     """Run the command; 1 where anything is red."""
     arguments = _arguments()
-    workers = machine.default_workers() if arguments.workers is None else max(0, arguments.workers)
+    workers = machine.default_workers() if arguments.workers is None else arguments.workers
     folder = arguments.folder.resolve()
     findings = look(folder, workers, arguments.quick, arguments.timeout)
     if arguments.json:

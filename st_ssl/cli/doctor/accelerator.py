@@ -21,7 +21,7 @@ OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 """The driver that each major version of CUDA needs at least (NVIDIA, CUDA compatibility, table 1)."""
 LEGACY, LEGACY_BELOW = "cu126", (7, 5)
 """The last builds of torch for GPUs of a compute capability below; they also run on drivers from 525 on."""
-_QUERY = "--query-gpu=name,driver_version,compute_cap,memory.total"
+_FIELDS = ["name", "driver_version", "compute_cap", "memory.total"]
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,45 @@ class Driver:
 
 def look_for_driver(root: Path = Path("/")) -> Driver:
     """Ask nvidia-smi, and the kernel where there is none."""
-    version, error, gpus = "", "", []
-    program = shutil.which("nvidia-smi")
-    if program is not None:
-        try:
-            call = [program, _QUERY, "--format=csv,noheader"]
-            done = subprocess.run(call, capture_output=True, text=True, timeout=30, check=False)
-            error = " ".join((done.stdout + done.stderr).split())[:300] if done.returncode else ""
-            gpus = [_gpu(line) for line in done.stdout.splitlines() if line.count(",") >= 3] if not error else []
-        except (OSError, subprocess.TimeoutExpired) as failed:
-            error = f"nvidia-smi: {failed}"
+    version, program = "", shutil.which("nvidia-smi")
+    gpus, error = _ask_nvidia_smi(program, _FIELDS) if program is not None else ([], "")
+    if program is not None and "compute_cap" in error:  # of drivers that are too old to know of it
+        gpus, error = _ask_nvidia_smi(program, [field for field in _FIELDS if field != "compute_cap"])
     kernel = root / "proc/driver/nvidia/version"
     if kernel.is_file():
         found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", kernel.read_text())
         version = found[1] if found else ""
     nodes = [node for node in (root / "dev").glob("nvidia*") if node.name[6:].isdigit()]
-    return Driver(gpus[0]["driver"] if gpus else version, gpus, len(nodes), error)
+    return Driver(gpus[0]["driver_version"] if gpus else version, gpus, len(nodes), error)
 
 
-def _gpu(line: str) -> dict[str, str]:
-    name, driver, capability, memory = (part.strip() for part in line.rsplit(",", 3))
-    return {"name": name, "driver": driver, "capability": capability, "memory": memory}
+def _ask_nvidia_smi(program: str, fields: list[str]) -> tuple[list[dict[str, str]], str]:
+    """Its GPUs, or what it complains of."""
+    call = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(call, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], str(error)
+    if done.returncode:
+        return [], " ".join((done.stdout + done.stderr).split())[:300]
+    rows = [[part.strip() for part in line.rsplit(",", len(fields) - 1)] for line in done.stdout.splitlines()]
+    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)], ""
 
 
 def check_driver(driver: Driver) -> Iterator[Finding]:
     """The driver, and GPUs that this container or process was not given."""
     version = f"driver {driver.version}"
-    if driver.error:
+    if driver.error and not driver.version and not driver.nodes:
+        text = f"no driver runs, so runs go to the CPU; nvidia-smi says: {driver.error}"
+        yield Finding(SUBJECT, "driver", "yellow", text, as_root("modprobe nvidia"))
+    elif driver.error:
         mend = as_root("reboot") if "mismatch" in driver.error else "nvidia-smi"
         yield Finding(SUBJECT, "driver", "red", f"nvidia-smi fails: {driver.error}", mend)
     elif driver.gpus:
-        named = [f"{gpu['name']} ({gpu['memory']}, compute capability {gpu['capability']})" for gpu in driver.gpus]
+        named = [
+            f"{gpu['name']} ({gpu['memory.total']}, compute capability {gpu.get('compute_cap', 'unknown')})"
+            for gpu in driver.gpus
+        ]
         yield Finding(SUBJECT, "driver", "green", f"{version}: {', '.join(named)}")
     elif driver.version and not driver.nodes:
         text = f"{version} in the kernel, but no GPU was given to this container: runs go to the CPU"

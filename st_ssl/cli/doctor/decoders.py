@@ -31,7 +31,7 @@ SLOW = 300
 
 def check_pyav(reports: Mapping[str, Report]) -> Iterator[Finding]:
     """The reader that runs take unless told, and what writes videos: the quickstart needs it."""
-    yield _decoder("PyAV", "av", reports["pyav"], "red", "it reads videos unless told otherwise")
+    yield _decoder("PyAV", "av", reports["pyav"], "red", "the default reader, which also writes planted videos")
 
 
 def check_torchcodec(reports: Mapping[str, Report]) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def check_torchcodec(reports: Mapping[str, Report]) -> Iterator[Finding]:
             text = f"FFmpeg is there, but this torchcodec was built for another torch: {report.error}"
             finding = Finding(SUBJECT, "torchcodec", "yellow", text, again)
         else:
-            text = f"no FFmpeg that it takes{_versions(ffmpeg)}; PyAV brings its own"
+            text = f"no FFmpeg that it takes{_versions(ffmpeg)}; PyAV, the default reader, brings its own"
             finding = Finding(SUBJECT, "torchcodec", "yellow", text, apt_install("ffmpeg"))
     yield finding
 
@@ -61,7 +61,7 @@ def check_ffmpeg(reports: Mapping[str, Report]) -> Iterator[Finding]:
     if set(facts["found"]) & set(facts["takes"]) or (found and not facts["takes"]):
         yield Finding(SUBJECT, "FFmpeg", "green", f"{found} in the system{_versions(facts)}")
     else:
-        text = f"{found or 'none'} in the system{_versions(facts)}; nothing else needs it"
+        text = f"{found or 'none'} in the system{_versions(facts)}; no other reader needs it"
         yield Finding(SUBJECT, "FFmpeg", "yellow", text, apt_install("ffmpeg"))
 
 

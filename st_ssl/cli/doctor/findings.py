@@ -7,9 +7,11 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 LEVELS = ("green", "yellow", "red")
 """Fine; something optional is missing or slow; the quickstart cannot run, or its results would be wrong."""
+APT_LISTS = Path("/var/lib/apt/lists")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ def as_root(command: str) -> str:
 
 def apt_install(*packages: str) -> str:
     """The command that installs packages of Debian and Ubuntu; ``""`` on another system."""
-    return as_root(f"apt-get install -y {shlex.join(packages)}") if packages and shutil.which("apt-get") else ""
+    if not packages or shutil.which("apt-get") is None:
+        return ""
+    update = "" if any(APT_LISTS.glob("*_Packages*")) else f"{as_root('apt-get update')} && "  # as in most images
+    return update + as_root(f"apt-get install -y {shlex.join(packages)}")
 
 
 def size(count: float) -> str:

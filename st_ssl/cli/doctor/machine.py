@@ -35,7 +35,7 @@ def check_cores(workers: int) -> Iterator[Finding]:
     text = f"{cores:g} of {os.cpu_count()} may be used, {workers} workers decode"
     if cores < workers:
         mend = run_with(f"data.num_workers={max(1, int(cores))}")
-        yield Finding(SUBJECT, "cores", "yellow", f"{text} unless told: they take turns", mend)
+        yield Finding(SUBJECT, "cores", "yellow", f"{text} unless told otherwise: they take turns", mend)
     else:
         yield Finding(SUBJECT, "cores", "green", text)
 

@@ -133,7 +133,9 @@ def check_torchvision(reports: Mapping[str, Report]) -> Iterator[Finding]:
 
 def check_spconv(reports: Mapping[str, Report]) -> Iterator[Finding]:
     """spconv, beside which our own backend always runs."""
-    yield _optional("spconv", reports["spconv"], "our own backend does what it would", "its result is ours")
+    yield _optional(
+        "spconv", reports["spconv"], "our own backend convolves in its place", "convolves as our own backend does"
+    )
 
 
 def check_open3d(reports: Mapping[str, Report]) -> Iterator[Finding]:
@@ -165,7 +167,7 @@ def broken(report: Report) -> str:
     """Why an installed package cannot be used."""
     libraries = _libraries(report)
     if libraries:
-        return f"{_joined(libraries)} missing"
+        return f"{_joined(libraries)} {'damaged' if _damaged(report) else 'missing'}"
     return report.error if report.kind in ("died", "hung") else f"{report.kind}: {report.error}"
 
 
@@ -174,14 +176,22 @@ def _joined(names: list[str]) -> str:
 
 
 def _libraries(report: Report) -> list[str]:
-    if "cannot open shared object file" not in report.error:
-        return []
-    return list(dict.fromkeys(re.findall(r"lib[\w.+-]+\.so[\w.]*", report.error.partition("cannot open")[0])))
+    """The libraries of the system that an import could not load."""
+    before, found, _ = report.error.partition(": cannot open shared object file")
+    if not found and _damaged(report):
+        before, found = report.error, "damaged"
+    names = re.findall(r"lib[\w.+-]+\.so[\w.]*", before) if found else []
+    return list(dict.fromkeys(name for name in names if not _damaged(report) or name in DEBIAN))
+
+
+def _damaged(report: Report) -> bool:
+    return "file too short" in report.error or "invalid ELF header" in report.error
 
 
 def _library(report: Report) -> str:
     """The command that installs the libraries of the system that an import lacked; ``""`` where none is known."""
-    return apt_install(*dict.fromkeys(DEBIAN[library] for library in _libraries(report) if library in DEBIAN))
+    names = list(dict.fromkeys(DEBIAN[library] for library in _libraries(report) if library in DEBIAN))
+    return apt_install(*(["--reinstall"] if _damaged(report) and names else []), *names)
 
 
 def _again(*names: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -60,13 +61,19 @@ def page(findings: Sequence[Finding], width: int, colour: bool, plain: int = 0) 
                 continue
             symbol = SYMBOLS[finding.level][plain]
             mark = painted(f"{symbol:{1 + plain}}", COLOURS[finding.level])
-            lines = textwrap.wrap(finding.text, width - names - 6 - plain, break_on_hyphens=False) or [""]
+            lines = _wrapped(finding.text, width - names - 6 - plain)
             yield f"  {mark} {finding.name:{names}}  {lines[0]}"
             yield from (f"{'':{names + 6 + plain}}{line}" for line in lines[1:])
         yield ""
     counts = [(level, sum(finding.level == level for finding in findings)) for level in LEVELS]
     yield ", ".join(painted(f"{count} {level}", COLOURS[level]) for level, count in counts)
     yield from _mending(findings)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines, none of which ends between a name and its number."""
+    together = re.sub(r"(?<=\w) (?=\d)", "\0", text)
+    return [line.replace("\0", " ") for line in textwrap.wrap(together, width, break_on_hyphens=False)] or [""]
 
 
 def _mending(findings: Sequence[Finding]) -> Iterator[str]:

@@ -197,10 +197,10 @@ def _spconv(clip: str) -> dict[str, Any]:
 def _open3d(clip: str) -> dict[str, Any]:
     try:
         import open3d
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError):
         absent = _absent_libraries("open3d")
         if absent:
-            raise OSError(f"{', '.join(absent)}: cannot open shared object file") from error
+            raise OSError(f"{', '.join(absent)}: cannot open shared object file") from None
         raise
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]]))
     cloud.estimate_normals()

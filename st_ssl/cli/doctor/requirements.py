@@ -96,20 +96,24 @@ def _pyproject_text() -> str:
     return (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-@functools.lru_cache
 def _texts() -> list[str]:
     """The requirements as metadata has them: ``"av>=14; extra == 'video'"``."""
     if in_checkout():
         if importlib.util.find_spec("tomllib") is None:  # of a Python that is too old for all the rest, too
             return []
-        import tomllib
-
-        project = tomllib.loads(_pyproject_text())["project"]
-        return project["dependencies"] + list(_of_extras(project["optional-dependencies"]))
+        return _texts_of_pyproject()
     try:
         return importlib.metadata.requires("st_ssl") or []
     except importlib.metadata.PackageNotFoundError:
         return []
+
+
+@functools.lru_cache
+def _texts_of_pyproject() -> list[str]:
+    import tomllib
+
+    project = tomllib.loads(_pyproject_text())["project"]
+    return project["dependencies"] + list(_of_extras(project["optional-dependencies"]))
 
 
 def _of_extras(extras: dict[str, list[str]]) -> Iterator[str]:
@@ -177,7 +181,8 @@ def pip_install(*arguments: Any) -> str:
     """A pip command for this Python; on a system's own, which pip may not change, in a new environment."""
     what = shlex.join(str(argument) for argument in arguments)
     if not _externally_managed():
-        return f"{_python()} -m pip install {what}"
+        bring = "" if importlib.util.find_spec("pip") or sys.flags.no_site else f"{_python()} -m ensurepip && "
+        return f"{bring}{_python()} -m pip install {what}"
     prepare = "" if importlib.util.find_spec("ensurepip") else apt_install("python3-venv")
     steps = [prepare, f"{_python()} -m venv .venv", ". .venv/bin/activate", f"pip install {what}"]
     return " && ".join(step for step in steps if step)
