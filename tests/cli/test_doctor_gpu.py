@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from st_ssl.cli.doctor import accelerator
+from st_ssl.cli.doctor import accelerator, repair
 from st_ssl.cli.doctor.accelerator import Driver, covers
 from st_ssl.cli.doctor.children import Report
 from tests.cli.findings import one
@@ -132,10 +132,19 @@ def test_a_gpu_that_the_build_has_no_kernels_for() -> None:
         ("535.129.03", "13.0", "red", "too old for CUDA 13.0, .*: take 580 or later, or", "whl/cu126"),
         ("470.1", "12.6", "red", "too old for CUDA 12.6, .*: take 525 or later", "nvidia-driver|^$"),
         ("580.82.07", "13.0", "red", "cannot use the GPU of driver 580.82.07: CUDA unknown error", "reboot"),
-        ("580.82.07", None, "yellow", "built for CPUs: the GPU is idle", "--force-reinstall"),
+        (
+            "580.82.07",
+            None,
+            "yellow",
+            "built for CPUs: the GPU is idle",
+            "--force-reinstall 'torch>=[^ ]*' 'torchvision>=[^ ]*'$",
+        ),
     ],
 )
-def test_a_gpu_that_torch_cannot_use(driver: str, cuda: str | None, level: str, text: str, mend: str) -> None:
+def test_a_gpu_that_torch_cannot_use(
+    driver: str, cuda: str | None, level: str, text: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "installed", lambda name: "2.14.1" if cuda else "2.14.1+cpu")
     told = reports(cuda=cuda, warnings=["CUDA unknown error"])
     finding = one(accelerator.check_cuda(Driver(driver, [H100 | {"driver_version": driver}], 1), told))
     assert finding.level == level

@@ -13,8 +13,8 @@ from typing import Any
 
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding, apt_install, as_root
-from st_ssl.cli.doctor.packages import broken
-from st_ssl.cli.doctor.requirements import pip_install, release, requirement
+from st_ssl.cli.doctor.repair import broken, reinstall
+from st_ssl.cli.doctor.requirements import release
 
 SUBJECT = "GPU"
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
@@ -95,13 +95,13 @@ def check_cuda(driver: Driver, reports: Mapping[str, Report]) -> Iterator[Findin
             yield Finding(SUBJECT, "CUDA", "yellow", "not looked at without a torch that works")
     elif report.error:
         text = f"torch cannot look for GPUs: {broken(report)}"
-        yield Finding(SUBJECT, "CUDA", "red", text, "nvidia-smi" if there else _reinstall())
+        yield Finding(SUBJECT, "CUDA", "red", text, "nvidia-smi" if there else _other_build())
     elif report.facts["available"]:
         for number, device in enumerate(report.facts["devices"]):
             yield _device(number, device, report.facts["arch_list"], build)
     elif there and build["cuda"] is None:
         text = f"torch {build['version']} is built for CPUs: the GPU is idle"
-        yield Finding(SUBJECT, "CUDA", "yellow", text, _reinstall())
+        yield Finding(SUBJECT, "CUDA", "yellow", text, _other_build())
     elif there and os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
         text = f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']!r} hides all GPUs: runs go to the CPU"
         yield Finding(SUBJECT, "CUDA", "yellow", text, "unset CUDA_VISIBLE_DEVICES")
@@ -115,7 +115,7 @@ def _unavailable(driver: Driver, warnings: list[str], build: Mapping[str, Any]) 
     if release(driver.version) < (oldest,):
         text = f"driver {driver.version} is too old for CUDA {build['cuda']}, which torch {build['version']} is of"
         if release(driver.version) >= (OLDEST_DRIVER[12],):
-            return Finding(SUBJECT, "CUDA", "red", f"{text}: take {oldest} or later, or", _reinstall(LEGACY))
+            return Finding(SUBJECT, "CUDA", "red", f"{text}: take {oldest} or later, or", _other_build(LEGACY))
         newer = as_root("ubuntu-drivers install") if shutil.which("ubuntu-drivers") else apt_install("nvidia-driver")
         return Finding(SUBJECT, "CUDA", "red", f"{text}: take {oldest} or later (nvidia.com/drivers)", newer)
     said = f": {warnings[0]}" if warnings else ""
@@ -130,7 +130,7 @@ def _device(number: int, device: Mapping[str, Any], arch_list: list[str], build:
     name = f"cuda:{number}"
     if build["hip"] is None and not covers(arch_list, (major, minor)):
         text += f": torch {build['version']} has no kernels for it ({', '.join(arch_list)})"
-        return Finding(SUBJECT, name, "red", text, _reinstall(LEGACY if (major, minor) < LEGACY_BELOW else ""))
+        return Finding(SUBJECT, name, "red", text, _other_build(LEGACY if (major, minor) < LEGACY_BELOW else ""))
     if device["error"]:
         return Finding(SUBJECT, name, "red", f"{text}: {device['error']}", "nvidia-smi")
     return Finding(SUBJECT, name, "green", f"{text}: multiplies matrices")
@@ -166,16 +166,14 @@ def check_nccl(reports: Mapping[str, Report]) -> Iterator[Finding]:
         yield Finding(SUBJECT, "NCCL", "green", f"{facts['nccl']}, {use}")
     elif count > 1:
         text = f"{count} GPUs and a torch without NCCL: torchrun would be slow"
-        yield Finding(SUBJECT, "NCCL", "yellow", text, _reinstall())
+        yield Finding(SUBJECT, "NCCL", "yellow", text, _other_build())
     elif count == 1:
-        yield Finding(SUBJECT, "NCCL", "yellow", "none in this torch, which one GPU has no use for", _reinstall())
+        yield Finding(SUBJECT, "NCCL", "yellow", "none in this torch, which one GPU has no use for", _other_build())
     elif facts["gloo"]:
         yield Finding(SUBJECT, "NCCL", "green", "not needed without GPUs: processes talk by gloo")
     else:
-        yield Finding(SUBJECT, "NCCL", "yellow", "neither NCCL nor gloo: torchrun cannot be used", _reinstall())
+        yield Finding(SUBJECT, "NCCL", "yellow", "neither NCCL nor gloo: torchrun cannot be used", _other_build())
 
 
-def _reinstall(kind: str = "") -> str:
-    wanted = [str(requirement(name) or name) for name in ("torch", "torchvision")]
-    index = ["--index-url", f"https://download.pytorch.org/whl/{kind}"] if kind else []
-    return pip_install("--force-reinstall", *wanted, *index)
+def _other_build(kind: str = "") -> str:
+    return reinstall("torch", "torchvision", kind=kind)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding, apt_install
-from st_ssl.cli.doctor.packages import broken
 from st_ssl.cli.doctor.probes import SHOWN
+from st_ssl.cli.doctor.repair import broken, reinstall, repair
 from st_ssl.cli.doctor.requirements import installed, pip_install, pip_install_all, pip_install_missing, requirement
 from st_ssl.errors import as_called
 
@@ -40,9 +40,8 @@ def check_torchcodec(reports: Mapping[str, Report]) -> Iterator[Finding]:
     report, ffmpeg = reports["torchcodec"], reports["ffmpeg"].facts
     if report.kind == "MissingLibraryError" or "libtorchcodec" in report.error or "libav" in report.error:
         if set(ffmpeg.get("found", ())) & set(ffmpeg.get("takes", ())):
-            again = pip_install("--force-reinstall", *[requirement(name) or name for name in ("torch", "torchcodec")])
             text = f"FFmpeg is there, but this torchcodec was built for another torch: {report.error}"
-            finding = Finding(SUBJECT, "torchcodec", "yellow", text, again)
+            finding = Finding(SUBJECT, "torchcodec", "yellow", text, reinstall("torch", "torchvision", "torchcodec"))
         else:
             text = f"no FFmpeg that it takes{_versions(ffmpeg)}; PyAV, the default reader, brings its own"
             finding = Finding(SUBJECT, "torchcodec", "yellow", text, apt_install("ffmpeg"))
@@ -89,7 +88,7 @@ def _decoder(name: str, package: str, report: Report, level: str, needed: str) -
     if report.missing:
         return Finding(SUBJECT, name, level, f"not tried without {report.missing}", pip_install_all())
     if wrong:
-        return Finding(SUBJECT, name, level, wrong, pip_install("--force-reinstall", wanted or package))
+        return Finding(SUBJECT, name, level, wrong, repair(report, package))
     version, speed = report.facts["version"], report.facts.get("speed")
     if wanted is not None and version and not wanted.allows(version):
         mend = pip_install("--upgrade", wanted)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 
 from st_ssl.cli.doctor.children import Report
-from st_ssl.cli.doctor.findings import Finding, apt_install
+from st_ssl.cli.doctor.findings import Finding
+from st_ssl.cli.doctor.repair import broken, repair
 from st_ssl.cli.doctor.requirements import (
     CHECKOUT,
     Requirement,
@@ -24,27 +24,6 @@ from st_ssl.cli.doctor.requirements import (
 SUBJECT = "Packages"
 PROBED = {"torch", "torchvision", "av", "torchcodec", "decord", "open3d", "spconv-cu120", "spconv-cu126"}
 """Packages with lines of their own, of which a probe tells more than whether they are there."""
-DEBIAN = {
-    "libEGL.so.1": "libegl1",
-    "libGL.so.1": "libgl1",
-    "libX11.so.6": "libx11-6",
-    "libXau.so.6": "libxau6",
-    "libXdmcp.so.6": "libxdmcp6",
-    "libXext.so.6": "libxext6",
-    "libbsd.so.0": "libbsd0",
-    "libgomp.so.1": "libgomp1",
-    "libidn2.so.0": "libidn2-0",
-    "libmd.so.0": "libmd0",
-    "libstdc++.so.6": "libstdc++6",
-    "libudev.so.1": "libudev1",
-    "libunistring.so.2": "libunistring2",
-    "libunistring.so.5": "libunistring5",
-    "libusb-1.0.so.0": "libusb-1.0-0",
-    "libxcb.so.1": "libxcb1",
-    "libGLX.so.0": "libglx0",
-    "libGLdispatch.so.0": "libglvnd0",
-}
-"""The package of Debian and Ubuntu that holds a library."""
 
 
 def check_own() -> Iterator[Finding]:
@@ -101,7 +80,7 @@ def check_torch(reports: Mapping[str, Report]) -> Iterator[Finding]:
     if report.missing == "torch":
         yield Finding(SUBJECT, "torch", "red", "not installed", pip_install_all())
     elif report.error:
-        yield Finding(SUBJECT, "torch", "red", broken(report), _library(report) or _again("torch", "torchvision"))
+        yield Finding(SUBJECT, "torch", "red", broken(report), repair(report, "torch", "torchvision"))
     elif wanted is not None and not wanted.allows(report.facts["version"]):
         mend = pip_install("--upgrade", wanted, requirement("torchvision") or "torchvision")
         yield Finding(SUBJECT, "torch", "red", f"{report.facts['version']} is not {wanted.bounds}", mend)
@@ -121,9 +100,9 @@ def check_torchvision(reports: Mapping[str, Report]) -> Iterator[Finding]:
     elif "torchvision::" in report.error or "undefined symbol" in report.error:
         torch = reports["torch"].facts.get("version", "there is")
         text = f"{version} does not fit torch {torch}: {report.error}"
-        yield Finding(SUBJECT, "torchvision", "red", text, _again("torch", "torchvision"))
+        yield Finding(SUBJECT, "torchvision", "red", text, repair(report, "torch", "torchvision"))
     elif report.error:
-        yield Finding(SUBJECT, "torchvision", "red", broken(report), _library(report) or _again("torch", "torchvision"))
+        yield Finding(SUBJECT, "torchvision", "red", broken(report), repair(report, "torch", "torchvision"))
     elif wanted is not None and not wanted.allows(report.facts["version"]):
         text = f"{report.facts['version']} is not {wanted.bounds}"
         yield Finding(SUBJECT, "torchvision", "red", text, pip_install("--upgrade", requirement("torch"), wanted))
@@ -159,41 +138,4 @@ def _optional(name: str, report: Report, without: str, done: str) -> Finding:
         return Finding(SUBJECT, name, "yellow", f"not installed: {without}", pip_install_missing(wanted))
     if report.missing in ("torch", "numpy"):
         return Finding(SUBJECT, name, "yellow", f"not tried without {report.missing}", pip_install_all())
-    mend = _library(report) or (_again(str(wanted)) if wanted is not None else "")
-    return Finding(SUBJECT, name, "yellow", broken(report), mend)
-
-
-def broken(report: Report) -> str:
-    """Why an installed package cannot be used."""
-    libraries = _libraries(report)
-    if libraries:
-        return f"{_joined(libraries)} {'damaged' if _damaged(report) else 'missing'}"
-    return report.error if report.kind in ("died", "hung") else f"{report.kind}: {report.error}"
-
-
-def _joined(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
-
-
-def _libraries(report: Report) -> list[str]:
-    """The libraries of the system that an import could not load."""
-    before, found, _ = report.error.partition(": cannot open shared object file")
-    if not found and _damaged(report):
-        before, found = report.error, "damaged"
-    names = re.findall(r"lib[\w.+-]+\.so[\w.]*", before) if found else []
-    return list(dict.fromkeys(name for name in names if not _damaged(report) or name in DEBIAN))
-
-
-def _damaged(report: Report) -> bool:
-    return "file too short" in report.error or "invalid ELF header" in report.error
-
-
-def _library(report: Report) -> str:
-    """The command that installs the libraries of the system that an import lacked; ``""`` where none is known."""
-    names = list(dict.fromkeys(DEBIAN[library] for library in _libraries(report) if library in DEBIAN))
-    return apt_install(*(["--reinstall"] if _damaged(report) and names else []), *names)
-
-
-def _again(*names: str) -> str:
-    wanted = [str(requirement(name) or name) for name in names]
-    return pip_install("--force-reinstall", *wanted)
+    return Finding(SUBJECT, name, "yellow", broken(report), repair(report, name))
