@@ -14,9 +14,10 @@ if [ ! -d "${HOME:-}" ] || [ ! -w "$HOME" ]; then
   mkdir -p "$HOME" 2>/dev/null || echo "warning: nowhere to keep caches: add --tmpfs /tmp" >&2
 fi
 
+# Batches of a run need no /dev/shm; NCCL between GPUs does, and ends in a message that does not name it.
 shm=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $2}')
-if [ -n "$shm" ] && [ "$shm" -le 65536 ]; then
-  echo "warning: /dev/shm has $((shm / 1024)) MB, too little for data workers: add --shm-size=8g (or --ipc=host)" >&2
+if [ "${1:-}" = torchrun ] && [ -n "$shm" ] && [ "$shm" -le 65536 ]; then
+  echo "warning: /dev/shm has $((shm / 1024)) MB, too little for NCCL: add --shm-size=8g (or --ipc=host)" >&2
 fi
 
 # exec, so that the SIGTERM of `docker stop` reaches the run, which then saves itself.

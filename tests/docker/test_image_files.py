@@ -8,64 +8,41 @@ import shutil
 import signal
 import subprocess
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dockerfile import Instruction, read
+from ignore import Ignore
 
 from st_ssl.cli import COMMANDS
 from tests.runs import ROOT
 
 DOCKER = ROOT / "docker"
-DOCKERFILE = re.sub(r"\\\n", " ", (DOCKER / "Dockerfile").read_text())
-LAST_STAGES = ("cuda", "cpu", "test")
+DOCKERFILE = read(DOCKER / "Dockerfile")
+IGNORED = Ignore.of(ROOT, DOCKERFILE.file)
+STAGES = {stage.name: stage for stage in DOCKERFILE.stages}
 
 
-def stages() -> dict[str, tuple[str, list[str]]]:
-    """Name of every stage of the Dockerfile: the one it builds on, and its instructions."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for line in DOCKERFILE.splitlines():
-        if start := re.fullmatch(r"FROM (\S+) AS (\S+)", line):
-            own: list[str] = []
-            found[start[2]] = (start[1], own)
-        elif found and line and not line.startswith("#"):
-            own.append(line)
-    return found
-
-
-def lineage(name: str) -> list[str]:
+def lineage(name: str) -> list[Instruction]:
     """The instructions of a stage behind those of all that it builds on."""
-    instructions: list[str] = []
-    while name in stages():
-        name, own = stages()[name]
-        instructions = own + instructions
-    return instructions
-
-
-def goes_in(path: str) -> bool:
-    """Whether .dockerignore lets a file into a build: the last pattern that fits it or a folder of its decides."""
-    inside = True
-    parts = [path, *(str(folder) for folder in Path(path).parents[:-1])]
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.removeprefix("!").removeprefix("**/")
-        names = [Path(part).name for part in parts] if "**/" in line else parts
-        if line and not line.startswith("#") and any(fnmatch(name, pattern) for name in names):
-            inside = line.startswith("!")
-    return inside
+    if name not in STAGES:
+        return []
+    return [*lineage(STAGES[name].base), *STAGES[name].body]
 
 
 def copied() -> list[str]:
     """What the Dockerfile copies from the checkout."""
-    lines = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY")]
-    return [word for words in lines if not words[0].startswith("--from") for word in words if not word.startswith("--")]
+    copies = [one for stage in DOCKERFILE.stages for one in stage.body if one.name == "COPY" and not one.flag("from")]
+    return [word for one in copies for word in one.text.split()[:-1]]
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
-    assert {"st_ssl", "configs", "tools", "docker/entrypoint.sh", "docker/requirements-cuda.txt"} <= set(copied())
-    assert [path for path in copied() if path != "." and not ((ROOT / path).exists() and goes_in(path))] == []
-    assert goes_in("st_ssl/ops/sparse/layers.py") and goes_in("tests/runs.py")  # `COPY .` takes what tests need, too
+    assert {"st_ssl", "configs", "docker/entrypoint.sh", "docker/requirements-cuda.txt", "."} <= set(copied())
+    assert [path for path in copied() if path != "." and (IGNORED(path) or not (ROOT / path).exists())] == []
+    tested = ["st_ssl/ops/sparse/layers.py", "tests/runs.py", ".ci/run", ".dockerignore", "docker/bare/root.py"]
+    assert [path for path in tested if IGNORED(path) or not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize(
@@ -80,17 +57,19 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     ],
 )
 def test_nothing_else_goes_in(path: str) -> None:
-    assert not goes_in(path)
+    assert IGNORED(path)
 
 
-@pytest.mark.parametrize("name", LAST_STAGES)
+@pytest.mark.parametrize("name", ["cuda", "cpu", "test"])
 def test_what_runs_is_not_root_and_has_no_compiler(name: str) -> None:
     instructions = lineage(name)
-    assert [line for line in instructions if line.startswith("USER ")][-1] == "USER 1000:1000"
-    installed = " ".join(line for line in instructions if "apt-get install" in line)
-    assert "python3" in installed and not re.search(r"\b(gcc|g\+\+|clang|build-essential|make|\S+-dev)\b", installed)
-    assert all("rm -rf /var/lib/apt/lists" in line for line in instructions if "apt-get install" in line)
-    assert not any(line.startswith("RUN pip") for line in instructions), "environments are made in stages of their own"
+    assert [one.text for one in instructions if one.name == "USER"][-1] == "1000:1000"
+    commands = [one.text for one in instructions if one.name == "RUN"]
+    installing = [command for command in commands if "apt-get install" in command]
+    assert "python3" in " ".join(installing)
+    assert not re.search(r"(?<!\S)(gcc|g\+\+|clang|build-essential|make|\S+-dev)(?!\S)", " ".join(installing))
+    assert all("rm -rf /var/lib/apt/lists" in command for command in installing)
+    assert not any("pip" in command for command in commands), "environments are made in stages of their own"
 
 
 def run_lock(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -125,7 +104,7 @@ def test_compose_builds_stages_that_there_are_and_reserves_gpus() -> None:
     services: dict[str, dict[str, Any]] = compose["services"]
     assert services.keys() == {"cuda", "cpu"}
     for name, service in services.items():
-        assert service["build"]["target"] == name and name in stages()
+        assert service["build"]["target"] == name and name in STAGES
         assert (ROOT / service["build"]["dockerfile"]).is_file()
         assert [volume["target"] for volume in service["volumes"]] == ["/data", "/runs"]
         assert service["init"] and service["shm_size"] and service["stop_grace_period"]
@@ -140,11 +119,11 @@ def test_commands_in_the_readme_are_those_that_there_are() -> None:
     started += re.findall(r"^docker compose .*? run --rm (?:cuda|cpu) (\w+)", text, re.MULTILINE)
     assert {"pretrain", "torchrun"} <= set(started) <= {*COMMANDS, "torchrun"}
     assert all((ROOT / config).is_file() for config in re.findall(r"\bconfigs/\S+\.yaml", text))
-    assert set(re.findall(r"--target (\w+)", text)) <= stages().keys()
+    assert set(re.findall(r"--target (\w+)", text)) <= STAGES.keys()
 
 
 class Entry:
-    """The entry point with a ``st-ssl`` that says what it was called with, and other programs put before all others."""
+    """The entry point with a ``st-ssl`` that says what it was called with, and other programs before all others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -200,12 +179,16 @@ def test_commands_are_passed_on_and_programs_run(entry: Entry, arguments: list[s
     assert entry(*arguments) == (7 if "exit 7" in arguments else 0, started, "")
 
 
-@pytest.mark.parametrize(("kilobytes", "told"), [(65_536, "/dev/shm has 64 MB"), (65_537, "")])
-def test_docker_s_default_of_shared_memory_is_told(entry: Entry, kilobytes: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kilobytes", "told"),
+    [("torchrun", 65_536, True), ("torchrun", 65_537, False), ("pretrain", 65_536, False)],
+)
+def test_docker_s_default_of_shared_memory_is_told(entry: Entry, name: str, kilobytes: int, told: bool) -> None:
     entry.shm(kilobytes)
-    code, out, err = entry("pretrain")
-    assert (code, out) == (0, "<st-ssl><pretrain>")
-    assert told in err and err.count("\n") == bool(told) and ("--shm-size=8g" in err) == bool(told)
+    entry.program("torchrun", "")
+    code, _, err = entry(name)
+    assert code == 0 and err.count("\n") == told
+    assert not told or ("/dev/shm has 64 MB" in err and "--shm-size=8g" in err)
 
 
 def test_without_a_home_caches_go_where_they_can(entry: Entry, tmp_path: Path) -> None:
