@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import build
@@ -146,8 +147,29 @@ def test_the_end_of_a_command_ends_what_it_started(shell: Root, tmp_path: Path) 
         started = time.monotonic()
         assert layer.run("sleep 78 & sleep 79", timeout=0.4).returncode == 124
         assert time.monotonic() - started < 5
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not [one for one in commands if one in (b"sleep\x0077\0", b"sleep\x0078\0", b"sleep\x0079\0")]
+        script = "import sys; from pathlib import Path; from root import Root; tree = Path(sys.argv[1])\n"
+        script += "Root(tree, (Path(sys.argv[2]),)).run('echo begun; sleep 80 & sleep 81', user='_user')"
+        outer = subprocess.Popen(
+            [sys.executable, "-c", script, str(layer.folder), str(shell.tree)],
+            cwd=Path(root.__file__).parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert outer.stdout is not None and outer.stdout.readline() == "begun\n"
+        outer.kill()
+        outer.communicate()
+        while left := running("sleep", "77", "78", "79", "80", "81"):
+            assert time.monotonic() - started < 20, left
+            time.sleep(0.02)
+
+
+def running(program: str, *arguments: str) -> list[str]:
+    """Those of the arguments with which the program runs somewhere on this machine."""
+    commands = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            commands.add((folder / "cmdline").read_bytes())
+    return [one for one in arguments if f"{program}\0{one}\0".encode() in commands]
 
 
 RECIPE = """
