@@ -83,7 +83,7 @@ WAYS = (
     Way(
         "libgl-mended",
         "what that line says",
-        r"written to ply",
+        r"^ply$",
         0,
         f"{CLOUDS} > /dev/null && python tools/report.py runs/quickstart/points/point_mae --viewer open3d --save ply",
         before=f"apt-get update -qq && apt-get install -qq -y --no-install-recommends {LIBRARIES} > /dev/null",

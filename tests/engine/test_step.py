@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor
 
 from st_ssl.data.video.views import VideoViews
-from st_ssl.engine.runtime import Runtime
+from st_ssl.engine.runtime import Runtime, require_compiler
 from st_ssl.engine.trainer import Trainer, TrainingError
-from st_ssl.errors import ConfigError
+from st_ssl.errors import ConfigError, MissingLibraryError
 from st_ssl.heads.mlp import projector
 from st_ssl.types import RawView, View
 from tests.runs import CPU, load, metrics, tiny, train, weights
@@ -170,8 +169,17 @@ def test_patience_overflows_in_a_row_stop_the_run(videos: Path, tmp_path: Path) 
 # -------------------------------------------------------------------- compile
 
 
+def no_compiler() -> str:
+    """Why torch.compile would not work here; "" where it does."""
+    try:
+        require_compiler(torch.device("cpu"), "torch.compile")
+    except MissingLibraryError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.skipif(bool(no_compiler()), reason=no_compiler())
 def test_compiled_runs_have_the_same_losses(videos: Path, tmp_path: Path) -> None:
     for name, compiled in (("eager", False), ("compiled", True)):
         train(tiny(videos, tmp_path / name, engine={"epochs": 1, "compile": compiled}) | {"encoder": VIT})
