@@ -150,7 +150,7 @@ def test_the_end_of_a_command_ends_what_it_started(shell: Root, tmp_path: Path) 
         assert layer.run("sleep 77 & echo started").stdout == "started\n"
         started = time.monotonic()
         assert layer.run("sleep 78 & sleep 79", timeout=0.4).returncode == 124
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
         script = "import sys; from pathlib import Path; from root import Root; tree = Path(sys.argv[1])\n"
         script += "Root(tree, (Path(sys.argv[2]),)).run('echo begun; sleep 80 & sleep 81', user='_user')"
         outer = subprocess.Popen(
@@ -163,7 +163,7 @@ def test_the_end_of_a_command_ends_what_it_started(shell: Root, tmp_path: Path) 
         outer.kill()
         outer.communicate()
         while left := running("sleep", "77", "78", "79", "80", "81"):
-            assert time.monotonic() - started < 20, left
+            assert time.monotonic() - started < 60, left
             time.sleep(0.02)
 
 
