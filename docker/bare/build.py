@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -54,6 +55,11 @@ class Builder:
     def build(self, stages: list[PlannedStage]) -> Built:
         """Build all; returns the last. Raises ``DockerfileError`` with the line of the step that failed."""
         self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two builds would make, or remove, the same layers
+            return self._build(stages)
+
+    def _build(self, stages: list[PlannedStage]) -> Built:
         self.log.write_text("")
         total = sum(len(stage.steps) for stage in stages)
         for stage in stages:

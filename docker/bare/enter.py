@@ -36,6 +36,7 @@ READ_ONLY, NO_SETUID, NO_DEVICES, REMOUNT, BIND, RECURSIVE = (
 )  # MS_* of <sys/mount.h>
 IN_MEMORY = NO_SETUID | NO_DEVICES
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP of <linux/sockios.h>
+PAGE = 4096  # bytes of options that mount(2) reads
 NOT_FOUND, NOT_RUN = 127, 125  # what a shell and a container engine return
 
 
@@ -72,7 +73,10 @@ def assemble(plan: dict[str, Any]) -> Path:
     for host, inside in plan["binds"]:
         place(places / inside.lstrip("/"), Path(host))
     lower = ":".join([*plan["below"], str(places)])
-    mount("overlay", "overlay", root, options=f"lowerdir={lower},upperdir={plan['tree']},workdir={plan['work']}")
+    options = f"lowerdir={lower},upperdir={plan['tree']},workdir={plan['work']}"
+    if len(options.encode()) >= PAGE:
+        raise OSError(f"{len(plan['below'])} layers in {space.parent.parent}: together too long, take a shorter path")
+    mount("overlay", "overlay", root, options=options)
     return root
 
 
