@@ -122,7 +122,12 @@ WAYS = (
     Way("core", "one core", DONE, limits={"cores": 1}),
     Way("memory", "2 GB of memory", DONE, limits={"memory": 2 << 30}),
     Way(
-        "memory-less", "400 MB of memory", "0.37 GiB of memory is little", 137, limits={"memory": 400 << 20}, own=False
+        "memory-less",
+        "400 MB of memory",
+        r"0\.39 GiB of memory is little",
+        137,
+        limits={"memory": 400 << 20},
+        own=False,
     ),
     Way("two", "two processes without a network", DONE, command="TWO"),
     Way("files", "64 open files", DONE, command="ulimit -n 64; JOB"),
