@@ -214,6 +214,9 @@ def install(work: Path, binds: dict[str | Path, str]) -> Root:
     fresh = not (note.is_file() and note.read_text() == recipe)
     if fresh and installed.run("id me 2> /dev/null || useradd --create-home me").returncode:
         raise RootError("no user could be made")
+    names = installed.tree / "etc" / "hosts"  # as any Debian has it but debootstrap's
+    names.parent.mkdir(parents=True, exist_ok=True)
+    names.write_text("127.0.0.1 localhost\n::1 localhost\n")
     copy_checkout(installed)
     if installed.run(f"chown -R me: {HERE}").returncode:
         raise RootError("the checkout could not be given to its user")
