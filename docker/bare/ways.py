@@ -42,10 +42,10 @@ LIBRARIES = "libegl1 libgl1 libgomp1 libusb-1.0-0"
 class Way:
     """Something that is missing, and what the user must see then.
 
-    ``command``: ``JOB`` and ``TESTS`` stand for those of README.md, the first made small unless ``--full``. ``sees``: a
-    pattern in what is printed, to which ``code`` belongs. ``before``: run as root in the same namespaces. ``limits``:
-    arguments of ``Root.run``. ``own``: whether an ``error:`` line must be the only thing said of it (else it is another
-    program that speaks).
+    ``command``: ``INSTALL``, ``JOB`` and ``TESTS`` stand for those of README.md, the last two made small unless
+    ``--full``, and ``TWO`` for the job in two processes. ``sees``: a pattern in what is printed, to which ``code``
+    belongs. ``before``: run as root in the same namespaces. ``limits``: arguments of ``Root.run``. ``own``: whether an
+    ``error:`` line must be the only thing said of a failure (else it is another program that speaks).
     """
 
     name: str
@@ -121,6 +121,15 @@ WAYS = (
     Way("shm-docker", "64 MB of /dev/shm, as docker has it", DONE, limits={"shm": 64 << 20}),
     Way("core", "one core", DONE, limits={"cores": 1}),
     Way("memory", "2 GB of memory", DONE, limits={"memory": 2 << 30}),
+    Way(
+        "memory-less",
+        "400 MB of memory",
+        r"0\.39 GiB of memory is little",
+        137,
+        limits={"memory": 400 << 20},
+        own=False,
+    ),
+    Way("two", "two processes without a network", DONE, command="TWO"),
     Way("files", "64 open files", DONE, command="ulimit -n 64; JOB"),
     Way("disk", "the disk of the run is full", "error: .*No space left", 1, before=FULL_DISK.format(f"{HERE}/runs")),
     Way(
@@ -153,12 +162,14 @@ def spell_out(command: str, text: str, full: bool) -> str:
     """``command`` of a way with what README.md (``text``) has in it, and absolute paths."""
     install, job, tests = readme_commands(text)
     job = re.sub(r"\b(tools|configs)/", rf"{HERE}/\1/", job)
+    job = job if full else f"{job} {SMALL}"
     words = {
         "INSTALL": install,
-        "JOB": job if full else f"{job} {SMALL}",
+        "JOB": job,
+        "TWO": re.sub(r"^python\b", "torchrun --nproc-per-node 2", job),
         "TESTS": tests if full else f"{tests} tests/ops",
     }
-    return re.sub(r"\b(INSTALL|JOB|TESTS)\b", lambda match: words[match[0]], command)
+    return re.sub(r"\b(INSTALL|JOB|TWO|TESTS)\b", lambda match: words[match[0]], command)
 
 
 def judge(way: Way, code: int, output: str) -> tuple[str, str]:
@@ -203,6 +214,9 @@ def install(work: Path, binds: dict[str | Path, str]) -> Root:
     fresh = not (note.is_file() and note.read_text() == recipe)
     if fresh and installed.run("id me 2> /dev/null || useradd --create-home me").returncode:
         raise RootError("no user could be made")
+    names = installed.tree / "etc" / "hosts"  # as any Debian has it but debootstrap's
+    names.parent.mkdir(parents=True, exist_ok=True)
+    names.write_text("127.0.0.1 localhost\n::1 localhost\n")
     copy_checkout(installed)
     if installed.run(f"chown -R me: {HERE}").returncode:
         raise RootError("the checkout could not be given to its user")

@@ -74,10 +74,10 @@ def test_without_semaphores_one_process_does_the_work(monkeypatch: pytest.Monkey
 
 def test_compiling_without_a_compiler_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "g++"))
-    with pytest.raises(MissingLibraryError, match=r"engine.compile=true needs .*g\+\+\): apt-get install g\+\+"):
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(MissingLibraryError, match=r"engine.compile=true needs .*g\+\+\) and .*: apt-get install g\+\+"):
         require_compiler(torch.device("cpu"), "engine.compile=true")
     (tmp_path / "g++").touch(0o755)
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     with pytest.raises(MissingLibraryError, match=r"--compile needs \S+/Python.h: apt-get install g\+\+ python3-dev"):
         require_compiler(torch.device("cpu"), "--compile")
     (tmp_path / "Python.h").touch()
