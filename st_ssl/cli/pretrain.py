@@ -55,9 +55,10 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
+    file = config_file(arguments.config)  # before torch is imported
     from st_ssl.engine.run_config import load_runs
 
-    runs = load_runs(config_file(arguments.config), arguments.overrides)
+    runs = load_runs(file, arguments.overrides)
     if arguments.only is not None:
         runs = _chosen(runs, arguments.only)
     if arguments.print_config:
