@@ -142,7 +142,7 @@ class Blocks:
     def candidates(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Indices of the points above the threshold of this round, rising, their distances, and the threshold."""
         largest = self.top.max()
-        threshold = largest * SHARE
+        threshold = self.top.dtype.type(largest * SHARE)  # not of the precision that NumPy 1 would give it
         if threshold >= largest:  # 0, or next to nothing: all that is not taken is a candidate
             threshold = -0.5
         hot = np.flatnonzero(self.top > threshold)

@@ -227,8 +227,8 @@ def _open_av(av: Any, path: str, data: bytes | None) -> tuple[Any, Any]:
     file = os.path.abspath(path) if data is None else io.BytesIO(data)  # absolute: "a:b.mp4" is no protocol
     # Up to 18 PyAV refuses tags that are no UTF-8 unless told otherwise; since 19 it takes them, and cannot be told.
     lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-    try:
-        container = av.open(file, options={"format_whitelist": _CONTAINERS}, **lenient)
+    try:  # of the container alone: with `options`, PyAV up to 17 crashes where streams show up late, as in MPEG-PS
+        container = av.open(file, container_options={"format_whitelist": _CONTAINERS}, **lenient)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SampleError(path, f"not a video: {_plain(error)}") from error
     stream = container.streams.best("video")  # of several, the one that players show
