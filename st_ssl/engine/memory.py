@@ -6,23 +6,18 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
+from st_ssl.engine.cgroups import GROUPS, memory_limits
+
 LITTLE = 1 << 30
 """Bytes: about what the video quickstart takes, its workers and its files in the cache included."""
 
-_LIMITS = ("memory/memory.limit_in_bytes", "memory.max")  # version 1 and 2, as seen inside a container
-_UNLIMITED = 1 << 60
 
-
-def memory_limit(groups: Path = Path("/sys/fs/cgroup"), total: Path = Path("/proc/meminfo")) -> int | None:
+def memory_limit(groups: Path = GROUPS, total: Path = Path("/proc/meminfo")) -> int | None:
     """Bytes that this process and its workers may use together; None where the system does not say."""
-    found = []
+    limits = memory_limits(groups)
     with suppress(OSError, ValueError, IndexError):
-        found.append(int(total.read_text().split("MemTotal:")[1].split()[0]) << 10)
-    for name in _LIMITS:
-        with suppress(OSError, ValueError):  # "max" in version 2
-            found.append(int((groups / name).read_text()))
-    limits = [limit for limit in found if limit < _UNLIMITED]
-    return min(limits) if limits else None
+        limits.append(int(total.read_text().split("MemTotal:")[1].split()[0]) << 10)
+    return min(limits, default=None)
 
 
 def warn_of_little_memory(limit: int | None = None) -> None:

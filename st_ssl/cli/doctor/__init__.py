@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from st_ssl.cli import Parser
 from st_ssl.cli.doctor import accelerator, decoders, machine, packages, python, speed
-from st_ssl.cli.doctor.cgroups import usable_cores
 from st_ssl.cli.doctor.children import Report, ask
 from st_ssl.cli.doctor.findings import Finding, examine, worst
 from st_ssl.cli.doctor.page import as_json, write_page
 from st_ssl.cli.doctor.requirements import Requirement, python_bounds
+from st_ssl.engine.cgroups import usable_cores
 
 if TYPE_CHECKING:
     Check = tuple[str, str, Callable[[], Iterable[Finding]]]
@@ -97,7 +97,7 @@ def _checks_of_system(folder: Path, workers: int) -> list[Check]:
         ("Python", "system", python.check_system),
         ("Python", "pip", python.check_pip),
         ("Machine", "cores", lambda: machine.check_cores(workers)),
-        ("Machine", "memory", lambda: machine.check_memory(workers)),
+        ("Machine", "memory", machine.check_memory),
         ("Machine", "/dev/shm", lambda: machine.check_shared_memory(workers)),
         ("Machine", "open files", machine.check_open_files),
         ("Machine", "disk", lambda: machine.check_disk(folder)),

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from st_ssl.cli.doctor.cgroups import memory_limit, usable_cores
 from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, size
 from st_ssl.cli.doctor.requirements import run_with
+from st_ssl.engine.cgroups import usable_cores
+from st_ssl.engine.memory import LITTLE, memory_limit
 
 SUBJECT = "Machine"
 GIB = 1 << 30
@@ -40,30 +41,21 @@ def check_cores(workers: int) -> Iterator[Finding]:
         yield Finding(SUBJECT, "cores", "green", text)
 
 
-def check_memory(workers: int) -> Iterator[Finding]:
+def check_memory() -> Iterator[Finding]:
     """Memory, within the limit of a container, against what the quickstart takes."""
-    total, available = _meminfo()
-    limit = memory_limit()
-    there = min([one for one in (total, limit) if one is not None], default=None)
+    there, (total, available) = memory_limit(), _meminfo()
     if there is None:
         yield Finding(SUBJECT, "memory", "green", "not told by this system")
         return
-    wanted = quickstart_memory(workers)
     text = size(there)
     if total is not None and there < total:
-        text += f" by the limit of this container, of {size(total)}"
-    text += f", {size(available)} available" if available is not None and there == total else ""
-    if min(there, available or there) < wanted:
-        text += f": the quickstart with {workers} workers takes {size(wanted)}"
-        yield Finding(SUBJECT, "memory", "yellow", text, run_with("data.num_workers=1"))
+        text += f" by the limit of this container or job, of {size(total)}"
+    text += f", {size(available)} of the machine available" if available is not None else ""
+    if min(there, available or there) < LITTLE:
+        text += f": the video quickstart takes about {size(LITTLE)}"
+        yield Finding(SUBJECT, "memory", "yellow", text, run_with("data.num_workers=0"))
     else:
         yield Finding(SUBJECT, "memory", "green", text)
-
-
-def quickstart_memory(workers: int) -> int:
-    """Bytes that the video quickstart takes with so many workers: 1 GiB was measured with two, half as much again is
-    for what comes after training."""
-    return int((1 + 0.25 * workers) * GIB)
 
 
 def _meminfo() -> tuple[int | None, int | None]:
@@ -81,8 +73,8 @@ def check_shared_memory(workers: int, folder: Path = Path("/dev/shm")) -> Iterat
     try:
         multiprocessing.get_context("spawn").Lock()
     except (OSError, ImportError) as error:
-        text = f"no lock between processes can be made: {error}"
-        yield Finding(SUBJECT, name, "red", text, _mount(folder, GIB))
+        text = f"no locks between processes ({error}): data are written, indexed and packed by one"
+        yield Finding(SUBJECT, name, "yellow", text, _mount(folder, GIB))
         return
     if not folder.is_dir():
         yield Finding(SUBJECT, name, "green", "none on this system")
