@@ -29,6 +29,7 @@ GROUND = (
     "schedule",
     "checkpoint",
     "recipes",
+    "limits",
     "ema",
     "batchnorm",
     "ops",

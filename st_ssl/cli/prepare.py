@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser
+from st_ssl.limits import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,9 @@ def _arguments() -> argparse.Namespace:
     pack.add_argument("--retry", action="store_true", help="pack the shards again in which samples failed or changed")
     pack.add_argument("overrides", nargs="*", metavar="key=value", help=PACK_SETTINGS)
     for step in steps.choices.values():
-        step.add_argument("--workers", type=_count, default=os.cpu_count(), help="processes (default: %(default)s)")
+        step.add_argument(
+            "--workers", type=_count, default=max(1, int(usable_cores())), help="processes (default: %(default)s)"
+        )
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()
     takes = "overrides" in arguments

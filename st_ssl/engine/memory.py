@@ -6,7 +6,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from st_ssl.engine.cgroups import GROUPS, memory_limits
+from st_ssl.limits import GROUPS, memory_limits
 
 LITTLE = 1 << 30
 """Bytes: about what the video quickstart takes, its workers and its files in the cache included."""

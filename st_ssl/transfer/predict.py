@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from st_ssl.data.base import BadSample
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import ConfigError, DataError
+from st_ssl.limits import default_workers
 from st_ssl.transfer.evaluation import evaluate
 from st_ssl.transfer.feed import Feed
 from st_ssl.transfer.fit_config import FitConfig
@@ -53,7 +53,7 @@ def predict(
         raise ConfigError(f"{folder}: this network is for {task.modality}, and predict is for videos")
     entries = [entry for video in videos for entry in (read_source(video) if video.is_dir() else [Entry(str(video))])]
     if num_workers is None:
-        num_workers = min(8, os.cpu_count() or 1) if len(entries) > 2 * batch_size else 0
+        num_workers = default_workers() if len(entries) > 2 * batch_size else 0
     source = VideoSource(VideoDataConfig(num_workers=num_workers, max_bad_share=1.0))
     feed = Feed(source, task, model.encoder.input, device)
     rows: list[np.ndarray] = []

@@ -11,13 +11,6 @@ from st_ssl.cli.doctor import machine, speed
 from tests.cli.findings import one
 
 
-def test_workers_are_those_of_a_run() -> None:
-    from st_ssl.data.points.dataset import PointDataConfig
-    from st_ssl.data.video.dataset import VideoDataConfig
-
-    assert VideoDataConfig().num_workers == PointDataConfig().num_workers == machine.default_workers()
-
-
 def test_more_workers_than_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "usable_cores", lambda: 1.5)
     monkeypatch.setattr(machine, "memory_limit", lambda: 1 << 29)

@@ -17,7 +17,7 @@ from st_ssl.cli.doctor.children import Report, ask
 from st_ssl.cli.doctor.findings import Finding, examine, worst
 from st_ssl.cli.doctor.page import as_json, write_page
 from st_ssl.cli.doctor.requirements import Requirement, python_bounds
-from st_ssl.engine.cgroups import usable_cores
+from st_ssl.limits import default_workers, usable_cores
 
 if TYPE_CHECKING:
     Check = tuple[str, str, Callable[[], Iterable[Finding]]]
@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the command; 1 where anything is red."""
     arguments = _arguments()
-    workers = machine.default_workers() if arguments.workers is None else arguments.workers
+    workers = default_workers() if arguments.workers is None else arguments.workers
     folder = arguments.folder.resolve()
     findings = look(folder, workers, arguments.quick, arguments.timeout)
     if arguments.json:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, size
 from st_ssl.cli.doctor.requirements import run_with
-from st_ssl.engine.cgroups import usable_cores
 from st_ssl.engine.memory import LITTLE, memory_limit
+from st_ssl.limits import usable_cores
 
 SUBJECT = "Machine"
 GIB = 1 << 30
@@ -23,11 +23,6 @@ FULL, SMALL_DISK = GIB // 4, 5 * GIB
 FEW_FILES = 1024
 WINDOWS_BYTES = 2 * 32 * 16 * 3 * 224 * 224
 """What a worker holds ready in shared memory where windows slide over videos: two batches of 32 clips of 16 × 224²."""
-
-
-def default_workers() -> int:
-    """``data.num_workers`` where a configuration does not set it."""
-    return min(8, os.cpu_count() or 1)
 
 
 def check_cores(workers: int) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.errors import SampleError
 from st_ssl.inputs import Modality, PointInputConfig
+from st_ssl.limits import default_workers
 from st_ssl.random import Key, keyed_seed
 from st_ssl.types import Entry, PointCloud, RawPointView
 
@@ -55,7 +56,7 @@ class PointDataConfig(Config):
     planted: Literal["shapes", "rooms"] = "shapes"
     shapes: SyntheticShapeConfig = SyntheticShapeConfig()
     rooms: SyntheticRoomConfig = SyntheticRoomConfig()
-    num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
+    num_workers: int = Field(default_factory=default_workers, ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     sample_timeout: float = Field(default=TIMEOUT, gt=0)

@@ -26,6 +26,7 @@ from st_ssl.data.video.sources import SourceFormat, format_of, read_source
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
 from st_ssl.errors import DataError, SampleError
 from st_ssl.inputs import InputConfig
+from st_ssl.limits import default_workers
 from st_ssl.random import Key, keyed_seed
 from st_ssl.types import Entry, RawView, VideoMeta
 
@@ -51,7 +52,7 @@ class VideoDataConfig(Config):
     split: int | None = Field(default=None, ge=1, le=3)
     index: str | None = None
     reader: Backend = "auto"
-    num_workers: int = Field(default_factory=lambda: min(8, os.cpu_count() or 1), ge=0)
+    num_workers: int = Field(default_factory=default_workers, ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     sample_timeout: float = Field(default=TIMEOUT, gt=0)

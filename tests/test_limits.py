@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from st_ssl.engine import cgroups
+from st_ssl import limits
+from st_ssl.data.points.dataset import PointDataConfig
+from st_ssl.data.video.dataset import VideoDataConfig
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -35,6 +37,14 @@ NONE = {"proc/self/cgroup": "4:memory:/\n0::/\n", "sys/fs/cgroup/memory/memory.l
 @pytest.mark.parametrize(("files", "limited"), [(V1, True), (V2, True), (NONE, False), ({}, False)])
 def test_limits_of_containers_count(files: dict[str, str], limited: bool, tmp_path: Path) -> None:
     places = (tree(tmp_path, files) / "sys/fs/cgroup", tmp_path / "proc/self/cgroup")
-    assert set(cgroups.memory_limits(*places)) == ({2 << 30} if limited else set())
-    assert (cgroups.usable_cores(*places) == 0.5) == limited
-    assert cgroups.usable_cores(*places) > 0
+    assert set(limits.memory_limits(*places)) == ({2 << 30} if limited else set())
+    assert (limits.usable_cores(*places) == 0.5) == limited
+    assert limits.usable_cores(*places) > 0
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(0.5, 1), (1.9, 1), (6.0, 6), (64.0, 8)])
+def test_workers_keep_to_the_cores_that_may_be_used(
+    cores: float, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "usable_cores", lambda: cores)
+    assert VideoDataConfig().num_workers == PointDataConfig().num_workers == limits.default_workers() == workers

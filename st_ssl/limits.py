@@ -29,6 +29,11 @@ def usable_cores(groups: Path = GROUPS, own: Path = OWN) -> float:
     return min([count, *shares])
 
 
+def default_workers() -> int:
+    """``data.num_workers`` where a configuration does not set it: a process for each core that may be used, up to 8."""
+    return max(1, min(8, int(usable_cores())))
+
+
 def _folders(controller: str, groups: Path, own: Path) -> Iterator[Path]:
     """The folders of this process's group and of those around it; version 2 has no controllers."""
     yield groups / controller
