@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -216,7 +217,7 @@ def install(work: Path, binds: dict[str | Path, str]) -> Root:
         raise RootError("no user could be made")
     names = installed.tree / "etc" / "hosts"  # as any Debian has it but debootstrap's
     names.parent.mkdir(parents=True, exist_ok=True)
-    names.write_text("127.0.0.1 localhost\n::1 localhost\n")
+    names.write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {socket.gethostname()}\n")
     copy_checkout(installed)
     if installed.run(f"chown -R me: {HERE}").returncode:
         raise RootError("the checkout could not be given to its user")
