@@ -40,7 +40,8 @@ def add_lora(encoder: Encoder, config: LoraConfig) -> None:
     settings = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(targets)
     )
-    peft.inject_adapter_in_model(settings, encoder)
+    # Within another module: peft before 0.19 takes the `config` of what it is given for one of transformers.
+    peft.inject_adapter_in_model(settings, nn.ModuleDict({"encoder": encoder}))
 
 
 def merge_lora(encoder: Encoder) -> None:
