@@ -241,7 +241,11 @@ _STAND_INS: list[Any] = [
         for name in ("scalar", "_reconstruct")
     ),
     *((StandIn, f"numpy.{name}") for name in ("dtype", "ndarray", "float64", "float32", "int64")),
-    *((StandIn, f"pathlib.{name}") for name in ("PosixPath", "WindowsPath", "PurePosixPath", "Path")),
+    *(
+        (StandIn, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")  # the latter from Python 3.13
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "Path")
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -69,6 +70,16 @@ def test_harmless_objects_beside_the_weights_are_read_by_stand_ins(tmp_path: Pat
     assert found.about["args"]["num_frames"] == 16
     assert found.about["args"]["model"] == "vit_base"
     assert found.skipped == {"optimizer.state": "tensors by number (as optimisers keep them)"}
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_are_read_as_any_python_wrote_them(tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pathlib
+
+    monkeypatch.setitem(sys.modules, "pathlib._local", pathlib)
+    monkeypatch.setattr(type(Path()), "__module__", module)
+    torch.save({"model": STATE, "output": Path("/x")}, tmp_path / "w.pth")
+    assert read_published(tmp_path / "w.pth").groups.keys() == {"model"}
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle.pth", "pickle.pkl"])
