@@ -3,7 +3,7 @@
     python docker/lock.py                          # what pyproject.toml or constraints.txt asks for anew; keep the rest
     python docker/lock.py --upgrade                # everything to the newest
     python docker/lock.py --upgrade-package av     # one package to the newest
-    python docker/lock.py --check                  # no network: exit code 1 where pyproject.toml asks for more
+    python docker/lock.py --check                  # no network: exit code 1 where a lock file is behind
 
 All but ``--check`` need uv (``pip install uv``) and the network; of the packages only metadata are downloaded.
 """
@@ -11,6 +11,7 @@ All but ``--check`` need uv (``pip install uv``) and the network; of the package
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import shutil
 import subprocess
@@ -70,6 +71,13 @@ class Lock:
                 found.append(requirement)
         return [requirement for requirement in found if canonicalize_name(requirement.name) not in self.without]
 
+    def made_for(self) -> str:
+        """The line of the lock file that says what it was made for: one digest of all that decides it."""
+        asked = [(canonicalize_name(one.name), sorted(one.extras), str(one.specifier)) for one in self.requirements()]
+        constraints = sorted(pins(CONSTRAINTS).items())
+        decides = [sorted(asked), sorted(self.extras), sorted(self.without), constraints, PYTHON, PLATFORM]
+        return f"# Made for requirements with the digest {hashlib.sha256(repr(decides).encode()).hexdigest()}"
+
 
 # In the order in which they are written: each takes the versions of the first. The CPU image has its torch from
 # PyTorch's index, whose wheels have other hashes than PyPI's; it leaves out what is large (open3d), needs Debian's
@@ -89,7 +97,8 @@ def pins(path: Path) -> dict[str, str]:
 
 
 def problems(lock: Lock) -> list[str]:
-    """What of pyproject.toml and of the constraints a lock file does not meet; lines that it must not hold."""
+    """What of pyproject.toml and of the constraints a lock file does not meet, what it was not tested with or made for,
+    and lines that it must not hold."""
     if not lock.path.is_file():
         return [f"{lock.path.name}: not there"]
     locked, found = pins(lock.path), []
@@ -102,7 +111,15 @@ def problems(lock: Lock) -> list[str]:
     for name, version in pins(CONSTRAINTS).items():
         if locked.get(name, version) != version:
             found.append(f"{lock.path.name}: has {name} {locked[name]}; {CONSTRAINTS.name} asks for {version}")
-    for block in re.split(r"\n(?=\S)", lock.path.read_text(encoding="utf-8")):
+    tested = pins(TEST.path) if TEST.path.is_file() else locked
+    for name, version in locked.items():
+        if tested.get(name, version if lock.build else None) != version:
+            other = f"has {tested[name]}" if name in tested else "does not have it"
+            found.append(f"{lock.path.name}: has {name} {version}; {TEST.path.name} {other}")
+    text = lock.path.read_text(encoding="utf-8")
+    if not found and lock.made_for() not in text.splitlines():
+        found.append(f"{lock.path.name}: made for other requirements, extras or constraints than those of now")
+    for block in re.split(r"\n(?=\S)", text):
         if not block.startswith("#") and "--hash=sha256:" not in block:
             found.append(f"{lock.path.name}: not a version with its hashes: {block.splitlines()[0]}")
     return found
@@ -131,6 +148,7 @@ def write(lock: Lock, upgrade: Sequence[str]) -> None:
         ]
         asked = "\n".join(map(str, lock.requirements())) if lock.build else None
         subprocess.run(command, cwd=PROJECT.parent, input=asked, text=True, check=True, stdout=subprocess.DEVNULL)
+    lock.path.write_text(f"{lock.made_for()}\n{lock.path.read_text(encoding='utf-8')}", encoding="utf-8")
 
 
 def main() -> int:

@@ -70,6 +70,8 @@ def test_what_runs_is_not_root_and_has_no_compiler(name: str) -> None:
     assert not re.search(r"(?<!\S)(gcc|g\+\+|clang|build-essential|make|\S+-dev)(?!\S)", " ".join(installing))
     assert all("rm -rf /var/lib/apt/lists" in command for command in installing)
     assert not any("pip" in command for command in commands), "environments are made in stages of their own"
+    (entry,) = (one for one in instructions if one.name == "COPY" and "entrypoint.sh" in one.text)
+    assert entry.flag("chmod") == "755", "a checkout may be readable by its owner alone"
 
 
 def run_lock(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -99,6 +101,39 @@ def test_a_lock_that_is_behind_is_told(tmp_path: Path) -> None:
     assert told.endswith("to write them anew: python docker/lock.py\n")
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "behind"),
+    [
+        ("pyproject.toml", '"einops>=0.8"', '"einops>=0.7"', ["test", "cuda", "cpu"]),
+        ("pyproject.toml", '"hatchling>=1.27"]\nb', '"hatchling>=1.26"]\nb', ["build"]),
+        ("docker/lock.py", '"hub", "tensorboard")', '"hub")', ["cuda"]),
+    ],
+    ids=["an older version would do", "to build with", "an extra less"],
+)
+def test_a_lock_that_was_made_for_less_or_more_is_told(
+    tmp_path: Path, file: str, old: str, new: str, behind: list[str]
+) -> None:
+    shutil.copytree(DOCKER, tmp_path / "docker")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    text = (ROOT / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    code, told = run_lock(tmp_path, "--check")
+    assert code == 1
+    assert re.findall(r"requirements-(\w+).txt: ", told) == behind
+
+
+def test_what_runs_is_what_was_tested(tmp_path: Path) -> None:
+    shutil.copytree(DOCKER, tmp_path / "docker")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    cuda = tmp_path / "docker" / "requirements-cuda.txt"
+    cuda.write_text(re.sub(r"(?m)^rich==\S+", "rich==99", cuda.read_text()).replace("absl-py==", "abseil=="))
+    code, told = run_lock(tmp_path, "--check")
+    assert code == 1
+    assert re.search(r"requirements-cuda.txt: has rich 99; requirements-test.txt has \d+\.\S+\n", told)
+    assert re.search(r"requirements-cuda.txt: has abseil \S+; requirements-test.txt does not have it\n", told)
+
+
 def test_compose_builds_stages_that_there_are_and_reserves_gpus() -> None:
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
     services: dict[str, dict[str, Any]] = compose["services"]
@@ -108,6 +143,7 @@ def test_compose_builds_stages_that_there_are_and_reserves_gpus() -> None:
         assert (ROOT / service["build"]["dockerfile"]).is_file()
         assert [volume["target"] for volume in service["volumes"]] == ["/data", "/runs"]
         assert service["init"] and service["shm_size"] and service["stop_grace_period"]
+        assert service["platform"] == "linux/amd64"
     (device,) = services["cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     assert "deploy" not in services["cpu"]
