@@ -1,4 +1,7 @@
-"""Carry out planned stages: each step in a layer of its own, kept under a name that says all it was made from."""
+"""Carry out planned stages: each step in a layer of its own, kept under a name that says all it was made from.
+
+Not in that name: what RUN steps are given of this machine, the binds and the variables that ``root.PASSED`` lists.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ import json
 import os
 import posixpath
 import re
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import layers
 from ignore import Ignore
 from plan import Copy, MakeFolder, PlannedStage, Run, Step
-from root import Root, RootError
+from root import Root, RootError, claim, discard
 
 IMAGE = re.compile(r"(?:docker\.io/)?(?:library/)?debian:([a-z]+)(?:-slim)?(?:@sha256:[0-9a-f]{64})?")
 LAST_LINES = 30
+CONTAINER = "container-"  # how the folders of those begin that run
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,21 @@ class Builder:
     def log(self) -> Path:
         return self.work / "build.log"
 
-    def build(self, stages: list[PlannedStage]) -> Built:
-        """Build all; returns the last. Raises ``DockerfileError`` with the line of the step that failed."""
+    @contextmanager
+    def build(self, stages: list[PlannedStage], prune: bool = False) -> Iterator[Built]:
+        """Build all; yields the last, whose layers nobody removes within the block.
+
+        With ``prune``, the layers that this build did not use are removed after it. Raises ``DockerfileError`` with the
+        line of the step that failed.
+        """
         self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two builds would make, or remove, the same layers
-            return self._build(stages)
+        with ExitStack() as held:
+            with locked(self.work / "lock", fcntl.LOCK_EX):  # two builds would make, or remove, the same layers
+                built = self._build(stages)
+                if prune:
+                    self._prune()
+                held.enter_context(locked(self._in_use, fcntl.LOCK_SH))
+            yield built
 
     def _build(self, stages: list[PlannedStage]) -> Built:
         self.log.write_text("")
@@ -71,16 +84,21 @@ class Builder:
             self.built[stage.name] = base
         return self.built[stages[-1].name]
 
-    def prune(self) -> int:
-        """Remove the layers that this build did not use; returns how many."""
+    def _prune(self) -> None:
+        """Remove the layers that this build did not use, and what killed containers left."""
         old = [folder for folder in self._layers.iterdir() if folder.name not in self.used]
-        for folder in old:
-            shutil.rmtree(folder)
-        return len(old)
+        with locked(self._in_use, fcntl.LOCK_EX):
+            for folder in (*old, *self.work.glob(f"{CONTAINER}*")):
+                discard(folder)
+        self._tell(f"removed {len(old)} layers of earlier builds")
 
     @property
     def _layers(self) -> Path:
         return self.work / "layers"
+
+    @property
+    def _in_use(self) -> Path:
+        return self.work / "in-use"
 
     def _tell(self, text: str) -> None:
         print(text, flush=True)
@@ -102,7 +120,7 @@ class Builder:
         """The layer of a step over ``base``: the one that is there, if it was made from the very same, or a new one."""
         self._tell(f"{number} {self.dockerfile.name}:{step.instruction.line} {step.instruction}")
         action = step.action
-        if isinstance(action, MakeFolder) and base.root.find(layers.resolve(base.root, action.path)) is not None:
+        if isinstance(action, MakeFolder) and base.root.find(base.root.resolve(action.path)) is not None:
             return base
         items = self._items(step) if isinstance(action, Copy) else {}
         key = _digest(base.key, repr(action), *self._made_from(action, items))
@@ -113,13 +131,16 @@ class Builder:
             noted = json.loads(note.read_text())
             self._tell(f"    made before ({noted['seconds']:.0f} s, {megabytes(noted['bytes'])})")
             return Built(layer, key, base.size + noted["bytes"])
-        shutil.rmtree(layer.folder, ignore_errors=True)
-        layer.tree.mkdir(parents=True)
+        if layer.folder.exists():
+            with locked(self._in_use, fcntl.LOCK_EX):
+                discard(layer.folder)
+        claim(layer.folder)
+        layer.tree.mkdir()
         started = time.monotonic()
         try:
             self._carry_out(step, layer, items)
         except BaseException as error:
-            shutil.rmtree(layer.folder, ignore_errors=True)  # also where it was interrupted: half a layer is of no use
+            discard(layer.folder)  # also where it was interrupted: half a layer is of no use
             if isinstance(error, (RootError, OSError)):
                 raise step.instruction.error(str(error)) from error
             raise
@@ -147,7 +168,7 @@ class Builder:
         for path in action.paths:
             if action.source is not None:
                 root = self.built[action.source].root
-                files = layers.merged(root, layers.resolve(root, path))
+                files = layers.merged(root, root.resolve(path))
                 found = {posixpath.basename(path): files} if files else {}
             else:
                 found = layers.select(self._context_files(), path)
@@ -170,7 +191,7 @@ class Builder:
     def _carry_out(self, step: Step, layer: Root, items: Mapping[str, dict[str, Path]]) -> None:
         action = step.action
         if isinstance(action, MakeFolder):
-            layers.make_folder(layer, layers.resolve(layer, action.path))
+            layers.make_folder(layer, layer.resolve(action.path))
         elif isinstance(action, Copy):
             account = layer.account(action.owner)
             layers.copy(layer, items, action.target, (account.uid, account.gid), action.mode, action.source is not None)
@@ -198,6 +219,18 @@ class Builder:
         if done.returncode:
             tail = "\n".join(done.stdout.splitlines()[-LAST_LINES:])
             raise step.instruction.error(f"ended with {done.returncode}; {self.log} has all, its last lines:\n{tail}")
+
+
+@contextmanager
+def locked(file: Path, kind: int) -> Iterator[None]:
+    """Within it, this process holds the lock; says so where it has to wait for another one."""
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for the build or the container that holds {file}", flush=True)
+            fcntl.flock(handle, kind)
+        yield
 
 
 def _digest(*parts: str) -> str:

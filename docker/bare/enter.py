@@ -14,6 +14,8 @@ import socket
 import stat
 import struct
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,13 @@ LINKS = {
     "ptmx": "pts/ptmx",
 }
 LIBC = ctypes.CDLL(None, use_errno=True)
-READ_ONLY, NO_SETUID, NO_DEVICES, REMOUNT, BIND, RECURSIVE = (
-    0x1,
-    0x2,
-    0x4,
-    0x20,
-    0x1000,
-    0x4000,
-)  # MS_* of <sys/mount.h>
+# MS_* of <sys/mount.h>
+READ_ONLY, NO_SETUID, NO_DEVICES, NO_EXEC = 0x1, 0x2, 0x4, 0x8
+REMOUNT, BIND, MOVE, RECURSIVE = 0x20, 0x1000, 0x2000, 0x4000
 IN_MEMORY = NO_SETUID | NO_DEVICES
+FLAGS = {"ro": READ_ONLY, "nosuid": NO_SETUID, "nodev": NO_DEVICES, "noexec": NO_EXEC}
+UNSET = {"rw": READ_ONLY, "suid": NO_SETUID, "dev": NO_DEVICES, "exec": NO_EXEC}
+KERNEL = ("sys", "sysrq-trigger", "bus", "fs", "irq")  # what of /proc would change the machine itself
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 0x1  # SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP of <linux/sockios.h>
 PAGE = 4096  # bytes of options that mount(2) reads
 NOT_FOUND, NOT_RUN = 127, 125  # what a shell and a container engine return
@@ -68,10 +68,12 @@ def assemble(plan: dict[str, Any]) -> Path:
     mount("tmpfs", "space", space, options="mode=755")
     root, places = space / "root", space / "places"
     root.mkdir()
-    for folder in ("proc", "sys", "dev", *(path.lstrip("/") for path in plan["tmpfs"])):
+    for folder in ("proc", "sys", "dev", "etc", *(path.lstrip("/") for path, _ in plan["tmpfs"])):
         (places / folder).mkdir(parents=True, exist_ok=True)
     for host, inside in plan["binds"]:
         place(places / inside.lstrip("/"), Path(host))
+    # Debian's own has it, debootstrap's has not.
+    (places / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {socket.gethostname()}\n")
     lower = ":".join([*plan["below"], str(places)])
     options = f"lowerdir={lower},upperdir={plan['tree']},workdir={plan['work']}"
     if len(options.encode()) >= PAGE:
@@ -80,11 +82,31 @@ def assemble(plan: dict[str, Any]) -> Path:
     return root
 
 
+def protect(target: Path) -> None:
+    """Let ``target`` be read only, whatever is mounted below it."""
+    if not target.is_mount():
+        mount("", target, target, BIND | RECURSIVE)
+    mount("", "", target, REMOUNT | BIND | READ_ONLY)
+
+
+def mount_memory(target: Path, options: str) -> None:
+    """An empty folder in memory, with options as mount(8) takes them."""
+    flags, kept = IN_MEMORY | NO_EXEC, ["mode=1777"]
+    for option in filter(None, options.split(",")):
+        flags = (flags | FLAGS.get(option, 0)) & ~UNSET.get(option, 0)
+        if option not in FLAGS and option not in UNSET:
+            kept.append(option)
+    mount("tmpfs", "tmpfs", target, flags, ",".join(kept))
+
+
 def furnish(root: Path, plan: dict[str, Any]) -> None:
     """Mount /proc, /sys, a minimal /dev, the binds, the folders in memory and what may not be written to."""
     if "/" in plan["readonly"]:
         mount("", "", root, REMOUNT | BIND | READ_ONLY)
     mount("proc", "proc", root / "proc")
+    for name in KERNEL:
+        if (root / "proc" / name).exists():
+            protect(root / "proc" / name)
     mount("sysfs", "sysfs", root / "sys", READ_ONLY)
     if plan["group"]:
         target = root / plan["group_inside"].lstrip("/")
@@ -105,8 +127,8 @@ def furnish(root: Path, plan: dict[str, Any]) -> None:
     (devices / "shm").mkdir()
     size = f",size={plan['shm']}" if plan["shm"] is not None else ""
     mount("tmpfs", "shm", devices / "shm", IN_MEMORY, f"mode=1777{size}")
-    for path in plan["tmpfs"]:
-        mount("tmpfs", "tmpfs", root / path.lstrip("/"), IN_MEMORY, "mode=1777")
+    for path, options in plan["tmpfs"]:
+        mount_memory(root / path.lstrip("/"), options)
     for host, inside in plan["binds"]:
         target = root / inside.lstrip("/")
         if inside.startswith("/dev/"):
@@ -117,9 +139,7 @@ def furnish(root: Path, plan: dict[str, Any]) -> None:
         if path != "/":
             if not target.exists():
                 raise OSError(f"read-only {path}: there is no such path inside")
-            if not target.is_mount():
-                mount("", target, target, BIND | RECURSIVE)
-            mount("", "", target, REMOUNT | BIND | READ_ONLY)
+            protect(target)
 
 
 def raise_loopback() -> None:
@@ -131,7 +151,10 @@ def raise_loopback() -> None:
 
 def become(root: Path, plan: dict[str, Any]) -> None:
     """Turn this process into the command; returns only by raising ``OSError``."""
-    os.chroot(root)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(root)
+    mount("", root, Path("/"), MOVE)  # else the way out of a chroot would lead to the machine's own root
+    os.chroot(".")
     if not Path(plan["cwd"]).is_dir():
         raise NotADirectoryError(f"{plan['cwd']}: not a folder inside")
     os.chdir(plan["cwd"])
@@ -144,6 +167,13 @@ def become(root: Path, plan: dict[str, Any]) -> None:
     os.execvpe(command[0], command, plan["env"])
 
 
+def forward(child: int) -> None:
+    """Send the child the signals whose numbers come on standard input."""
+    while number := os.read(0, 1):
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(child, number[0])
+
+
 def start(root: Path, plan: dict[str, Any]) -> int:
     """Run the command in a process of its own; returns its exit code, 128 + the number where a signal ended it."""
     child = os.fork()
@@ -153,6 +183,7 @@ def start(root: Path, plan: dict[str, Any]) -> int:
         except OSError as error:
             print(f"{plan['command'][0]}: cannot be started: {error.strerror or error}", file=sys.stderr, flush=True)
             os._exit(NOT_FOUND)
+    threading.Thread(target=forward, args=(child,), daemon=True).start()
     while True:
         pid, status = os.wait()  # also those whose parent has gone
         if pid == child:

@@ -4,7 +4,20 @@
 
 makes what the Dockerfile's FROM names by debootstrap, carries out every step in namespaces of its own, one layer each,
 and runs the image's entry point with the command as `docker run` would. Steps made before are reused as long as the
-Dockerfile and the files they copy are the same. Only for Linux, as root, with Debian's debootstrap.
+Dockerfile and the files they copy are the same. Only for Linux, as root, with Debian's debootstrap. SIGTERM and SIGINT
+reach the command as the image's STOPSIGNAL; nothing kills it if it does not heed that.
+
+What an engine does otherwise:
+
+- RUN steps do not see the variables of the machine; here those for pip, uv, certificates and proxies are passed in
+  (`root.PASSED`), and not counted among what a step was made from.
+- The entry point is process number 1 only there; here signals do to it what they do to any, and orphans are reaped, as
+  with `docker run --init`.
+- Processes keep root's capabilities and all system calls there are: a namespace is no prison for what means harm.
+- The network is the machine's, or none: no bridge, no ports; there are no GPUs but by `--volume /dev/nvidia0`.
+- What is mounted is the folder itself: `--volume` of a folder that is not there is an error, and there are no named
+  volumes. /dev/shm lets programs be executed.
+- No terminal, no standard input, no limits of files or processes but the caller's, `--cpus` in whole cores.
 """
 
 from __future__ import annotations
@@ -12,15 +25,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from build import Builder, Built, megabytes
+from build import CONTAINER, Builder, Built, megabytes
 from dockerfile import DockerfileError, read
 from plan import PlannedStage, Settings, plan
-from root import RootError, check_machine, parse_bind
+from root import RootError, check_machine, discard, parse_bind
 
 HERE = Path(__file__).resolve().parent
 UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -76,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--no-run", action="store_true", help="only build")
     run.add_argument("--network", choices=["host", "none"], default="host")
     run.add_argument("--read-only", action="store_true")
-    run.add_argument("--tmpfs", action="append", default=[], metavar="PATH")
+    run.add_argument("--tmpfs", action="append", default=[], metavar="PATH[:OPTIONS]")
     run.add_argument("--shm-size", type=size, default=size("64m"), metavar="SIZE")
     run.add_argument("--memory", type=size, metavar="SIZE")
     run.add_argument("--cpus", type=int, metavar="N", help="whole cores: the command is bound to the first N")
@@ -103,7 +117,9 @@ def run(image: Built, settings: Settings, arguments: argparse.Namespace) -> int:
         raise RootError("the image has neither ENTRYPOINT nor CMD: name a command after --")
     print(f"run {' '.join(command)}", flush=True)
     started = time.monotonic()
-    with image.root.layer(arguments.work / f"container-{os.getpid()}") as container:
+    folder = arguments.work / f"{CONTAINER}{os.getpid()}"
+    discard(folder)  # of a killed one that had this number
+    with image.root.layer(folder) as container:
         done = container.run(
             command,
             cwd=arguments.workdir or settings.workdir,
@@ -117,6 +133,7 @@ def run(image: Built, settings: Settings, arguments: argparse.Namespace) -> int:
             tmpfs=arguments.tmpfs,
             shm=arguments.shm_size,
             binds=dict(arguments.volume),
+            stop=signal.Signals[settings.stop_signal],
         )
     print(f"run ended with {done.returncode} after {time.monotonic() - started:.0f} s")
     return done.returncode
@@ -148,12 +165,10 @@ def main(given: Sequence[str] | None = None) -> int:
         builder = Builder(
             arguments.context.resolve(), arguments.file, work, dict(arguments.bind), not arguments.no_cache
         )
-        image = builder.build(stages)
-        for name, built in builder.built.items():
-            print(f"stage {name}: {megabytes(built.size)}")
-        if arguments.prune:
-            print(f"removed {builder.prune()} layers of earlier builds")
-        return 0 if arguments.no_run else run(image, stages[-1].settings, arguments)
+        with builder.build(stages, arguments.prune) as image:
+            for name, built in builder.built.items():
+                print(f"stage {name}: {megabytes(built.size)}")
+            return 0 if arguments.no_run else run(image, stages[-1].settings, arguments)
     except (DockerfileError, RootError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -46,25 +46,6 @@ def _lay(found: dict[str, Path], place: Path) -> None:
                 found[relative] = path
 
 
-def resolve(root: Root, path: str) -> str:
-    """``path`` inside with its symbolic links followed; the rest of it may be missing."""
-    done = "/"
-    rest = [part for part in path.split("/") if part not in ("", ".")]
-    for _ in range(256):
-        if not rest:
-            return done
-        part = rest.pop(0)
-        here = posixpath.normpath(posixpath.join(done, part))
-        found = root.find(here)
-        if found is not None and found.is_symlink():
-            link = os.readlink(found)
-            rest = [one for one in link.split("/") if one not in ("", ".")] + rest
-            done = "/" if link.startswith("/") else done
-        else:
-            done = here
-    raise OSError(f"{path}: too many symbolic links")
-
-
 def make_folder(root: Root, path: str, owner: tuple[int, int] = (0, 0)) -> Path:
     """The folder ``path`` in the uppermost tree; what is new of it belongs to ``owner``, the rest stays as it was."""
     place = root.tree
@@ -109,7 +90,7 @@ def copy(
     target ends with a slash or is a folder. With ``link`` (for files of other layers, which are never written to again)
     those that keep owner and mode are linked instead, where they lie on the same disk.
     """
-    inside = resolve(root, target)
+    inside = root.resolve(target)
     existing = root.find(inside)
     into = target.endswith(("/", "/.")) or len(items) > 1 or (existing is not None and existing.is_dir())
     for top, files in items.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -163,7 +164,11 @@ class _Planner:
         self._set(user=expand(one.text, self.values))
 
     def _stopsignal(self, one: Instruction) -> None:
-        self._set(stop_signal=expand(one.text, self.values))
+        text = expand(one.text, self.values).upper().removeprefix("SIG")
+        found = [number for number in signal.Signals if text in (str(int(number)), number.name.removeprefix("SIG"))]
+        if not found:
+            raise one.error(f"{one.text}: expected the name or number of a signal, such as SIGTERM")
+        self._set(stop_signal=found[0].name)
 
     def _shell(self, one: Instruction) -> None:
         strings = one.strings()

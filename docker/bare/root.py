@@ -11,24 +11,24 @@ Needs Linux, root and Debian's package debootstrap; nothing of Python beyond the
 
 from __future__ import annotations
 
-import codecs
 import fnmatch
 import json
 import os
+import posixpath
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from limits import MemoryLimit
+from stream import stream
 
 MIRROR = "http://deb.debian.org/debian"
 SECURITY = "http://deb.debian.org/debian-security"
@@ -39,6 +39,7 @@ PASSED = (
 )
 OPAQUE = "trusted.overlay.opaque"
 NAMES = ("/etc/resolv.conf", "/etc/hosts")
+MARK = ".bare-root"  # in every folder that was made here: it may be removed with all that is in it
 # What Debian's own container images set: no services, no caches, no translations, no waiting for the disk.
 SETTINGS = {
     "usr/sbin/policy-rc.d": "#!/bin/sh\nexit 101\n",
@@ -76,6 +77,21 @@ def check_machine() -> None:
             raise RootError(f"{tool} is missing: apt-get install {package}")
 
 
+def claim(folder: Path) -> Path:
+    """Make ``folder`` and mark it as made here; ``RootError`` where something is in it that was not made here."""
+    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RootError(f"{folder}: has other files than those made here: name another place, or remove it yourself")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+    return folder
+
+
+def discard(folder: Path) -> None:
+    """Remove ``folder``, if it is there, with all that is in it; ``RootError`` where it was not made here."""
+    if os.path.lexists(folder):
+        shutil.rmtree(claim(folder).resolve())
+
+
 def is_removed(path: Path) -> bool:
     """Whether an overlay marks in ``path`` of one tree that a lower tree's file is gone."""
     state = path.lstat()
@@ -104,15 +120,16 @@ class Root:
         """Debian's ``suite`` and ``packages`` in ``path``, as debian:SUITE-slim is; at once where it was made before.
 
         Downloaded packages of the base are kept beside ``path``, in ``debs``, for the next one.
-        Raises ``RootError`` where the machine cannot do it, or debootstrap or apt-get failed.
+        Raises ``RootError`` where the machine cannot do it, ``path`` has files of others, or debootstrap or apt-get
+        failed.
         """
         check_machine()
         recipe = json.dumps({"suite": suite, "mirror": mirror, "packages": sorted(packages), "settings": SETTINGS})
         note = path / "recipe.json"
         if note.is_file() and note.read_text() == recipe:
             return cls(path)
-        shutil.rmtree(path, ignore_errors=True)
-        root = cls(path)
+        discard(path)
+        root = cls(claim(path))
         _bootstrap(root.tree, suite, mirror, path.parent / "debs")
         if packages:
             update = (
@@ -143,7 +160,7 @@ class Root:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        discard(self.folder)
 
     def find(self, path: str) -> Path | None:
         """The file of this machine that ``path`` is inside; None where it is not there or was removed."""
@@ -161,6 +178,24 @@ class Root:
             if hidden:
                 return None
         return None
+
+    def resolve(self, path: str) -> str:
+        """``path`` inside with its symbolic links followed; the rest of it may be missing."""
+        done = "/"
+        rest = [part for part in path.split("/") if part not in ("", ".")]
+        for _ in range(256):
+            if not rest:
+                return done
+            part = rest.pop(0)
+            here = posixpath.normpath(posixpath.join(done, part))
+            found = self.find(here)
+            if found is not None and found.is_symlink():
+                link = os.readlink(found)
+                rest = [one for one in link.split("/") if one not in ("", ".")] + rest
+                done = "/" if link.startswith("/") else done
+            else:
+                done = here
+        raise RootError(f"{path}: too many symbolic links")
 
     def account(self, user: str) -> Account:
         """The account that ``NAME|UID[:GROUP|GID]`` means inside; raises ``RootError`` for a name that is not there."""
@@ -180,7 +215,7 @@ class Root:
         return Account(uid, gid, sorted({gid, *member}), home)
 
     def _table(self, path: str) -> list[list[str]]:
-        found = self.find(path)
+        found = self.find(self.resolve(path))
         return [line.split(":") for line in found.read_text().splitlines() if ":" in line] if found else []
 
     def run(
@@ -199,6 +234,7 @@ class Root:
         shm: int | None = None,
         binds: Mapping[str | Path, str] | None = None,
         timeout: float | None = None,
+        stop: signal.Signals | None = None,
         echo: TextIO | bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside (text: by ``/bin/sh -c``); returns its exit code and all it printed, as it was printed.
@@ -210,19 +246,23 @@ class Root:
             memory: at most so many bytes, for it and all it starts.
             cores: at most so many of this machine's.
             readonly: paths inside that cannot be written to; ``/`` for all that is not mounted otherwise.
-            tmpfs: paths inside that are empty folders in memory.
+            tmpfs: ``PATH[:OPTIONS]``: paths inside that are empty folders in memory, from which nothing is executed
+                unless the options, with commas between them, have ``exec``.
             shm: size of /dev/shm in bytes; half of the memory where not given.
             binds: folders, files or devices of this machine and where they are seen inside; with ``:ro`` only read.
             timeout: seconds until it and all it started are killed; the exit code is then 124.
+            stop: the signal that the command gets when this process is told to end (SIGTERM, SIGINT), instead of being
+                killed with it; only in the main thread.
             echo: where its output goes as it comes; standard output for True, nowhere for False.
 
         Raises:
-            RootError: the machine, the user, a bind or a limit cannot be had.
+            RootError: the machine, the user, a bind or a limit cannot be had, or the folder has files of others.
         """
         check_machine()
+        claim(self.folder)
         who = self.account(user)
         inherited = {k: v for k, v in os.environ.items() if any(fnmatch.fnmatchcase(k, one) for one in passed)}
-        shown = _binds(binds or {}, network)
+        shown = [(host, self.resolve(path), writable) for host, path, writable in _binds(binds or {}, network)]
         available = sorted(os.sched_getaffinity(0))
         with ExitStack() as stack:
             limit = _limited(stack, memory) if memory is not None else None
@@ -240,17 +280,18 @@ class Root:
                 "groups": who.groups,
                 "cores": available[:cores] if cores is not None else None,
                 "network": network,
-                "readonly": [*readonly, *(path for _, path, writable in shown if not writable)],
-                "tmpfs": list(tmpfs),
+                "readonly": [*map(self.resolve, readonly), *(path for _, path, writable in shown if not writable)],
+                "tmpfs": [(self.resolve(path), options) for path, _, options in (one.partition(":") for one in tmpfs)],
                 "shm": shm,
                 "binds": [(host, path) for host, path, _ in shown],
                 "group": str(limit.group) if limit else None,
                 "group_inside": limit.inside if limit else None,
             }
             self.tree.mkdir(parents=True, exist_ok=True)
-            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *([] if network else ["--net"])]
+            unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts"]
+            unshare += [] if network else ["--net"]
             inner = [sys.executable, "-I", str(Path(__file__).with_name("enter.py")), json.dumps(plan)]
-            return _stream(["setpriv", "--pdeathsig", "KILL", *unshare, *inner], inside, timeout, echo)
+            return stream(["setpriv", "--pdeathsig", "KILL", *unshare, *inner], inside, timeout, echo, stop)
 
     def _folder(self, name: str) -> Path:
         folder = self.folder.absolute() / name
@@ -267,7 +308,7 @@ def _bootstrap(tree: Path, suite: str, mirror: str, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     tree.mkdir(parents=True)
     make = ["debootstrap", "--variant=minbase", f"--cache-dir={cache.absolute()}", suite, str(tree.absolute()), mirror]
-    done = _stream(["unshare", "--mount", "--pid", "--fork", "--kill-child", *make], make, None, True)
+    done = stream(["unshare", "--mount", "--pid", "--fork", "--kill-child", *make], make)
     if done.returncode:
         raise RootError(f"{' '.join(make)} ended with {done.returncode}: {done.stdout.strip().splitlines()[-1:]}")
     for folder in (*SLIM, "var/cache/apt", "var/lib/apt/lists"):
@@ -311,42 +352,3 @@ def _binds(binds: Mapping[str | Path, str], network: bool) -> list[tuple[str, st
             raise RootError(f"{host}: no such file or folder to be seen as {inside}")
     names = [(name, name, False) for name in NAMES if Path(name).exists()] if network else []
     return names + shown
-
-
-def _stream(
-    command: list[str], shown: Sequence[str], timeout: float | None, echo: TextIO | bool
-) -> subprocess.CompletedProcess[str]:
-    """Run, passing output on as it comes; whatever ends the wait ends the processes too."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    late = threading.Event()
-
-    def stop() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(timeout or 0, stop)
-    if timeout is not None:
-        timer.start()
-    try:
-        assert process.stdout is not None
-        output = _copy(process.stdout, echo)
-        code = process.wait()
-    finally:
-        timer.cancel()
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)  # and by --kill-child all that it started
-            process.wait()
-    return subprocess.CompletedProcess(list(shown), 124 if late.is_set() else code, output)
-
-
-def _copy(source: IO[bytes], echo: TextIO | bool) -> str:
-    decode, kept = codecs.getincrementaldecoder("utf-8")("replace").decode, []
-    out = sys.stdout if echo is True else echo or None
-    while chunk := os.read(source.fileno(), 65536):
-        kept.append(decode(chunk))
-        if out is not None:
-            out.write(kept[-1])
-            out.flush()
-    return "".join(kept)

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import re
 import shlex
-import socket
+import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from root import Root, RootError, parse_bind
+from root import Root, RootError, discard, parse_bind
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates")
@@ -45,8 +47,9 @@ class Way:
 
     ``command``: ``INSTALL``, ``JOB`` and ``TESTS`` stand for those of README.md, the last two made small unless
     ``--full``, and ``TWO`` for the job in two processes. ``sees``: a pattern in what is printed, to which ``code``
-    belongs. ``before``: run as root in the same namespaces. ``limits``: arguments of ``Root.run``. ``own``: whether an
-    ``error:`` line must be the only thing said of a failure (else it is another program that speaks).
+    belongs; ``never``: one that must not be there. ``before``: run as root in the same namespaces. ``limits``:
+    arguments of ``Root.run``. ``own``: whether an ``error:`` line must be the only thing said of a failure (else it is
+    another program that speaks).
     """
 
     name: str
@@ -60,6 +63,7 @@ class Way:
     limits: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     own: bool = True
+    never: str = ""
 
 
 DONE = r"report: \S+report\.html"
@@ -119,7 +123,7 @@ WAYS = (
     Way("user", "a user without name or home", DONE, before=ROOM, user="12345", folder=ELSEWHERE, env=NO_FOLDERS),
     Way("shm", "no room in /dev/shm", ONE_PROCESS, limits={"shm": 4096}),
     Way("shm-readonly", "read-only /dev/shm", ONE_PROCESS, limits={"readonly": ["/dev/shm"]}),
-    Way("shm-docker", "64 MB of /dev/shm, as docker has it", DONE, limits={"shm": 64 << 20}),
+    Way("shm-docker", "64 MB of /dev/shm, as docker has it", DONE, limits={"shm": 64 << 20}, never=ONE_PROCESS),
     Way("core", "one core", DONE, limits={"cores": 1}),
     Way("memory", "2 GB of memory", DONE, limits={"memory": 2 << 30}),
     Way(
@@ -131,7 +135,7 @@ WAYS = (
         own=False,
     ),
     Way("two", "two processes without a network", DONE, command="TWO"),
-    Way("files", "64 open files", DONE, command="ulimit -n 64; JOB"),
+    Way("files", "64 open files", DONE, command="ulimit -n 64 && JOB"),
     Way("disk", "the disk of the run is full", "error: .*No space left", 1, before=FULL_DISK.format(f"{HERE}/runs")),
     Way(
         "disk-data",
@@ -183,6 +187,7 @@ def judge(way: Way, code: int, output: str) -> tuple[str, str]:
         wrong.append(f"exit code {code}, expected {way.code}")
     if not seen:
         wrong.append(f"nothing that matches {way.sees!r}")
+    wrong += [f"{line.strip()!r}" for line in lines if way.never and re.search(way.never, line)]
     if way.own and "Traceback (most recent call last)" in output:
         wrong.append("a traceback")
     if way.own and len(errors) != (way.code != 0):
@@ -194,7 +199,9 @@ def copy_checkout(installed: Root) -> None:
     """The files that git knows, as they are now, in the user's folder."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True).stdout
     target = installed.tree / HERE.lstrip("/")
-    target.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(target)  # what was removed since then is not there any more
+    target.mkdir(parents=True)
     pack = subprocess.Popen(
         ["tar", "--null", "--files-from=-", "--create"], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -206,18 +213,27 @@ def copy_checkout(installed: Root) -> None:
         raise RootError(f"{CHECKOUT}: could not be copied")
 
 
+def recipe(debian: Root, command: str) -> str:
+    """A digest of all that an installation came of: this very Debian, the command, and what the package asks for."""
+    made = debian.folder / "recipe.json"
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    asked = [project["build-system"], project["project"], project["tool"]["hatch"]]
+    parts = [made.read_text(), made.stat().st_mtime_ns, command, asked]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
 def install(work: Path, binds: dict[str | Path, str]) -> Root:
     """The Debian with the package installed; at once where that was done before, with the same dependencies."""
-    installed = Root.make(work / "debian", PACKAGES).layer(work / "installed")
+    debian = Root.make(work / "debian", PACKAGES)
+    installed = debian.layer(work / "installed")
     command = readme_commands((CHECKOUT / "README.md").read_text())[0]
-    recipe = hashlib.sha256(command.encode() + (CHECKOUT / "pyproject.toml").read_bytes()).hexdigest()
-    note = work / "installed.txt"
-    fresh = not (note.is_file() and note.read_text() == recipe)
-    if fresh and installed.run("id me 2> /dev/null || useradd --create-home me").returncode:
-        raise RootError("no user could be made")
-    names = installed.tree / "etc" / "hosts"  # as any Debian has it but debootstrap's
-    names.parent.mkdir(parents=True, exist_ok=True)
-    names.write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {socket.gethostname()}\n")
+    made_from = recipe(debian, command)
+    note = installed.folder / "made-from.txt"
+    fresh = not (note.is_file() and note.read_text() == made_from)
+    if fresh:
+        discard(installed.folder)
+        if installed.run("useradd --create-home me").returncode:
+            raise RootError("no user could be made")
     copy_checkout(installed)
     if installed.run(f"chown -R me: {HERE}").returncode:
         raise RootError("the checkout could not be given to its user")
@@ -226,7 +242,7 @@ def install(work: Path, binds: dict[str | Path, str]) -> Root:
         env = {"PIP_NO_CACHE_DIR": "1", "PIP_PROGRESS_BAR": "off"}
         if installed.run(steps, cwd=HERE, user="me", env=env, binds=binds).returncode:
             raise RootError(f"{command}: failed, see above")
-        note.write_text(recipe)
+        note.write_text(made_from)
     return installed
 
 
@@ -241,6 +257,7 @@ def attempt(
     switch = f"setpriv --reuid {user} --regid {user} --clear-groups /bin/sh -c {shlex.quote(job)}"
     limits = {"network": False} | way.limits
     (work / "logs").mkdir(exist_ok=True)
+    discard(work / "way")  # of a killed attempt
     started = time.monotonic()
     with installed.layer(work / "way") as layer, (work / "logs" / f"{way.name}.txt").open("w") as log:
         done = layer.run(

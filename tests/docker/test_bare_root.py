@@ -1,57 +1,23 @@
-"""Roots, layers and the steps of a recipe carried out in them, over a root of nothing but a shell."""
+"""Roots and layers, over a root of nothing but a shell."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
+import re
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-import build
 import image
 import layers
 import pytest
 import root
 from limits import controller
-from root import Root, RootError, parse_bind
+from root import Root, RootError, claim, discard, parse_bind
 
-TOOLS = ("sh", "cat", "id", "ls", "mkdir", "rm", "sleep", "touch")
-
-
-def can_enter() -> bool:
-    """Whether this machine lets us mount in a namespace of our own."""
-    if not sys.platform.startswith("linux") or os.geteuid() or not shutil.which("setpriv"):
-        return False
-    return subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode == 0
-
-
-needs_namespaces = pytest.mark.skipif(not can_enter(), reason="needs root and Linux's namespaces")
-
-
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    """A root with a shell, a few tools, their libraries and three users."""
-    made = Root(tmp_path_factory.mktemp("bare") / "shell")
-    for tool in TOOLS:
-        program = shutil.which(tool)
-        assert program
-        linked = subprocess.run(["ldd", program], capture_output=True, text=True).stdout.split()
-        for file in [program, *(word for word in linked if word.startswith("/"))]:
-            place = made.tree / (f"bin/{tool}" if file == program else file.lstrip("/"))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(os.path.realpath(file), place)
-    (made.tree / "etc").mkdir()
-    (made.tree / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n_user:x:7:8::/home:/bin/sh\n")
-    (made.tree / "etc/group").write_text("root:x:0:\nus:x:8:\nvideo:x:9:_user\n")
-    (made.tree / "link").symlink_to("etc")
-    (made.tree / "tmp").mkdir()
-    (made.tree / "tmp").chmod(0o1777)
-    return made
+from tests.docker.roots import needs_namespaces
 
 
 def mounts() -> str:
@@ -95,7 +61,7 @@ def test_a_layer_takes_the_changes_and_what_lies_below_stays(shell: Root, tmp_pa
         assert sorted(layers.merged(two, "/new")) == ["", "a", "c"]
         two.run("rm -r /new; mkdir /new; touch /new/d")  # an opaque folder
         assert sorted(layers.merged(two, "/new")) == ["", "d"] and two.find("/new/a") is None
-        assert layers.resolve(two, "/link/../link/x") == "/etc/x"
+        assert two.resolve("/link/../link/x") == "/etc/x"
 
 
 @needs_namespaces
@@ -130,6 +96,58 @@ def test_limits_binds_and_what_is_read_only(shell: Root, tmp_path: Path) -> None
         assert allowed.isdecimal()
         with pytest.raises(RootError, match="no such file or folder to be seen as /x"):
             layer.run("id", binds={tmp_path / "none": "/x"})
+
+
+@needs_namespaces
+def test_mounts_follow_links_as_the_root_has_them(shell: Root, tmp_path: Path) -> None:
+    for name in ("shown", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    with shell.layer(tmp_path / "layer") as layer:
+        (claim(layer.folder) / "tree").mkdir()
+        for link in ("a", "b", "c"):
+            (layer.tree / link).symlink_to(tmp_path / "elsewhere")
+        told = f"cat {tmp_path}/elsewhere/file; touch {tmp_path}/elsewhere/new"
+        assert layer.run(told, binds={tmp_path / "shown": "/a"}).stdout == "shown"
+        assert "No such file" in layer.run(told, tmpfs=["/b"]).stdout
+        assert "ead-only" in layer.run(told, binds={tmp_path / "shown": "/a"}, readonly=["/c"]).stdout
+        assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["file"]
+        assert (tmp_path / "shown/new").exists()
+
+
+@needs_namespaces
+def test_a_root_is_a_machine_of_its_own(shell: Root, tmp_path: Path) -> None:
+    with shell.layer(tmp_path / "layer") as layer:
+        assert "127.0.0.1 localhost" in layer.run("cat /etc/hosts", network=False).stdout
+        assert not (layer.tree / "etc").exists()
+        assert "ead-only" in layer.run("echo here > /proc/sys/kernel/domainname").stdout
+        kinds = "for kind in ipc uts mnt pid; do ls -l /proc/self/ns/$kind; done"
+        ours = {os.readlink(f"/proc/self/ns/{kind}") for kind in ("ipc", "uts", "mnt", "pid")}
+        theirs = re.findall(r"-> (\S+)", layer.run(kinds).stdout)
+        assert len(theirs) == 4 and not ours & set(theirs)
+        script = "cat /bin/true > /mem/true; chmod 755 /mem/true; /mem/true && echo ran; cat /proc/mounts"
+        assert "ran\n" not in layer.run(script, tmpfs=["/mem"]).stdout
+        done = layer.run(script, tmpfs=["/mem:exec,size=1m,mode=0700"]).stdout
+        assert "ran\n" in done and re.search(r"/mem tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=700", done)
+        assert "cannot be entered" in layer.run("id", tmpfs=["/mem:nonsense"]).stdout
+
+
+def test_what_was_not_made_here_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(root, "check_machine", lambda: None)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").touch()
+    with pytest.raises(RootError, match=f"^{mine}: has other files than those made here"):
+        Root.make(mine)
+    with pytest.raises(RootError, match=f"^{mine}: "), Root(tmp_path / "base").layer(mine):
+        pass
+    with pytest.raises(RootError, match=f"^{mine / 'thesis.txt'}: "):
+        discard(mine / "thesis.txt")
+    assert (mine / "thesis.txt").exists()
+    claim(tmp_path / "ours")
+    (tmp_path / "ours/file").touch()
+    discard(tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
 
 
 @needs_namespaces
@@ -176,103 +194,6 @@ def running(program: str, *arguments: str) -> list[str]:
     return [one for one in arguments if f"{program}\0{one}\0".encode() in commands]
 
 
-RECIPE = """
-FROM debian:bookworm-slim AS base
-ENV WHO=world
-RUN echo built > /made
-FROM base AS tools
-COPY --chown=7:8 tool lib/
-RUN mkdir -p /out/deep && echo $WHO > /out/deep/who && touch /out/gone && rm /out/gone
-FROM base AS last
-WORKDIR /link/work
-COPY --from=tools /out /out
-COPY --from=tools --chmod=0755 /lib/run .
-USER _user
-ENTRYPOINT ["sh", "-c", "id -u; pwd; cat /out/deep/who; echo $@", "--"]
-CMD ["default"]
-"""
-
-
-@pytest.fixture
-def context(tmp_path: Path, shell: Root, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a recipe; the image it begins with is the shell's root."""
-    (shell.folder / "recipe.json").write_text("shell")
-    monkeypatch.setattr(root.Root, "make", lambda *arguments, **options: shell)
-    folder = tmp_path / "context"
-    (folder / "tool").mkdir(parents=True)
-    (folder / "Dockerfile").write_text(RECIPE)
-    (folder / "tool/run").write_text("#!/bin/sh\n")
-    (folder / "tool/.secret").touch()
-    (folder / ".dockerignore").write_text("**/.secret\n")
-    return folder
-
-
-def make(context: Path, *more: str) -> int:
-    work = context.parent / "work"
-    options = ["--file", str(context / "Dockerfile"), "--context", str(context), "--work", str(work)]
-    return image.main([*options, *more])
-
-
-@needs_namespaces
-def test_a_recipe_is_built_and_run_by_its_own_steps(context: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert make(context) == 0
-    out = capfd.readouterr().out
-    assert "step 1/6 Dockerfile:4 RUN echo built > /made" in out and "stage last: " in out
-    assert out.split("run sh -c")[1].splitlines()[1:5] == ["7", "/etc/work", "world", "default"]
-    trees = list((context.parent / "work/layers").glob("*/tree"))
-    files = {file.relative_to(tree).as_posix(): file.stat() for tree in trees for file in tree.rglob("*")}
-    assert "lib/.secret" not in files and "out/gone" not in files
-    assert (files["lib/run"].st_uid, files["lib/run"].st_gid) == (7, 8)
-    assert (files["etc/work/run"].st_uid, files["etc/work/run"].st_mode & 0o777) == (0, 0o755)
-    assert files["out/deep/who"].st_nlink == 2  # one file on the disk for both layers
-    assert make(context, "--", "given", "words") == 0
-    out = capfd.readouterr().out
-    assert out.count("made before") == 6 and "given words\n" in out
-
-
-@needs_namespaces
-def test_a_changed_file_makes_only_what_came_of_it_anew(context: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert make(context, "--no-run") == 0
-    (context / "tool/run").write_text("changed\n")
-    capfd.readouterr()
-    assert make(context, "--no-run", "--prune") == 0
-    out = capfd.readouterr().out
-    assert out.count("made before") == 2 and "removed 4 layers" in out
-
-
-@needs_namespaces
-def test_two_builds_take_turns(context: Path) -> None:
-    codes: list[int] = []
-    second = threading.Thread(target=lambda: codes.append(make(context, "--no-run")))
-    (context.parent / "work").mkdir()
-    with (context.parent / "work/lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        second.start()
-        second.join(0.5)
-        assert second.is_alive() and not (context.parent / "work/layers").exists()
-    second.join()
-    assert codes == [0]
-
-
-@needs_namespaces
-def test_a_step_that_fails_is_told_with_its_line(context: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    recipe = context / "Dockerfile"
-    recipe.write_text("FROM debian:bookworm\nRUN echo why >&2 && exit 7\n")
-    assert make(context) == 2
-    assert "Dockerfile:2: RUN: ended with 7" in (told := capfd.readouterr().err) and told.endswith("why\n")
-    recipe.write_text("FROM debian:bookworm\nCOPY tool/.secret /\n")
-    assert make(context) == 2
-    assert "Dockerfile:2: COPY: tool/.secret: not in" in capfd.readouterr().err
-    recipe.write_text("FROM ubuntu:24.04\nRUN x\n")
-    assert make(context) == 2
-    assert "Dockerfile:1: FROM: ubuntu:24.04: only debian:SUITE" in capfd.readouterr().err
-
-
-def test_the_plan_needs_neither_root_nor_linux(context: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert make(context, "--plan", "--target", "tools") == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("step 3/3 line 7 RUN mkdir -p /out/deep")
-
-
 def test_what_the_machine_lacks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(RootError, match=r"run this as root|need Linux"):
@@ -297,11 +218,3 @@ def test_where_memory_is_limited() -> None:
     second = line.format("", "cgroup2", "cgroup2", "")
     assert controller(f"{second}\n{first}") == (Path("/sys/fs/cgroup/memory"), 1)
     assert controller(second) == (Path("/sys/fs/cgroup"), 2) and controller("") is None
-
-
-def test_digests_tell_modes_and_names_apart(tmp_path: Path) -> None:
-    file = tmp_path / "a"
-    file.write_text("x")
-    before = build.contents({"a": file})
-    file.chmod(0o700)
-    assert before != build.contents({"a": file}) != build.contents({"b": file})

@@ -91,6 +91,7 @@ def test_comments_and_blank_lines_stand_between_continued_lines() -> None:
         ("FROM a\nSHELL bash", "D:2: SHELL: bash: expected a list"),
         ("FROM a\nCMD [1]", "D:2: CMD: .*list of strings"),
         ("FROM a\nRUN --mount=type=secret,id=x y", "D:2: RUN: --mount=type=secret"),
+        ("FROM a\nSTOPSIGNAL SIGSTAHP", "D:2: STOPSIGNAL: SIGSTAHP: expected the name or number"),
         ("FROM a\nRUN --network=bridge y", "D:2: RUN: --network=bridge"),
     ],
 )
@@ -189,7 +190,6 @@ def test_dockerignore_leaves_out_what_docker_leaves_out(rules: str, kept: list[s
     assert {name for name, path in found.items() if path.is_dir()} == folders
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="no recipe yet")
 @pytest.mark.parametrize("target", ["cuda", "cpu", "test"])
 def test_the_recipe_is_understood_whole(target: str) -> None:
     stages = plan(read(REAL), target, {})

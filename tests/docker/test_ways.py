@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import ways
+from root import Root, claim
 
 from tests.runs import ROOT
 
@@ -58,3 +62,72 @@ def test_a_fallback_is_told_and_ends_well() -> None:
 
 def test_the_table_is_markdown() -> None:
     assert ways.table([("way", "exit"), ("a|b", 1)]) == "| way | exit |\n| --- | --- |\n| a\\|b | 1 |"
+
+
+def test_what_must_not_be_said_is_wrong() -> None:
+    way = ways.Way("shm-docker", "64 MB", "report", never=ways.ONE_PROCESS)
+    assert ways.judge(way, 0, "report\n") == ("report", "")
+    assert ways.judge(way, 0, "no semaphores (x), one process does all the work\nreport\n")[1].startswith("'no sem")
+
+
+def test_libraries_of_open3d_are_the_same_wherever_they_are_named() -> None:
+    needed = set(ways.LIBRARIES.split())
+    files = ("docker/Dockerfile", ".github/workflows/ci.yml", ".ci/run", "st_ssl/report/viewers.py")
+    for name in files:
+        found = [set(re.findall(r"[\w.+-]+", line)) for line in (ROOT / name).read_text().splitlines()]
+        assert any(needed <= line for line in found), name
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_a_checkout_is_copied_without_what_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways, "CHECKOUT", tmp_path / "checkout")
+    write(tmp_path / "checkout/new.py", "new")
+    subprocess.run("git init -q && git add .", shell=True, check=True, cwd=tmp_path / "checkout")
+    installed = Root(tmp_path / "installed")
+    copied = installed.tree / ways.HERE.lstrip("/")
+    write(copied / "removed.py", "old")
+    ways.copy_checkout(installed)
+    assert [path.name for path in copied.iterdir()] == ["new.py"]
+
+
+def test_an_installation_is_made_anew_when_what_it_came_of_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = '[build-system]\n[project]\ndependencies = ["{}"]\n[tool.hatch]\n[tool.ruff]\nline-length = {}\n'
+    write(tmp_path / "pyproject.toml", project.format("torch", 1))
+    write(tmp_path / "README.md", README)
+    write(tmp_path / "debian/recipe.json", "bookworm")
+    ran: list[str] = []
+
+    def run(root: Root, command: str, **options: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        claim(root.folder)
+        return subprocess.CompletedProcess(command, 0, "")
+
+    monkeypatch.setattr(Root, "run", run)
+    monkeypatch.setattr(Root, "make", lambda folder, packages: Root(folder))
+    monkeypatch.setattr(ways, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(ways, "copy_checkout", lambda installed: None)
+
+    def made() -> bool:
+        ran.clear()
+        left = tmp_path / "installed/left"
+        if (tmp_path / "installed").exists():
+            left.touch()
+        ways.install(tmp_path, {})
+        assert left.exists() != any("pip install" in command for command in ran)
+        return not left.exists()
+
+    assert made() and not made()
+    write(tmp_path / "pyproject.toml", project.format("torch", 2))
+    assert not made()
+    write(tmp_path / "pyproject.toml", project.format("jax", 2))
+    assert made() and not made()
+    os.utime(tmp_path / "debian/recipe.json", (0, 0))
+    assert made()
+    write(tmp_path / "debian/recipe.json", "trixie")
+    assert made()
