@@ -238,15 +238,19 @@ def test_torch_is_as_new_as_pyproject_asks() -> None:
 
 
 def test_torchvision_has_to_fit_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "installed", lambda name: "2.14.1")
     error = Report(error="operator torchvision::nms does not exist", kind="RuntimeError")
     finding = one(packages.check_torchvision(FINE | {"torchvision": error}))
     assert finding.level == "red"
     assert "does not fit torch 2.14.1: operator torchvision::nms does not exist" in finding.text
     assert "--force-reinstall 'torch>=" in finding.mend
     assert "--index-url" not in finding.mend
-    monkeypatch.setattr(repair, "installed", lambda name: "2.14.1+cpu")
-    finding = one(packages.check_torchvision(FINE | {"torchvision": error}))
-    assert finding.mend.endswith(" --index-url https://download.pytorch.org/whl/cpu")
+    old = Report({"version": "0.1"})
+    for kind in ("cpu", "cu126", "rocm7.0", "xpu"):
+        monkeypatch.setattr(repair, "installed", lambda name, kind=kind: f"2.14.1+{kind}")
+        for report in (error, old):
+            finding = one(packages.check_torchvision(FINE | {"torchvision": report}))
+            assert finding.mend.endswith(f" --index-url https://download.pytorch.org/whl/{kind}")
 
 
 @pytest.mark.parametrize(

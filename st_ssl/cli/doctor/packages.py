@@ -9,7 +9,7 @@ from pathlib import Path
 
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding
-from st_ssl.cli.doctor.repair import broken, repair
+from st_ssl.cli.doctor.repair import broken, reinstall, repair
 from st_ssl.cli.doctor.requirements import (
     CHECKOUT,
     Requirement,
@@ -90,7 +90,7 @@ def check_torch(reports: Mapping[str, Report]) -> Iterator[Finding]:
     elif report.error:
         yield Finding(SUBJECT, "torch", "red", broken(report), repair(report, "torch", "torchvision"))
     elif wanted is not None and not wanted.allows(report.facts["version"]):
-        mend = pip_install("--upgrade", wanted, requirement("torchvision") or "torchvision")
+        mend = reinstall("torch", "torchvision", option="--upgrade")
         yield Finding(SUBJECT, "torch", "red", f"{report.facts['version']} is not {wanted.bounds}", mend)
     else:
         facts = report.facts
@@ -113,7 +113,7 @@ def check_torchvision(reports: Mapping[str, Report]) -> Iterator[Finding]:
         yield Finding(SUBJECT, "torchvision", "red", broken(report), repair(report, "torch", "torchvision"))
     elif wanted is not None and not wanted.allows(report.facts["version"]):
         text = f"{report.facts['version']} is not {wanted.bounds}"
-        yield Finding(SUBJECT, "torchvision", "red", text, pip_install("--upgrade", requirement("torch"), wanted))
+        yield Finding(SUBJECT, "torchvision", "red", text, reinstall("torch", "torchvision", option="--upgrade"))
     else:
         yield Finding(SUBJECT, "torchvision", "green", f"{report.facts['version']}, its operators fit this torch")
 
