@@ -64,7 +64,12 @@ def test_an_old_nvidia_smi_knows_no_compute_capability(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(("nodes", "level"), [(1, "red"), (0, "yellow")])
 def test_nvidia_smi_may_fail(nodes: int, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    smi(tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", monkeypatch)
+    monkeypatch.setattr(accelerator, "in_container", lambda: False)
+    smi(
+        tmp_path,
+        "printf '\\377'; echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18",
+        monkeypatch,
+    )
     (tmp_path / "dev").mkdir()
     for number in range(nodes):
         (tmp_path / "dev" / f"nvidia{number}").touch()
@@ -72,6 +77,9 @@ def test_nvidia_smi_may_fail(nodes: int, level: str, tmp_path: Path, monkeypatch
     assert finding.level == level
     assert "version mismatch" in finding.text
     assert finding.mend.endswith("reboot" if nodes else "modprobe nvidia")
+    monkeypatch.setattr(accelerator, "in_container", lambda: True)
+    inside = one(accelerator.check_driver(accelerator.look_for_driver(tmp_path)))
+    assert ("--gpus all" in inside.mend) == (nodes == 0)
 
 
 @pytest.mark.parametrize(("nodes", "level"), [(0, "yellow"), (2, "green")])
@@ -121,6 +129,8 @@ def test_a_gpu_that_the_build_has_no_kernels_for() -> None:
     new = one(accelerator.check_cuda(Driver("600.1", [H100], 1), reports([(13, 0)])))
     assert new.level == "red"
     assert "--index-url" not in new.mend
+    oldest = one(accelerator.check_cuda(Driver("470.1", [P100], 1), reports([(3, 7)])))
+    assert (oldest.level, oldest.mend.split()[-1]) == ("red", "engine.device=cpu")
     failing = one(accelerator.check_cuda(Driver("580.82.07", [H100], 1), reports([(9, 0)], error="out of memory")))
     assert failing.level == "red"
     assert failing.text.endswith("out of memory")
@@ -130,7 +140,7 @@ def test_a_gpu_that_the_build_has_no_kernels_for() -> None:
     ("driver", "cuda", "level", "text", "mend"),
     [
         ("535.129.03", "13.0", "red", "too old for CUDA 13.0, .*: take 580 or later, or", "whl/cu126"),
-        ("470.1", "12.6", "red", "too old for CUDA 12.6, .*: take 525 or later", "nvidia-driver|^$"),
+        ("470.1", "12.6", "red", "too old for CUDA 12.6, .*: take 525 or later", "^$"),
         ("580.82.07", "13.0", "red", "cannot use the GPU of driver 580.82.07: CUDA unknown error", "reboot"),
         (
             "580.82.07",
@@ -145,6 +155,8 @@ def test_a_gpu_that_torch_cannot_use(
     driver: str, cuda: str | None, level: str, text: str, mend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "installed", lambda name: "2.14.1" if cuda else "2.14.1+cpu")
+    monkeypatch.setattr(accelerator.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     told = reports(cuda=cuda, warnings=["CUDA unknown error"])
     finding = one(accelerator.check_cuda(Driver(driver, [H100 | {"driver_version": driver}], 1), told))
     assert finding.level == level
@@ -156,8 +168,20 @@ def test_gpus_that_were_hidden_and_those_that_are_not_there(monkeypatch: pytest.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     hidden = one(accelerator.check_cuda(Driver("580.82.07", [H100], 1), reports()))
     assert (hidden.level, hidden.mend) == ("yellow", "unset CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "NoDevFiles")  # of SLURM, in a job that asked for no GPU
+    unnamed = one(accelerator.check_cuda(Driver("580.82.07", [H100], 1), reports()))
+    assert (unnamed.level, unnamed.mend) == ("yellow", "unset CUDA_VISIBLE_DEVICES")
+    old = one(accelerator.check_cuda(Driver("535.1", [H100], 1), reports()))
+    assert (old.level, "too old" in old.text) == ("red", True)
     assert list(accelerator.check_cuda(Driver(), reports())) == []
     assert one(accelerator.check_driver(Driver())).text == "no NVIDIA GPU: runs go to the CPU"
+
+
+def test_gpus_that_torch_alone_finds() -> None:
+    for driver in (Driver(), Driver(error="not found")):
+        finding = one(accelerator.check_driver(driver, used=True))
+        assert finding.level == "green"
+        assert "torch" in finding.text and "CPU" not in finding.text
 
 
 def test_a_torch_that_hangs_looking_for_gpus_is_red() -> None:

@@ -115,7 +115,7 @@ def _checks_of_packages(reports: Mapping[str, Report], driver: accelerator.Drive
         ("Packages", "extras", packages.check_extras),
         ("Packages", "spconv", lambda: packages.check_spconv(reports)),
         ("Packages", "open3d", lambda: packages.check_open3d(reports)),
-        ("GPU", "driver", lambda: accelerator.check_driver(driver)),
+        ("GPU", "driver", lambda: accelerator.check_driver(driver, bool(reports["cuda"].facts.get("available")))),
         ("GPU", "CUDA", lambda: accelerator.check_cuda(driver, reports)),
         ("GPU", "NCCL", lambda: accelerator.check_nccl(reports)),
         ("Video", "PyAV", lambda: decoders.check_pyav(reports)),

@@ -7,20 +7,24 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from st_ssl.cli.doctor.children import Report
-from st_ssl.cli.doctor.findings import Finding, apt_install, as_root
+from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, in_container
 from st_ssl.cli.doctor.repair import broken, reinstall
-from st_ssl.cli.doctor.requirements import release
+from st_ssl.cli.doctor.requirements import release, run_with
 
 SUBJECT = "GPU"
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 """The driver that each major version of CUDA needs at least (NVIDIA, CUDA compatibility, table 1)."""
 LEGACY, LEGACY_BELOW = "cu126", (7, 5)
 """The last builds of torch for GPUs of a compute capability below; they also run on drivers from 525 on."""
+OLDEST_GPU = (5, 0)
+"""The compute capability below which none of those builds has kernels."""
+_GIVE = "docker run --gpus all …"
 _FIELDS = ["name", "driver_version", "compute_cap", "memory.total"]
 
 
@@ -42,8 +46,8 @@ def look_for_driver(root: Path = Path("/")) -> Driver:
     if program is not None and "compute_cap" in error:  # of drivers that are too old to know of it
         gpus, error = _ask_nvidia_smi(program, [field for field in _FIELDS if field != "compute_cap"])
     kernel = root / "proc/driver/nvidia/version"
-    if kernel.is_file():
-        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", kernel.read_text())
+    with suppress(OSError):
+        found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", kernel.read_text(errors="replace"))
         version = found[1] if found else ""
     nodes = [node for node in (root / "dev").glob("nvidia*") if node.name[6:].isdigit()]
     return Driver(gpus[0]["driver_version"] if gpus else version, gpus, len(nodes), error)
@@ -53,21 +57,29 @@ def _ask_nvidia_smi(program: str, fields: list[str]) -> tuple[list[dict[str, str
     """Its GPUs, or what it complains of."""
     call = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(call, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
         return [], str(error)
-    if done.returncode:
-        return [], " ".join((done.stdout + done.stderr).split())[:300]
-    rows = [[part.strip() for part in line.rsplit(",", len(fields) - 1)] for line in done.stdout.splitlines()]
+    try:
+        out, err = (told.decode(errors="replace") for told in process.communicate(timeout=30))
+    except subprocess.TimeoutExpired as error:
+        process.kill()  # and not waited for: a driver that is stuck does not let go of it
+        return [], str(error)
+    if process.returncode:
+        return [], " ".join((out + err).split())[:300]
+    rows = [[part.strip() for part in line.rsplit(",", len(fields) - 1)] for line in out.splitlines()]
     return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)], ""
 
 
-def check_driver(driver: Driver) -> Iterator[Finding]:
-    """The driver, and GPUs that this container or process was not given."""
+def check_driver(driver: Driver, used: bool = False) -> Iterator[Finding]:
+    """The driver, and GPUs that this container or process was not given. ``used``: whether torch has GPUs to use."""
     version = f"driver {driver.version}"
-    if driver.error and not driver.version and not driver.nodes:
+    if used and not driver.version:
+        yield Finding(SUBJECT, "driver", "green", "known to torch alone, which finds GPUs (ROCm, Jetson, WSL)")
+    elif driver.error and not driver.version and not driver.nodes:
         text = f"no driver runs, so runs go to the CPU; nvidia-smi says: {driver.error}"
-        yield Finding(SUBJECT, "driver", "yellow", text, as_root("modprobe nvidia"))
+        mend = _GIVE if in_container() else as_root("modprobe nvidia")
+        yield Finding(SUBJECT, "driver", "yellow", text, mend)
     elif driver.error:
         mend = as_root("reboot") if "mismatch" in driver.error else "nvidia-smi"
         yield Finding(SUBJECT, "driver", "red", f"nvidia-smi fails: {driver.error}", mend)
@@ -79,7 +91,7 @@ def check_driver(driver: Driver) -> Iterator[Finding]:
         yield Finding(SUBJECT, "driver", "green", f"{version}: {', '.join(named)}")
     elif driver.version and not driver.nodes:
         text = f"{version} in the kernel, but no GPU was given to this container: runs go to the CPU"
-        yield Finding(SUBJECT, "driver", "yellow", text, "docker run --gpus all …")
+        yield Finding(SUBJECT, "driver", "yellow", text, _GIVE)
     elif driver.version:
         yield Finding(SUBJECT, "driver", "green", f"{version}, {driver.nodes} GPUs; no nvidia-smi to name them")
     else:
@@ -95,16 +107,13 @@ def check_cuda(driver: Driver, reports: Mapping[str, Report]) -> Iterator[Findin
             yield Finding(SUBJECT, "CUDA", "yellow", "not looked at without a torch that works")
     elif report.error:
         text = f"torch cannot look for GPUs: {broken(report)}"
-        yield Finding(SUBJECT, "CUDA", "red", text, "nvidia-smi" if there else _other_build())
+        yield Finding(SUBJECT, "CUDA", "red", text, "nvidia-smi" if there else reinstall("torch", "torchvision"))
     elif report.facts["available"]:
         for number, device in enumerate(report.facts["devices"]):
             yield _device(number, device, report.facts["arch_list"], build)
     elif there and build["cuda"] is None:
         text = f"torch {build['version']} is built for CPUs: the GPU is idle"
         yield Finding(SUBJECT, "CUDA", "yellow", text, _other_build())
-    elif there and os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
-        text = f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']!r} hides all GPUs: runs go to the CPU"
-        yield Finding(SUBJECT, "CUDA", "yellow", text, "unset CUDA_VISIBLE_DEVICES")
     elif there:
         yield _unavailable(driver, report.facts["warnings"], build)
 
@@ -112,16 +121,19 @@ def check_cuda(driver: Driver, reports: Mapping[str, Report]) -> Iterator[Findin
 def _unavailable(driver: Driver, warnings: list[str], build: Mapping[str, Any]) -> Finding:
     """There is a GPU, and a torch for GPUs, and they do not go together."""
     oldest = OLDEST_DRIVER.get(int(build["cuda"].partition(".")[0]), 0)
-    if release(driver.version) < (oldest,):
+    said, visible = f": {warnings[0]}" if warnings else "", os.environ.get("CUDA_VISIBLE_DEVICES")
+    too_old = release(driver.version) < (oldest,)
+    if visible in ("", "-1") or (visible is not None and not too_old):
+        text = f"CUDA_VISIBLE_DEVICES={visible!r} leaves torch no GPU, so runs go to the CPU{said}"
+        return Finding(SUBJECT, "CUDA", "yellow", text, "unset CUDA_VISIBLE_DEVICES")
+    if too_old:
         text = f"driver {driver.version} is too old for CUDA {build['cuda']}, which torch {build['version']} is of"
         if release(driver.version) >= (OLDEST_DRIVER[12],):
             return Finding(SUBJECT, "CUDA", "red", f"{text}: take {oldest} or later, or", _other_build(LEGACY))
         newer = as_root("ubuntu-drivers install") if shutil.which("ubuntu-drivers") else apt_install("nvidia-driver")
         return Finding(SUBJECT, "CUDA", "red", f"{text}: take {oldest} or later (nvidia.com/drivers)", newer)
-    said = f": {warnings[0]}" if warnings else ""
-    return Finding(
-        SUBJECT, "CUDA", "red", f"torch cannot use the GPU of driver {driver.version}{said}", as_root("reboot")
-    )
+    text = f"torch cannot use the GPU of driver {driver.version}{said}"
+    return Finding(SUBJECT, "CUDA", "red", text, as_root("reboot"))
 
 
 def _device(number: int, device: Mapping[str, Any], arch_list: list[str], build: Mapping[str, Any]) -> Finding:
@@ -130,6 +142,9 @@ def _device(number: int, device: Mapping[str, Any], arch_list: list[str], build:
     name = f"cuda:{number}"
     if build["hip"] is None and not covers(arch_list, (major, minor)):
         text += f": torch {build['version']} has no kernels for it ({', '.join(arch_list)})"
+        if (major, minor) < OLDEST_GPU:
+            text += ", nor has any build that st_ssl runs with"
+            return Finding(SUBJECT, name, "red", text, run_with("engine.device=cpu"))
         return Finding(SUBJECT, name, "red", text, _other_build(LEGACY if (major, minor) < LEGACY_BELOW else ""))
     if device["error"]:
         return Finding(SUBJECT, name, "red", f"{text}: {device['error']}", "nvidia-smi")

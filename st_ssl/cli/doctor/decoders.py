@@ -8,7 +8,14 @@ from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding, apt_install
 from st_ssl.cli.doctor.probes import SHOWN
 from st_ssl.cli.doctor.repair import broken, reinstall, repair
-from st_ssl.cli.doctor.requirements import installed, pip_install, pip_install_all, pip_install_missing, requirement
+from st_ssl.cli.doctor.requirements import (
+    installed,
+    pip_install,
+    pip_install_all,
+    pip_install_missing,
+    requirement,
+    requirements,
+)
 from st_ssl.errors import as_called
 
 SUBJECT = "Video"
@@ -81,7 +88,7 @@ def _wrong(report: Report) -> str:
 
 def _decoder(name: str, package: str, report: Report, level: str, needed: str) -> Finding:
     wanted, wrong = requirement(package), _wrong(report)
-    if wanted is None and report.missing:
+    if wanted is None and report.missing and requirements():
         return Finding(SUBJECT, name, "green", f"not made for this system: {needed}")
     if report.missing and not installed(package):
         return Finding(SUBJECT, name, level, f"not installed: {needed}", pip_install_missing(wanted))

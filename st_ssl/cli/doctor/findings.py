@@ -46,6 +46,11 @@ def as_root(command: str) -> str:
     return command if is_root else f"sudo {command}"
 
 
+def in_container() -> bool:
+    """Whether Docker or Podman started this: devices and shared memory are then theirs to give."""
+    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+
+
 def apt_install(*packages: str) -> str:
     """The command that installs packages of Debian and Ubuntu; ``""`` on another system."""
     if not packages or shutil.which("apt-get") is None:

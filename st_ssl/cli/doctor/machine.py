@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, size
+from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, in_container, size
 from st_ssl.cli.doctor.requirements import run_with
 from st_ssl.engine.memory import LITTLE, memory_limit
 from st_ssl.limits import usable_cores
@@ -86,7 +86,7 @@ def check_shared_memory(workers: int, folder: Path = Path("/dev/shm")) -> Iterat
 def _mount(folder: Path, wanted: int) -> str:
     """More of it: in a container only who starts that can give it."""
     gigabytes = max(1, -(-wanted // GIB))
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
+    if in_container():
         return f"docker run --shm-size={gigabytes}g …"
     option = "remount," if folder.is_mount() else ""
     return as_root(f"mount -t tmpfs -o {option}size={gigabytes}G tmpfs {folder}")

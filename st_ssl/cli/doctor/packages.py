@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import Finding
-from st_ssl.cli.doctor.repair import broken, repair
+from st_ssl.cli.doctor.repair import broken, reinstall, repair
 from st_ssl.cli.doctor.requirements import (
     CHECKOUT,
     Requirement,
@@ -27,32 +28,39 @@ PROBED = {"torch", "torchvision", "av", "torchcodec", "decord", "open3d", "spcon
 
 
 def check_own() -> Iterator[Finding]:
-    """Whether tools find st_ssl itself."""
+    """Whether tools find st_ssl itself, and this one: tools/doctor.py alone puts the checkout first."""
     version = sys.modules["st_ssl"].__version__
     where = f"{version}, {'the checkout' if in_checkout() else 'installed'} in {CHECKOUT}"
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else []
-    if installed("st_ssl"):
-        yield Finding(SUBJECT, "st_ssl", "green", where)
-    elif str(CHECKOUT) in paths:
-        yield Finding(SUBJECT, "st_ssl", "green", f"{where}, found by PYTHONPATH")
-    else:
+    as_tool = sys.path[0] == str(CHECKOUT) and not sys.argv[0].startswith("st-ssl ")
+    spec = PathFinder.find_spec("st_ssl", sys.path[as_tool:])
+    if spec is None or not spec.origin:
         yield Finding(SUBJECT, "st_ssl", "red", f"{where}, is not installed in this Python", pip_install_all())
+        return
+    found, there = Path(spec.origin).resolve().parents[1], installed("st_ssl")
+    if found != CHECKOUT:
+        text = f"{where}, but what tools import is {there or 'another'} in {found}"
+        yield Finding(SUBJECT, "st_ssl", "yellow" if there == version else "red", text, pip_install_all())
+    else:
+        yield Finding(SUBJECT, "st_ssl", "green", where + ("" if there else ", on the path without being installed"))
 
 
 def check_required() -> Iterator[Finding]:
     """What st_ssl cannot do without, by what is installed; torch has a line of its own."""
+    if not requirements():
+        text = f"nothing tells what st_ssl needs: {CHECKOUT} has neither pyproject.toml nor metadata of an installation"
+        yield Finding(SUBJECT, "required", "red", text, pip_install_all())
     wanted = [one for one in requirements() if not one.extra and one.name not in PROBED]
     yield from _looked_up("required", wanted, "red")
 
 
 def check_extras() -> Iterator[Finding]:
-    """What the extras of ``[all]`` hold, tools of the tests left out: without those of ``viz`` a run has no report."""
+    """What the extras of ``[all]`` hold, tools of the tests left out."""
     everything = requirements()
     of_all = {one.name for one in everything if one.extra == "all"} - PROBED
     complete = []
     for extra in dict.fromkeys(one.extra for one in everything if one.extra not in ("", "all", "test")):
         wanted = [one for one in everything if one.extra == extra and one.name in of_all]
-        for finding in _looked_up(f"extra {extra}", wanted, "red" if extra == "viz" else "yellow"):
+        for finding in _looked_up(f"extra {extra}", wanted, "yellow"):
             if finding.level == "green":
                 complete.append(finding.text)
             else:
@@ -82,7 +90,7 @@ def check_torch(reports: Mapping[str, Report]) -> Iterator[Finding]:
     elif report.error:
         yield Finding(SUBJECT, "torch", "red", broken(report), repair(report, "torch", "torchvision"))
     elif wanted is not None and not wanted.allows(report.facts["version"]):
-        mend = pip_install("--upgrade", wanted, requirement("torchvision") or "torchvision")
+        mend = reinstall("torch", "torchvision", option="--upgrade")
         yield Finding(SUBJECT, "torch", "red", f"{report.facts['version']} is not {wanted.bounds}", mend)
     else:
         facts = report.facts
@@ -105,7 +113,7 @@ def check_torchvision(reports: Mapping[str, Report]) -> Iterator[Finding]:
         yield Finding(SUBJECT, "torchvision", "red", broken(report), repair(report, "torch", "torchvision"))
     elif wanted is not None and not wanted.allows(report.facts["version"]):
         text = f"{report.facts['version']} is not {wanted.bounds}"
-        yield Finding(SUBJECT, "torchvision", "red", text, pip_install("--upgrade", requirement("torch"), wanted))
+        yield Finding(SUBJECT, "torchvision", "red", text, reinstall("torch", "torchvision", option="--upgrade"))
     else:
         yield Finding(SUBJECT, "torchvision", "green", f"{report.facts['version']}, its operators fit this torch")
 
@@ -132,9 +140,9 @@ def _optional(name: str, report: Report, without: str, done: str) -> Finding:
             mend = pip_install("--upgrade", wanted)
             return Finding(SUBJECT, name, "yellow", f"{package} {version} is not {wanted.bounds}", mend)
         return Finding(SUBJECT, name, "green", f"{version}{f' ({package})' if package != name else ''}: {done}")
-    if wanted is None and report.missing == name:
+    if wanted is None and report.missing == name and requirements():
         return Finding(SUBJECT, name, "green", f"not made for this Python or system: {without}")
-    if wanted is not None and report.missing and not installed(wanted.name):
+    if report.missing and not (installed(wanted.name) if wanted else requirements()):
         return Finding(SUBJECT, name, "yellow", f"not installed: {without}", pip_install_missing(wanted))
     if report.missing in ("torch", "numpy"):
         return Finding(SUBJECT, name, "yellow", f"not tried without {report.missing}", pip_install_all())

@@ -52,13 +52,14 @@ def repair(report: Report, *packages: str) -> str:
     return command or reinstall(*packages)
 
 
-def reinstall(*packages: str, kind: str | None = None) -> str:
+def reinstall(*packages: str, kind: str | None = None, option: str = "--force-reinstall") -> str:
     """The command that installs packages once more. ``kind``: which builds of torch, as in "cu126"; PyPI's where it is
-    ``""``, those for CPUs where it is None and torch is one of them."""
+    ``""``, those of the kind that is there where it is None and torch is among the packages."""
     if kind is None:
-        kind = "cpu" if installed("torch").endswith("+cpu") and "torch" in packages else ""
+        label = re.search(r"\+(cpu|xpu|cu\d+|rocm[\d.]+)$", installed("torch"))
+        kind = label[1] if label and "torch" in packages else ""
     index = ["--index-url", f"https://download.pytorch.org/whl/{kind}"] if kind else []
-    return pip_install("--force-reinstall", *[str(requirement(name) or name) for name in packages], *index)
+    return pip_install(option, *[str(requirement(name) or name) for name in packages], *index)
 
 
 def _libraries(report: Report) -> list[str]:

@@ -167,8 +167,10 @@ def ours() -> str:
 
 
 def pip_install_missing(*wanted: Any) -> str:
-    """The command that installs packages that are not there; all at once where st_ssl itself lacks some."""
-    complete = all(installed(one.name) for one in requirements() if not one.extra)
+    """The command that installs packages that are not there; all at once where st_ssl itself lacks some, or nothing
+    tells what it needs."""
+    needed = [one.name for one in requirements() if not one.extra]
+    complete = bool(needed) and all(installed(name) for name in needed)
     return pip_install(*wanted) if complete else pip_install_all()
 
 
