@@ -95,10 +95,11 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
-_CALLS = (
-    (r"python\s+tools/(\w+)\.py", r"st-ssl \1"),
-    (r"(torchrun [^\n]*)\btools/(\w+)\.py", r"\1-m st_ssl \2"),
-    (r"configs/([\w/]*README\.md)", r"`st-ssl configs \1`"),
+_CALLS = (  # nothing of a path may stand before what is replaced: it would be a path of the user's
+    (r"`tools/(\w+)\.py", r"`st-ssl \1"),
+    (r"(?<![\w./~-])python\s+tools/(\w+)\.py", r"st-ssl \1"),
+    (r"(torchrun [^\n]*?)(?<![\w./~-])tools/(\w+)\.py", r"\1-m st_ssl \2"),
+    (r"(?<![\w./~-])configs/([\w/]*README\.md)", r"`st-ssl configs \1`"),
 )
 
 

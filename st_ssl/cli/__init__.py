@@ -93,14 +93,16 @@ def config_file(given: Path) -> Path:
     from st_ssl.recipes import find_recipe
 
     file = find_recipe(given)
-    if file != given and os.environ.get("RANK", "0") == "0":  # of several processes one says it
+    theirs = file not in (given, Path(f"{given}.yaml"))
+    if theirs and os.environ.get("RANK", "0") == "0":  # of several processes one says it
         print(f"{given} is not here: this is {file}, which comes with st_ssl", file=sys.stderr)
     return file
 
 
 def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
-    configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop."""
+    configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop. With
+    ``ST_SSL_TRACEBACK=1`` the traceback comes before the message."""
     from st_ssl.errors import ConfigError, UserError, as_called, refusal
 
     if isinstance(sys.stdout, io.TextIOWrapper):
