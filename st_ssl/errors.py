@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -63,10 +64,11 @@ _REFUSALS = {
     errno.EROFS: "",
     errno.EACCES: "",
     errno.ENOMEM: "",
-    errno.EMFILE: ": ulimit -n 4096, or fewer data.num_workers",
+    errno.EMFILE: ": ulimit -n 4096, or fewer workers",
     errno.ENFILE: "",
 }
-_MEMORY = "; less is needed with a smaller engine.batch_size or fewer data.num_workers"
+_MEMORY = "; less is needed with a smaller batch or fewer workers"
+_PROCESSES = (os.strerror(errno.EAGAIN), "can't start new thread")
 
 
 def refusal(error: BaseException) -> str | None:
@@ -76,6 +78,10 @@ def refusal(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}{_REFUSALS[error.errno]}"
+    # As fork says it, and in threads of Python and of torch; a full pipe means EAGAIN in other words.
+    said = getattr(error, "strerror", None) or text
+    if isinstance(error, (BlockingIOError, RuntimeError)) and said in _PROCESSES:
+        return f"no more processes or threads may be started ({said}): a higher ulimit -u or pids.max, or fewer workers"
     if isinstance(error, MemoryError) or "can't allocate memory" in text or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory{f' ({text})' if text else ''}{_MEMORY}"
     if type(error).__name__ == "BrokenProcessPool":
@@ -89,10 +95,11 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
-_CALLS = (
-    (r"python\s+tools/(\w+)\.py", r"st-ssl \1"),
-    (r"(torchrun [^\n]*)\btools/(\w+)\.py", r"\1-m st_ssl \2"),
-    (r"configs/([\w/]*README\.md)", r"`st-ssl configs \1`"),
+_CALLS = (  # nothing of a path may stand before what is replaced: it would be a path of the user's
+    (r"`tools/(\w+)\.py", r"`st-ssl \1"),
+    (r"(?<![\w./~-])python\s+tools/(\w+)\.py", r"st-ssl \1"),
+    (r"(torchrun [^\n]*?)(?<![\w./~-])tools/(\w+)\.py", r"\1-m st_ssl \2"),
+    (r"(?<![\w./~-])configs/([\w/]*README\.md)", r"`st-ssl configs \1`"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -21,21 +22,24 @@ def recipe_names() -> list[str]:
 
 
 def find_recipe(given: Path, own: bool = True) -> Path:
-    """The file that ``given`` means: a file of the user's (only with ``own``), or where there is none the one of that
-    name that comes with st_ssl, with or without "configs/" before it and ".yaml" behind. Raises ``ConfigError`` with
-    the nearest name of both where there is neither."""
-    if own and given.is_file():
-        return given
+    """The file that ``given`` means, with or without ".yaml" behind: a file of the user's (only with ``own``), or where
+    there is none the one of that name that comes with st_ssl, with or without "configs/" before it. Raises
+    ``ConfigError`` with the nearest name of both where there is neither."""
+    if own and (found := _file(given)):
+        return found
     if not given.is_absolute() and ".." not in given.parts:
         name = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
-        for file in (recipes_folder() / name, recipes_folder() / f"{name}.yaml"):
-            if file.is_file():
-                return file
-    beside = given.parent.glob("*.yaml") if own and given.parent.is_dir() else ()
+        if found := _file(recipes_folder() / name):
+            return found
+    beside = given.parent.glob("*.yaml") if own and os.path.isdir(given.parent) else ()
     recipes = (spelling for name in recipe_names() for spelling in (name, f"configs/{name}.yaml"))
     near = nearest(str(given), [*map(str, beside), *recipes])
     near = near or "; `python tools/configs.py` lists those that come with st_ssl"
     raise ConfigError(f"{given}: no such file{near}")
+
+
+def _file(name: Path) -> Path | None:
+    return next(filter(os.path.isfile, (name, Path(f"{name}.yaml"))), None)  # Path.is_file raises for long names
 
 
 def headline(file: Path) -> str:

@@ -33,6 +33,9 @@ COMMANDS = {
 EXIT_PREEMPTED = 75
 """Exit code of a run that was told to stop and saved first: the same command goes on from there (EX_TEMPFAIL)."""
 
+TRACEBACK = "ST_SSL_TRACEBACK"
+"""Where this variable of the environment is 1, messages on errors have their traceback before them."""
+
 
 def main() -> int:
     """``st-ssl <command> …``: the same as ``python tools/<command>.py …``."""
@@ -90,14 +93,16 @@ def config_file(given: Path) -> Path:
     from st_ssl.recipes import find_recipe
 
     file = find_recipe(given)
-    if file != given and os.environ.get("RANK", "0") == "0":  # of several processes one says it
+    theirs = file not in (given, Path(f"{given}.yaml"))
+    if theirs and os.environ.get("RANK", "0") == "0":  # of several processes one says it
         print(f"{given} is not here: this is {file}, which comes with st_ssl", file=sys.stderr)
     return file
 
 
 def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
-    configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop."""
+    configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop. With
+    ``ST_SSL_TRACEBACK=1`` the traceback comes before the message."""
     from st_ssl.errors import ConfigError, UserError, as_called, refusal
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -111,6 +116,7 @@ def guarded(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except UserError as error:
+        _trace(error)
         print(f"error: {as_called(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
@@ -123,5 +129,14 @@ def guarded(command: Callable[[], int | None]) -> int:
         told = refusal(error)
         if told is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        _trace(error)
+        print(f"error: {told} ({TRACEBACK}=1 shows where)", file=sys.stderr)
         return 1
+
+
+def _trace(error: BaseException) -> None:
+    """The traceback, for those who ask for it: what looks like the machine's refusal may be our own mistake."""
+    if os.environ.get(TRACEBACK) == "1":
+        import traceback
+
+        traceback.print_exception(type(error), error, error.__traceback__)  # doctor runs on any Python

@@ -46,6 +46,16 @@ def test_a_file_of_the_user_comes_first() -> None:
     assert find_recipe(Path("quickstart/video")) == VIDEO
 
 
+def test_a_file_of_the_user_comes_first_without_its_ending_too(capsys: pytest.CaptureFixture[str]) -> None:
+    own = Path("quickstart/video.yaml")
+    own.parent.mkdir()
+    own.touch()
+    for given in (own.with_suffix(""), own.absolute().with_suffix("")):
+        assert cli.config_file(given) == given.with_suffix(".yaml")
+    assert capsys.readouterr().err == ""
+    assert find_recipe(own.with_suffix(""), own=False) == VIDEO
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -55,6 +65,8 @@ def test_a_file_of_the_user_comes_first() -> None:
         ("/configs/quickstart/video.yaml", "no such file; did you mean 'configs/quickstart/video.yaml'?"),
         ("../quickstart/video", "no such file; did you mean 'quickstart/video'?"),
         ("xyz", "no such file; `python tools/configs.py` lists those that come with st_ssl"),
+        ("x" * 300, "no such file; `python tools/configs.py` lists those that come with st_ssl"),
+        ("x" * 300 + "/y", "no such file; `python tools/configs.py` lists those that come with st_ssl"),
         ("quickstart", "no such file; did you mean 'quickstart/video'?"),  # a folder
     ],
 )
@@ -129,10 +141,14 @@ def test_one_is_printed_or_written_to_a_new_file(
     assert "--output nowhere/mine.yaml: cannot be written to: No such file or directory" in capsys.readouterr().err
     Path("README.md").write_text("another")
     assert run(monkeypatch, "st-ssl configs README.md") == 0
-    assert capsys.readouterr().out.startswith("# Configurations")
+    out = capsys.readouterr().out
+    assert out.startswith("# Configurations") and "`st-ssl finetune`" in out and "tools/" not in out
 
 
-TOLD = "python tools/probe.py RUN; torchrun --nproc-per-node 8 tools/pretrain.py X; configs/README.md has the formats"
+TOLD = (
+    "python tools/probe.py RUN; torchrun --nproc-per-node 8 tools/pretrain.py X; `tools/probe.py … --splits 1,2`; "
+    "configs/README.md has the formats"
+)
 
 
 def test_commands_are_named_as_they_were_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +157,24 @@ def test_commands_are_named_as_they_were_called(monkeypatch: pytest.MonkeyPatch)
         assert as_called(TOLD) == TOLD
     monkeypatch.setattr(sys, "argv", ["st-ssl pretrain"])
     assert as_called(TOLD) == (
-        "st-ssl probe RUN; torchrun --nproc-per-node 8 -m st_ssl pretrain X; `st-ssl configs README.md` has the formats"
+        "st-ssl probe RUN; torchrun --nproc-per-node 8 -m st_ssl pretrain X; `st-ssl probe … --splits 1,2`; "
+        "`st-ssl configs README.md` has the formats"
     )
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "/home/me/configs/README.md: no such file",
+        "../configs/README.md: no such file",
+        "tools/probe.py: no such file",
+        "my-python tools/probe.py",
+        "torchrun /home/me/tools/probe.py",
+    ],
+)
+def test_paths_of_the_user_stay_as_they_are(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["st-ssl pretrain"])
+    assert as_called(told) == told
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

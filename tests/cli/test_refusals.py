@@ -15,7 +15,7 @@ import torch
 from st_ssl.cli import guarded
 from st_ssl.data.parallel import SpawnContext, parallel_map
 from st_ssl.engine.runtime import require_compiler
-from st_ssl.errors import MissingLibraryError, WorkerError
+from st_ssl.errors import ConfigError, MissingLibraryError, WorkerError
 from tests.data.work import square
 
 
@@ -27,11 +27,16 @@ REFUSALS = {
     "disk": (no_room("runs/a.json"), "runs/a.json: No space left on device"),
     "no-name": (no_room(), "No space left on device"),
     "folder": (PermissionError(errno.EACCES, "Permission denied", "/data"), "/data: Permission denied"),
-    "files": (OSError(errno.EMFILE, "Too many open files"), "Too many open files: ulimit -n 4096, or fewer"),
-    "memory": (MemoryError(), "out of memory; less is needed with a smaller engine.batch_size"),
+    "files": (OSError(errno.EMFILE, "Too many open files"), "Too many open files: ulimit -n 4096, or fewer workers"),
+    "memory": (MemoryError(), "out of memory; less is needed with a smaller batch or fewer workers"),
     "tensor": (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory ("),
     "gpu": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory (CUDA out of memory"),
     "killed": (BrokenProcessPool("a process died"), "a process died: killed for want of memory, most often"),
+    "processes": (
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+        "no more processes or threads may be started (Resource temporarily",
+    ),
+    "threads": (RuntimeError("can't start new thread"), "no more processes or threads may be started (can't start"),
     "workers": (WorkerError("workers of the loader ended (signal 9, SIGKILL)"), "workers of the loader ended"),
 }
 
@@ -46,13 +51,39 @@ def test_what_the_machine_refuses_is_one_line(name: str, capsys: pytest.CaptureF
     assert guarded(command) == 1
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: {told}") and shown.count("\n") == 1
+    assert shown.endswith(" (ST_SSL_TRACEBACK=1 shows where)\n") == (name != "workers")  # a UserError says it all
 
 
-def test_other_errors_are_our_own_fault_and_not_hidden() -> None:
+@pytest.mark.parametrize("error", [no_room(), ConfigError("a key")], ids=["refused", "mistake"])
+def test_where_it_happened_is_told_to_those_who_ask(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error.add_note("in a worker of the loader: more of it")
+
     def command() -> int:
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+        raise error
 
-    with pytest.raises(FileNotFoundError):
+    code = guarded(command)
+    line = capsys.readouterr().err
+    monkeypatch.setenv("ST_SSL_TRACEBACK", "1")
+    assert guarded(command) == code
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback") and "in command\n" in shown
+    assert shown.endswith(f"in a worker of the loader: more of it\n{line}")
+
+
+OTHERS = {
+    "file": FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+    "pipe": BlockingIOError(errno.EAGAIN, "write could not complete without blocking", 0),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_errors_are_our_own_fault_and_not_hidden(name: str) -> None:
+    def command() -> int:
+        raise OTHERS[name]
+
+    with pytest.raises(type(OTHERS[name])):
         guarded(command)
 
 
