@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from st_ssl.cli.doctor import decoders, packages
+from st_ssl.cli.doctor import children, decoders, packages
 from st_ssl.cli.doctor.children import Report, ask
 
 TORCH = """
@@ -70,6 +76,45 @@ def test_one_that_hangs_is_ended(fakes: Path) -> None:
     report = ask([["open3d"]], [], 1, 1.0)["open3d"]
     assert time.monotonic() - begin < 30
     assert report == Report(error="no answer in 1 s", kind="hung")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_what_hangs_ends_with_who_asked(how: signal.Signals, fakes: Path) -> None:
+    (fakes / "open3d.py").write_text("import os, time; os.symlink(str(os.getpid()), 'pid'); time.sleep(600)")
+    code = "from st_ssl.cli.doctor.children import ask; ask([['open3d', 'ffmpeg'], ['ffmpeg']], [], 1, 600)"
+    asking = subprocess.Popen([sys.executable, "-c", code], cwd=fakes, stderr=subprocess.DEVNULL)
+    while not (fakes / "pid").is_symlink():
+        time.sleep(0.01)
+    asking.send_signal(how)
+    assert asking.wait(timeout=20) != 0
+    hanging = Path("/proc", os.readlink(fakes / "pid"), "cmdline")
+    while hanging.exists() and hanging.read_bytes():  # until it is gone, or a zombie that nobody collects
+        time.sleep(0.01)
+
+
+def test_where_no_process_can_be_started_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*command: Any, **options: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(children.subprocess, "Popen", refuse)
+    reports = ask([["torch", "ffmpeg"], ["pyav"]], [], 2, 60)
+    assert list(reports) == ["torch", "ffmpeg", "pyav"]
+    assert {report.kind for report in reports.values()} == {"BlockingIOError"}
+    ffmpeg = next(decoders.check_ffmpeg(reports))
+    assert (ffmpeg.level, "temporarily unavailable" in ffmpeg.text) == ("yellow", True)
+    monkeypatch.undo()
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert ask([["torch"]], [], 2, 60)["torch"].error == "can't start new thread"
+
+
+def test_half_an_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, sys; print('{\"facts\": {', end='', flush=True); os.abort()"
+    monkeypatch.setattr(children, "_CODE", code)
+    assert ask([["torch"]], [], 1, 60)["torch"] == Report(error="its process died of SIGABRT", kind="died")
 
 
 def test_what_is_not_installed_is_told_by_its_name(fakes: Path) -> None:

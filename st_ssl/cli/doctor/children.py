@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -19,15 +20,19 @@ from st_ssl.cli.doctor.requirements import CHECKOUT
 
 _CODE = """
 import sys
-root = sys.argv[1]
+parent, root = int(sys.argv[1]), sys.argv[2]
 sys.path[:] = ([] if root in sys.path else [root]) + [entry for entry in sys.path if entry]
 from st_ssl.cli.doctor import probes
-probes.answer(sys.argv[2:])
+from st_ssl.data.children import end_with
+end_with(parent)
+probes.answer(sys.argv[3:])
 """
 _REASONS = {
     "SIGILL": ", an instruction that this processor lacks",
     "SIGKILL": ", as when memory is short",
 }
+PATIENCE = 5
+"""Seconds for a process that was killed to end: one that a driver or a disk holds may never."""
 
 
 @dataclass(frozen=True)
@@ -45,30 +50,56 @@ class Report:
 def ask(groups: Iterable[Sequence[str]], options: Sequence[str], processes: int, limit: float) -> dict[str, Report]:
     """What the probes answer, by name. The probes of a group share a process, and so what is slow to import, until one
     of them ends it or is silent for ``limit`` seconds; the rest goes on in another."""
-    reports: dict[str, Report] = {}
+    groups, children = list(groups), _Children()
     with ThreadPoolExecutor(max(1, processes)) as pool:
-        for answered in pool.map(lambda group: _group(group, options, limit), groups):
-            reports.update(answered)
-    return reports
+        try:
+            answered = list(pool.map(lambda group: _group(group, options, limit, children), groups))
+        except RuntimeError as error:  # no thread can be started, as where processes are limited
+            children.end()
+            failed = Report(error=str(error), kind=type(error).__name__)
+            return {name: failed for group in groups for name in group}
+        except BaseException:
+            children.end()
+            raise
+    return {name: report for reports in answered for name, report in reports.items()}
 
 
-def _group(names: Sequence[str], options: Sequence[str], limit: float) -> dict[str, Report]:
+class _Children:
+    """Those that run, so that a Ctrl-C need not wait for one that hangs."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.ended = False
+
+    def end(self) -> None:
+        """End all of them; none is started after it."""
+        self.ended = True
+        for process in list(self.running):
+            _kill(process)
+
+
+def _group(names: Sequence[str], options: Sequence[str], limit: float, children: _Children) -> dict[str, Report]:
     reports: dict[str, Report] = {}
-    while len(reports) < len(names):
-        reports.update(_child(names[len(reports) :], options, limit))
+    while len(reports) < len(names) and not children.ended:
+        rest = names[len(reports) :]
+        try:
+            reports.update(_child(rest, options, limit, children))
+        except (OSError, RuntimeError, ValueError) as error:  # no process or thread can be started, or it wrote no JSON
+            reports[rest[0]] = Report(error=str(error), kind=type(error).__name__)
     return reports
 
 
-def _child(names: Sequence[str], options: Sequence[str], limit: float) -> dict[str, Report]:
+def _child(names: Sequence[str], options: Sequence[str], limit: float, children: _Children) -> dict[str, Report]:
     """The answers of one process; the last one may be how it ended. There is always one."""
     flags = [flag for flag, given in (("-I", sys.flags.isolated), ("-S", sys.flags.no_site)) if given]
     process = subprocess.Popen(
-        [sys.executable, *flags, "-c", _CODE, str(CHECKOUT), *options, *names],
+        [sys.executable, *flags, "-c", _CODE, str(os.getpid()), str(CHECKOUT), *options, *names],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    children.running.add(process)
     assert process.stdout is not None and process.stderr is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
     noise: deque[bytes] = deque(maxlen=50)
@@ -76,24 +107,29 @@ def _child(names: Sequence[str], options: Sequence[str], limit: float) -> dict[s
         threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True),
         threading.Thread(target=noise.extend, args=(process.stderr,), daemon=True),
     ]
-    for reader in readers:
-        reader.start()
     reports: dict[str, Report] = {}
     try:
+        for reader in readers:
+            reader.start()
+        if children.ended:  # since it was started
+            return reports
         for name in names:
             line = lines.get(timeout=limit)
-            if line is None:
+            if line is None or not line.endswith(b"\n"):  # half a line is of one that was writing as it died
                 readers[1].join(timeout=1)
-                reports[name] = Report(error=_end(process.wait(), noise), kind="died")
+                reports[name] = Report(error=_end(process.wait(limit), noise), kind="died")
                 return reports
             reports[name] = Report(**json.loads(line))
-    except queue.Empty:
+    except (queue.Empty, subprocess.TimeoutExpired):
         reports[name] = Report(error=f"no answer in {limit:.0f} s", kind="hung")
     finally:
         _kill(process)
+        children.running.discard(process)
         for reader, stream in zip(readers, (process.stdout, process.stderr), strict=True):
-            reader.join(timeout=5)
-            stream.close()
+            if reader.ident is not None:
+                reader.join(timeout=PATIENCE)
+            if not reader.is_alive():  # closing would wait for it
+                stream.close()
     return reports
 
 
@@ -109,7 +145,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=PATIENCE)
 
 
 def _end(code: int, noise: Iterable[bytes]) -> str:

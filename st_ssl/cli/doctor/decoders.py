@@ -62,7 +62,11 @@ def check_decord(reports: Mapping[str, Report]) -> Iterator[Finding]:
 
 def check_ffmpeg(reports: Mapping[str, Report]) -> Iterator[Finding]:
     """FFmpeg's shared libraries in the system, for torchcodec alone."""
-    facts = reports["ffmpeg"].facts
+    report, facts = reports["ffmpeg"], reports["ffmpeg"].facts
+    if report.error:
+        mend = repair(report) if report.kind == "hung" else apt_install("ffmpeg")
+        yield Finding(SUBJECT, "FFmpeg", "yellow", f"{broken(report)}; no reader but torchcodec needs it", mend)
+        return
     found = ", ".join(map(str, facts["found"]))
     if set(facts["found"]) & set(facts["takes"]) or (found and not facts["takes"]):
         yield Finding(SUBJECT, "FFmpeg", "green", f"{found} in the system{_versions(facts)}")
