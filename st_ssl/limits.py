@@ -1,9 +1,11 @@
-"""The share of the machine that this process may use: affinity, and limits of control groups, versions 1 and 2."""
+"""What this process may use of the machine: affinity, limits of control groups (versions 1 and 2), a compiler."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +34,18 @@ def usable_cores(groups: Path = GROUPS, own: Path = OWN) -> float:
 def default_workers() -> int:
     """``data.num_workers`` where a configuration does not set it: a process for each core that may be used, up to 8."""
     return max(1, min(8, int(usable_cores())))
+
+
+def lacking_to_compile(gpu: bool) -> list[str]:
+    """What torch.compile would not find here, on GPUs or on CPUs: a compiler, the headers of Python."""
+    variable, usual = ("CC", ["gcc", "clang"]) if gpu else ("CXX", ["g++"])
+    chosen = os.environ.get(variable)
+    names = usual if chosen is None else [chosen]
+    lacking = []
+    if not any(shutil.which(name.partition(" ")[0]) for name in names):
+        lacking.append(f"a compiler ({' or '.join(usual) if chosen is None else f'{variable}={chosen}'})")
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return lacking if header.exists() else [*lacking, str(header)]
 
 
 def _folders(controller: str, groups: Path, own: Path) -> Iterator[Path]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import signal
-import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import torch
@@ -19,6 +16,7 @@ import torch.distributed as dist
 
 from st_ssl import distributed
 from st_ssl.errors import ConfigError, MissingLibraryError
+from st_ssl.limits import lacking_to_compile
 
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, as malloc.h numbers them.
 _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
@@ -77,17 +75,9 @@ def _device(name: str, local_rank: int) -> torch.device:
 def require_compiler(device: torch.device, asked_by: str) -> None:
     """Raise ``MissingLibraryError`` where torch.compile would find no compiler, or no headers of Python, once the first
     step is under way. ``asked_by``: what asked for it."""
-    gpu = device.type == "cuda"
-    names = [os.environ["CC"]] if gpu and "CC" in os.environ else ["gcc", "clang"]
-    names = names if gpu else [os.environ.get("CXX", "g++")]
-    missing = []
-    if not any(shutil.which(name.split()[0]) for name in names if name):
-        missing.append(f"a compiler ({' or '.join(names)})")
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    if not header.exists():
-        missing.append(str(header))
-    if missing:
-        raise MissingLibraryError(f"{asked_by} needs {' and '.join(missing)}: apt-get install g++ python3-dev")
+    lacking = lacking_to_compile(gpu=device.type == "cuda")
+    if lacking:
+        raise MissingLibraryError(f"{asked_by} needs {' and '.join(lacking)}: apt-get install g++ python3-dev")
 
 
 def keep_freed_memory() -> bool:

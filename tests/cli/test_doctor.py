@@ -53,7 +53,8 @@ def test_with_nothing_installed_it_says_what_installs_it(tmp_path: Path) -> None
     for name in ("torchcodec", "decord", "spconv", "open3d", "extra points"):
         made = name.startswith("extra") or requirements.requirement(name) is not None  # for this Python and system
         assert (name, by_name[name]["level"]) == (name, "yellow" if made else "green")
-    assert by_name["Python"]["level"] in ("green", "yellow")  # yellow: newer than those that st_ssl is tested with
+    newer = sys.version_info[:2] > requirements.release(requirements.newest_python())
+    assert by_name["Python"]["level"] == ("yellow" if newer else "green")
     assert not any("failed itself" in finding["text"] for finding in told["findings"])
 
 
@@ -78,7 +79,8 @@ def test_a_check_that_fails_is_a_red_finding_that_names_it() -> None:
         yield Finding("Machine", "first", "green", "")
         raise ZeroDivisionError("by none")
 
-    finding = one(examine("Machine", "disk", failing))
+    first, finding = examine("Machine", "disk", failing)
+    assert first.name == "first"
     assert (finding.subject, finding.name, finding.level) == ("Machine", "disk", "red")
     assert "the check of disk failed itself: ZeroDivisionError: by none" in finding.text
 
@@ -223,6 +225,22 @@ def test_the_version_of_python(version: str, level: str, monkeypatch: pytest.Mon
     finding = one(python.check_python())
     assert finding.level == level
     assert finding.text.startswith(version)
+
+
+def test_another_python_is_the_system_s_where_its_release_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_of_debian: None
+) -> None:
+    monkeypatch.setattr(python.platform, "python_version", lambda: "3.10.13")
+    for code, mend in ((0, "apt-get install -y python3.11 python3.11-venv"), (100, "uv venv --seed --python 3.11")):
+        (tmp_path / "apt-cache").write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / "apt-cache").chmod(0o755)
+        assert one(python.check_python()).mend.startswith(mend)
+
+
+def test_windows_is_told_of_before_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    finding = one(python.check_system())
+    assert (finding.level, "take WSL" in finding.text) == ("red", True)
 
 
 def test_torch_is_as_new_as_pyproject_asks() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,11 +66,17 @@ def test_room_on_the_disk(free: int, level: str, tmp_path: Path, monkeypatch: py
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(machine.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
-    assert next(iter(machine.check_disk(tmp_path))).level == "red"
+    disk = next(iter(machine.check_disk(tmp_path)))
+    assert (disk.level, disk.text.rpartition(": ")[2]) == ("red", "Disk quota exceeded")
     home = next(iter(machine.check_home()))
     assert (home.level, home.mend) == ("yellow", 'export HOME="$(mktemp -d)"')
-    assert one(speed.check_disk_speed(tmp_path)).level == "yellow"
+    slow = one(speed.check_disk_speed(tmp_path))
+    assert (slow.level, "not measured: Disk quota exceeded" in slow.text) == ("yellow", True)
 
 
 def test_the_disk_is_measured_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +86,21 @@ def test_the_disk_is_measured_and_left_as_it_was(tmp_path: Path, monkeypatch: py
     assert one(speed.check_disk_speed(tmp_path, 2)).level == "yellow"
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert one(machine.check_compiler()).level == "yellow"
+@pytest.mark.parametrize(("gpu", "variable", "usual"), [(False, "CXX", "g++"), (True, "CC", "clang")])
+def test_the_compiler_is_the_one_that_runs_take(
+    gpu: bool, variable: str, usual: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    (tmp_path / "clang++").touch(0o755)  # which torch does not look for
+    (tmp_path / "Python.h").touch()
+    absent = one(machine.check_compiler(gpu))
+    assert (absent.level, f"{usual})" in absent.text) == ("yellow", True)
+    (tmp_path / usual).touch(0o755)
+    assert one(machine.check_compiler(gpu)).level == "green"
+    monkeypatch.setenv(variable, "")
+    assert f"a compiler ({variable}=)" in one(machine.check_compiler(gpu)).text
+    monkeypatch.delenv(variable)
+    (tmp_path / "Python.h").unlink()
+    assert "Python.h" in one(machine.check_compiler(gpu)).text

@@ -102,12 +102,13 @@ def _checks_of_system(folder: Path, workers: int) -> list[Check]:
         ("Machine", "open files", machine.check_open_files),
         ("Machine", "disk", lambda: machine.check_disk(folder)),
         ("Machine", "home", machine.check_home),
-        ("Machine", "compiler", machine.check_compiler),
     ]
 
 
 def _checks_of_packages(reports: Mapping[str, Report], driver: accelerator.Driver) -> list[Check]:
+    gpu = bool(reports["cuda"].facts.get("available"))
     return [
+        ("Machine", "compiler", lambda: machine.check_compiler(gpu)),
         ("Packages", "st_ssl", packages.check_own),
         ("Packages", "torch", lambda: packages.check_torch(reports)),
         ("Packages", "torchvision", lambda: packages.check_torchvision(reports)),
@@ -115,7 +116,7 @@ def _checks_of_packages(reports: Mapping[str, Report], driver: accelerator.Drive
         ("Packages", "extras", packages.check_extras),
         ("Packages", "spconv", lambda: packages.check_spconv(reports)),
         ("Packages", "open3d", lambda: packages.check_open3d(reports)),
-        ("GPU", "driver", lambda: accelerator.check_driver(driver, bool(reports["cuda"].facts.get("available")))),
+        ("GPU", "driver", lambda: accelerator.check_driver(driver, gpu)),
         ("GPU", "CUDA", lambda: accelerator.check_cuda(driver, reports)),
         ("GPU", "NCCL", lambda: accelerator.check_nccl(reports)),
         ("Video", "PyAV", lambda: decoders.check_pyav(reports)),

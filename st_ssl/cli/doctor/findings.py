@@ -27,12 +27,15 @@ class Finding:
 
 
 def examine(subject: str, name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """The findings of a check. One that fails itself is a red finding: the page always comes to its end."""
+    """The findings of a check. One that fails itself ends in a red finding: the page always comes to its end."""
+    found = []
     try:
-        return list(check())
+        for finding in check():
+            found.append(finding)
     except Exception as error:
         text = f"the check of {name} failed itself: {type(error).__name__}: {error}"
-        return [Finding(subject, name, "red", text)]
+        found.append(Finding(subject, name, "red", text))
+    return found
 
 
 def worst(findings: Iterable[Finding]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, in_container, size
 from st_ssl.cli.doctor.requirements import run_with
 from st_ssl.engine.memory import LITTLE, memory_limit
-from st_ssl.limits import usable_cores
+from st_ssl.limits import lacking_to_compile, usable_cores
 
 SUBJECT = "Machine"
 GIB = 1 << 30
@@ -118,14 +118,15 @@ def check_disk(folder: Path) -> Iterator[Finding]:
     """Room where runs are written, and for temporary files."""
     free = shutil.disk_usage(folder).free
     nodes = os.statvfs(folder) if hasattr(os, "statvfs") else None
-    text = f"{size(free)} free in {folder}"
+    text, refused = f"{size(free)} free in {folder}", _refused(folder)
     elsewhere = run_with("output_dir=/another/disk/runs")
     if nodes is not None and nodes.f_files and not nodes.f_favail:
         yield Finding(SUBJECT, "disk", "red", f"{text}, but no file more: all inodes are taken", f"df -i {folder}")
     elif free < FULL:
         yield Finding(SUBJECT, "disk", "red", f"{text}: full; make room, or write runs elsewhere", elsewhere)
-    elif not os.access(folder, os.W_OK):
-        yield Finding(SUBJECT, "disk", "red", f"{folder} cannot be written to, and runs are written here", elsewhere)
+    elif refused:
+        text = f"{folder} cannot be written to, and runs are written here: {refused}"
+        yield Finding(SUBJECT, "disk", "red", text, elsewhere)
     elif free < SMALL_DISK:
         yield Finding(SUBJECT, "disk", "yellow", f"{text}: little; make room, or write runs elsewhere", elsewhere)
     else:
@@ -140,6 +141,17 @@ def check_disk(folder: Path) -> Iterator[Finding]:
     level = "yellow" if room < FULL else "green"
     mend = f"export TMPDIR={shlex.quote(str(folder))}" if room < FULL else ""
     yield Finding(SUBJECT, "temporary files", level, f"{size(room)} free in {temporary}", mend)
+
+
+def _refused(folder: Path) -> str:
+    """Why no file can be written to ``folder``, ``""`` where one can: of quotas and NFS only writing tells."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(1 << 16))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def check_home() -> Iterator[Finding]:
@@ -157,12 +169,11 @@ def check_home() -> Iterator[Finding]:
         yield Finding(SUBJECT, "user", "yellow", text, "export USER=user")
 
 
-def check_compiler() -> Iterator[Finding]:
-    """A C++ compiler: torch.compile alone needs one."""
-    named = os.environ.get("CXX", "")
-    found = [path for name in (named, "g++", "clang++", "c++") if name and (path := shutil.which(name))]
-    if found:
-        yield Finding(SUBJECT, "compiler", "green", found[0])
+def check_compiler(gpu: bool) -> Iterator[Finding]:
+    """What torch.compile alone needs, on the device that runs go to: a compiler and the headers of Python."""
+    lacking = lacking_to_compile(gpu)
+    if lacking:
+        text = f"engine.compile=true needs {' and '.join(lacking)}; nothing else does"
+        yield Finding(SUBJECT, "compiler", "yellow", text, apt_install("g++", "python3-dev"))
     else:
-        text = "no C++ compiler: engine.compile=true needs one, nothing else does"
-        yield Finding(SUBJECT, "compiler", "yellow", text, apt_install("g++"))
+        yield Finding(SUBJECT, "compiler", "green", "there, and the headers of Python: engine.compile=true can be used")

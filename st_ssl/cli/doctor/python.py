@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -28,18 +30,30 @@ def check_python() -> Iterator[Finding]:
     newest = newest_python()
     if not Requirement("python", bounds).allows(version):
         text = f"{where}: st_ssl needs {bounds}; its packages were not looked at"
-        yield Finding(SUBJECT, "Python", "red", text, apt_install("python3.11", "python3.11-venv"))
+        yield Finding(SUBJECT, "Python", "red", text, _another("3.11"))
     elif newest and release(version)[:2] > release(newest):
         text = f"{where}: newer than {newest}, up to which st_ssl is tested; packages may have no builds for it"
-        yield Finding(SUBJECT, "Python", "yellow", text, apt_install(f"python{newest}", f"python{newest}-venv"))
+        yield Finding(SUBJECT, "Python", "yellow", text, _another(newest))
     else:
         yield Finding(SUBJECT, "Python", "green", where)
+
+
+def _another(version: str) -> str:
+    """The command that brings another Python: the system's, where its release has it, or else uv's."""
+    packages = [f"python{version}", f"python{version}-venv"]
+    apt_cache = shutil.which("apt-cache")
+    if apt_cache and not subprocess.run([apt_cache, "show", *packages], capture_output=True, check=False).returncode:
+        return apt_install(*packages)
+    return f"uv venv --seed --python {version} && . .venv/bin/activate  # uv: docs.astral.sh/uv"
 
 
 def check_system() -> Iterator[Finding]:
     """The platform: packages with native code are built for some only."""
     libc = " ".join(platform.libc_ver())
     text = f"{platform.system()} {platform.release()}, {platform.machine()}, {_distribution()}{libc or 'not glibc'}"
+    if sys.platform == "win32":
+        yield Finding(SUBJECT, "system", "red", f"{text}: processes are forked here, which Windows cannot; take WSL")
+        return
     musl = "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "")
     if sys.maxsize < 2**32:
         yield Finding(SUBJECT, "system", "red", f"{text}: this Python is of 32 bits, and torch is built for 64")
