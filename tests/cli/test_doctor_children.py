@@ -99,7 +99,8 @@ def test_where_no_process_can_be_started_that_is_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(children.subprocess, "Popen", refuse)
     reports = ask([["torch", "ffmpeg"], ["pyav"]], [], 2, 60)
     assert list(reports) == ["torch", "ffmpeg", "pyav"]
-    assert {report.kind for report in reports.values()} == {"BlockingIOError"}
+    assert {report.kind for report in reports.values()} == {"refused"}
+    assert next(packages.check_torch(reports)).mend == "ulimit -u"
     ffmpeg = next(decoders.check_ffmpeg(reports))
     assert (ffmpeg.level, "temporarily unavailable" in ffmpeg.text) == ("yellow", True)
     monkeypatch.undo()
@@ -108,7 +109,7 @@ def test_where_no_process_can_be_started_that_is_told(monkeypatch: pytest.Monkey
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    assert ask([["torch"]], [], 2, 60)["torch"].error == "can't start new thread"
+    assert ask([["torch"]], [], 2, 60)["torch"].error == "not tried: can't start new thread"
 
 
 def test_half_an_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ PATIENCE = 5
 class Report:
     """What a probe found: ``facts``, or with ``error`` why there are none.
 
-    ``kind`` is the name of the exception, "died" or "hung"; ``missing`` the module that is not installed."""
+    ``kind`` is the name of the exception, "died", "hung" or "refused"; ``missing`` the module that is not installed."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -56,7 +56,7 @@ def ask(groups: Iterable[Sequence[str]], options: Sequence[str], processes: int,
             answered = list(pool.map(lambda group: _group(group, options, limit, children), groups))
         except RuntimeError as error:  # no thread can be started, as where processes are limited
             children.end()
-            failed = Report(error=str(error), kind=type(error).__name__)
+            failed = Report(error=f"not tried: {error}", kind="refused")
             return {name: failed for group in groups for name in group}
         except BaseException:
             children.end()
@@ -85,7 +85,7 @@ def _group(names: Sequence[str], options: Sequence[str], limit: float, children:
         try:
             reports.update(_child(rest, options, limit, children))
         except (OSError, RuntimeError, ValueError) as error:  # no process or thread can be started, or it wrote no JSON
-            reports[rest[0]] = Report(error=str(error), kind=type(error).__name__)
+            reports[rest[0]] = Report(error=f"not tried: {error}", kind="refused")
     return reports
 
 

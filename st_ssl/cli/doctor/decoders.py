@@ -64,7 +64,7 @@ def check_ffmpeg(reports: Mapping[str, Report]) -> Iterator[Finding]:
     """FFmpeg's shared libraries in the system, for torchcodec alone."""
     report, facts = reports["ffmpeg"], reports["ffmpeg"].facts
     if report.error:
-        mend = repair(report) if report.kind == "hung" else apt_install("ffmpeg")
+        mend = apt_install("ffmpeg") if report.kind == "died" else repair(report)
         yield Finding(SUBJECT, "FFmpeg", "yellow", f"{broken(report)}; no reader but torchcodec needs it", mend)
         return
     found = ", ".join(map(str, facts["found"]))

@@ -38,14 +38,17 @@ def broken(report: Report) -> str:
     if libraries:
         named = f"{', '.join(libraries[:-1])} and {libraries[-1]} are" if len(libraries) > 1 else f"{libraries[0]} is"
         return f"{named} {'damaged' if _damaged(report) else 'missing'}"
-    return report.error if report.kind in ("died", "hung") else f"{report.kind}: {report.error}"
+    return report.error if report.kind in ("died", "hung", "refused") else f"{report.kind}: {report.error}"
 
 
 def repair(report: Report, *packages: str) -> str:
     """The command that installs the libraries of the system that an import lacked; where it lacked none, the packages
-    once more, of the kind that they are; and where it said nothing, the one that waits for longer."""
+    once more, of the kind that they are; where it said nothing, the one that waits for longer; and where no process
+    could be started, the one that tells how many may be."""
     if report.kind == "hung":
         return as_called("python tools/doctor.py --timeout 300")
+    if report.kind == "refused":
+        return "ulimit -u"
     libraries = _libraries(report)
     debian = list(dict.fromkeys(DEBIAN[library] for library in libraries if library in DEBIAN))
     command = apt_install(*(["--reinstall"] if _damaged(report) and debian else []), *debian)
