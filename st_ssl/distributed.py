@@ -5,11 +5,13 @@ Every function also works in a single process, where it does nothing, so callers
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def is_distributed() -> bool:
@@ -25,6 +27,17 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def average_gradients(module: nn.Module) -> DistributedDataParallel:
+    """``module`` with its gradients averaged over all processes. Its buffers, the same everywhere at first, are left
+    alone from then on."""
+    new = "forward_sync_buffers"  # since torch 2.13, which warns of the older name
+    name = new if new in signature(DistributedDataParallel).parameters else "broadcast_buffers"
+    alone: dict[str, Any] = {name: False}
+    # Without find_unused_parameters DDP lays its buckets out anew after the first step, which changes the order of
+    # summation: from three processes on, a resumed run would differ in the last bit from one that was never stopped.
+    return DistributedDataParallel(module, find_unused_parameters=True, **alone)
 
 
 class _GatherWithGradient(torch.autograd.Function):

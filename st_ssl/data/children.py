@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-_FIRST = "500"  # of 1,000; the parent has 0 unless somebody chose otherwise
+_SOONER, _FIRST = 500, 1000  # where memory runs out, who has the most is killed; nobody may have more than 1,000
 
 
 def end_with(parent: int) -> None:
@@ -19,6 +19,7 @@ def end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
         with suppress(OSError):  # a sandbox may hide it
-            Path("/proc/self/oom_score_adj").write_text(_FIRST)
+            score = Path("/proc/self/oom_score_adj")
+            score.write_text(str(min(_FIRST, int(score.read_text()) + _SOONER)))  # it began with its parent's
     if os.getppid() != parent:
         os._exit(1)

@@ -43,7 +43,8 @@ def parallel_map(
     ``count``: how many ``items`` there are, where they are made only as they are needed and have no length. An error of
     ``work`` is raised here, and what has not begun is not begun any more; Ctrl-C, and asking for no more results, also
     interrupts what has begun (``KeyboardInterrupt`` in ``work``). Items that may have ended a process are tried again,
-    each in one of its own; who does so again alone has the result ``crashed(item)``, where that is given.
+    each in one of its own; who does so again alone has the result ``crashed(item)``, where that is given; not where
+    all stays in this process, which ends with it.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -64,8 +65,9 @@ def _has_semaphores() -> bool:
         SpawnContext().Queue(), SpawnContext().SimpleQueue()  # what a pool has
     except (OSError, ImportError) as error:  # ImportError: Python was built without them
         warnings.warn(
-            f"no semaphores ({getattr(error, 'strerror', None) or error}), so that one process does all the work: they "
-            "need a /dev/shm with room in it (docker run --shm-size=1g)",
+            f"no semaphores ({getattr(error, 'strerror', None) or error}), so that one process does all the work, "
+            "and a file that crashes its decoder ends it: they need a /dev/shm with room in it "
+            "(docker run --shm-size=1g)",
             stacklevel=4,
         )
         return False

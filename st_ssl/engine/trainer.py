@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from st_ssl import distributed
 from st_ssl.batchnorm import convert_batchnorm
@@ -120,9 +119,7 @@ class Trainer:
         if self.runtime.world_size == 1:
             return self.method
         convert_batchnorm(self.method, self.runtime.device.type)
-        # Without this DDP lays its buckets out anew after the first step, which changes the order of summation: from
-        # three processes on, a resumed run would differ in the last bit from one that was never stopped.
-        return DistributedDataParallel(self.method, broadcast_buffers=False, find_unused_parameters=True)
+        return distributed.average_gradients(self.method)
 
     # ---------------------------------------------------------------- the loop
 

@@ -120,7 +120,7 @@ class _Course:
         self.network: nn.Module = model
         if processes > 1:
             convert_batchnorm(model, self.feed.device.type)
-            self.network = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+            self.network = distributed.average_gradients(model)
         self.peak = peak_lr(config.optim, self.batch)
         self.optimizer = build_optimizer(model.named_parameters(), config.optim, self.peak, self._scale())
         self.live = model.learned()

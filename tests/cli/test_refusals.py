@@ -99,7 +99,7 @@ def test_without_semaphores_one_process_does_the_work(monkeypatch: pytest.Monkey
         raise no_room()
 
     monkeypatch.setattr(SpawnContext, "SimpleQueue", refuse)
-    with pytest.warns(UserWarning, match=r"No space left on device.*one process does all.*--shm-size"):
+    with pytest.warns(UserWarning, match=r"No space left on device.*one process does all.* ends it.*--shm-size"):
         assert list(parallel_map(square, range(5), 2, "", progress=False)) == [0, 1, 4, 9, 16]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from st_ssl.checkpoint import load_checkpoint
 from st_ssl.data.points.views import PointViews
 from st_ssl.data.video.views import VideoViews
-from st_ssl.distributed import gather_objects
+from st_ssl.distributed import average_gradients, gather_objects
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.transformer import Attention, DropPath
 from st_ssl.engine import trainer as trainer_module
@@ -37,6 +39,17 @@ from tests.methods.test_methods import SMALL
 from tests.runs import CPU, ROOT, load, metrics, tiny, train, write_config
 
 pytestmark = pytest.mark.ddp
+
+
+def test_torch_warns_of_nothing_where_gradients_are_averaged_and_buffers_left_alone(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = average_gradients(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+        assert not model.broadcast_buffers and model.find_unused_parameters
+    finally:
+        dist.destroy_process_group()
 
 
 def build_double(config: Any, plain: Any = trainer_module.build_method) -> Method:

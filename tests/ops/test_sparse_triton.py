@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from st_ssl.errors import MissingDependencyError
+from st_ssl.errors import MissingDependencyError, MissingLibraryError
 from st_ssl.ops.sparse import SparseConv3d, SparseTensor, layers
 from st_ssl.ops.sparse.maps import strided_map
 from tests.ops.sparse import random_tensor
@@ -72,6 +72,28 @@ def test_without_triton_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(layers, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"'triton' needs the package triton: .*st_ssl\[triton\]"):
+        SparseConv3d(4, 6, backend="triton")(random_tensor())
+
+
+UNBUILT = {
+    "none": RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+    "gone": FileNotFoundError(2, "No such file or directory", "my-gcc"),
+    "headers": subprocess.CalledProcessError(1, ["gcc", "driver.c"]),
+}
+
+
+@pytest.mark.parametrize("name", [*UNBUILT, "other"])
+def test_without_a_compiler_it_is_told_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="triton is not installed")
+    from st_ssl.ops.sparse import triton_backend  # before the interpreter is asked for, which other tests do without
+
+    def refuse(*args: object) -> None:
+        raise UNBUILT.get(name) or RuntimeError("CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(triton_backend, "gather_and_sum", refuse)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    told = (RuntimeError, "CUDA error") if name == "other" else (MissingLibraryError, r"'triton' needs .*install gcc")
+    with pytest.raises(told[0], match=told[1]):
         SparseConv3d(4, 6, backend="triton")(random_tensor())
 
 

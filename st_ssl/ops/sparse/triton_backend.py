@@ -5,6 +5,7 @@ outputs and adds up their products, so that neither gathered rows nor products a
 
 from __future__ import annotations
 
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from st_ssl.errors import MissingLibraryError
 from st_ssl.ops.sparse.maps import KernelMap, Links
 
 ROWS, CHANNELS, COLUMNS = 64, 32, 64  # of what a program multiplies at a time
@@ -20,14 +22,21 @@ PROGRAMS = 1024  # enough to keep a GPU busy
 
 
 class TritonConvolution(torch.autograd.Function):
-    """As ``functional``'s: ``features`` [M, C] to [M', C'] over the pairs of ``map``."""
+    """As ``functional``'s: ``features`` [M, C] to [M', C'] over the pairs of ``map``. Raises ``MissingLibraryError``
+    where Triton cannot build what it calls the GPU with, which it keeps for later processes."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, map: KernelMap, inverse: bool) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.map, ctx.inverse = map, inverse
         links = map.backward if inverse else map.forward
-        return gather_and_sum(features, weight.flatten(1, 3).permute(1, 2, 0), links)
+        try:
+            return gather_and_sum(features, weight.flatten(1, 3).permute(1, 2, 0), links)
+        except (FileNotFoundError, CalledProcessError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "C compiler" not in str(error):
+                raise
+            needs = "a C compiler and Python.h: apt-get install gcc python3-dev, or take the backend 'torch'"
+            raise MissingLibraryError(f"the backend 'triton' needs {needs}") from error
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

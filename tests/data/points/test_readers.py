@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from st_ssl.data.points.readers import READERS, ReadOptions, read_cloud, read_counted
+from st_ssl.data.points.readers import las as reader
 from st_ssl.data.points.readers.base import from_columns
 from st_ssl.data.points.readers.pcd import lzf
 from st_ssl.errors import SampleError
@@ -415,3 +418,33 @@ def test_arrays_that_promise_too_much(tmp_path: Path) -> None:
     ):
         with pytest.raises(SampleError, match=message):
             read_cloud(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", ["disk", "cut"])
+def test_laz_that_cannot_be_read_any_more_is_one_broken_sample(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its header has been read."""
+    laspy = pytest.importorskip("laspy")
+    las = laspy.LasData(laspy.LasHeader(point_format=3, version="1.2"))
+    las.x, las.y, las.z = XYZ.T.astype(np.float64)
+    las.write(str(tmp_path / "a.laz"))
+    check_header = reader._check_header
+
+    def checked(path: str) -> bool:
+        compressed = check_header(path)
+        if damage == "disk":
+            monkeypatch.setattr(reader, "open", refused, raising=False)
+        else:
+            size = os.path.getsize(path)
+            os.truncate(path, 100)
+            monkeypatch.setattr(os.path, "getsize", lambda path: size)  # as it was a moment before
+        return compressed
+
+    def refused(path: str, mode: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(reader, "_check_header", checked)
+    said = os.strerror(errno.EIO) if damage == "disk" else "it became shorter"
+    with pytest.raises(SampleError, match=f"a.laz: file cannot be read: {said}"):
+        read_cloud(tmp_path / "a.laz")

@@ -77,8 +77,20 @@ def _check_header(path: str) -> bool:
 
 
 def _check_chunks(path: str) -> None:
-    """``SampleError`` where the table of chunks promises more than the file has room for: lazrs takes memory for all of
-    them at once, and ends the whole process where there is not enough."""
+    """``SampleError`` where the table of chunks cannot be read, or promises more than the file has room for: lazrs
+    takes memory for all of them at once, and ends the whole process where there is not enough."""
+    try:
+        size, chunks = _count_chunks(path)
+    except OSError as error:
+        raise SampleError(path, f"file cannot be read: {error.strerror}") from error
+    except struct.error as error:
+        raise SampleError(path, "file cannot be read: it became shorter") from error
+    if chunks > size:
+        raise SampleError(path, f"promises {chunks} chunks, and has {size} bytes")
+
+
+def _count_chunks(path: str) -> tuple[int, int]:
+    """The bytes of a file, and how many chunks it promises."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
 
@@ -93,9 +105,7 @@ def _check_chunks(path: str) -> None:
         if table == -1:  # written without going back: the place stands at the very end
             table = number(size - 8, "<q")
         number(table, "<I")  # its version
-        chunks = number(table + 4, "<I")
-    if chunks > size:
-        raise SampleError(path, f"promises {chunks} chunks, and has {size} bytes")
+        return size, number(table + 4, "<I")
 
 
 def _columns(piece: Any) -> dict[str, np.ndarray]:
