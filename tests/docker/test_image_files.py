@@ -156,6 +156,10 @@ def test_commands_in_the_readme_are_those_that_there_are() -> None:
     assert {"pretrain", "torchrun"} <= set(started) <= {*COMMANDS, "torchrun"}
     assert all((ROOT / config).is_file() for config in re.findall(r"\bconfigs/\S+\.yaml", text))
     assert set(re.findall(r"--target (\w+)", text)) <= STAGES.keys()
+    assert all("--platform linux/amd64" in build for build in re.findall(r"^docker build .*", text, re.MULTILINE))
+    # Without a process before it, torchrun would not hear a stop while it waits for the other node.
+    running = re.findall(r"^docker run .*--stop-timeout.*", text, re.MULTILINE)
+    assert len(running) == 3 and all(" --init " in one for one in running)
 
 
 class Entry:
