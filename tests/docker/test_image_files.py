@@ -45,6 +45,18 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert [path for path in tested if IGNORED(path) or not (ROOT / path).exists()] == []
 
 
+def test_images_are_tried_when_what_they_hold_changes_and_before_a_release() -> None:
+    workflows = ROOT / ".github" / "workflows"
+    container, release = (yaml.safe_load((workflows / name).read_text()) for name in ("container.yml", "release.yml"))
+    paths = container[True]["push"]["paths"]  # True: what YAML reads as on
+    folders = {pattern.removesuffix("/**") for pattern in paths}
+    assert container[True]["pull_request"]["paths"] == paths
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in - {".gitignore", "CONTRIBUTING.md", "LICENSE", "README.md"} == folders
+    assert release["jobs"]["images"]["uses"] == "./.github/workflows/container.yml"
+    assert "images" in release["jobs"]["pypi"]["needs"] and "workflow_call" in container[True]
+
+
 @pytest.mark.parametrize(
     "path",
     [
