@@ -45,6 +45,18 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert [path for path in tested if IGNORED(path) or not (ROOT / path).exists()] == []
 
 
+def test_images_are_tried_when_what_they_hold_changes_and_before_a_release() -> None:
+    workflows = ROOT / ".github" / "workflows"
+    container, release = (yaml.safe_load((workflows / name).read_text()) for name in ("container.yml", "release.yml"))
+    paths = container[True]["push"]["paths"]  # True: what YAML reads as on
+    folders = {pattern.removesuffix("/**") for pattern in paths}
+    assert container[True]["pull_request"]["paths"] == paths
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in - {".gitignore", "CONTRIBUTING.md", "LICENSE", "README.md"} == folders
+    assert release["jobs"]["images"]["uses"] == "./.github/workflows/container.yml"
+    assert "images" in release["jobs"]["pypi"]["needs"] and "workflow_call" in container[True]
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -156,6 +168,10 @@ def test_commands_in_the_readme_are_those_that_there_are() -> None:
     assert {"pretrain", "torchrun"} <= set(started) <= {*COMMANDS, "torchrun"}
     assert all((ROOT / config).is_file() for config in re.findall(r"\bconfigs/\S+\.yaml", text))
     assert set(re.findall(r"--target (\w+)", text)) <= STAGES.keys()
+    assert all("--platform linux/amd64" in build for build in re.findall(r"^docker build .*", text, re.MULTILINE))
+    # Without a process before it, torchrun would not hear a stop while it waits for the other node.
+    running = re.findall(r"^docker run .*--stop-timeout.*", text, re.MULTILINE)
+    assert len(running) == 3 and all(" --init " in one for one in running)
 
 
 class Entry:
