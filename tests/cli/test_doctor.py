@@ -200,7 +200,7 @@ def test_versions_are_compared_as_numbers(bounds: str, version: str, allowed: bo
 
 def test_a_python_of_the_system_gets_an_environment(monkeypatch: pytest.MonkeyPatch, root_of_debian: None) -> None:
     monkeypatch.setattr(requirements, "_externally_managed", lambda: True)
-    monkeypatch.setattr(requirements.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "has_module", lambda name: False)
     command = requirements.pip_install("av>=14")
     assert command.startswith("apt-get install -y python3-venv && ")
     assert command.endswith(" -m venv .venv && . .venv/bin/activate && pip install 'av>=14'")

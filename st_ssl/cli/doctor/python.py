@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from st_ssl.cli.doctor.findings import Finding, apt_install
 from st_ssl.cli.doctor.requirements import (
     Requirement,
+    has_module,
     in_environment,
     newest_python,
     pip_install_all,
@@ -77,9 +77,9 @@ def _distribution() -> str:
 def check_pip() -> Iterator[Finding]:
     """Whether packages can be installed: pip, or what makes an environment that has it."""
     kind = "in a virtual environment" if in_environment() else "in no virtual environment"
-    if importlib.util.find_spec("pip"):
+    if has_module("pip"):
         yield Finding(SUBJECT, "pip", "green", kind)
-    elif importlib.util.find_spec("ensurepip"):
+    elif has_module("ensurepip"):
         yield Finding(SUBJECT, "pip", "green", f"{kind}, without pip; a new environment brings it")
     elif sys.flags.no_site:
         yield Finding(SUBJECT, "pip", "green", "not looked for: this Python was started without its packages (-S)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
 import platform
 import re
 import shlex
@@ -13,6 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,16 @@ def _pyproject_text() -> str:
     return (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+def has_module(name: str) -> bool:
+    """Whether there is a module. ``importlib.util.find_spec`` would ask setuptools' hook too, which takes a question
+    about pip for pip itself, and then breaks what compiles in this process."""
+    return PathFinder.find_spec(name) is not None
+
+
 def _texts() -> list[str]:
     """The requirements as metadata has them: ``"av>=14; extra == 'video'"``."""
     if in_checkout():
-        if importlib.util.find_spec("tomllib") is None:  # of a Python that is too old for all the rest, too
+        if not has_module("tomllib"):  # of a Python that is too old for all the rest, too
             return []
         return _texts_of_pyproject()
     try:
@@ -183,9 +189,9 @@ def pip_install(*arguments: Any) -> str:
     """A pip command for this Python; on a system's own, which pip may not change, in a new environment."""
     what = shlex.join(str(argument) for argument in arguments)
     if not _externally_managed():
-        bring = "" if importlib.util.find_spec("pip") or sys.flags.no_site else f"{_python()} -m ensurepip && "
+        bring = "" if has_module("pip") or sys.flags.no_site else f"{_python()} -m ensurepip && "
         return f"{bring}{_python()} -m pip install {what}"
-    prepare = "" if importlib.util.find_spec("ensurepip") else apt_install("python3-venv")
+    prepare = "" if has_module("ensurepip") else apt_install("python3-venv")
     steps = [prepare, f"{_python()} -m venv .venv", ". .venv/bin/activate", f"pip install {what}"]
     return " && ".join(step for step in steps if step)
 
