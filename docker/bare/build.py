@@ -228,7 +228,7 @@ def locked(file: Path, kind: int) -> Iterator[None]:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for the build or the container that holds {file}", flush=True)
+            print(f"waiting for what else runs in {file.parent}: it holds {file.name}", flush=True)
             fcntl.flock(handle, kind)
         yield
 

@@ -146,7 +146,7 @@ class Root:
 
     @property
     def tree(self) -> Path:
-        """Where the files of this layer lie; others may be put there while no command runs in it."""
+        """Where its files lie; others may be put there (first ``claim`` the folder) while no command runs in it."""
         return self.folder / "tree"
 
     @property

@@ -10,6 +10,7 @@ line that begins with ``error:``. Prints a Markdown table; the exit code is 1 wh
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from build import locked
 from root import Root, RootError, discard, parse_bind
 
 CHECKOUT = Path(__file__).parents[2]
@@ -291,25 +293,32 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Install, try, print; returns the exit code."""
-    asked = arguments()
+def attempt_all(asked: argparse.Namespace) -> int:
+    """Install, try, print the table; returns how many ways were not as they should be."""
     rows: list[Sequence[object]] = [("way", "what the user sees", "exit", "seconds")]
     failed = 0
+    binds: dict[str | Path, str] = dict(map(parse_bind, asked.bind))
+    installed = install(asked.work, binds)
+    for way in (way for way in WAYS if way.name in asked.only):
+        line, wrong, code, seconds = attempt(way, installed, asked.work, asked.full, binds)
+        failed += bool(wrong)
+        told = f"`{line[:300]}`" + (f" **{wrong}**" if wrong else "")
+        rows.append((f"{way.title} (`{way.name}`)", told, code, seconds))
+        print(f"{way.name}: {wrong or 'as it should be'} ({seconds} s)", file=sys.stderr, flush=True)
+    print(table(rows))
+    return failed
+
+
+def main() -> int:
+    """Try all that is asked for; returns the exit code."""
+    asked = arguments()
+    asked.work.mkdir(parents=True, exist_ok=True)
     try:
-        binds: dict[str | Path, str] = dict(map(parse_bind, asked.bind))
-        installed = install(asked.work, binds)
-        for way in (way for way in WAYS if way.name in asked.only):
-            line, wrong, code, seconds = attempt(way, installed, asked.work, asked.full, binds)
-            failed += bool(wrong)
-            told = f"`{line[:300]}`" + (f" **{wrong}**" if wrong else "")
-            rows.append((f"{way.title} (`{way.name}`)", told, code, seconds))
-            print(f"{way.name}: {wrong or 'as it should be'} ({seconds} s)", file=sys.stderr, flush=True)
+        with locked(asked.work / "lock", fcntl.LOCK_EX):  # two would remove each other's layers
+            return bool(attempt_all(asked))
     except RootError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(rows))
-    return bool(failed)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import os
 import re
 import subprocess
@@ -131,3 +133,14 @@ def test_an_installation_is_made_anew_when_what_it_came_of_changed(
     assert made()
     write(tmp_path / "debian/recipe.json", "trixie")
     assert made()
+
+
+def test_two_tables_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def attempt_all(asked: argparse.Namespace) -> int:
+        with (asked.work / "lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 2
+
+    monkeypatch.setattr(ways, "arguments", lambda: argparse.Namespace(work=tmp_path / "work"))
+    monkeypatch.setattr(ways, "attempt_all", attempt_all)
+    assert ways.main() == 1
