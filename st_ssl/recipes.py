@@ -34,6 +34,8 @@ def find_recipe(given: Path, own: bool = True) -> Path:
     beside = given.parent.glob("*.yaml") if own and os.path.isdir(given.parent) else ()
     recipes = (spelling for name in recipe_names() for spelling in (name, f"configs/{name}.yaml"))
     near = nearest(str(given), [*map(str, beside), *recipes])
+    if not near and (like := [name for name in recipe_names() if name.rpartition("/")[2] == given.stem]):
+        near = f"; of that name there is {', '.join(like)}"
     near = near or "; `python tools/configs.py` lists those that come with st_ssl"
     raise ConfigError(f"{given}: no such file{near}")
 

@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or any with its encoder.* files")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, see below")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="dotted keys, see below")
     parser.add_argument("--data", metavar="ROOT", help="a folder or list of videos or clouds (default: the run's own)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", required=True, help="where the features go")
     parser.add_argument("--format", metavar="npy|safetensors", help="of the arrays (default: npy)")

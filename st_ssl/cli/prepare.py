@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     _source(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
     pack.add_argument("--retry", action="store_true", help="pack the shards again in which samples failed or changed")
-    pack.add_argument("overrides", nargs="*", metavar="key=value", help=PACK_SETTINGS)
+    pack.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=PACK_SETTINGS)
     for step in steps.choices.values():
         step.add_argument(
             "--workers", type=_count, default=max(1, int(usable_cores())), help="processes (default: %(default)s)"

@@ -45,7 +45,8 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", type=Path, help="a YAML file, or a name that `configs` lists")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys that replace those of the file")
+    overrides = "dotted keys that replace those of the file"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=overrides)
     parser.add_argument("--only", metavar="NAME", help="of a file with several runs, this one alone")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--dry-run", action="store_true", help="build everything, run a step, tell the costs and stop")

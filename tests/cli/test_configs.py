@@ -64,6 +64,7 @@ def test_a_file_of_the_user_comes_first_without_its_ending_too(capsys: pytest.Ca
         ("mien.yaml", "no such file; did you mean 'mine.yaml'?"),
         ("/configs/quickstart/video.yaml", "no such file; did you mean 'configs/quickstart/video.yaml'?"),
         ("../quickstart/video", "no such file; did you mean 'quickstart/video'?"),
+        ("cvrl", "no such file; of that name there is pretrain/video/cvrl"),
         ("xyz", "no such file; `python tools/configs.py` lists those that come with st_ssl"),
         ("x" * 300, "no such file; `python tools/configs.py` lists those that come with st_ssl"),
         ("x" * 300 + "/y", "no such file; `python tools/configs.py` lists those that come with st_ssl"),

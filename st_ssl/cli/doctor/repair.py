@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 
 from st_ssl.cli.doctor.children import Report
 from st_ssl.cli.doctor.findings import apt_install
 from st_ssl.cli.doctor.requirements import installed, pip_install, requirement
-from st_ssl.errors import as_called
 
 DEBIAN = {
     "libEGL.so.1": "libegl1",
@@ -46,7 +47,8 @@ def repair(report: Report, *packages: str) -> str:
     once more, of the kind that they are; where it said nothing, the one that waits for longer; and where no process
     could be started, the one that tells how many may be."""
     if report.kind == "hung":
-        return as_called("python tools/doctor.py --timeout 300")
+        script = sys.argv[0].endswith("doctor.py")
+        return f"{shlex.join([sys.executable, sys.argv[0]]) if script else 'st-ssl doctor'} --timeout 300"
     if report.kind == "refused":
         return "ulimit -u"
     libraries = _libraries(report)
