@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from st_ssl.data.children import end_with
+from st_ssl.data.children import end_with, ignore_interrupts
 from st_ssl.data.watch import NOTHING, Board, Watched
 
 _ALIGN = 64
@@ -74,7 +74,7 @@ def _settle(parent: int) -> None:
     gc.freeze()  # what was inherited stays shared with the parent: a collection would write to all of it
     torch.set_num_threads(1)
     # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_interrupts()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)  # a signal to the whole group (torchrun, schedulers) must not take the workers from the parent
     end_with(parent)  # where the parent is killed, even a decoder that hangs must not live on

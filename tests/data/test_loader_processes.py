@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from st_ssl.data import workers
+from st_ssl.data.children import ignore_interrupts
 from st_ssl.data.loader import build_loader
 from st_ssl.data.order import SampleKey
 from st_ssl.data.video import dataset as module
@@ -152,6 +154,17 @@ def test_a_parent_that_is_stopped_takes_its_workers_along(number: signal.Signals
     assert_gone(workers)
     _, err = process.communicate(timeout=20)
     assert err.count("Traceback") == (number == signal.SIGINT)  # the parent's, and none of a worker
+
+
+@linux
+def test_an_interrupt_while_workers_start_ends_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def early() -> None:
+        os.kill(os.getpid(), signal.SIGINT)  # in the worker, which has not settled yet
+        ignore_interrupts()
+
+    monkeypatch.setattr(workers, "ignore_interrupts", early)
+    (batch,) = build_loader(Inherited(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1)  # type: ignore[arg-type, return-value]
+    assert "a" in batch
 
 
 def memory() -> float:

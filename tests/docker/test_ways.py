@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def write(file: Path, text: str) -> None:
     file.write_text(text)
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_a_checkout_is_copied_without_what_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "CHECKOUT", tmp_path / "checkout")
     write(tmp_path / "checkout/new.py", "new")
