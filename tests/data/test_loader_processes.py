@@ -164,7 +164,7 @@ def test_an_interrupt_while_workers_start_ends_none_of_them(monkeypatch: pytest.
 
     monkeypatch.setattr(workers, "ignore_interrupts", early)
     (batch,) = build_loader(Inherited(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1)  # type: ignore[arg-type, return-value]
-    assert "a" in batch
+    assert int(batch["a"]) > 0  # type: ignore[index]
 
 
 def memory() -> float:
