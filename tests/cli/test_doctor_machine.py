@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from st_ssl.cli import doctor
 from st_ssl.cli.doctor import machine, speed
+from st_ssl.cli.doctor.findings import Finding
 from tests.cli.findings import one
 
 
@@ -63,6 +65,22 @@ def test_open_files(limits: tuple[int, int], level: str, mend: str, monkeypatch:
 def test_room_on_the_disk(free: int, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
     assert next(iter(machine.check_disk(tmp_path))).level == level
+
+
+def test_the_disk_is_that_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def look(folder: Path, *rest: object) -> list[Finding]:
+        seen.append(folder)
+        return [Finding("Machine", "disk", "green", "")]
+
+    monkeypatch.setattr(doctor, "look", look)
+    monkeypatch.setattr("sys.argv", ["st-ssl doctor"])
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main() == 0
+    (tmp_path / "runs").mkdir()  # as in a container, where nothing else can be written to
+    assert doctor.main() == 0
+    assert seen == [tmp_path, tmp_path / "runs"]
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

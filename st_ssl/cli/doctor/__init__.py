@@ -36,12 +36,14 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead: findings and level")
     parser.add_argument("--quick", action="store_true", help="do not measure the speed of decoders and disk")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where runs are written (default: here)")
+    parser.add_argument("--folder", type=Path, help="where runs are written (default: runs/, or here)")
     parser.add_argument("--workers", type=int, help="data.num_workers of your runs (default: as runs have by default)")
     parser.add_argument(
         "--timeout", type=float, default=60, help="seconds that a package may take to import (default: %(default)s)"
     )
     arguments = parser.parse()
+    if arguments.folder is None:  # what configurations name is runs/…, which a container mounts
+        arguments.folder = Path("runs") if Path("runs").is_dir() else Path()
     if not arguments.folder.is_dir():
         parser.error(f"--folder {arguments.folder}: expected a folder that is there")
     if arguments.workers is not None and arguments.workers < 0:
