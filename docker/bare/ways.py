@@ -78,7 +78,7 @@ ONE_PROCESS = r"no semaphores .*one process does all the work.*"
 WAYS = (
     Way("venv", "pip outside a virtual environment", "externally-managed-environment", 1, "INSTALL", own=False),
     Way("network", "no network, compiler, libGL, FFmpeg: the main job", DONE),
-    Way("tests", "the same: the tests", r"\d+ passed", 0, "TESTS"),
+    Way("tests", "the same: the tests", r"\d+ passed", 0, "TESTS", own=False),
     Way("clouds", "the same: point clouds", DONE, command=CLOUDS),
     Way(
         "libgl",

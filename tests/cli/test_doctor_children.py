@@ -34,6 +34,7 @@ print("a library that has much to say")
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is looked in for packages first."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # of one file twice within a second the old code would be run
     return tmp_path
 
 
