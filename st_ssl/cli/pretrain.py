@@ -66,9 +66,9 @@ def main() -> None:
         _print_configs(runs)
         return
     from st_ssl.engine.loggers import require_loggers
-    from st_ssl.engine.memory import warn_of_little_memory
     from st_ssl.engine.run_files import check_directory
     from st_ssl.engine.runtime import require_compiler, start_runtime
+    from st_ssl.limits import warn_of_little_memory
 
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)

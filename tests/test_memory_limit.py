@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from st_ssl.engine.memory import memory_limit, warn_of_little_memory
+from st_ssl.limits import memory_limit, warn_of_little_memory
 
 
 @pytest.mark.parametrize(
