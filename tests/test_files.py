@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -69,21 +67,29 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
     assert steps == ["sync", "rename"]
 
 
-def rewrite(file: Path, letter: str) -> None:
-    for _ in range(50):
-        replace_text(file, letter * 100_000)
+REWRITE = """
+import sys
+from pathlib import Path
+from st_ssl.files import replace_text
+for _ in range(50):
+    replace_text(Path(sys.argv[1]), sys.argv[2] * 100_000)
+"""
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process that begins anew: a forked one of this process may hang on what its threads held."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=rewrite, args=(file, letter)) for letter in "ab"]
-    for writer in writers:
-        writer.start()
-    while any(writer.is_alive() for writer in writers):
+    writers = [start(REWRITE, file, letter) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
         if file.exists():
             assert file.read_text() in ("a" * 100_000, "b" * 100_000)
-    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [writer.communicate() and writer.returncode for writer in writers] == [0, 0]
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
@@ -100,12 +106,11 @@ with write_atomically(Path(sys.argv[1])) as unfinished:
 def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     (tmp_path / ".b.txt.1.partial").touch()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(file)], env=environment)
+    process = start(KILLED, file)
     while not list(tmp_path.glob(".a*")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not file.exists()
     assert list(tmp_path.glob(".a*"))
     replace_text(file, "whole")
@@ -149,35 +154,38 @@ def test_a_folder_that_cannot_be_made() -> None:
         claim_folder(Path("/proc/pack"), "stamp.json", {}, "pack")
 
 
-def claim(folder: Path, number: int, start: Any, won: Any) -> None:
-    start.wait()
+CLAIMS = """
+import os, sys, time
+from pathlib import Path
+from st_ssl.errors import DataError
+from st_ssl.files import claim_folder
+folder, number, linked = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
+def refuse(*_):
+    raise PermissionError
+if not linked:
+    os.link = refuse
+for attempt in range(20):
+    (folder / f"ready_{number}_{attempt}").touch()
+    while not (folder / f"ready_{3 - number}_{attempt}").exists():
+        pass
     try:
-        claim_folder(folder, "stamp.json", {"number": number}, "pack")
+        claim_folder(folder / str(attempt), "stamp.json", {"number": number}, "pack")
+        print(number)
     except DataError:
-        number = 0
-    won.put(number)
+        print(0)
+"""
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_of_several_claims_at_once_one_succeeds(tmp_path: Path, linked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not linked:
-
-        def refuse(*_: object) -> None:
-            raise PermissionError
-
-        monkeypatch.setattr(os, "link", refuse)
-    context = multiprocessing.get_context("fork")
-    for attempt in range(20):
-        start, won = context.Barrier(2), context.Queue()
-        folder = tmp_path / f"{attempt}"
-        claims = [context.Process(target=claim, args=(folder, number, start, won)) for number in (1, 2)]
-        for process in claims:
-            process.start()
-        winners = {won.get() for _ in claims} - {0}
-        for process in claims:
-            process.join()
-        assert os.listdir(folder) == ["stamp.json"]
+def test_of_several_claims_at_once_one_succeeds(tmp_path: Path, linked: bool) -> None:
+    claims = [start(CLAIMS, tmp_path, number, linked) for number in (1, 2)]
+    told = [list(map(int, process.communicate()[0].split())) for process in claims]
+    assert [process.returncode for process in claims] == [0, 0]
+    for attempt, both in enumerate(zip(*told, strict=True)):
+        assert os.listdir(tmp_path / f"{attempt}") == ["stamp.json"]
+        winners = set(both) - {0}
         assert len(winners) == 1 if linked else winners
+    assert len(told[0]) == 20
 
 
 def test_a_folder_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -41,3 +42,23 @@ def ignore_interrupts() -> None:
     """Leave Ctrl-C to the parent, also the one that waits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def garbage_waits() -> Iterator[None]:
+    """No garbage is collected until the end of the block, and in a process forked within until ``leave_garbage``: what
+    is thrown away in a child may wait for threads that only the parent has, as FFmpeg's decoders do, forever."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def leave_garbage() -> None:
+    """Collect from now on, but nothing that was inherited; so it stays shared with the parent, too: a collection would
+    write to all of it."""
+    gc.freeze()
+    gc.enable()

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 
 from st_ssl.data.base import Batch
-from st_ssl.data.children import interrupts_wait
+from st_ssl.data.children import garbage_waits, interrupts_wait
 from st_ssl.data.watch import NOTHING, Board, Watched, describe_exit
 from st_ssl.data.workers import Failure, receive, work
 from st_ssl.errors import DataError, WorkerError
@@ -238,7 +238,7 @@ class _Pool:
         process = multiprocessing.Process(
             target=work, args=(at, self._dataset, self._collate, self._board, theirs, os.getpid()), daemon=True
         )
-        with interrupts_wait():
+        with interrupts_wait(), garbage_waits():
             process.start()
         theirs.close()
         return _Worker(process, ours)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import mmap
 import os
 import signal
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from st_ssl.data.children import end_with, ignore_interrupts
+from st_ssl.data.children import end_with, ignore_interrupts, leave_garbage
 from st_ssl.data.watch import NOTHING, Board, Watched
 
 _ALIGN = 64
@@ -71,7 +70,7 @@ def work(
 
 
 def _settle(parent: int) -> None:
-    gc.freeze()  # what was inherited stays shared with the parent: a collection would write to all of it
+    leave_garbage()
     torch.set_num_threads(1)
     # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
     ignore_interrupts()

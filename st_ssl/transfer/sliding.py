@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from st_ssl import distributed
 from st_ssl.data.base import DATA
+from st_ssl.data.children import garbage_waits, leave_garbage
 from st_ssl.data.video.dataset import VideoSource
 from st_ssl.data.video.plans import clip_indices
 from st_ssl.data.video.readers import VideoReader
@@ -193,13 +194,22 @@ def _itself(piece: Any) -> Any:
     return piece
 
 
+def _settle(_: int) -> None:
+    leave_garbage()
+
+
+def _pieces(windows: Windows, workers: int) -> DataLoader[Any]:
+    return DataLoader(windows, batch_size=None, num_workers=workers, collate_fn=_itself, worker_init_fn=_settle)
+
+
 def _work(encoder: Encoder, windows: Windows, records: _Records, device: torch.device, progress: Progress) -> None:
     """Features of the videos of ``windows``, each written as soon as its last window is done."""
     total, workers = len(windows.entries), windows.source.num_workers
     progress(records.count(), total)
     lost: list[str] = []
     begun: dict[int, list[Tensor]] = {}
-    pieces = DataLoader(windows, batch_size=None, num_workers=min(workers, len(windows.mine)), collate_fn=_itself)
+    with garbage_waits():  # workers are forked here
+        pieces = iter(_pieces(windows, min(workers, len(windows.mine))))
     for number, piece in pieces:
         if isinstance(piece, RawView):
             pooled, _ = encode_views(encoder, windows.views, piece, windows.config.batch_size, device, False)

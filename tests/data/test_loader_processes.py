@@ -189,6 +189,39 @@ def test_what_workers_inherit_is_not_gone_through_and_so_not_copied() -> None:
     assert gc.get_freeze_count() == 0
 
 
+class Decoder:
+    """As FFmpeg's: freed in a forked process it waits for threads that are in its parent."""
+
+    def __init__(self, made_in: int) -> None:
+        self.made_in = made_in
+        self.cycle = self
+
+    def __del__(self) -> None:
+        if os.getpid() != self.made_in:
+            time.sleep(1000)
+
+
+def test_garbage_of_the_parent_holds_up_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, fork = gc.get_threshold(), os.fork
+
+    def fork_beside_garbage() -> int:
+        enabled = gc.isenabled()
+        gc.disable()
+        Decoder(os.getpid())
+        gc.set_threshold(1, 1, 1)  # whoever collects garbage does so at once
+        pid = fork()
+        if enabled:
+            gc.enable()
+        if pid:
+            gc.set_threshold(*before)
+        return pid
+
+    monkeypatch.setattr(os, "fork", fork_beside_garbage)
+    (batch,) = build_loader(Inherited(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1)  # type: ignore[arg-type, return-value]
+    assert int(batch["a"]) > 0  # type: ignore[index]
+    assert gc.isenabled()
+
+
 class Large(Dataset[torch.Tensor]):
     def __getitem__(self, key: SampleKey) -> torch.Tensor:
         return torch.full((1 << 20,), key[1] % 256, dtype=torch.uint8)
