@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.transfer.probe import probe_runs
+
+from .browser import Browser
 
 SCRIPT = "train/<script>alert(1)<!--.mp4"
 BROKEN = "train/<img src=x onerror=alert(1)>&amp;.mp4"
@@ -72,3 +75,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     result = probe_runs(DATA.build(runs[0].data), [first], runs[0].probe, torch.device("cpu"))
     (first / "probe.json").write_text(json.dumps(result))
     return [Path(config.output_dir) for config in runs]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser

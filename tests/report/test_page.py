@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from st_ssl.errors import MissingDependencyError, UserError
 from st_ssl.methods.videomae import VideoMAE
 from st_ssl.report.page import write_report
 
+from .browser import Browser, needs_browser
 from .conftest import BROKEN, LABEL, SCRIPT
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "col"}
@@ -217,29 +219,15 @@ def test_importing_the_page_is_cheap() -> None:
     assert done.stdout.strip() == "[]"
 
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def _chromium(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    assert CHROMIUM is not None
-    quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    quiet += ["--disable-quic", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
-    command = [CHROMIUM, "--headless", "--no-sandbox", *quiet, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, chromium-browser or google-chrome")
-def test_a_browser_shows_it_without_errors(written: Path, tmp_path: Path) -> None:
+@needs_browser
+def test_a_browser_shows_it_without_errors(written: Path, browser: Browser) -> None:
     from PIL import Image
 
-    shot = tmp_path / "shot.png"
-    done = _chromium(tmp_path, "--window-size=1200,3000", f"--screenshot={shot}", written.as_uri())
-    assert ":CONSOLE" not in done.stderr, done.stderr
-    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    browser.open(written.as_uri(), 1200, 3000)
+    pixels = np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB"))
     assert pixels.shape == (3000, 1200, 3)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2000
     assert [len(np.unique(band.reshape(-1, 3), axis=0)) > 20 for band in np.split(pixels, 10)] == [True] * 10
-    dom = _chromium(tmp_path, "--dump-dom", written.as_uri())
-    assert ":CONSOLE" not in dom.stderr, dom.stderr
-    assert 'id="run2-config"' in dom.stdout
-    assert "<script" not in dom.stdout
+    assert browser.ask("document.getElementById('run2-config') !== null")
+    assert browser.ask("document.scripts.length") == 0
+    assert browser.complaints == []
