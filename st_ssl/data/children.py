@@ -62,3 +62,15 @@ def leave_garbage() -> None:
     write to all of it."""
     gc.freeze()
     gc.enable()
+
+
+def own_streams() -> None:
+    """Write to where standard output and errors of the parent go, but through objects of our own: a thread of it that
+    was writing as this process was forked holds their locks, and so does one that draws a progress bar, whose place
+    they take at a terminal. Here nobody would ever release them."""
+    for name in ("stdout", "stderr"):
+        inherited = getattr(sys, f"__{name}__")
+        with suppress(OSError, ValueError):  # closed
+            if inherited is not None:
+                fd, encoding = inherited.fileno(), inherited.encoding
+                setattr(sys, name, os.fdopen(fd, "w", 1, encoding, "backslashreplace", closefd=False))

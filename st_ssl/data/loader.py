@@ -2,7 +2,7 @@
 
 Decoders are other people's C code and run in workers. A worker that hangs or dies costs the sample that it was on: that
 one is listed as broken and replaced by the rule for broken samples, its batch is made again by a new worker, and all
-other samples are what they would have been.
+other samples are what they would have been. Where it was on none, as it began or put a batch together, it costs none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from st_ssl.errors import DataError, WorkerError
 
 TIMEOUT = 60.0
 _CRASHES = 2  # the second one proves that it is the sample: the first may be memory that another one spoiled
-_UNEXPLAINED = 3  # deaths outside any sample in a row
+_UNEXPLAINED = 3  # ends of the same worker in a row, outside any sample
 _LOOK = 1.0  # seconds; at most so much is counted between two looks at the workers, however long the process slept
 
 
@@ -47,7 +48,8 @@ def build_loader(
     up to ``prefetch`` batches ahead.
 
     A sample that keeps a worker for longer than ``timeout`` seconds, or ends it twice, is lost, if ``dataset`` is
-    ``Watched``: the data set is then told never to touch it again. More than ``max_lost`` of them raise ``DataError``.
+    ``Watched``: the data set is then told never to touch it again. More than ``max_lost`` of them raise ``DataError``,
+    and a worker that hangs or ends outside any sample, and so do the two that replace it, ``WorkerError``.
     With 0 workers everything happens in this process, which nothing protects.
     """
     if num_workers == 0:
@@ -102,13 +104,15 @@ def _pooled(pool: _Pool, batches: Iterable[list[Any]]) -> Iterator[Batch]:
 
 @dataclass
 class _Worker:
-    """``tasks`` number to keys, in the order given; ``quiet`` seconds since its count on the board was ``beats``."""
+    """``tasks`` number to keys, in the order given; ``quiet`` seconds since its count on the board was ``beats`` or a
+    batch came; ``unexplained`` ends in a row, outside any sample, of those that it replaces."""
 
     process: BaseProcess
     connection: Connection
     tasks: dict[int, list[Any]] = field(default_factory=dict)
     beats: int = 0
     quiet: float = 0.0
+    unexplained: int = 0
 
 
 class _Pool:
@@ -132,16 +136,15 @@ class _Pool:
         self._board = Board(num_workers, len(self._entries), timeout)
         self._crashes: dict[int, int] = {}
         self._lost: list[int] = []
-        self._unexplained = 0
         self._workers: list[_Worker] = []
         self._num_workers = num_workers
+        # Also at the end of the process, before multiprocessing asks them to end and waits: one that hangs since it was
+        # forked has its parent's handlers, and need not end.
+        self._close = Finalize(self, _end_all, (self._workers,), exitpriority=0)
 
     def close(self) -> None:
         """End all workers; they hold nothing that could be lost."""
-        for worker in self._workers:
-            _end(worker)
-            worker.connection.close()
-        self._workers = []
+        self._close()
 
     def has_room(self) -> bool:
         """Whether some worker can be given another batch."""
@@ -149,8 +152,8 @@ class _Pool:
 
     def give(self, number: int, keys: list[Any]) -> None:
         """Have batch ``number`` made of ``keys``."""
-        if not self._workers:
-            self._workers = [self._start(number) for number in range(self._num_workers)]
+        while len(self._workers) < self._num_workers:
+            self._workers.append(self._start(len(self._workers)))
         worker = min(self._workers, key=lambda worker: len(worker.tasks))
         worker.tasks[number] = keys
         _tell(worker, number, keys)
@@ -181,7 +184,7 @@ class _Pool:
                 number, result = receive(worker.connection)
                 arrived[number] = result
                 del worker.tasks[number]
-                self._unexplained = 0
+                worker.quiet, worker.unexplained = 0.0, 0
         except (EOFError, OSError):
             return False
         return True
@@ -207,7 +210,7 @@ class _Pool:
             self._blame(at, None if hung else worker.process.exitcode)
         self._board.move(at, NOTHING)
         self._workers[at] = new = self._start(at)
-        new.tasks = worker.tasks
+        new.tasks, new.unexplained = worker.tasks, worker.unexplained
         for number, keys in new.tasks.items():
             _tell(new, number, keys)
 
@@ -215,10 +218,11 @@ class _Pool:
         """Note what worker ``at`` was on when it ended with ``code``, or (None) hung."""
         _, entry = self._board.seen(at)
         if entry == NOTHING:
-            self._unexplained += 1
-            if self._unexplained == _UNEXPLAINED:
+            worker = self._workers[at]
+            worker.unexplained += 1
+            if worker.unexplained == _UNEXPLAINED:
                 what = f"hung for {self._timeout:g} s" if code is None else f"ended ({describe_exit(code)})"
-                raise WorkerError(f"workers of the loader {what} {_UNEXPLAINED} times in a row, outside any sample")
+                raise WorkerError(f"a worker of the loader {what} {_UNEXPLAINED} times in a row, outside any sample")
             return
         self._crashes[entry] = self._crashes.get(entry, 0) + 1
         if code is not None and self._crashes[entry] < _CRASHES:
@@ -254,3 +258,10 @@ def _tell(worker: _Worker, number: int, keys: list[Any]) -> None:
 def _end(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join(5)  # not for ever: a process that waits for a dead disk cannot even be killed
+
+
+def _end_all(workers: list[_Worker]) -> None:
+    for worker in workers:
+        _end(worker)
+        worker.connection.close()
+    workers.clear()

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from st_ssl.data.children import end_with, ignore_interrupts, leave_garbage
+from st_ssl.data.children import end_with, ignore_interrupts, leave_garbage, own_streams
 from st_ssl.data.watch import NOTHING, Board, Watched
 
 _ALIGN = 64
+_SIZE = 8  # bytes at the end that tell the size of the tensors
 _LISTEN = 2.0  # seconds between two looks at whether the parent still lives
 
 
@@ -70,13 +71,14 @@ def work(
 
 
 def _settle(parent: int) -> None:
-    leave_garbage()
-    torch.set_num_threads(1)
     # The parent decides when to stop: it catches both signals, and a forked worker would inherit its handlers.
     ignore_interrupts()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setpgid(0, 0)  # a signal to the whole group (torchrun, schedulers) must not take the workers from the parent
     end_with(parent)  # where the parent is killed, even a decoder that hangs must not live on
+    own_streams()
+    leave_garbage()
+    torch.set_num_threads(1)
 
 
 def _failure(error: Exception) -> Failure:
@@ -90,7 +92,8 @@ def _failure(error: Exception) -> Failure:
 
 
 def send(connection: Connection, number: int, tree: Any) -> None:
-    """``tree`` with its tensors in memory of their own, whose handle travels along: once sent, it needs no sender."""
+    """``tree`` in memory of its own, first its tensors: once sent, it needs no sender. Only the handle of the memory is
+    sent, which arrives as a whole or not at all, so that a sender who hangs or dies halfway holds up nobody."""
     slots: list[tuple[_Slot, Tensor]] = []
     size = 0
 
@@ -101,35 +104,31 @@ def send(connection: Connection, number: int, tree: Any) -> None:
         size += -(-tensor.nbytes // _ALIGN) * _ALIGN
         return slot
 
-    tree = _swap(tree, Tensor, put)
-    if not size:
-        connection.send((number, size, tree))
-        return
-    handle = _memory(size)
+    rest = bytes(ForkingPickler.dumps((number, _swap(tree, Tensor, put)))) + size.to_bytes(_SIZE)
+    handle = _memory(size + len(rest))
     try:
-        memory = mmap.mmap(handle, size)
+        memory = mmap.mmap(handle, size + len(rest))
         for slot, tensor in slots:
             if tensor.numel():
                 _view(memory, slot).copy_(tensor)
-        connection.send((number, size, tree))
+        memory[size:] = rest
         send_handle(connection, handle, None)
     finally:
         os.close(handle)
 
 
 def receive(connection: Connection) -> tuple[int, Any]:
-    """What ``send`` sent. Raises ``EOFError`` or ``OSError`` where the sender died before the end of it."""
-    number, size, tree = connection.recv()
-    if not size:
-        return number, tree
+    """What ``send`` sent. Raises ``EOFError`` or ``OSError`` where the sender is dead."""
     try:
         handle = recv_handle(connection)
     except RuntimeError as error:  # no handle came
         raise EOFError from error
     try:
-        memory = mmap.mmap(handle, size)
+        memory = mmap.mmap(handle, 0)
     finally:
         os.close(handle)
+    size = int.from_bytes(memory[-_SIZE:])
+    number, tree = ForkingPickler.loads(memory[size:-_SIZE])
     return number, _swap(tree, _Slot, lambda slot: _view(memory, slot))
 
 

@@ -73,6 +73,8 @@ def gather(samples: list[int]) -> Batch:
     return Batch([], torch.tensor(samples), torch.empty(0, dtype=torch.int64), [])
 
 
-def numbers(num_workers: int, fail: Callable[[int], None] = lambda index: None, count: int = 20) -> Iterator[Batch]:
+def numbers(
+    num_workers: int, fail: Callable[[int], None] = lambda index: None, count: int = 20, timeout: float = TIMEOUT
+) -> Iterator[Batch]:
     keys = [[(0, 2 * i), (0, 2 * i + 1)] for i in range(count)]
-    return iter(build_loader(Numbers(fail), keys, gather, num_workers, timeout=TIMEOUT))
+    return iter(build_loader(Numbers(fail), keys, gather, num_workers, timeout=timeout))

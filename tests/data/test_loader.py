@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from st_ssl.data import loader
+from st_ssl.data import loader, workers
 from st_ssl.data.base import Batch
 from st_ssl.data.loader import build_loader
 from st_ssl.data.video import dataset as module
-from st_ssl.errors import DataError, MissingDependencyError, SampleError
+from st_ssl.errors import DataError, MissingDependencyError, SampleError, WorkerError
 from st_ssl.types import Entry
 from tests.data.loading import (
     DISASTERS,
@@ -25,6 +27,7 @@ from tests.data.loading import (
     batches,
     crash,
     gather,
+    hang,
     numbers,
     with_paths,
 )
@@ -131,6 +134,46 @@ def test_workers_that_die_outside_any_sample_are_reported() -> None:
     assert [next(found).indices.tolist() for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(RuntimeError, match=r"ended \(signal 11, SIGSEGV\) 3 times in a row, outside any sample"):
         next(found)
+
+
+def first_ones_hang(folder: Path, count: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, of which the first ``count`` calls in workers hang."""
+    parent = os.getpid()
+    tickets = [folder / str(number) for number in range(count)]
+    for ticket in tickets:
+        ticket.touch()
+
+    def called(*arguments: Any) -> Any:
+        for ticket in tickets if os.getpid() != parent else []:
+            with suppress(FileNotFoundError):  # another one has it
+                ticket.unlink()
+                hang()
+        return function(*arguments)
+
+    return called
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_hangs_as_it_sends_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "send_handle", first_ones_hang(tmp_path, 1, workers.send_handle))
+    assert [batch.indices.tolist() for batch in numbers(2, count=6, timeout=1)] == [
+        [2 * i, 2 * i + 1] for i in range(6)
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_many_workers_that_hang_as_they_start_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "ignore_interrupts", first_ones_hang(tmp_path, 3, workers.ignore_interrupts))
+    assert [batch.indices.tolist() for batch in numbers(3, count=6, timeout=1)] == [
+        [2 * i, 2 * i + 1] for i in range(6)
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_hangs_again_and_again_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "ignore_interrupts", first_ones_hang(tmp_path, 3, workers.ignore_interrupts))
+    with pytest.raises(WorkerError, match=r"hung for 0\.2 s 3 times in a row, outside any sample"):
+        next(numbers(1, timeout=0.2))
 
 
 @pytest.mark.parametrize(

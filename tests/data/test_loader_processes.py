@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -156,6 +158,43 @@ def test_a_parent_that_is_stopped_takes_its_workers_along(number: signal.Signals
     assert err.count("Traceback") == (number == signal.SIGINT)  # the parent's, and none of a worker
 
 
+EXITING = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from tests.data.loading import hang, numbers
+
+signal.signal(signal.SIGTERM, lambda number, frame: None)  # as a run does, and whoever is forked from it at first
+fork, forked = os.fork, []
+
+def fork_and_hang():
+    forked.append(fork())
+    if forked == [forked[0], 0]:
+        hang()
+    return forked[-1]
+
+os.fork = fork_and_hang
+found = numbers(2)
+next(found)
+print(*forked, flush=True)
+"""
+
+
+@linux
+def test_a_process_that_ends_does_not_wait_for_a_worker_that_hangs_since_it_was_forked() -> None:
+    script = EXITING.format(root=str(ROOT))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    forked = [int(pid) for pid in process.stdout.readline().split()]
+    try:
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        assert_gone(forked)
+    assert len(forked) >= 2
+
+
 @linux
 def test_an_interrupt_while_workers_start_ends_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def early() -> None:
@@ -221,6 +260,31 @@ def test_garbage_of_the_parent_holds_up_no_worker(monkeypatch: pytest.MonkeyPatc
     (batch,) = build_loader(Inherited(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1)  # type: ignore[arg-type, return-value]
     assert int(batch["a"]) > 0  # type: ignore[index]
     assert gc.isenabled()
+
+
+class Talking(Dataset[torch.Tensor]):
+    def __getitem__(self, key: SampleKey) -> torch.Tensor:
+        print("a warning")
+        print("a warning", file=sys.stderr)
+        return torch.tensor(1)
+
+
+class Locked(io.StringIO):
+    """As a console that a thread of the parent draws a progress bar to: no worker can write to it."""
+
+    lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self.lock:
+            return super().write(text)
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_worker_may_write_while_a_thread_of_the_parent_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, name, Locked())
+    with Locked.lock:
+        (batch,) = build_loader(Talking(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1, timeout=2)  # type: ignore[arg-type, return-value]
+    assert int(batch["a"]) == 1  # type: ignore[index]
 
 
 class Large(Dataset[torch.Tensor]):
