@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from st_ssl.engine.run_config import EncoderProbeConfig, RunConfig
-    from st_ssl.transfer.probe import ProbeConfig
+    from st_ssl.transfer.probe_config import ProbeConfig
 
 EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
@@ -62,7 +62,7 @@ def main() -> None:
     from st_ssl.engine.run_files import find_runs, has_encoder_alone, load_probe_config, probe_file
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
-    from st_ssl.transfer.probe import PROBES
+    from st_ssl.transfer.probe_config import PROBES
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     given = [Path(a) for a in arguments.runs if a not in overrides]
