@@ -271,7 +271,8 @@ class Root:
         who, shared = self.account(user), Share(**share)
         inherited = {k: v for k, v in os.environ.items() if any(fnmatch.fnmatchcase(k, one) for one in passed)}
         inside = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-        plan = {"command": inside, "env": {"PATH": PATH, "HOME": who.home} | inherited | dict(env or {}), "cwd": cwd}
+        plan: dict[str, Any] = {"command": inside, "cwd": cwd}
+        plan["env"] = {"PATH": PATH, "HOME": who.home} | inherited | dict(env or {})
         plan |= {"uid": who.uid, "gid": who.gid, "groups": who.groups, **self._mounted(shared)}
         with ExitStack() as stack:
             plan |= _limited(stack, shared) | self._places()
