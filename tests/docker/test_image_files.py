@@ -96,7 +96,7 @@ def test_locks_hold_what_the_project_asks_for() -> None:
 
 
 def test_without_packaging_the_line_says_what_installs_it() -> None:
-    command = [sys.executable, "-I", "-S", DOCKER / "lock.py", "--check"]
+    command = [sys.executable, "-I", "-S", str(DOCKER / "lock.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = "error: packaging is not installed in this Python: pip install packaging\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
