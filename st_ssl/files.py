@@ -46,6 +46,13 @@ def check_writable(folder: Path, what: str = "") -> None:
                 path.rmdir()
 
 
+def check_file(file: Path, what: str = "") -> None:
+    """Raise ``OutputError`` where no ``file`` can be written, as where it is a folder; ``what`` as above."""
+    if file.is_dir():
+        raise OutputError(f"{what}{file} is a folder, and a file is to be written: choose another name")
+    check_writable(file.parent, what)
+
+
 @contextmanager
 def write_atomically(path: Path, alone: bool = False) -> Iterator[Path]:
     """A hidden name beside ``path``, of this writer alone, to write a file under: where the block ends well it goes to

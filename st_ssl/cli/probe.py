@@ -94,11 +94,11 @@ def probe_and_print(
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import pretraining_data, same_data
-    from st_ssl.files import check_writable, replace_text
+    from st_ssl.files import check_file, replace_text
     from st_ssl.transfer.probe import probe_runs
     from st_ssl.transfer.splits import probe_splits
 
-    check_writable(output.parent)
+    check_file(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     with console.status("probe") as status:
