@@ -39,7 +39,9 @@ def check_writable(folder: Path, what: str = "") -> None:
         with TemporaryFile(dir=folder):
             return
     except OSError as error:
-        raise OutputError(f"{what}{folder}: cannot be written to: {error.strerror}") from error
+        links = [path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()]
+        more = f"; {links[0]} is a link to {os.readlink(links[0])}, which is not there" if links else ""
+        raise OutputError(f"{what}{folder}: cannot be written to: {error.strerror}{more}") from error
     finally:
         for path in made:
             with suppress(OSError):  # not made, or not empty: somebody else uses it by now

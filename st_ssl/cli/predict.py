@@ -63,7 +63,7 @@ def main() -> None:
     if arguments.output is not None:
         check_file(arguments.output, "--output ")
     folder = find_tuned(arguments.model)
-    with start_runtime(arguments.device) as runtime:
+    with start_runtime(arguments.device, "--device ") as runtime:
         answers = predict(folder, arguments.videos, runtime.device)
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

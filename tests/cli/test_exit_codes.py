@@ -75,16 +75,40 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize(("call", "code"), ENDS)
-def test_how_it_ends(call: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ended(call: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a call in ``place``."""
     command, *arguments = shlex.split(call)
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", [command, *arguments])
     try:
-        found = guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
+        return guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
     except SystemExit as end:  # of the parser
-        found = end.code  # type: ignore[assignment]
-    assert found == code
+        return end.code  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("call", "code"), ENDS)
+def test_how_it_ends(call: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ended(call, place, monkeypatch) == code
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "pretrain run/config.yaml --only other",
+            "--only other: CONFIG has a single run, without a name: leave --only",
+        ),
+        ("pretrain run/config.yaml engine.device=cuda", "engine.device=cuda: torch sees no CUDA device here"),
+        ("extract run --data videos --output features device=cuda", "device=cuda: torch sees no CUDA device here"),
+        ("probe run data.root=videos --output clouds", "clouds is a folder, and a file is to be written"),
+    ],
+)
+def test_what_it_says(
+    call: str, said: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert ended(call, place, monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_every_command_is_asked() -> None:
