@@ -39,11 +39,20 @@ def check_writable(folder: Path, what: str = "") -> None:
         with TemporaryFile(dir=folder):
             return
     except OSError as error:
-        raise OutputError(f"{what}{folder}: cannot be written to: {error.strerror}") from error
+        links = [path for path in (folder, *folder.parents) if path.is_symlink() and not path.exists()]
+        more = f"; {links[0]} is a link to {os.readlink(links[0])}, which is not there" if links else ""
+        raise OutputError(f"{what}{folder}: cannot be written to: {error.strerror}{more}") from error
     finally:
         for path in made:
             with suppress(OSError):  # not made, or not empty: somebody else uses it by now
                 path.rmdir()
+
+
+def check_file(file: Path, what: str = "") -> None:
+    """Raise ``OutputError`` where no ``file`` can be written, as where it is a folder; ``what`` as above."""
+    if file.is_dir():
+        raise OutputError(f"{what}{file} is a folder, and a file is to be written: choose another name")
+    check_writable(file.parent, what)
 
 
 @contextmanager

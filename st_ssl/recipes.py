@@ -24,13 +24,19 @@ def recipe_names() -> list[str]:
 def find_recipe(given: Path, own: bool = True) -> Path:
     """The file that ``given`` means, with or without ".yaml" behind: a file of the user's (only with ``own``), or where
     there is none the one of that name that comes with st_ssl, with or without "configs/" before it. Raises
-    ``ConfigError`` with the nearest name of both where there is neither."""
+    ``ConfigError`` with the nearest name of both where there is neither, and with what is in it for a folder."""
     if own and (found := _file(given)):
         return found
     if not given.is_absolute() and ".." not in given.parts:
         name = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
         if found := _file(recipes_folder() / name):
             return found
+    if own and os.path.isdir(given):
+        inside = sorted(file.name for file in given.glob("*.yaml"))
+        told = (
+            f"; did you mean {str(given / inside[0])!r}?" if len(inside) == 1 else f" (in it: {', '.join(inside[:5])})"
+        )
+        raise ConfigError(f"{given}: is a folder, and CONFIG a file in YAML{told if inside else ''}")
     beside = given.parent.glob("*.yaml") if own and os.path.isdir(given.parent) else ()
     recipes = (spelling for name in recipe_names() for spelling in (name, f"configs/{name}.yaml"))
     near = nearest(str(given), [*map(str, beside), *recipes])

@@ -17,8 +17,8 @@ from st_ssl.data.video.index import survey
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.encoders.r3d import R3DConfig
 from st_ssl.engine.console import MetricsFile
-from st_ssl.errors import DataError
-from st_ssl.files import claim_folder, missing_folder, replace_text, write_atomically
+from st_ssl.errors import DataError, OutputError
+from st_ssl.files import check_file, check_writable, claim_folder, missing_folder, replace_text, write_atomically
 from st_ssl.inputs import InputConfig
 from st_ssl.transfer.store import Stream, write_npy, write_safetensors, write_text
 from tests.runs import ROOT
@@ -33,6 +33,21 @@ def test_nobody_sees_a_file_before_it_is_whole(tmp_path: Path) -> None:
         assert unfinished.name.startswith(".")
     assert file.read_text() == "new"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_where_no_file_can_be_written_is_told_before(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_file(tmp_path / "file")
+    check_file(tmp_path / "new" / "file")
+    assert os.listdir(tmp_path) == ["file"]
+    with pytest.raises(OutputError, match=rf"^--output {tmp_path} is a folder, and a file is to be written: choose"):
+        check_file(tmp_path, "--output ")
+    with pytest.raises(OutputError, match=r"file: cannot be written to: "):
+        check_file(tmp_path / "file" / "in")
+    (tmp_path / "runs").symlink_to("/mnt/nowhere")
+    with pytest.raises(OutputError, match=r"cannot be written to: .*; .*/runs is a link to /mnt/nowhere, which is not"):
+        check_writable(tmp_path / "runs" / "mine")
+    assert (tmp_path / "runs").is_symlink()
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 import sys
 
-from st_ssl.cli import guarded
-from st_ssl.cli.predict import main
+from _start import start
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(start("predict"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nearest import nearest
 from variables import expand, words
 
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -93,12 +93,7 @@ class Dockerfile:
             if stage.name == name:
                 return stage
         names = [stage.name for stage in self.stages]
-        raise DockerfileError(f"{self.file}: no stage {name}; there are {', '.join(names)}{_nearest(name, names)}")
-
-
-def _nearest(name: str, options: list[str]) -> str:
-    match = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    return f"; did you mean {match[0]}?" if match else ""
+        raise DockerfileError(f"{self.file}: no stage {name}; there are {', '.join(names)}{nearest(name, names)}")
 
 
 def instructions(file: Path, text: str) -> list[Instruction]:
@@ -126,8 +121,7 @@ def _instruction(file: Path, line: int, text: str) -> Instruction:
     name, rest = name.upper(), rest.strip()
     if name not in FLAGS:
         raise DockerfileError(
-            f"{file}:{line}: {name}: not an instruction known here; known are {', '.join(FLAGS)}"
-            f"{_nearest(name, list(FLAGS))}"
+            f"{file}:{line}: {name}: not an instruction known here; known are {', '.join(FLAGS)}{nearest(name, FLAGS)}"
         )
     flags = []
     while match := FLAG.match(rest):
@@ -137,7 +131,7 @@ def _instruction(file: Path, line: int, text: str) -> Instruction:
     for flag, _ in flags:
         if flag not in FLAGS[name]:
             known = ", ".join(f"--{one}" for one in FLAGS[name]) or "none"
-            raise made.error(f"--{flag}: not a flag known here; known: {known}{_nearest(flag, list(FLAGS[name]))}")
+            raise made.error(f"--{flag}: not a flag known here; known: {known}{nearest(flag, FLAGS[name])}")
     if not rest:
         raise made.error("nothing follows")
     if name in ("RUN", "COPY") and HEREDOC.search(rest):
@@ -180,7 +174,7 @@ def read(file: Path, build_args: dict[str, str] | None = None) -> Dockerfile:
         if name not in declared:
             known = sorted(declared)
             raise DockerfileError(
-                f"--build-arg {name}: {file} declares no such ARG; it has {', '.join(known)}{_nearest(name, known)}"
+                f"--build-arg {name}: {file} declares no such ARG; it has {', '.join(known)}{nearest(name, known)}"
             )
     return Dockerfile(file, arguments, tuple(stages))
 

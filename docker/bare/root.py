@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from limits import MemoryLimit
 from stream import stream
@@ -64,6 +64,27 @@ class Account(NamedTuple):
     gid: int
     groups: list[int]
     home: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a command has of this machine; by default all of it.
+
+    ``network``: whether there is any beside a loopback. ``memory``: at most so many bytes, for it and all it starts.
+    ``cores``: at most so many. ``readonly``: paths inside that cannot be written to; ``/`` for all that is not mounted
+    otherwise. ``tmpfs``: ``PATH[:OPTIONS]``: paths inside that are empty folders in memory, from which nothing is
+    executed unless the options, with commas between them, have ``exec``. ``shm``: size of /dev/shm in bytes; half of
+    the memory where not given. ``binds``: folders, files or devices of this machine and where they are seen inside;
+    with ``:ro`` only read.
+    """
+
+    network: bool = True
+    memory: int | None = None
+    cores: int | None = None
+    readonly: Sequence[str] = ()
+    tmpfs: Sequence[str] = ()
+    shm: int | None = None
+    binds: Mapping[str | Path, str] | None = None
 
 
 def check_machine() -> None:
@@ -226,72 +247,57 @@ class Root:
         env: Mapping[str, str] | None = None,
         passed: Iterable[str] = PASSED,
         user: str = "root",
-        network: bool = True,
-        memory: int | None = None,
-        cores: int | None = None,
-        readonly: Sequence[str] = (),
-        tmpfs: Sequence[str] = (),
-        shm: int | None = None,
-        binds: Mapping[str | Path, str] | None = None,
         timeout: float | None = None,
         stop: signal.Signals | None = None,
         echo: TextIO | bool = True,
+        **share: Any,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside (text: by ``/bin/sh -c``); returns its exit code and all it printed, as it was printed.
 
         Args:
             env: its environment, beside PATH, HOME and those of this process that match the patterns in ``passed``.
             user: a name or number, with ``:group`` if need be.
-            network: without, there is a loopback and nothing else.
-            memory: at most so many bytes, for it and all it starts.
-            cores: at most so many of this machine's.
-            readonly: paths inside that cannot be written to; ``/`` for all that is not mounted otherwise.
-            tmpfs: ``PATH[:OPTIONS]``: paths inside that are empty folders in memory, from which nothing is executed
-                unless the options, with commas between them, have ``exec``.
-            shm: size of /dev/shm in bytes; half of the memory where not given.
-            binds: folders, files or devices of this machine and where they are seen inside; with ``:ro`` only read.
             timeout: seconds until it and all it started are killed; the exit code is then 124.
             stop: the signal that the command gets when this process is told to end (SIGTERM, SIGINT), instead of being
                 killed with it; only in the main thread.
             echo: where its output goes as it comes; standard output for True, nowhere for False.
+            share: fields of ``Share``: what it has of this machine.
 
         Raises:
             RootError: the machine, the user, a bind or a limit cannot be had, or the folder has files of others.
         """
         check_machine()
         claim(self.folder)
-        who = self.account(user)
+        who, shared = self.account(user), Share(**share)
         inherited = {k: v for k, v in os.environ.items() if any(fnmatch.fnmatchcase(k, one) for one in passed)}
-        shown = [(host, self.resolve(path), writable) for host, path, writable in _binds(binds or {}, network)]
-        available = sorted(os.sched_getaffinity(0))
+        inside = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+        plan: dict[str, Any] = {"command": inside, "cwd": cwd}
+        plan["env"] = {"PATH": PATH, "HOME": who.home} | inherited | dict(env or {})
+        plan |= {"uid": who.uid, "gid": who.gid, "groups": who.groups, **self._mounted(shared)}
         with ExitStack() as stack:
-            limit = _limited(stack, memory) if memory is not None else None
-            inside = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-            plan = {
-                "tree": str(self.tree.absolute()),
-                "below": [str(tree.absolute()) for tree in self.below],
-                "work": str(self._folder("work")),
-                "mount": str(self._folder("mount")),
-                "command": inside,
-                "env": {"PATH": PATH, "HOME": who.home} | inherited | dict(env or {}),
-                "cwd": cwd,
-                "uid": who.uid,
-                "gid": who.gid,
-                "groups": who.groups,
-                "cores": available[:cores] if cores is not None else None,
-                "network": network,
-                "readonly": [*map(self.resolve, readonly), *(path for _, path, writable in shown if not writable)],
-                "tmpfs": [(self.resolve(path), options) for path, _, options in (one.partition(":") for one in tmpfs)],
-                "shm": shm,
-                "binds": [(host, path) for host, path, _ in shown],
-                "group": str(limit.group) if limit else None,
-                "group_inside": limit.inside if limit else None,
-            }
-            self.tree.mkdir(parents=True, exist_ok=True)
+            plan |= _limited(stack, shared) | self._places()
             unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--ipc", "--uts"]
-            unshare += [] if network else ["--net"]
+            unshare += [] if shared.network else ["--net"]
             inner = [sys.executable, "-I", str(Path(__file__).with_name("enter.py")), json.dumps(plan)]
             return stream(["setpriv", "--pdeathsig", "KILL", *unshare, *inner], inside, timeout, echo, stop)
+
+    def _mounted(self, share: Share) -> dict[str, Any]:
+        """What of a plan is mounted over the trees, every path as it is inside."""
+        shown = [(host, self.resolve(path), rw) for host, path, rw in _binds(share.binds or {}, share.network)]
+        return {
+            "readonly": [*map(self.resolve, share.readonly), *(path for _, path, rw in shown if not rw)],
+            "tmpfs": [
+                (self.resolve(path), options) for path, _, options in (one.partition(":") for one in share.tmpfs)
+            ],
+            "shm": share.shm,
+            "binds": [(host, path) for host, path, _ in shown],
+        }
+
+    def _places(self) -> dict[str, Any]:
+        """Where a plan lays the trees over each other."""
+        self.tree.mkdir(parents=True, exist_ok=True)
+        trees = {"tree": str(self.tree.absolute()), "below": [str(tree.absolute()) for tree in self.below]}
+        return trees | {name: str(self._folder(name)) for name in ("work", "mount")}
 
     def _folder(self, name: str) -> Path:
         folder = self.folder.absolute() / name
@@ -326,11 +332,18 @@ def _bootstrap(tree: Path, suite: str, mirror: str, cache: Path) -> None:
     )
 
 
-def _limited(stack: ExitStack, memory: int) -> MemoryLimit:
+def _limited(stack: ExitStack, share: Share) -> dict[str, Any]:
+    """What of a plan holds a command within its share; a limit of memory lasts as long as ``stack``."""
     try:
-        return stack.enter_context(MemoryLimit(memory))
+        limit = stack.enter_context(MemoryLimit(share.memory)) if share.memory is not None else None
     except OSError as error:
         raise RootError(f"memory: {error}") from error
+    return {
+        "network": share.network,
+        "cores": sorted(os.sched_getaffinity(0))[: share.cores] if share.cores is not None else None,
+        "group": str(limit.group) if limit else None,
+        "group_inside": limit.inside if limit else None,
+    }
 
 
 def parse_bind(text: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from build import locked
+from nearest import nearest
 from root import Root, RootError, discard, parse_bind
 
 CHECKOUT = Path(__file__).parents[2]
@@ -280,17 +281,25 @@ def table(rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rest))
 
 
-def arguments() -> argparse.Namespace:
+def name_of_way(text: str) -> str:
+    """The name of one of ``WAYS``, as an argument."""
+    names = [way.name for way in WAYS]
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"{text}: no such way{nearest(text, names)} (there are: {', '.join(names)})")
+    return text
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     names = [way.name for way in WAYS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="where the root and the logs go")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--only", nargs="+", type=name_of_way, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--full", action="store_true", help="README's commands as they are, not made small: hours")
     parser.add_argument(
         "--bind", action="append", default=[], metavar="HOST[:INSIDE[:ro]]", help="seen while installing"
     )
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def attempt_all(asked: argparse.Namespace) -> int:

@@ -50,6 +50,11 @@ def main() -> int:
         return 2
     command = sys.argv[1]
     sys.argv = [f"st-ssl {command}", *sys.argv[2:]]
+    return run(command)
+
+
+def run(command: str) -> int:
+    """One of ``COMMANDS`` with the arguments of this process; returns its exit code."""
     return guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
 
 
@@ -126,12 +131,22 @@ def guarded(command: Callable[[], int | None]) -> int:
         if type(error).__name__ == "Preempted":  # by name: its module is heavy, and only a run can raise it
             print(f"{error}; the same command goes on from there", file=sys.stderr)
             return EXIT_PREEMPTED
-        told = refusal(error)
+        told = refusal(error) or _not_installed(error)
         if told is None:
             raise
         _trace(error)
         print(f"error: {told} ({TRACEBACK}=1 shows where)", file=sys.stderr)
         return 1
+
+
+def _not_installed(error: BaseException) -> str | None:
+    """Which package is not there, and what installs it; None for any other error, such as a part that one lacks."""
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or not package:
+        return None
+    from st_ssl.cli.doctor.requirements import has_module, pip_install_all
+
+    return None if has_module(package) else f"{package} is not installed in this Python: {pip_install_all()}"
 
 
 def _trace(error: BaseException) -> None:

@@ -75,7 +75,7 @@ def main() -> None:
     from st_ssl.transfer.sliding import slide
 
     config = _config(arguments)
-    with start_runtime(config.device) as runtime, ExitStack() as stack:
+    with start_runtime(config.device, "device=") as runtime, ExitStack() as stack:
         bar: RunProgress | None = None
         first = last = 0
         started = time.monotonic()

@@ -89,7 +89,7 @@ def main() -> None:
     if arguments.print_config:
         print(to_yaml(config.model_dump(mode="json")), end="")
         return
-    with start_runtime(config.device) as runtime:
+    with start_runtime(config.device, "device=") as runtime:
         if arguments.dry_run:
             _dry_run(runs, config, runtime)
         else:

@@ -56,14 +56,14 @@ def main() -> None:
     from rich.console import Console
 
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.files import check_writable, replace_text
+    from st_ssl.files import check_file, replace_text
     from st_ssl.transfer.predict import predict
     from st_ssl.transfer.saved import find_tuned
 
     if arguments.output is not None:
-        check_writable(arguments.output.parent, "--output ")
+        check_file(arguments.output, "--output ")
     folder = find_tuned(arguments.model)
-    with start_runtime(arguments.device) as runtime:
+    with start_runtime(arguments.device, "--device ") as runtime:
         answers = predict(folder, arguments.videos, runtime.device)
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,9 @@ def main() -> None:
 def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
     from st_ssl.errors import ConfigError, nearest
 
-    names = [run.name for run in runs]
+    names = [run.name for run in runs if run.name]
+    if not names:
+        raise ConfigError(f"--only {name}: CONFIG has a single run, without a name: leave --only out")
     if name not in names:
         raise ConfigError(f"--only {name}: no such run{nearest(name, names)} (there are: {', '.join(names)})")
     return [run for run in runs if run.name == name]

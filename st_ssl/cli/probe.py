@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from st_ssl.engine.run_config import EncoderProbeConfig, RunConfig
-    from st_ssl.transfer.probe import ProbeConfig
+    from st_ssl.transfer.probe_config import ProbeConfig
 
 EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
@@ -62,7 +62,7 @@ def main() -> None:
     from st_ssl.engine.run_files import find_runs, has_encoder_alone, load_probe_config, probe_file
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.errors import ConfigError
-    from st_ssl.transfer.probe import PROBES
+    from st_ssl.transfer.probe_config import PROBES
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     given = [Path(a) for a in arguments.runs if a not in overrides]
@@ -94,11 +94,11 @@ def probe_and_print(
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import pretraining_data, same_data
-    from st_ssl.files import check_writable, replace_text
+    from st_ssl.files import check_file, replace_text
     from st_ssl.transfer.probe import probe_runs
     from st_ssl.transfer.splits import probe_splits
 
-    check_writable(output.parent)
+    check_file(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     with console.status("probe") as status:

@@ -34,32 +34,33 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _check_place(option: str, place: Path, folder: bool) -> None:
-    """Raise ``OutputError`` where a folder, or a file, cannot be written at ``place``."""
+def _check_folder(place: Path, what: str) -> None:
+    """Raise ``OutputError`` where no folder can be written at ``place``, ``what`` being put before its name."""
     from st_ssl.errors import OutputError
     from st_ssl.files import check_writable
 
-    if place.exists() and place.is_dir() != folder:
-        there, expected = ("file", "folder") if folder else ("folder", "file")
-        raise OutputError(f"{option} {place} is a {there}, and a {expected} is to be written: choose another name")
-    check_writable(place if folder else place.parent, f"{option} ")
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{what}{place} is a file, and a folder is to be written: choose another name")
+    check_writable(place, what)
 
 
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
     from st_ssl.engine.run_files import find_runs
+    from st_ssl.files import check_file
     from st_ssl.report.page import write_report
     from st_ssl.report.viewers import show_clouds
 
     runs = find_runs(arguments.run)
     if arguments.viewer is not None:
         if arguments.save is not None:
-            _check_place(f"--viewer {arguments.viewer} --save", arguments.save, arguments.viewer == "open3d")
+            check = _check_folder if arguments.viewer == "open3d" else check_file
+            check(arguments.save, f"--viewer {arguments.viewer} --save ")
         saved = show_clouds(runs, arguments.viewer, arguments.save)
         if saved is not None:
             print(saved)
         return
     output = arguments.output or arguments.run / "report.html"
-    _check_place("--output", output, folder=False)
+    check_file(output, "--output ")
     print(write_report(runs, output))

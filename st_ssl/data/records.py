@@ -89,7 +89,7 @@ def take_down(
 ) -> dict[str, Record[Found]]:
     """The record of each of ``paths``: those in ``file`` that were ``made_by`` the same and still fit, and new ones,
     which are added to it one by one."""
-    known = read_records(file, job.parse) if file.exists() else {}
+    known = read_records(file, job.parse) if file.is_file() else {}
     fitting = (path for path in paths if path in known and known[path].made_by == made_by)
     records = {path: known[path] for path in fitting if job.fits(path, known[path])}
     missing = [path for path in paths if path not in records]

@@ -83,7 +83,10 @@ class Row(NamedTuple):
 
 
 def sibling(path: Path) -> str:
-    """The nearest name in the folder where ``path`` should be, as the end of a message."""
+    """The end of a message on a ``path`` that does not exist: where it leads to, or the nearest name in the folder
+    where it should be."""
+    if path.is_symlink():
+        return f": it is a link to {os.readlink(path)}, which is not there"
     parent = path.absolute().parent
     return nearest(path.name, sorted(os.listdir(parent))) if parent.is_dir() else f", nor does the folder {parent}"
 

@@ -18,7 +18,7 @@ from st_ssl.inputs import INPUTS, Modality
 from st_ssl.methods.base import METHODS
 from st_ssl.optim import OptimConfig
 from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.probe import PROBES, ProbeConfig
+from st_ssl.transfer.probe_config import PROBES, ProbeConfig
 
 
 class EngineConfig(Config):

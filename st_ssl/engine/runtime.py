@@ -63,9 +63,9 @@ class Runtime:
         self.stop_requested = True
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def _device(name: str, local_rank: int, key: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("engine.device=cuda: torch sees no CUDA device here; engine.device=cpu works everywhere")
+        raise ConfigError(f"{key}cuda: torch sees no CUDA device here; {key}cpu works everywhere")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
@@ -92,12 +92,13 @@ def keep_freed_memory() -> bool:
 
 
 @contextmanager
-def start_runtime(device: str) -> Iterator[Runtime]:
-    """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on CPU), or be a single one.
+def start_runtime(device: str, key: str = "engine.device=") -> Iterator[Runtime]:
+    """Join the processes that ``torchrun`` started (NCCL on CUDA, gloo on CPU), or be a single one. Raises
+    ``ConfigError`` for a ``device`` that is not there, with the ``key`` by which the user names one.
 
     Within the context SIGTERM raises ``Preempted`` and Ctrl-C ``KeyboardInterrupt``, except in ``deferred_stop``.
     """
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")), key)
     if chosen.type == "cpu":
         keep_freed_memory()
     started = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_distributed()

@@ -90,7 +90,7 @@ def embed(run: RunFolder) -> Embedding:
     """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
     from st_ssl.transfer.features import classes_of, collect_clips, encode, split_entries
-    from st_ssl.transfer.probe import ProbeConfig
+    from st_ssl.transfer.probe_config import ProbeConfig
 
     config, input = describe_encoder(run.directory)
     encoders = {"pretrained": load_encoder(run.directory), "random init": random_encoder(config, input, 0)}

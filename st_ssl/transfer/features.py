@@ -79,7 +79,10 @@ def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tu
         test = [e for e, out in zip(entries, drawn, strict=True) if out]
         train = [e for e, out in zip(entries, drawn, strict=True) if not out]
     if not test or not train:
-        raise DataError(f"{len(entries)} labelled videos are too few for a train and a test part")
+        raise DataError(
+            f"{len(entries)} labelled videos are too few for a train and a test part, which is a share of "
+            f"{test_share:g} (probe.test_share) drawn by their names: add some, or name a split `test`"
+        )
     return Split(_limit(train, limit)), Split(_limit(test, limit))
 
 

@@ -13,7 +13,8 @@ import torch
 from st_ssl.config import Config
 from st_ssl.data.base import DataSource, of_split
 from st_ssl.transfer import finetune as finetuning
-from st_ssl.transfer.probe import ProbeConfig, Progress, probe_runs
+from st_ssl.transfer.probe import Progress, probe_runs
+from st_ssl.transfer.probe_config import ProbeConfig
 
 
 def probe_splits(

@@ -77,6 +77,18 @@ def test_one_that_is_nowhere_gives_the_nearest_of_both(given: str, said: str) ->
         find_recipe(Path(given))
 
 
+def test_a_folder_is_told_with_what_is_in_it() -> None:
+    Path("run").mkdir()
+    said = "run: is a folder, and CONFIG a file in YAML"
+    for file, more in ((None, ""), ("b", f"; did you mean '{Path('run/b.yaml')}'?"), ("a", " (in it: a.yaml, b.yaml)")):
+        if file:
+            Path(f"run/{file}.yaml").touch()
+        with pytest.raises(ConfigError, match=f"^{re.escape(said + more)}$"):
+            find_recipe(Path("run"))
+    Path("quickstart/video").mkdir(parents=True)  # of one that comes with st_ssl the name is enough
+    assert find_recipe(Path("quickstart/video")) == VIDEO
+
+
 def test_one_of_several_processes_says_where_a_recipe_is_from(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,8 @@
-"""What doctor finds on machines that are made up, and the page it writes; processes and GPUs have their own files."""
+"""What doctor finds on machines that are made up; the page, processes and GPUs have their own files."""
 
 from __future__ import annotations
 
 import ast
-import io
 import json
 import os
 import re
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_ssl.cli.doctor import decoders, findings, packages, page, probes, python, repair, requirements
+from st_ssl.cli.doctor import decoders, findings, packages, probes, python, repair, requirements
 from st_ssl.cli.doctor.children import Report
-from st_ssl.cli.doctor.findings import Finding, examine, worst
+from st_ssl.cli.doctor.findings import Finding, examine
 from st_ssl.cli.doctor.requirements import Requirement
 from st_ssl.errors import MissingLibraryError
 from tests.cli.findings import one
@@ -84,56 +83,6 @@ def test_a_check_that_fails_is_a_red_finding_that_names_it() -> None:
     assert first.name == "first"
     assert (finding.subject, finding.name, finding.level) == ("Machine", "disk", "red")
     assert "the check of disk failed itself: ZeroDivisionError: by none" in finding.text
-
-
-# -------------------------------------------------------------------- the page
-
-SOME = [
-    Finding("Video", "PyAV", "green", "17.0: decoded"),
-    Finding("Video", "torchcodec", "yellow", "no FFmpeg " * 12, "apt-get install -y ffmpeg"),
-    Finding("Packages", "torch", "red", "not installed", "pip install all"),
-    Finding("Packages", "required", "red", "not installed", "pip install all"),
-]
-
-
-def test_the_page_is_aligned_and_gathers_each_command_once() -> None:
-    lines = list(page.page(SOME, width=80, colour=False))
-    assert lines[0] == "Video"
-    assert lines[1] == "  ✓ PyAV        17.0: decoded"
-    assert lines[2].startswith("  ! torchcodec  no FFmpeg no")
-    assert lines[3].startswith("                FFmpeg no")
-    assert max(map(len, lines)) <= 80
-    assert "1 green, 1 yellow, 2 red" in lines
-    assert lines[-4:] == [
-        "  # torch (red), required (red)",
-        "  pip install all",
-        "  # torchcodec (yellow)",
-        "  apt-get install -y ffmpeg",
-    ]
-    assert worst(SOME) == "red"
-    assert worst(SOME[:2]) == "yellow"
-    assert worst([]) == "green"
-
-
-class Terminal(io.TextIOWrapper):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("no_color", "encoding"), [("", "utf-8"), ("1", "utf-8"), ("1", "ascii")])
-def test_colours_and_symbols_are_for_those_who_can_show_them(
-    no_color: str, encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_COLOR", no_color)
-    monkeypatch.setenv("TERM", "xterm")
-    file = Terminal(io.BytesIO(), encoding=encoding)
-    page.write_page([*SOME, Finding("Video", "x", "green", "320 × 240")], file)
-    file.seek(0)
-    text = file.read()
-    assert ("\x1b[31m" in text) == (not no_color)
-    assert ("✗" in text) == (encoding == "utf-8")
-    assert ("X  torch" in text) == (encoding == "ascii")
-    assert ("320 ? 240" in text) == (encoding == "ascii")
 
 
 # -------------------------------------------------------------------- requirements

@@ -18,6 +18,7 @@ CLASSIFY = ROOT / "configs" / "transfer" / "points" / "classify.yaml"
 ENDS = [
     ("pretrain run/config.yaml --print-config", 0),
     ("pretrain nowhere.yaml", 2),
+    ("pretrain run", 2),
     ("pretrain run/config.yaml engine.epoch=3", 2),
     ("pretrain run/config.yaml --only other", 2),
     ("pretrain run/config.yaml output_dir=file --dry-run", 2),
@@ -28,6 +29,7 @@ ENDS = [
     ("prepare synthetic shapes", 2),
     ("prepare verify clouds --kind points --output out.jsonl --workers 0", 1),
     ("prepare verify clouds --kind points --output file/out.jsonl --workers 0", 2),
+    ("prepare verify clouds --kind points --output videos --workers 0", 2),
     ("prepare verify clouds --kind points --format fodler", 2),
     ("prepare index nowhere", 1),
     ("prepare pack videos --output file", 2),
@@ -35,6 +37,7 @@ ENDS = [
     ("probe nowhere", 2),
     ("probe run probe.kind=[knn]", 2),
     ("probe run data.root=videos --output file/probe.json", 2),
+    ("probe run data.root=videos --output clouds", 2),
     (f"finetune {CLASSIFY} run", 1),
     (f"finetune {CLASSIFY} nowhere", 2),
     (f"finetune {CLASSIFY} run data.name=points data.root=nowhere", 2),
@@ -47,6 +50,7 @@ ENDS = [
     ("report run --output file/out.html", 2),
     ("report nowhere", 2),
     ("predict nowhere.mp4 --model nowhere", 2),
+    ("predict nowhere.mp4 --model nowhere --output videos", 2),
     ("convert import nowhere.pt --from torchvision", 1),
     ("convert import nowhere.pt --from torchvison", 2),
     ("benchmark data --root nowhere", 1),
@@ -71,16 +75,40 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize(("call", "code"), ENDS)
-def test_how_it_ends(call: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ended(call: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a call in ``place``."""
     command, *arguments = shlex.split(call)
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", [command, *arguments])
     try:
-        found = guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
+        return guarded(importlib.import_module(f"st_ssl.cli.{command}").main)
     except SystemExit as end:  # of the parser
-        found = end.code  # type: ignore[assignment]
-    assert found == code
+        return end.code  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("call", "code"), ENDS)
+def test_how_it_ends(call: str, code: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ended(call, place, monkeypatch) == code
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "pretrain run/config.yaml --only other",
+            "--only other: CONFIG has a single run, without a name: leave --only",
+        ),
+        ("pretrain run/config.yaml engine.device=cuda", "engine.device=cuda: torch sees no CUDA device here"),
+        ("extract run --data videos --output features device=cuda", "device=cuda: torch sees no CUDA device here"),
+        ("probe run data.root=videos --output clouds", "clouds is a folder, and a file is to be written"),
+    ],
+)
+def test_what_it_says(
+    call: str, said: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert ended(call, place, monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_every_command_is_asked() -> None:

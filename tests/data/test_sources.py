@@ -149,6 +149,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     touch(tmp_path, "videos/a.txt", "videos/b.txt", "videos/c.npy", "videos/sub/README")
     with pytest.raises(DataError, match=r"videso does not exist; did you mean 'videos'\?"):
         read_source(tmp_path / "videso")
+    (tmp_path / "linked").symlink_to("/mnt/nowhere")
+    with pytest.raises(DataError, match=r"linked does not exist: it is a link to /mnt/nowhere, which is not there"):
+        read_source(tmp_path / "linked")
     with pytest.raises(DataError, match="nor does the folder"):
         read_source(tmp_path / "no" / "where")
     with pytest.raises(DataError, match=r"looked for mp4 mkv .*; found 2 \.txt, 1 \.npy, 1 without extension"):

@@ -96,6 +96,8 @@ def test_limits_binds_and_what_is_read_only(shell: Root, tmp_path: Path) -> None
         assert allowed.isdecimal()
         with pytest.raises(RootError, match="no such file or folder to be seen as /x"):
             layer.run("id", binds={tmp_path / "none": "/x"})
+        with pytest.raises(TypeError, match="netwrok"):
+            layer.run("id", netwrok=False)
 
 
 @needs_namespaces

@@ -95,6 +95,13 @@ def test_locks_hold_what_the_project_asks_for() -> None:
     assert run_lock(ROOT, "--check") == (0, "")
 
 
+def test_without_packaging_the_line_says_what_installs_it() -> None:
+    command = [sys.executable, "-I", "-S", str(DOCKER / "lock.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = "error: packaging is not installed in this Python: pip install packaging\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
 def test_a_lock_that_is_behind_is_told(tmp_path: Path) -> None:
     shutil.copytree(DOCKER, tmp_path / "docker")
     project = (ROOT / "pyproject.toml").read_text()

@@ -137,6 +137,15 @@ def test_an_installation_is_made_anew_when_what_it_came_of_changed(
     assert made()
 
 
+def test_a_way_that_there_is_not_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--work", str(tmp_path), "--only"]
+    assert ways.arguments([*given, "memory", "disk"]).only == ["memory", "disk"]
+    assert ways.arguments(given[:2]).only == [way.name for way in ways.WAYS]
+    with pytest.raises(SystemExit, match="2"):
+        ways.arguments([*given, "memory", "comipler"])
+    assert "argument --only: comipler: no such way; did you mean compiler? (there are: venv," in capsys.readouterr().err
+
+
 def test_two_tables_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def attempt_all(asked: argparse.Namespace) -> int:
         with (asked.work / "lock").open() as lock, pytest.raises(BlockingIOError):

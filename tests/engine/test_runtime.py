@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from st_ssl.engine.runtime import start_runtime
+from st_ssl.errors import ConfigError
 
 FAULTS = """
 import resource, sys, torch
@@ -41,3 +45,12 @@ def test_freed_memory_is_kept_for_the_next_tensors() -> None:
 
 def test_whoever_tells_malloc_what_to_do_is_obeyed() -> None:
     assert not freed(MALLOC_ARENA_MAX="4")[1]
+
+
+@pytest.mark.parametrize("key", ["engine.device=", "device=", "--device "])
+def test_a_device_that_is_not_there_is_told_by_the_key_that_names_one(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"^{key}cuda: torch sees no CUDA device here; {key}cpu works everywhere$"):
+        start_runtime("cuda", key).__enter__()

@@ -72,6 +72,14 @@ def test_drawn_split_goes_by_names_alone() -> None:
     assert set(names(test)) < set(names(larger))
 
 
+def test_where_the_draw_leaves_no_test_part_what_mends_it_is_told() -> None:
+    entries = [entry("00.mp4", label="x"), entry("01.mp4", label="y")]
+    with pytest.raises(
+        DataError, match=r"^2 labelled videos are too few .* 0\.25 \(probe\.test_share\) drawn by .* `test`"
+    ):
+        split_entries(entries, 0.25, 100)
+
+
 def test_a_set_that_is_all_test_is_drawn_from() -> None:
     train, test = split_entries([entry(f"{i}.mp4", "test", label=str(i % 2)) for i in range(40)], 0.25, 100)
     assert train.entries

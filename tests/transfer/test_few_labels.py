@@ -17,7 +17,8 @@ from st_ssl.random import keyed_rng
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.probes import probe_table
 from st_ssl.transfer.few_labels import EpisodeConfig, able_classes, accuracy_by_share, few_shot_accuracy, subset_rows
-from st_ssl.transfer.probe import ProbeConfig, chance_level, probe_runs
+from st_ssl.transfer.probe import chance_level, probe_runs
+from st_ssl.transfer.probe_config import ProbeConfig
 from st_ssl.types import Entry
 from tests.transfer.test_probe import CPU, QUICK
 from tests.transfer.tiny import source_of, write_dataset, write_encoder

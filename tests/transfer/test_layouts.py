@@ -30,7 +30,8 @@ from st_ssl.transfer.finetune import (
     load_finetune,
 )
 from st_ssl.transfer.predictions import Predictions
-from st_ssl.transfer.probe import ProbeConfig, probe_runs
+from st_ssl.transfer.probe import probe_runs
+from st_ssl.transfer.probe_config import ProbeConfig
 from st_ssl.transfer.splits import finetune_splits, probe_splits
 from st_ssl.transfer.tasks import TASKS
 from tests.runs import ROOT

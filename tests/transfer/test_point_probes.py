@@ -15,7 +15,8 @@ from st_ssl.engine.run_config import run_model
 from st_ssl.errors import ConfigError
 from st_ssl.transfer.classifiers import svm_predict
 from st_ssl.transfer.features import collect_clips, encode, split_entries
-from st_ssl.transfer.probe import PROBES, PointProbeConfig, probe_runs
+from st_ssl.transfer.probe import probe_runs
+from st_ssl.transfer.probe_config import PROBES, PointProbeConfig
 from tests.transfer.clouds import INPUT, TinyDataConfig, TinyEncoderConfig, TinySource, tiny_registered
 
 __all__ = ["tiny_registered"]

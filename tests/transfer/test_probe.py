@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from st_ssl.errors import DataError, UserError
-from st_ssl.transfer.probe import ProbeConfig, probe_runs
+from st_ssl.transfer.probe import probe_runs
+from st_ssl.transfer.probe_config import ProbeConfig
 from tests.transfer.tiny import source_of, write_clip, write_dataset, write_encoder
 
 CPU = torch.device("cpu")

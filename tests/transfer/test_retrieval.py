@@ -9,7 +9,8 @@ import torch
 
 from st_ssl.cli.probe import probe_tables
 from st_ssl.transfer.features import classes_of, collect_clips, encode, split_entries
-from st_ssl.transfer.probe import ProbeConfig, probe_runs
+from st_ssl.transfer.probe import probe_runs
+from st_ssl.transfer.probe_config import ProbeConfig
 from st_ssl.transfer.retrieval import recall_at, recall_by_chance
 from st_ssl.types import Entry
 from tests.transfer.tiny import INPUT, source_of, write_clip, write_dataset, write_encoder

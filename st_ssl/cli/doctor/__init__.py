@@ -17,6 +17,7 @@ from st_ssl.cli.doctor.children import Report, ask
 from st_ssl.cli.doctor.findings import Finding, examine, worst
 from st_ssl.cli.doctor.page import as_json, write_page
 from st_ssl.cli.doctor.requirements import Requirement, python_bounds
+from st_ssl.cli.doctor.status import Status
 from st_ssl.limits import default_workers, usable_cores
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def main() -> int:
     arguments = _arguments()
     workers = default_workers() if arguments.workers is None else arguments.workers
     folder = arguments.folder.resolve()
-    findings = look(folder, workers, arguments.quick, arguments.timeout)
+    status = Status(None if arguments.json else sys.stderr)
+    findings = look(folder, workers, arguments.quick, arguments.timeout, status)
     if arguments.json:
         print(as_json(findings))
     else:
@@ -66,19 +68,21 @@ def main() -> int:
     return int(worst(findings) == "red")
 
 
-def look(folder: Path, workers: int, quick: bool, limit: float) -> list[Finding]:
-    """All findings on this machine, in the order of the page."""
+def look(folder: Path, workers: int, quick: bool, limit: float, status: Status) -> list[Finding]:
+    """All findings on this machine, in the order of the page; ``status`` shows what takes its time."""
     findings = [finding for check in _checks_of_system(folder, workers) for finding in examine(*check)]
     if Requirement("python", python_bounds()).allows(sys.version.partition(" ")[0]):
-        reports = _ask(quick, limit)
-        driver = accelerator.look_for_driver()
+        reports = _ask(quick, limit, status)
+        with status.at("driver"):
+            driver = accelerator.look_for_driver()
         findings += [finding for check in _checks_of_packages(reports, driver) for finding in examine(*check)]
     if not quick:
-        findings += examine("Machine", "disk speed", lambda: speed.check_disk_speed(folder))
+        with status.at("disk speed"):
+            findings += examine("Machine", "disk speed", lambda: speed.check_disk_speed(folder))
     return findings
 
 
-def _ask(quick: bool, limit: float) -> Mapping[str, Report]:
+def _ask(quick: bool, limit: float, status: Status) -> Mapping[str, Report]:
     """What the probes answer. Decoders are timed on a clip that is written before, if it can be."""
     with ExitStack() as stack:
         options = []
@@ -86,11 +90,11 @@ def _ask(quick: bool, limit: float) -> Mapping[str, Report]:
             try:
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 clip = os.path.join(folder, "clip.mp4")
-                if not ask([["clip"]], [f"clip={clip}"], 1, limit)["clip"].error:
+                if not ask([["clip"]], [f"clip={clip}"], 1, limit, status)["clip"].error:
                     options = [f"clip={clip}"]
             except OSError:  # no room for it: that is a finding of the disk's
                 options = []
-        return ask(GROUPS, options, min(PROCESSES, int(usable_cores())), limit)
+        return ask(GROUPS, options, min(PROCESSES, int(usable_cores())), limit, status)
 
 
 def _checks_of_system(folder: Path, workers: int) -> list[Check]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from st_ssl.cli.doctor.requirements import CHECKOUT
+from st_ssl.cli.doctor.status import Status
 
 _CODE = """
 import sys
@@ -47,10 +48,12 @@ class Report:
     missing: str = ""
 
 
-def ask(groups: Iterable[Sequence[str]], options: Sequence[str], processes: int, limit: float) -> dict[str, Report]:
+def ask(
+    groups: Iterable[Sequence[str]], options: Sequence[str], processes: int, limit: float, status: Status | None = None
+) -> dict[str, Report]:
     """What the probes answer, by name. The probes of a group share a process, and so what is slow to import, until one
-    of them ends it or is silent for ``limit`` seconds; the rest goes on in another."""
-    groups, children = list(groups), _Children()
+    of them ends it or is silent for ``limit`` seconds; the rest goes on in another. ``status`` shows who is asked."""
+    groups, children = list(groups), _Children(status or Status())
     with ThreadPoolExecutor(max(1, processes)) as pool:
         try:
             answered = list(pool.map(lambda group: _group(group, options, limit, children), groups))
@@ -67,7 +70,8 @@ def ask(groups: Iterable[Sequence[str]], options: Sequence[str], processes: int,
 class _Children:
     """Those that run, so that a Ctrl-C need not wait for one that hangs."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: Status) -> None:
+        self.status = status
         self.running: set[subprocess.Popen[bytes]] = set()
         self.ended = False
 
@@ -114,7 +118,8 @@ def _child(names: Sequence[str], options: Sequence[str], limit: float, children:
         if children.ended:  # since it was started
             return reports
         for name in names:
-            line = lines.get(timeout=limit)
+            with children.status.at(name):
+                line = lines.get(timeout=limit)
             if line is None or not line.endswith(b"\n"):  # half a line is of one that was writing as it died
                 readers[1].join(timeout=1)
                 reports[name] = Report(error=_end(process.wait(limit), noise), kind="died")
