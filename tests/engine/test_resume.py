@@ -275,6 +275,27 @@ def test_outside_training_a_signal_ends_the_process_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)])
+def test_what_torchrun_passes_on_late_does_not_end_a_run_that_saves_or_has_saved(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    runtime = Runtime(CPU, world_size=2)
+
+    def ends(seconds_later: float) -> bool:
+        runtime._asked -= seconds_later
+        try:
+            runtime._stop(number, None)
+        except error:
+            return True
+        return False
+
+    with runtime.deferred_stop():
+        assert not ends(0) and runtime.stop_requested
+        assert not ends(5)
+    assert not ends(1)  # before it has told that it saved
+    assert ends(10)
+
+
 def test_the_saved_config_gives_the_same_run_and_a_finished_one_is_left_alone(videos: Path, tmp_path: Path) -> None:
     run, again = tmp_path / "run", tmp_path / "again"
     train(tiny(videos, run, engine={"epochs": 1}))
