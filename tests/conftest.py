@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in processes started from here
 os.environ.pop("ST_SSL_TRACEBACK", None)  # tests compare messages as they are without it
 
-settings.register_profile("st_ssl", deadline=None)  # else as it is: machines are shared, and a slow one is no mistake
+# Machines are shared, and a slow one is no mistake; and what fails once must fail again.
+settings.register_profile("st_ssl", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("st_ssl")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Whatever ran before in this process, a test draws the same numbers."""
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

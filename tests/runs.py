@@ -18,6 +18,7 @@ from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.methods.base import METHODS
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -132,11 +133,11 @@ def train(data: dict[str, Any], stop_at: int | None = None, runtime: Runtime | N
     return trainer
 
 
-def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """``python tools/<first argument>.py <the others>`` in a process of its own."""
-    tool, *rest = map(str, arguments)
+def start(tool: str | Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """``python tools/<tool>.py <arguments>``, or that of another script, in a process of its own."""
+    script = tool if isinstance(tool, Path) else ROOT / "tools" / f"{tool}.py"
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *rest],
+        [sys.executable, str(script), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -145,10 +146,10 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def call(*arguments: object, **environment: str) -> tuple[int, str, str]:
+def call(tool: str | Path, *arguments: object, **environment: str) -> tuple[int, str, str]:
     """As ``start``, to its end: exit code, stdout, stderr."""
-    process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=120)
+    process = start(tool, *arguments, **environment)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import multiprocessing
 import os
 import time
 import warnings
-from multiprocessing.sharedctypes import Synchronized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from st_ssl.checkpoint import (
 from st_ssl.ema import EMA
 from st_ssl.optim import OptimConfig, build_optimizer
 from st_ssl.random import keyed_rng
+from tests.waiting import until
 
 
 def content(value: float, size: int = 1000) -> dict[str, dict[str, Tensor]]:
@@ -219,7 +221,7 @@ def test_a_crash_before_any_system_call_loses_nothing(tmp_path: Path, monkeypatc
     assert n == 1 + 4 + 5 + 3 + 1 + 2 * 5  # mkdir, writes, syncs, renames, parent's sync, two folders of 5 removed
 
 
-def save_forever(folder: Path, first: int, saved: Synchronized[float]) -> None:
+def save_forever(folder: Path, first: int, saved: ctypes.c_double) -> None:
     torch.set_num_threads(1)
     saver = Checkpointer(folder)
     for step in range(first, first + 10_000):
@@ -228,18 +230,20 @@ def save_forever(folder: Path, first: int, saved: Synchronized[float]) -> None:
             saved.value = value
 
 
+def differs(saved: ctypes.c_double, last: float) -> bool:
+    return saved.value != last
+
+
 def test_kill_at_random_moments(tmp_path: Path) -> None:
     rng = keyed_rng("kill")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     last = 0.0
     for _ in range(8):
-        saved = context.Value("d", last)
+        saved = context.RawValue(ctypes.c_double, last)  # without a lock, which a killed process may keep
         process = context.Process(target=save_forever, args=(tmp_path, int(last) + 1, saved))
         process.start()
-        deadline = time.monotonic() + 60
-        while saved.value == last and time.monotonic() < deadline:
-            time.sleep(0.005)
+        until(partial(differs, saved, last))
         time.sleep(float(rng.uniform(0, 0.15)))
         process.kill()
         process.join()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from st_ssl.files import check_file, check_writable, claim_folder, missing_folde
 from st_ssl.inputs import InputConfig
 from st_ssl.transfer.store import Stream, write_npy, write_safetensors, write_text
 from tests.runs import ROOT
+from tests.waiting import until
 
 
 def test_nobody_sees_a_file_before_it_is_whole(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ from pathlib import Path
 from st_ssl.files import write_atomically
 with write_atomically(Path(sys.argv[1])) as unfinished:
     unfinished.write_text("half")
-    time.sleep(60)
+    time.sleep(100_000)
 """
 
 
@@ -122,8 +122,7 @@ def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     (tmp_path / ".b.txt.1.partial").touch()
     process = start(KILLED, file)
-    while not list(tmp_path.glob(".a*")) and process.poll() is None:
-        time.sleep(0.01)
+    until(lambda: list(tmp_path.glob(".a*")), process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not file.exists()
@@ -170,10 +169,11 @@ def test_a_folder_that_cannot_be_made() -> None:
 
 
 CLAIMS = """
-import os, sys, time
+import os, sys
 from pathlib import Path
 from st_ssl.errors import DataError
 from st_ssl.files import claim_folder
+from tests.waiting import until
 folder, number, linked = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 def refuse(*_):
     raise PermissionError
@@ -181,8 +181,7 @@ if not linked:
     os.link = refuse
 for attempt in range(20):
     (folder / f"ready_{number}_{attempt}").touch()
-    while not (folder / f"ready_{3 - number}_{attempt}").exists():
-        pass
+    until((folder / f"ready_{3 - number}_{attempt}").exists, pause=0)
     try:
         claim_folder(folder / str(attempt), "stamp.json", {"number": number}, "pack")
         print(number)

@@ -21,6 +21,10 @@ from st_ssl.limits import lacking_to_compile
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, as malloc.h numbers them.
 _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
 
+# Seconds in which being told to stop once more is the same once more, alone and under torchrun: it passes on a Ctrl-C
+# that the terminal has already sent to all, and on a busy machine takes its time.
+_ECHO = (1.0, 10.0)
+
 
 class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
     """The run was told to stop, has saved everything, and resumes when started again."""
@@ -53,10 +57,10 @@ class Runtime:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        # Twice by hand means at once; torchrun passes on a Ctrl-C that the terminal has already sent to all.
-        again = self.stop_requested and now - self._asked > 1
-        if number == signal.SIGINT and (again or not self._deferred):
-            raise KeyboardInterrupt
+        if self.stop_requested and now - self._asked <= _ECHO[self.world_size > 1]:
+            return  # also on the way out, when all is saved and told
+        if number == signal.SIGINT and (self.stop_requested or not self._deferred):
+            raise KeyboardInterrupt  # twice by hand means at once
         if not self._deferred:
             raise Preempted("stopped where nothing needed to be saved")
         self._asked = now if not self.stop_requested else self._asked
@@ -109,7 +113,7 @@ def start_runtime(device: str, key: str = "engine.device=") -> Iterator[Runtime]
     try:
         yield runtime
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if started:
             dist.destroy_process_group()
+        for number, handler in before.items():
+            signal.signal(number, handler)

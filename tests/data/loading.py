@@ -22,13 +22,13 @@ from st_ssl.data.video.dataset import VideoDataset, collate
 from st_ssl.types import Entry
 from tests.data.test_dataset import VIEWS
 
-TIMEOUT = 0.5
+TIMEOUT = 2.0  # seconds; a healthy sample takes some 20 ms where nothing else runs
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 def hang() -> None:
     """As a native decoder in an endless loop: no Python code of the process runs any more."""
-    ctypes.PyDLL(None).sleep(1000)
+    ctypes.PyDLL(None).sleep(100_000)
 
 
 def crash() -> None:
@@ -41,7 +41,7 @@ def leave() -> None:
 
 
 DISASTERS: dict[str, tuple[Callable[[], None], str]] = {
-    "hang": (hang, "decoder hung for 0.5 s"),
+    "hang": (hang, "decoder hung for 2 s"),
     "crash": (crash, "decoder crashed (signal 11, SIGSEGV)"),
     "abort": (os.abort, "decoder crashed (signal 6, SIGABRT)"),
     "leave": (leave, "decoder crashed (it ended its process with code 0)"),

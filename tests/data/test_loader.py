@@ -41,7 +41,7 @@ def test_a_disaster_costs_one_sample(entries: list[Entry], kind: str, num_worker
     expected = batches(with_paths(entries, {3: "bad"}), 0)
     started = time.monotonic()
     found = batches(with_paths(entries, {3: kind}), num_workers)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 120  # a decoder that hangs does so for much longer
     assert {(bad.path, bad.reason) for batch in found for bad in batch.bad} == {(kind, DISASTERS[kind][1])}
     assert any(3 in batch.wanted for batch in found)
     for batch, other in zip(found, expected, strict=True):  # the very same replacements, everything else untouched
@@ -83,7 +83,7 @@ def test_too_many_disasters_end_in_a_message(entries: list[Entry]) -> None:
 
 def test_a_slow_sample_is_not_a_hung_one() -> None:
     def slow(index: int) -> None:
-        time.sleep(0.15 if index == 5 else 0)
+        time.sleep(0.6 if index == 5 else 0)
 
     assert [batch.indices.tolist() for batch in numbers(2, slow)] == [[2 * i, 2 * i + 1] for i in range(20)]
 
@@ -112,7 +112,7 @@ def test_a_machine_that_was_asleep_blames_nobody(
 def test_a_consumer_that_takes_its_time_loses_nothing() -> None:
     found = []
     for batch in numbers(2, count=6):
-        time.sleep(0.3)  # the workers have long been done
+        time.sleep(0.5)  # the workers have long been done
         found.append(batch.indices.tolist())
     assert found == [[2 * i, 2 * i + 1] for i in range(6)]
 

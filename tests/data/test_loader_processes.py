@@ -30,6 +30,7 @@ from tests.data.loading import (
 )
 from tests.data.made import skip_without
 from tests.runs import ROOT
+from tests.waiting import PATIENCE, until
 
 
 def children() -> set[int]:
@@ -49,7 +50,7 @@ def test_no_process_and_no_file_is_left(entries: list[Entry], disasters: None) -
     assert len(children() - before) == 2
     del halfway
     gc.collect()
-    assert children() == before
+    assert children() <= before
     assert len(os.listdir("/proc/self/fd")) <= len(files)
 
 
@@ -63,10 +64,8 @@ def test_where_memory_runs_out_workers_are_killed_before_the_process_that_can_te
     next(halfway)
     workers = children() - before
     assert len(workers) == 2
-    until = time.monotonic() + 20  # the second one may only just have begun
-    while min(int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in workers) <= mine:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    scores = [Path(f"/proc/{pid}/oom_score_adj") for pid in workers]
+    until(lambda: min(int(score.read_text()) for score in scores) > mine)  # the second may only just have begun
 
 
 SCORED = """
@@ -103,7 +102,7 @@ def fail(index):
 found = numbers(2, fail, count=10**6)
 next(found)
 print(*open(f"/proc/self/task/{{os.getpid()}}/children").read().split(), flush=True)
-time.sleep(1000)
+time.sleep(100_000)
 """
 
 
@@ -115,12 +114,11 @@ def alive(pid: int) -> bool:
 
 
 def assert_gone(workers: list[int]) -> None:
-    end = time.monotonic() + 5
-    while (left := [pid for pid in workers if alive(pid)]) and time.monotonic() < end:
-        time.sleep(0.02)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left
+    try:
+        until(lambda: not any(map(alive, workers)))
+    finally:
+        for pid in filter(alive, workers):
+            os.kill(pid, signal.SIGKILL)
 
 
 @linux
@@ -152,9 +150,9 @@ def test_a_parent_that_is_stopped_takes_its_workers_along(number: signal.Signals
     assert process.stdout is not None
     workers = [int(pid) for pid in process.stdout.readline().split()]
     os.killpg(process.pid, number)
-    process.wait(20)
+    process.wait(PATIENCE)
     assert_gone(workers)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert err.count("Traceback") == (number == signal.SIGINT)  # the parent's, and none of a worker
 
 
@@ -238,7 +236,7 @@ class Decoder:
 
     def __del__(self) -> None:
         if os.getpid() != self.made_in:
-            time.sleep(1000)
+            time.sleep(100_000)
 
 
 def test_garbage_of_the_parent_holds_up_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import build
@@ -18,6 +17,7 @@ import root
 from root import Root, claim
 
 from tests.docker.roots import needs_namespaces
+from tests.waiting import until
 
 RECIPE = """
 FROM debian:bookworm-slim AS base
@@ -97,9 +97,14 @@ def test_nothing_is_removed_below_what_runs_nor_what_is_not_ours(
     with (work / "in-use").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)  # as a container does
         second.start()
-        while "waiting for" not in capfd.readouterr().out:
-            assert second.is_alive()
-            time.sleep(0.02)
+        told: list[str] = []
+
+        def waits() -> bool:
+            told.append(capfd.readouterr().out)
+            return "waiting for" in "".join(told) or not second.is_alive()
+
+        until(waits)
+        assert second.is_alive()
         assert before < set((work / "layers").iterdir()) and (work / "container-1").exists()
     second.join()
     assert codes == [0] and not before <= set((work / "layers").iterdir()) and not (work / "container-1").exists()
@@ -134,7 +139,7 @@ def test_who_is_stopped_stops_what_runs_as_the_image_says(context: Path, monkeyp
     (context / "Dockerfile").write_text(
         "FROM debian:bookworm\nSTOPSIGNAL USR1\n"
         "CMD trap 'echo saved; exit 75' USR1; echo is 'ready'; "
-        'i=; while [ "$i" != ......... ]; do sleep 1; i=$i.; done\n'
+        "i=; while [ ${#i} -lt 120 ]; do sleep 1; i=$i.; done\n"
     )
     out = Stopper(context.parent / "work/in-use")
     monkeypatch.setattr(sys, "stdout", out)

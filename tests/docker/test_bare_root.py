@@ -18,6 +18,9 @@ from limits import controller
 from root import Root, RootError, claim, discard, parse_bind
 
 from tests.docker.roots import needs_namespaces
+from tests.waiting import LONG, until
+
+SLEEPS = [str(LONG + 10 * os.getpid() + number) for number in range(5)]  # seconds, which no other program sleeps for
 
 
 def mounts() -> str:
@@ -167,14 +170,15 @@ def test_memory_ends_what_takes_more(shell: Root, tmp_path: Path) -> None:
 @needs_namespaces
 def test_the_end_of_a_command_ends_what_it_started(shell: Root, tmp_path: Path) -> None:
     with shell.layer(tmp_path / "layer") as layer:
-        assert layer.run("sleep 77 & echo started").stdout == "started\n"
+        assert layer.run(f"sleep {SLEEPS[0]} & echo started").stdout == "started\n"
         started = time.monotonic()
-        assert layer.run("sleep 78 & sleep 79", timeout=0.4).returncode == 124
-        assert time.monotonic() - started < 60
+        assert layer.run(f"sleep {SLEEPS[1]} & sleep {SLEEPS[2]}", timeout=0.4).returncode == 124
+        assert time.monotonic() - started < 100
         script = "import sys; from pathlib import Path; from root import Root; tree = Path(sys.argv[1])\n"
-        script += "Root(tree, (Path(sys.argv[2]),)).run('echo begun; sleep 80 & sleep 81', user='_user')"
+        script += "Root(tree, (Path(sys.argv[2]),)).run(sys.argv[3], user='_user')"
+        command = f"echo begun; sleep {SLEEPS[3]} & sleep {SLEEPS[4]}"
         outer = subprocess.Popen(
-            [sys.executable, "-c", script, str(layer.folder), str(shell.tree)],
+            [sys.executable, "-c", script, str(layer.folder), str(shell.tree), command],
             cwd=Path(root.__file__).parent,
             stdout=subprocess.PIPE,
             text=True,
@@ -182,9 +186,7 @@ def test_the_end_of_a_command_ends_what_it_started(shell: Root, tmp_path: Path) 
         assert outer.stdout is not None and outer.stdout.readline() == "begun\n"
         outer.kill()
         outer.communicate()
-        while left := running("sleep", "77", "78", "79", "80", "81"):
-            assert time.monotonic() - started < 60, left
-            time.sleep(0.02)
+        until(lambda: not running("sleep", *SLEEPS))
 
 
 def running(program: str, *arguments: str) -> list[str]:

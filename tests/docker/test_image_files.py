@@ -18,6 +18,7 @@ from ignore import Ignore
 
 from st_ssl.cli import COMMANDS
 from tests.runs import ROOT
+from tests.waiting import PATIENCE
 
 DOCKER = ROOT / "docker"
 DOCKERFILE = read(DOCKER / "Dockerfile")
@@ -212,7 +213,7 @@ class Entry:
 
     def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out, err
 
 
@@ -270,5 +271,5 @@ def test_a_stop_reaches_the_run_itself(entry: Entry) -> None:
     process = entry.start("torchrun")
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 75
+    assert process.wait(timeout=PATIENCE) == 75
     process.communicate()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +36,7 @@ from tests.engine.test_step import VIT, prepare_double
 from tests.methods.steps import TINY_ENCODERS, build, noise_cloud
 from tests.methods.test_methods import SMALL
 from tests.runs import CPU, ROOT, load, metrics, tiny, train, write_config
+from tests.waiting import PATIENCE, let_go, until, write_held
 
 pytestmark = pytest.mark.ddp
 
@@ -167,11 +167,11 @@ def test_every_method_of_clouds_is_compared() -> None:
     }
 
 
-def torchrun(*arguments: object) -> subprocess.Popen[str]:
-    """``torchrun --nproc-per-node 2 tools/pretrain.py`` with ``arguments``."""
+def torchrun(script: Path, *arguments: object) -> subprocess.Popen[str]:
+    """``torchrun --nproc-per-node 2`` with a script and its ``arguments``."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.Popen(
-        [*command, str(ROOT / "tools" / "pretrain.py"), *map(str, arguments)],
+        [*command, str(script), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -180,15 +180,18 @@ def torchrun(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def stop_midway(process: subprocess.Popen[str], run: Path, number: signal.Signals, to_all: bool) -> str:
-    """Signal torchrun, or all processes of its terminal, after a few steps; what they said."""
-    while process.poll() is None and not ((run / "metrics.jsonl").is_file() and len(metrics(run)) >= 4):
-        time.sleep(0.02)
+def stop_midway(tmp_path: Path, config: Path, run: Path, number: signal.Signals, to_all: bool) -> tuple[int, str]:
+    """Signal torchrun, or all processes of its terminal, after a few steps; its exit code, and what they said."""
+    held = write_held(tmp_path / "held.py", "pretrain", "st_ssl.engine.console:MetricsFile.write", 4)
+    process = torchrun(held, config)
+    until(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 4, process)
     if to_all:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    return process.communicate(timeout=60)[0]
+    let_go(held)
+    out = process.communicate(timeout=PATIENCE)[0]
+    return process.returncode, out
 
 
 # Wide enough to stay contiguous: torch's batch norm of channels-last clips on a CPU is a tenth as exact (1e-5).
@@ -200,16 +203,15 @@ def test_torchrun_writes_one_set_of_files_stops_on_sigterm_and_resumes(videos: P
     listing.write_text("\n".join([*(str(path) for path in sorted(videos.iterdir())), "missing.mp4"]))
     run, single = tmp_path / "run", tmp_path / "single"
     config = write_config(tmp_path / "config.yaml", tiny(listing, run, encoder=WIDE, engine={"epochs": 30}))
-    process = torchrun(config)
-    out = stop_midway(process, run, signal.SIGTERM, to_all=False)
-    assert process.returncode != 0
+    code, out = stop_midway(tmp_path, config, run, signal.SIGTERM, to_all=False)
+    assert code != 0
     assert "of 90, saved in" in out, out
     step = load_checkpoint(max((run / "checkpoints").glob("step_*"))).step
     assert 4 <= step < 90
     assert metrics(run)[-1]["step"] == step
 
-    process = torchrun(config, "data.num_workers=1")
-    out, _ = process.communicate(timeout=120)
+    process = torchrun(ROOT / "tools" / "pretrain.py", config, "data.num_workers=1")
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out
     assert f"going on from step {step} of 90" in out
     assert [row["step"] for row in metrics(run)] == list(range(1, 91))
@@ -226,9 +228,9 @@ def test_torchrun_writes_one_set_of_files_stops_on_sigterm_and_resumes(videos: P
 def test_ctrl_c_reaches_every_process_twice_and_still_saves(videos: Path, tmp_path: Path) -> None:
     """The terminal signals torchrun and its processes, and torchrun passes on what it gets."""
     run = tmp_path / "run"
-    process = torchrun(write_config(tmp_path / "config.yaml", tiny(videos, run, engine={"epochs": 100})))
-    out = stop_midway(process, run, signal.SIGINT, to_all=True)
-    assert process.returncode != 0
+    config = write_config(tmp_path / "config.yaml", tiny(videos, run, engine={"epochs": 100}))
+    code, out = stop_midway(tmp_path, config, run, signal.SIGINT, to_all=True)
+    assert code != 0
     assert "of 300, saved in" in out, out
     assert load_checkpoint(max((run / "checkpoints").glob("step_*"))).step == metrics(run)[-1]["step"]
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from st_ssl.errors import ConfigError
 from st_ssl.methods.base import METHODS
 from st_ssl.types import Entry
 from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
+from tests.waiting import LONG, PATIENCE, until, write_held
 
 EMA: dict[str, Any] = {"engine": {"ema": 0.9, "clip_grad": 1.0}}
 
@@ -180,13 +182,10 @@ def test_the_encoder_is_written_before_the_checkpoint_that_ends_the_run(
 # -------------------------------------------------------------------- processes
 
 
-def wait_for_rows(process: subprocess.Popen[str], file: Path, count: int) -> int:
-    """Until ``metrics.jsonl`` has ``count`` rows or the process has ended; how many rows there are."""
-    while True:
-        rows = file.read_text().count("\n") if file.is_file() else 0
-        if rows >= count or process.poll() is not None:
-            return rows
-        time.sleep(0.005)
+def has_rows(run: Path, count: int) -> bool:
+    """Whether ``metrics.jsonl`` has ``count`` rows."""
+    file = run / "metrics.jsonl"
+    return file.is_file() and file.read_text().count("\n") >= count
 
 
 @pytest.mark.slow
@@ -203,8 +202,10 @@ def test_killed_at_random_moments(root: Path, tmp_path: Path, method: str, count
     config = write_config(tmp_path / "config.yaml", data)
     rng, kills, step = random.Random(0), [], 0
     for attempt in range(count):
-        process = start("pretrain", config, f"data.num_workers={attempt % 2 * 2}")
-        wait_for_rows(process, run / "metrics.jsonl", step + rng.randint(1, 4))
+        steps = rng.randint(1, 4)
+        held = write_held(tmp_path / "held.py", "pretrain", "st_ssl.engine.console:MetricsFile.write", steps + 2)
+        process = start(held, config, f"data.num_workers={attempt % 2 * 2}")
+        until(partial(has_rows, run, step + steps), process)
         time.sleep(rng.uniform(0, 0.06))  # anywhere in a step: data, update, log, save
         process.kill()
         process.communicate()
@@ -221,18 +222,18 @@ def test_killed_at_random_moments(root: Path, tmp_path: Path, method: str, count
 
 def stop_midway(process: subprocess.Popen[str], run: Path, number: int, to_all: bool = False) -> str:
     """Signal the process, or all of its group as a scheduler does, after two steps; what it said to stderr."""
-    wait_for_rows(process, run / "metrics.jsonl", 2)
+    until(partial(has_rows, run, 2), process)
     if to_all:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    return process.communicate(timeout=60)[1]
+    return process.communicate(timeout=PATIENCE)[1]
 
 
 def assert_saved(run: Path, code: int, err: str) -> None:
     assert code == 75, err
     step = metrics(run)[-1]["step"]
-    assert f"stopped at step {step} of 1200, saved in {run}; the same command goes on from there" in err
+    assert f"stopped at step {step} of {3 * LONG}, saved in {run}; the same command goes on from there" in err
     assert "Traceback" not in err
     assert load_checkpoint(max((run / "checkpoints").glob("step_*"))).step == step >= 2
 
@@ -240,7 +241,7 @@ def assert_saved(run: Path, code: int, err: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_saves(videos: Path, tmp_path: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
-    data = tiny(videos, run, engine={"epochs": 400}, data={"num_workers": 1 if number == signal.SIGTERM else 0})
+    data = tiny(videos, run, engine={"epochs": LONG}, data={"num_workers": 1 if number == signal.SIGTERM else 0})
     process = start("pretrain", write_config(tmp_path / "config.yaml", data))
     err = stop_midway(process, run, number)
     assert_saved(run, process.returncode, err)
@@ -251,7 +252,7 @@ def test_told_to_stop_it_saves(videos: Path, tmp_path: Path, number: signal.Sign
 
 def test_a_signal_to_the_whole_group_leaves_the_workers_alone(videos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    data = tiny(videos, run, engine={"epochs": 400}, data={"num_workers": 1})
+    data = tiny(videos, run, engine={"epochs": LONG}, data={"num_workers": 1})
     process = start("pretrain", write_config(tmp_path / "config.yaml", data))
     err = stop_midway(process, run, signal.SIGTERM, to_all=True)
     assert_saved(run, process.returncode, err)
@@ -272,6 +273,27 @@ def test_outside_training_a_signal_ends_the_process_at_once() -> None:
             with pytest.raises(KeyboardInterrupt):  # a second one, by an impatient hand
                 os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Preempted)])
+def test_what_torchrun_passes_on_late_does_not_end_a_run_that_saves_or_has_saved(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    runtime = Runtime(CPU, world_size=2)
+
+    def ends(seconds_later: float) -> bool:
+        runtime._asked -= seconds_later
+        try:
+            runtime._stop(number, None)
+        except error:
+            return True
+        return False
+
+    with runtime.deferred_stop():
+        assert not ends(0) and runtime.stop_requested
+        assert not ends(5)
+    assert not ends(1)  # before it has told that it saved
+    assert ends(10)
 
 
 def test_the_saved_config_gives_the_same_run_and_a_finished_one_is_left_alone(videos: Path, tmp_path: Path) -> None:

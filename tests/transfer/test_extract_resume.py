@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tests.ddp import run_ranks
 from tests.runs import ROOT, call, start
 from tests.transfer.extraction import CPU, command, config_of, contents
 from tests.transfer.tiny import write_clip, write_encoder
+from tests.waiting import PATIENCE, let_go, until, write_held
 
 pytestmark = pytest.mark.usefixtures("small_parts")
 
@@ -111,7 +111,7 @@ def test_torchrun_starts_it(dataset: Path, run: Path, tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -138,7 +138,7 @@ import pathlib, sys, time
 from st_ssl.transfer.store import locked
 with locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
-    time.sleep(60)
+    time.sleep(100_000)
 """
 
 
@@ -186,11 +186,12 @@ def test_told_to_stop_it_goes_on_where_it_was(run: Path, tmp_path: Path, monkeyp
     for i in range(1, 1600):
         (root / f"{i}.mp4").symlink_to("0.mp4")
     arguments = (run, "--data", root, "data.num_workers=0", "device=cpu", "--output", where)
-    process = start("extract", *arguments)
-    while not list((where / ".parts").glob("0*")) and process.poll() is None:
-        time.sleep(0.01)
+    held = write_held(tmp_path / "held.py", "extract", "st_ssl.transfer.store:PartFolder.save", 3)
+    process = start(held, *arguments)
+    until(lambda: list((where / ".parts").glob("0*")), process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    let_go(held)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 75, err
     assert "the same command goes on from there" in err
     assert not (where / "index.jsonl").exists()

@@ -1,0 +1,63 @@
+"""Tests with other processes wait for what these do, not for a time; and not forever."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 120.0
+"""Seconds after which a process hangs: torch alone takes ten to be imported where much else runs."""
+
+LONG = 100_000
+"""Seconds that something lasts which is to be ended before."""
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, pause: float = 0.01) -> None:
+    """Wait until ``condition()`` is true, or ``process`` has ended, which the caller looks at next."""
+    end = time.monotonic() + PATIENCE
+    while not condition() and (process is None or process.poll() is None):
+        assert time.monotonic() < end, f"not within {PATIENCE:g} s"
+        time.sleep(pause)
+
+
+HELD = """
+import sys
+import time
+from pathlib import Path
+
+from {module} import {owner}
+from st_ssl.cli import guarded
+from st_ssl.cli.{tool} import main
+
+calls = 0
+
+
+def held(*arguments, plain={owner}.{function}):
+    global calls
+    calls += 1
+    while calls > {count} and not Path(__file__).with_suffix(".go").exists():
+        time.sleep(0.01)
+    return plain(*arguments)
+
+
+{owner}.{function} = held
+if __name__ == "__main__":
+    sys.exit(guarded(main))
+"""
+
+
+def write_held(file: Path, tool: str, where: str, count: int) -> Path:
+    """``tools/<tool>.py`` as ``file``, a script that makes ``count`` calls of ``where`` (``module:Class.function``) and
+    holds in the next one until ``let_go(file)``: what happens to it meanwhile happens in the middle, however late."""
+    module, _, name = where.partition(":")
+    owner, _, function = name.partition(".")
+    file.write_text(HELD.format(module=module, owner=owner, function=function, tool=tool, count=count))
+    return file
+
+
+def let_go(file: Path) -> None:
+    """Have a script of ``write_held`` go on."""
+    file.with_suffix(".go").touch()
