@@ -192,10 +192,10 @@ class Troubled(Reader):
         for number, frame in self.reader.frames(indices):
             if number > 24 and trouble == "hang":
                 hang()
-            if number > 24 and (trouble == "crash" or (trouble == "once" and not self.mark.exists())):
+            if number > 24 and (trouble == "segfault" or (trouble == "once" and not self.mark.exists())):
                 self.mark.touch()
                 crash()
-            if trouble == "slow":
+            if trouble == "linger":
                 time.sleep(LIMIT / 5)
             yield number, frame
 
@@ -205,11 +205,11 @@ class Troubled(Reader):
 
 @pytest.fixture
 def troubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of videos, some of which do what they are called when they are opened from now on."""
+    """A folder of videos, some of which do what they are called when they are read from now on."""
     root, open_video = tmp_path / "set", index.open_video
     root.mkdir()
-    for number, name in enumerate(["a", "crash", "hang", "once", "slow", "z"]):
-        write_clip(root / f"{name}.mp4", 40 + 20 * number, 13 if name == "slow" else 41 - number)
+    for number, name in enumerate(["hang", "linger", "once", "segfault", "whole", "z"]):
+        write_clip(root / f"{name}.mp4", 40 + 20 * number, 13 if name == "linger" else 41 - number)
 
     def opened(path: str, *rest: Any) -> Troubled:
         return Troubled(open_video(path, *rest), tmp_path / f"{Path(path).stem}.mark")
@@ -228,12 +228,12 @@ def test_a_video_that_hangs_or_crashes_its_decoder_costs_itself_only(
 ) -> None:
     slide(run, config_of(troubled), tmp_path / "out", CPU)
     assert rows_of(tmp_path / "out", "bad_samples.jsonl") == [
-        {"path": str(troubled / "crash.mp4"), "reason": "decoder crashed (signal 11, SIGSEGV)"},
         {"path": str(troubled / "hang.mp4"), "reason": "decoder hung for 2 s"},
+        {"path": str(troubled / "segfault.mp4"), "reason": "decoder crashed (signal 11, SIGSEGV)"},
     ]
     monkeypatch.undo()
     slide(run, config_of(troubled, num_workers=0), tmp_path / "whole", CPU)
-    used = sorted(f"{name}.npy" for name in ("a", "once", "slow", "z"))
+    used = sorted(f"{name}.npy" for name in ("linger", "once", "whole", "z"))
     assert sorted(file.name for file in (tmp_path / "out").glob("*.npy")) == used
     for name in used:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -245,13 +245,14 @@ def test_a_video_that_hangs_or_crashes_its_decoder_costs_itself_only(
 def test_too_many_that_crash_stop_the_extraction(
     run: Path, troubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("hang", "once", "slow", "z"):
+    for name in ("hang", "linger", "once", "z"):
         (troubled / f"{name}.mp4").unlink()
-    (troubled / "a.mp4").rename(troubled / "b.mp4")
+    (troubled / "whole.mp4").rename(troubled / "b.mp4")
     monkeypatch.setattr(base, "FREE", 0)
-    with pytest.raises(DataError, match=r"(?s)1 of 2 samples hung or crashed.*crash\.mp4: decoder crashed \(signal 11"):
+    said = r"(?s)1 of 2 samples hung or crashed.*segfault\.mp4: decoder crashed \(signal 11"
+    with pytest.raises(DataError, match=said):
         slide(run, config_of(troubled), tmp_path / "out", CPU)
-    (troubled / "crash.mp4").write_bytes((troubled / "b.mp4").read_bytes())
+    (troubled / "segfault.mp4").write_bytes((troubled / "b.mp4").read_bytes())
     monkeypatch.undo()
     slide(run, config_of(troubled), tmp_path / "out", CPU)
-    assert torch.equal(*[torch.from_numpy(np.load(tmp_path / "out" / f"{name}.npy")) for name in ("b", "crash")])
+    assert torch.equal(*[torch.from_numpy(np.load(tmp_path / "out" / f"{name}.npy")) for name in ("b", "segfault")])
