@@ -43,9 +43,10 @@ def build_loader(
     prefetch: int = 2,
     timeout: float = TIMEOUT,
     max_lost: float = float("inf"),
+    in_turn: bool = False,
 ) -> Iterable[Batch]:
     """The batches of ``batches``, in that order and with the same content for any ``num_workers``, each of which works
-    up to ``prefetch`` batches ahead.
+    up to ``prefetch`` batches ahead. ``in_turn``: batch n is made by worker n % ``num_workers``, and by no other.
 
     A sample that keeps a worker for longer than ``timeout`` seconds, or ends it twice, is lost, if ``dataset`` is
     ``Watched``: the data set is then told never to touch it again. More than ``max_lost`` of them raise ``DataError``,
@@ -55,7 +56,7 @@ def build_loader(
     if num_workers == 0:
         made = (collate([dataset[key] for key in keys]) for keys in batches)
         return _pinned(made) if pin_memory else made
-    pooled = _pooled(_Pool(dataset, collate, num_workers, prefetch, timeout, max_lost), batches)
+    pooled = _pooled(_Pool(dataset, collate, num_workers, prefetch, timeout, max_lost, in_turn), batches)
     return _pinned(pooled) if pin_memory else pooled
 
 
@@ -126,6 +127,7 @@ class _Pool:
         prefetch: int,
         timeout: float,
         max_lost: float,
+        in_turn: bool,
     ) -> None:
         self.room = prefetch * num_workers
         self._prefetch = prefetch
@@ -137,7 +139,7 @@ class _Pool:
         self._crashes: dict[int, int] = {}
         self._lost: list[int] = []
         self._workers: list[_Worker] = []
-        self._num_workers = num_workers
+        self._num_workers, self._in_turn = num_workers, in_turn
         # Also at the end of the process, before multiprocessing asks them to end and waits: one that hangs since it was
         # forked has its parent's handlers, and need not end.
         self._close = Finalize(self, _end_all, (self._workers,), exitpriority=0)
@@ -154,7 +156,8 @@ class _Pool:
         """Have batch ``number`` made of ``keys``."""
         while len(self._workers) < self._num_workers:
             self._workers.append(self._start(len(self._workers)))
-        worker = min(self._workers, key=lambda worker: len(worker.tasks))
+        idlest = min(self._workers, key=lambda worker: len(worker.tasks))
+        worker = self._workers[number % self._num_workers] if self._in_turn else idlest
         worker.tasks[number] = keys
         _tell(worker, number, keys)
 

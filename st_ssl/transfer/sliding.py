@@ -1,8 +1,7 @@
 """Features of windows that slide over whole videos, for temporal action localisation.
 
-One ``.npy`` [N, D] a video, as ActionFormer (Zhang et al. 2022) and OpenTAD (Liu et al. 2024) read them. A video is
-decoded once, from its beginning to its end; what is in memory of it are the frames of one window, those of a few
-batches and its features, however long it is.
+One ``.npy`` [N, D] a video, as ActionFormer (Zhang et al. 2022) and OpenTAD (Liu et al. 2024) read them. Windows are
+cut in ``windows.py``; what is in memory of a video are a few batches of them and its features, however long it is.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -20,24 +19,18 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from st_ssl import distributed
 from st_ssl.data.base import DATA
-from st_ssl.data.children import garbage_waits, leave_garbage
 from st_ssl.data.video.dataset import VideoSource
-from st_ssl.data.video.plans import clip_indices
-from st_ssl.data.video.readers import VideoReader
-from st_ssl.data.video.segment import segment_of
 from st_ssl.data.video.sources.base import is_video
-from st_ssl.data.video.views import CutView, VideoViews, centred_views, stack_views
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
-from st_ssl.errors import ConfigError, SampleError, UserError
+from st_ssl.errors import ConfigError, UserError
 from st_ssl.inputs import InputConfig
-from st_ssl.random import keyed_rng
 from st_ssl.transfer.extract import PARTS, FeatureConfig, Progress, check_broken, claimed, settings_of, with_data
 from st_ssl.transfer.features import encode_views
 from st_ssl.transfer.store import Stream, write_npy, write_text
+from st_ssl.transfer.windows import Windows, stream
 from st_ssl.types import Entry, RawView, VideoMeta
 
 _PAUSE = 0.2  # seconds between two looks at what the other processes have done
@@ -67,7 +60,7 @@ def slide(
     - ``index.jsonl`` a line for each video: file, windows, path, split, labels, frames (their number), fps, duration
       in seconds
     - ``sliding.json`` what configurations of ActionFormer and OpenTAD need to be told
-    - ``bad_samples.jsonl`` the videos that could not be read, if any
+    - ``bad_samples.jsonl`` the videos that could not be read, or that hung or crashed their decoder, if any
     - ``extract.json`` the settings: with other ones the work is not gone on with
 
     Every process of a group calls this and does its share; a video that is done is not done again. ``index.jsonl``
@@ -85,7 +78,8 @@ def slide(
         pending = distributed.gather_objects(records.pending() if is_main else None)[0]
         mine = pending[distributed.rank() :: distributed.world_size()]
         if mine:
-            _work(load_encoder(run), Windows(source, entries, input, config, mine), records, device, progress)
+            windows = Windows(source, entries, input, config.batch_size, config.window_stride)
+            _work(load_encoder(run), windows, mine, records, device, progress)
         if is_main and not (output / "index.jsonl").is_file():
             while (done := records.count()) < len(entries):
                 progress(done, len(entries))
@@ -120,109 +114,32 @@ def feature_names(entries: Sequence[Entry]) -> list[str]:
     return next((found for found in names if len(set(found)) == len(found)), parts)
 
 
-class Windows(IterableDataset[tuple[int, Any]]):
-    """The windows of the videos ``mine``, batch by batch: (video, RawView [B]); behind the last one of a video its
-    (video, VideoMeta), or (video, reason) as soon as it turns out to be broken. Workers share the videos."""
-
-    def __init__(
-        self, source: VideoSource, entries: Sequence[Entry], input: InputConfig, config: SlidingConfig, mine: list[int]
-    ) -> None:
-        self.source, self.entries, self.input, self.config, self.mine = source, entries, input, config, mine
-        self.views: VideoViews = centred_views(input)
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        for number in self.mine[first::step]:
-            entry = self.entries[number]
-            try:
-                with segment_of(self.source.library.open(entry.path), entry) as reader:
-                    for views in self._batches(reader):
-                        yield number, views
-                    yield number, reader.meta
-            except SampleError as error:
-                yield number, error.reason
-
-    def _batches(self, reader: VideoReader) -> Iterator[RawView]:
-        augment = self.views.augment
-        params = augment.sample(keyed_rng("windows"), reader.meta, 1)  # those of a crop at the centre, always the same
-        batch: list[CutView] = []
-        for index, frames in cut_windows(
-            reader,
-            self.input.num_frames,
-            self.input.stride,
-            self.config.window_stride,
-            lambda frame: augment.cut([frame], params)[0],
-        ):
-            batch.append(CutView(frames, params, index, None))
-            if len(batch) == self.config.batch_size:
-                yield stack_views([[view] for view in batch])[0]
-                batch = []
-        if batch:
-            yield stack_views([[view] for view in batch])[0]
-
-
-def cut_windows(
-    reader: VideoReader,
-    num_frames: int,
-    frame_stride: int,
-    window_stride: int,
-    shrink: Callable[[np.ndarray], np.ndarray] = lambda frame: frame,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each window over a video: its frame indices int64 [T], and its frames uint8 [T, ...] as ``shrink`` makes them of
-    uint8 [H, W, 3]. Frames are read once, in order, and those that are behind are let go."""
-    total, extent = reader.meta.num_frames, (num_frames - 1) * frame_stride + 1
-    starts = range(0, max(1, total - extent + 1), window_stride)
-    needed = np.zeros(total, dtype=bool)
-    for offset in range(num_frames):
-        needed[(np.asarray(starts) + offset * frame_stride) % total] = True
-    kept: dict[int, np.ndarray] = {}
-    at = 0
-    for number, frame in reader.frames(np.flatnonzero(needed).tolist()):
-        kept[number] = shrink(frame)
-        while at < len(starts):
-            index = clip_indices(starts[at], num_frames, frame_stride, total)
-            if index.max() > number:
-                break
-            yield index, np.stack([kept[i] for i in index.tolist()])
-            at += 1
-            for gone in [i for i in kept if at < len(starts) and i < starts[at]]:
-                del kept[gone]
-
-
-def _itself(piece: Any) -> Any:
-    return piece
-
-
-def _settle(_: int) -> None:
-    leave_garbage()
-
-
-def _pieces(windows: Windows, workers: int) -> DataLoader[Any]:
-    return DataLoader(windows, batch_size=None, num_workers=workers, collate_fn=_itself, worker_init_fn=_settle)
-
-
-def _work(encoder: Encoder, windows: Windows, records: _Records, device: torch.device, progress: Progress) -> None:
-    """Features of the videos of ``windows``, each written as soon as its last window is done."""
-    total, workers = len(windows.entries), windows.source.num_workers
+def _work(
+    encoder: Encoder,
+    windows: Windows,
+    mine: Sequence[int],
+    records: _Records,
+    device: torch.device,
+    progress: Progress,
+) -> None:
+    """Features of the videos ``mine``, each written as soon as its last window is done."""
+    total = len(windows.entries)
     progress(records.count(), total)
     lost: list[str] = []
     begun: dict[int, list[Tensor]] = {}
-    with garbage_waits():  # workers are forked here
-        pieces = iter(_pieces(windows, min(workers, len(windows.mine))))
-    for number, piece in pieces:
-        if isinstance(piece, RawView):
-            pooled, _ = encode_views(encoder, windows.views, piece, windows.config.batch_size, device, False)
-            begun.setdefault(number, []).append(pooled)
-        elif isinstance(piece, VideoMeta):
-            records.save(number, torch.cat(begun.pop(number)), piece)
+    for video, content in stream(windows, mine):
+        if isinstance(content, RawView):
+            pooled, _ = encode_views(encoder, windows.views, content, windows.batch_size, device, False)
+            begun.setdefault(video, []).append(pooled)
+            continue
+        if isinstance(content, VideoMeta):
+            records.save(video, torch.cat(begun.pop(video)), content)
         else:
-            begun.pop(number, None)
-            records.save_broken(number, piece)
-            lost.append(f"{windows.entries[number].path}: {piece}")
+            begun.pop(video, None)
+            records.save_broken(video, content)
+            lost.append(f"{windows.entries[video].path}: {content}")
             check_broken(lost, total, windows.source.max_bad_share)
-        if not isinstance(piece, RawView):
-            progress(records.count(), total)
+        progress(records.count(), total)
 
 
 class _Records:

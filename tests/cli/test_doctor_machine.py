@@ -26,16 +26,18 @@ def test_more_workers_than_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> 
     assert (one(machine.check_cores(1)).level, one(machine.check_memory()).level) == ("green", "green")
 
 
-def test_small_shared_memory_says_how_much_it_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_shared_memory_says_what_for_and_how_much_it_should_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     enough = (1 << 40, 0, 1 << 40)
     usage = type("Usage", (), {"free": 64 << 20})
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: usage)
-    finding = one(machine.check_shared_memory(2, tmp_path))
+    finding = one(machine.check_shared_memory(tmp_path))
     assert finding.level == "yellow"
-    assert finding.text.startswith("64 MiB free: sliding windows want 294 MiB (2 workers")
+    assert finding.text == "64 MiB free: too little for NCCL between several GPUs; nothing else wants more"
     assert "size=1G" in finding.mend or "--shm-size=1g" in finding.mend
     usage.free = enough[2]  # type: ignore[attr-defined]
-    assert one(machine.check_shared_memory(2, tmp_path)).level == "green"
+    assert one(machine.check_shared_memory(tmp_path)).level == "green"
 
 
 def test_without_locks_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +45,7 @@ def test_without_locks_one_process_writes(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(machine.multiprocessing, "get_context", none)
-    finding = one(machine.check_shared_memory(2, tmp_path))
+    finding = one(machine.check_shared_memory(tmp_path))
     assert finding.level == "yellow"
     assert "No space left on device" in finding.text
 

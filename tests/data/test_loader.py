@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from st_ssl.data import loader, workers
 from st_ssl.data.base import Batch
 from st_ssl.data.loader import build_loader
+from st_ssl.data.order import SampleKey
 from st_ssl.data.video import dataset as module
 from st_ssl.errors import DataError, MissingDependencyError, SampleError, WorkerError
 from st_ssl.types import Entry
@@ -115,6 +117,20 @@ def test_a_consumer_that_takes_its_time_loses_nothing() -> None:
         time.sleep(0.5)  # the workers have long been done
         found.append(batch.indices.tolist())
     assert found == [[2 * i, 2 * i + 1] for i in range(6)]
+
+
+class Makers(Dataset[int]):
+    """Sample i is the process that makes it; every other one takes a moment."""
+
+    def __getitem__(self, key: SampleKey) -> int:
+        time.sleep(0.02 * (key[1] % 2))
+        return os.getpid()
+
+
+def test_a_worker_has_its_turn_even_where_others_are_idle() -> None:
+    keys = [[(0, number)] for number in range(12)]
+    found = [int(batch.indices) for batch in build_loader(Makers(), keys, gather, 2, in_turn=True)]
+    assert found == found[:2] * 6 and len(set(found)) == 2
 
 
 def test_workers_need_no_room_in_dev_shm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.data.video.readers.base import Reader
 from st_ssl.encoders.base import load_encoder
 from st_ssl.errors import ConfigError, DataError
 from st_ssl.transfer import sliding as module
-from st_ssl.transfer.sliding import SlidingConfig, cut_windows, feature_names, slide, sliding_model
-from st_ssl.types import Entry, VideoMeta
+from st_ssl.transfer.sliding import SlidingConfig, feature_names, slide, sliding_model
+from st_ssl.types import Entry
 from tests.ddp import run_ranks
 from tests.transfer.extraction import CPU, command, rows_of
 from tests.transfer.test_extract import decoded
-from tests.transfer.tiny import INPUT, write_clip, write_encoder
-
-EXTENT = (INPUT.num_frames - 1) * INPUT.stride + 1  # 7 frames
-
-
-class Counted(Reader):
-    """A video whose frame i is [[[i]]], which knows what it was asked for."""
-
-    def __init__(self, num_frames: int) -> None:
-        super().__init__("counted")
-        self.meta = VideoMeta(num_frames, 25.0, 1, 1)
-        self.asked: list[int] = []
-
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        for index in self._asked(indices):
-            self.asked.append(index)
-            yield index, np.full((1, 1, 1), index, dtype=np.int64)
-
-
-@pytest.mark.parametrize(
-    ("total", "num_frames", "frame_stride", "window_stride"),
-    [
-        (50, 4, 2, 4),
-        (50, 4, 2, 3),
-        (50, 4, 5, 1),
-        (50, 3, 1, 9),
-        (7, 4, 2, 4),
-        (6, 4, 2, 4),
-        (5, 4, 3, 2),
-        (1, 3, 2, 1),
-    ],
-)
-def test_windows_are_those_of_slicing_and_no_frame_is_read_twice(
-    total: int, num_frames: int, frame_stride: int, window_stride: int
-) -> None:
-    reader = Counted(total)
-    found = list(cut_windows(reader, num_frames, frame_stride, window_stride))
-    extent = (num_frames - 1) * frame_stride + 1
-    starts = [start for start in range(0, total, window_stride) if start + extent <= total] or [0]
-    expected = [[(start + i * frame_stride) % total for i in range(num_frames)] for start in starts]
-    assert [index.tolist() for index, _ in found] == expected
-    assert all((frames.reshape(-1) == index).all() for index, frames in found)
-    assert reader.asked == sorted({i for index in expected for i in index})
-
-
-def test_what_is_kept_of_a_long_video_is_one_window() -> None:
-    reader, alive, most = Counted(5000), 0, 0
-
-    class Frame(np.ndarray):
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
-
-    def shrink(frame: np.ndarray) -> np.ndarray:
-        nonlocal alive, most
-        alive += 1
-        most = max(most, alive)
-        return frame.copy().view(Frame)
-
-    assert sum(1 for _ in cut_windows(reader, 4, 2, 4, shrink)) == 1 + (5000 - EXTENT) // 4
-    assert most <= EXTENT + 4
+from tests.transfer.tiny import write_clip, write_encoder
 
 
 def test_names_of_features() -> None:

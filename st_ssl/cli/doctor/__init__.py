@@ -104,7 +104,7 @@ def _checks_of_system(folder: Path, workers: int) -> list[Check]:
         ("Python", "pip", python.check_pip),
         ("Machine", "cores", lambda: machine.check_cores(workers)),
         ("Machine", "memory", machine.check_memory),
-        ("Machine", "/dev/shm", lambda: machine.check_shared_memory(workers)),
+        ("Machine", "/dev/shm", machine.check_shared_memory),
         ("Machine", "open files", machine.check_open_files),
         ("Machine", "disk", lambda: machine.check_disk(folder)),
         ("Machine", "home", machine.check_home),

@@ -20,8 +20,8 @@ GIB = 1 << 30
 FULL, SMALL_DISK = GIB // 4, 5 * GIB
 """Free bytes: a run could not keep its checkpoints; it could, but not much of a data set."""
 FEW_FILES = 1024
-WINDOWS_BYTES = 2 * 32 * 16 * 3 * 224 * 224
-"""What a worker holds ready in shared memory where windows slide over videos: two batches of 32 clips of 16 × 224²."""
+DOCKER_SHARED = 64 << 20
+"""Bytes of shared memory that docker gives unless told otherwise, with which NCCL ends in a message of its own."""
 
 
 def check_cores(workers: int) -> Iterator[Finding]:
@@ -61,34 +61,33 @@ def _meminfo() -> tuple[int | None, int | None]:
     return entries.get("MemTotal"), entries.get("MemAvailable")
 
 
-def check_shared_memory(workers: int, folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
-    """/dev/shm, where locks, NCCL and torch's own loaders live; batches of a run do not."""
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
+    """/dev/shm, where locks and NCCL live; batches of a run do not."""
     name = str(folder)
     try:
         multiprocessing.get_context("spawn").Lock()
     except (OSError, ImportError) as error:
         text = f"no locks between processes ({error}): data are written, indexed and packed by one"
-        yield Finding(SUBJECT, name, "yellow", text, _mount(folder, GIB))
+        yield Finding(SUBJECT, name, "yellow", text, _mount(folder))
         return
     if not folder.is_dir():
         yield Finding(SUBJECT, name, "green", "none on this system")
         return
-    free, wanted = shutil.disk_usage(folder).free, workers * WINDOWS_BYTES
+    free = shutil.disk_usage(folder).free
     text = f"{size(free)} free"
-    if free < wanted:
-        text += f": sliding windows want {size(wanted)} ({workers} workers × 2 batches of 32 clips of 16 × 224²)"
-        yield Finding(SUBJECT, name, "yellow", f"{text}, NCCL some too; pretraining needs none", _mount(folder, wanted))
+    if free <= DOCKER_SHARED:
+        text += ": too little for NCCL between several GPUs; nothing else wants more"
+        yield Finding(SUBJECT, name, "yellow", text, _mount(folder))
     else:
         yield Finding(SUBJECT, name, "green", text)
 
 
-def _mount(folder: Path, wanted: int) -> str:
+def _mount(folder: Path) -> str:
     """More of it: in a container only who starts that can give it."""
-    gigabytes = max(1, -(-wanted // GIB))
     if in_container():
-        return f"docker run --shm-size={gigabytes}g …"
+        return "docker run --shm-size=1g …"
     option = "remount," if folder.is_mount() else ""
-    return as_root(f"mount -t tmpfs -o {option}size={gigabytes}G tmpfs {folder}")
+    return as_root(f"mount -t tmpfs -o {option}size=1G tmpfs {folder}")
 
 
 def check_open_files() -> Iterator[Finding]:

@@ -41,8 +41,9 @@ class VideoDataConfig(Config):
     ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before it is
     read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone through
     several times an epoch.
-    ``sample_timeout``: seconds that a worker may spend on one video; one that hangs or crashes its decoder is taken as
-    broken. With ``num_workers=0`` nothing protects the run from such files.
+    ``sample_timeout``: seconds that a worker may spend on one video (on opening it and on each frame, where windows
+    slide over whole videos); one that hangs or crashes its decoder is taken as broken. With ``num_workers=0`` nothing
+    protects the run from such files.
     """
 
     name: Literal["video"] = "video"
