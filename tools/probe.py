@@ -1,7 +1,9 @@
 """Measure what pretrained encoders learned: the same as ``st-ssl probe``."""
 
 import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # which python -P leaves out
 from _start import start
 
 if __name__ == "__main__":

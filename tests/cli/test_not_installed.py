@@ -26,7 +26,7 @@ def bare(*arguments: object, **environment: str) -> subprocess.CompletedProcess[
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"doctor"}))
 def test_a_tool_without_st_ssl_says_what_installs_it(command: str) -> None:
-    done = bare(ROOT / "tools" / f"{command}.py", "--help")
+    done = bare("-P", ROOT / "tools" / f"{command}.py", "--help")  # -P: its own folder is not looked in
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: st_ssl is not installed in this Python: ") and done.stderr.count("\n") == 1
     assert done.stderr.endswith(f"{INSTALL}\n")
