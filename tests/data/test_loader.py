@@ -169,20 +169,16 @@ def first_ones_hang(folder: Path, count: int, function: Callable[..., Any]) -> C
     return called
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_a_worker_that_hangs_as_it_sends_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "send_handle", first_ones_hang(tmp_path, 1, workers.send_handle))
-    assert [batch.indices.tolist() for batch in numbers(2, count=6, timeout=1)] == [
-        [2 * i, 2 * i + 1] for i in range(6)
-    ]
+    assert [batch.indices.tolist() for batch in numbers(2, count=6)] == [[2 * i, 2 * i + 1] for i in range(6)]
     assert not list(tmp_path.iterdir())
 
 
 def test_many_workers_that_hang_as_they_start_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "ignore_interrupts", first_ones_hang(tmp_path, 3, workers.ignore_interrupts))
-    assert [batch.indices.tolist() for batch in numbers(3, count=6, timeout=1)] == [
-        [2 * i, 2 * i + 1] for i in range(6)
-    ]
+    assert [batch.indices.tolist() for batch in numbers(3, count=6)] == [[2 * i, 2 * i + 1] for i in range(6)]
     assert not list(tmp_path.iterdir())
 
 

@@ -184,7 +184,7 @@ def test_a_process_that_ends_does_not_wait_for_a_worker_that_hangs_since_it_was_
     assert process.stdout is not None
     forked = [int(pid) for pid in process.stdout.readline().split()]
     try:
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         process.kill()
         process.wait()
@@ -281,7 +281,7 @@ class Locked(io.StringIO):
 def test_a_worker_may_write_while_a_thread_of_the_parent_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, name, Locked())
     with Locked.lock:
-        (batch,) = build_loader(Talking(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1, timeout=2)  # type: ignore[arg-type, return-value]
+        (batch,) = build_loader(Talking(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1, timeout=5)  # type: ignore[arg-type, return-value]
     assert int(batch["a"]) == 1  # type: ignore[index]
 
 
