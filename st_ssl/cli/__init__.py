@@ -140,13 +140,17 @@ def guarded(command: Callable[[], int | None]) -> int:
 
 
 def _not_installed(error: BaseException) -> str | None:
-    """Which package is not there, and what installs it; None for any other error, such as a part that one lacks."""
-    package = (getattr(error, "name", None) or "").partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError) or not package:
+    """Which of the packages that st_ssl needs is not there, and what installs it; None for any other error, such as a
+    part that one lacks, or a mistake of ours."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
-    from st_ssl.cli.doctor.requirements import has_module, pip_install_all
+    from st_ssl.cli.doctor.requirements import has_module, pip_install_all, requirements
 
-    return None if has_module(package) else f"{package} is not installed in this Python: {pip_install_all()}"
+    module = error.name.partition(".")[0]
+    package = {"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(module, module)
+    if has_module(module) or package not in {one.name for one in requirements()}:
+        return None
+    return f"{package} is not installed in this Python: {pip_install_all()}"
 
 
 def _trace(error: BaseException) -> None:

@@ -264,6 +264,8 @@ def _end(worker: _Worker) -> None:
 
 
 def _end_all(workers: list[_Worker]) -> None:
+    for worker in workers:  # all at once: a Ctrl-C may end the wait for the first one
+        worker.process.kill()
     for worker in workers:
         _end(worker)
         worker.connection.close()

@@ -21,9 +21,9 @@ from st_ssl.limits import lacking_to_compile
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, as malloc.h numbers them.
 _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
 
-# Seconds in which being told to stop once more is the same once more, alone and under torchrun: it passes on a Ctrl-C
-# that the terminal has already sent to all, and on a busy machine takes its time.
-_ECHO = (1.0, 10.0)
+# Seconds in which being told to stop once more is the same once more, and in which torchrun may pass it on: also a
+# Ctrl-C that the terminal has already sent to all, and on a busy machine late.
+_SAME, _PASSED_ON = 1.0, 10.0
 
 
 class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
@@ -32,14 +32,17 @@ class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself a
 
 @dataclass
 class Runtime:
-    """``device``, ``rank`` of ``world_size`` processes, and whether somebody asked this process to stop."""
+    """``device``, ``rank`` of ``world_size`` processes, whether torchrun started them, and whether somebody asked this
+    process to stop."""
 
     device: torch.device
     rank: int = 0
     world_size: int = 1
+    by_torchrun: bool = False
     stop_requested: bool = False
     _deferred: bool = False
     _asked: float = 0.0
+    _passed_on: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -57,8 +60,12 @@ class Runtime:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.stop_requested and now - self._asked <= _ECHO[self.world_size > 1]:
-            return  # also on the way out, when all is saved and told
+        since = now - self._asked
+        if self.stop_requested and since <= (_PASSED_ON if self.by_torchrun else _SAME):
+            by_hand = number == signal.SIGINT and since > _SAME and self._passed_on
+            self._passed_on |= number == signal.SIGINT
+            if not by_hand:
+                return  # also on the way out, when all is saved and told
         if number == signal.SIGINT and (self.stop_requested or not self._deferred):
             raise KeyboardInterrupt  # twice by hand means at once
         if not self._deferred:
@@ -105,15 +112,18 @@ def start_runtime(device: str, key: str = "engine.device=") -> Iterator[Runtime]
     chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")), key)
     if chosen.type == "cpu":
         keep_freed_memory()
-    started = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_distributed()
+    by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    started = by_torchrun and not distributed.is_distributed()
     if started:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    runtime = Runtime(chosen, distributed.rank(), distributed.world_size())
+    runtime = Runtime(chosen, distributed.rank(), distributed.world_size(), by_torchrun)
     before = {number: signal.signal(number, runtime._stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield runtime
     finally:
-        if started:
-            dist.destroy_process_group()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            if started:
+                dist.destroy_process_group()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -54,6 +54,10 @@ class Windows(Watched, Dataset[Piece | None]):
         self.source, self.entries, self.input = source, entries, input
         self.batch_size, self.stride = batch_size, stride
         self.views: VideoViews = centred_views(input)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Be in no video, as at the beginning."""
         self._video: int | None = None
         self._pieces: Iterator[Piece] = iter(())
 
@@ -139,6 +143,7 @@ def stream(windows: Windows, videos: Sequence[int]) -> Iterator[tuple[int, Conte
     """
     source = windows.source
     workers = min(source.num_workers, len(videos))
+    windows.rewind()
     turns = _Turns(videos, max(1, workers))
     timeout, max_lost = source.sample_timeout, source.max_bad(len(windows.entries))
     found: Iterable[Any] = build_loader(

@@ -43,8 +43,8 @@ def test_a_package_that_is_not_installed_is_named(call: list[object]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["st_ssl.cli.nothing", "numpy.nothing", None])
-def test_a_part_that_an_installed_package_lacks_is_no_such_case(name: str | None) -> None:
+@pytest.mark.parametrize("name", ["st_ssl.cli.nothing", "numpy.nothing", "numbre", None])
+def test_a_part_that_an_installed_package_lacks_and_a_mistake_of_ours_are_no_such_case(name: str | None) -> None:
     def command() -> int:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

@@ -34,14 +34,14 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ten_million_points_are_read_and_thinned(sweep: Path) -> None:
     keys = np.random.default_rng(0).integers(0, 1 << 40, COUNT)
     begun = time.process_time()
-    keys.sort()
-    sorting = time.process_time() - begun  # how fast this machine is right now
+    keys.argsort(kind="stable")
+    sorting = time.process_time() - begun  # how fast this machine is right now, whatever vector instructions it has
     begun = time.process_time()
     cloud, lost = read_counted(sweep)
     assert (len(cloud), lost) == (COUNT - 1, 1)
     assert cloud.xyz.dtype == np.float32
     chosen = one_per_voxel(cloud.xyz, 0.5, keyed_rng("large"))
-    assert time.process_time() - begun < 15 * sorting  # five times as long; three seconds where nothing else runs
+    assert time.process_time() - begun < 10 * sorting  # twice as long, three seconds, where nothing else runs
     assert len(chosen) == len(np.unique(np.floor(cloud.xyz[chosen] / 0.5), axis=0)) == CELLS
 
 
