@@ -23,6 +23,12 @@ def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None
         time.sleep(pause)
 
 
+def meet(folder: Path, number: int, occasion: int) -> None:
+    """Of two processes, number 1 and 2, each waits here for the other: what they do next they do at once."""
+    (folder / f"ready_{number}_{occasion}").touch()
+    until((folder / f"ready_{3 - number}_{occasion}").exists, pause=0)
+
+
 HELD = """
 import sys
 import time
