@@ -127,8 +127,9 @@ def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
     (tmp_path / ".b.txt.1.partial").touch()
     process = start(KILLED, file)
     until(lambda: list(tmp_path.glob(".a*")), process)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert not file.exists()
     assert list(tmp_path.glob(".a*"))
     replace_text(file, "whole")

@@ -88,7 +88,7 @@ def test_what_hangs_ends_with_who_asked(how: signal.Signals, fakes: Path) -> Non
     asking = subprocess.Popen([sys.executable, "-c", code], cwd=fakes, stderr=subprocess.DEVNULL)
     until((fakes / "pid").is_symlink, asking)
     asking.send_signal(how)
-    assert asking.wait(timeout=PATIENCE) != 0
+    assert asking.wait(timeout=PATIENCE) == -how
     pid = os.readlink(fakes / "pid")
 
     def gone() -> bool:

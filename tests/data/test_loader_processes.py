@@ -131,7 +131,7 @@ def test_workers_do_not_outlive_a_killed_parent(hung: bool) -> None:
     assert len(workers) == 2
     assert all(alive(pid) for pid in workers)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     assert_gone(workers)
     process.stdout.close()
 
