@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +22,16 @@ def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None
     while not condition() and (process is None or process.poll() is None):
         assert time.monotonic() < end, f"not within {PATIENCE:g} s"
         time.sleep(pause)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is left, or with a minus any of a group; one that has ended and nobody collects is not."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        os.kill(pid, 0)
+        return not status.exists() or "State:\tZ" not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def meet(folder: Path, number: int, occasion: int) -> None:

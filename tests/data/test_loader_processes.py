@@ -30,7 +30,7 @@ from tests.data.loading import (
 )
 from tests.data.made import skip_without
 from tests.runs import ROOT
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, alive, until
 
 
 def children() -> set[int]:
@@ -104,13 +104,6 @@ next(found)
 print(*open(f"/proc/self/task/{{os.getpid()}}/children").read().split(), flush=True)
 time.sleep(100_000)
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def assert_gone(workers: list[int]) -> None:
