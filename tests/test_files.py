@@ -86,8 +86,11 @@ REWRITE = """
 import sys
 from pathlib import Path
 from st_ssl.files import replace_text
-for _ in range(50):
-    replace_text(Path(sys.argv[1]), sys.argv[2] * 100_000)
+from tests.waiting import meet
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+for time in range(50):
+    meet(folder, number, time)
+    replace_text(folder / "in" / "a.txt", str(number) * 100_000)
 """
 
 
@@ -99,13 +102,14 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
-    file = tmp_path / "a.txt"
-    writers = [start(REWRITE, file, letter) for letter in "ab"]
+    file = tmp_path / "in" / "a.txt"
+    file.parent.mkdir()
+    writers = [start(REWRITE, tmp_path, number) for number in (1, 2)]
     while any(writer.poll() is None for writer in writers):
         if file.exists():
-            assert file.read_text() in ("a" * 100_000, "b" * 100_000)
+            assert file.read_text() in ("1" * 100_000, "2" * 100_000)
     assert [writer.communicate() and writer.returncode for writer in writers] == [0, 0]
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert os.listdir(file.parent) == ["a.txt"]
 
 
 KILLED = """
@@ -123,8 +127,9 @@ def test_what_a_killed_writer_left_can_be_removed(tmp_path: Path) -> None:
     (tmp_path / ".b.txt.1.partial").touch()
     process = start(KILLED, file)
     until(lambda: list(tmp_path.glob(".a*")), process)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert not file.exists()
     assert list(tmp_path.glob(".a*"))
     replace_text(file, "whole")
@@ -173,15 +178,14 @@ import os, sys
 from pathlib import Path
 from st_ssl.errors import DataError
 from st_ssl.files import claim_folder
-from tests.waiting import until
+from tests.waiting import meet
 folder, number, linked = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
 def refuse(*_):
     raise PermissionError
 if not linked:
     os.link = refuse
 for attempt in range(20):
-    (folder / f"ready_{number}_{attempt}").touch()
-    until((folder / f"ready_{3 - number}_{attempt}").exists, pause=0)
+    meet(folder, number, attempt)
     try:
         claim_folder(folder / str(attempt), "stamp.json", {"number": number}, "pack")
         print(number)

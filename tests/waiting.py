@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from typing import Any
 PATIENCE = 120.0
 """Seconds after which a process hangs: torch alone takes ten to be imported where much else runs."""
 
-LONG = 100_000
-"""Seconds that something lasts which is to be ended before."""
+LONG = 1_000
+"""Seconds that something lasts which is to be ended before; what a failed test leaves ends by itself."""
 
 
 def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, pause: float = 0.01) -> None:
@@ -23,7 +24,24 @@ def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None
         time.sleep(pause)
 
 
+def alive(pid: int) -> bool:
+    """Whether a process is left, or with a minus any of a group; one that has ended and nobody collects is not."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        os.kill(pid, 0)
+        return not status.exists() or "State:\tZ" not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def meet(folder: Path, number: int, occasion: int) -> None:
+    """Of two processes, number 1 and 2, each waits here for the other: what they do next they do at once."""
+    (folder / f"ready_{number}_{occasion}").touch()
+    until((folder / f"ready_{3 - number}_{occasion}").exists, pause=0)
+
+
 HELD = """
+import os
 import sys
 import time
 from pathlib import Path
@@ -33,12 +51,15 @@ from st_ssl.cli import guarded
 from st_ssl.cli.{tool} import main
 
 calls = 0
+end = time.monotonic() + {long}
 
 
 def held(*arguments, plain={owner}.{function}):
     global calls
     calls += 1
     while calls > {count} and not Path(__file__).with_suffix(".go").exists():
+        if time.monotonic() > end:
+            os._exit(1)
         time.sleep(0.01)
     return plain(*arguments)
 
@@ -51,10 +72,10 @@ if __name__ == "__main__":
 
 def write_held(file: Path, tool: str, where: str, count: int) -> Path:
     """``tools/<tool>.py`` as ``file``, a script that makes ``count`` calls of ``where`` (``module:Class.function``) and
-    holds in the next one until ``let_go(file)``: what happens to it meanwhile happens in the middle, however late."""
+    holds in the next one until ``let_go(file)``, or ``LONG``: what happens meanwhile happens in the middle."""
     module, _, name = where.partition(":")
     owner, _, function = name.partition(".")
-    file.write_text(HELD.format(module=module, owner=owner, function=function, tool=tool, count=count))
+    file.write_text(HELD.format(module=module, owner=owner, function=function, tool=tool, count=count, long=LONG))
     return file
 
 

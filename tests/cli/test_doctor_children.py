@@ -16,7 +16,7 @@ import pytest
 
 from st_ssl.cli.doctor import children, decoders, packages
 from st_ssl.cli.doctor.children import Report, ask
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, alive, until
 
 TORCH = """
 class Value:
@@ -88,16 +88,9 @@ def test_what_hangs_ends_with_who_asked(how: signal.Signals, fakes: Path) -> Non
     asking = subprocess.Popen([sys.executable, "-c", code], cwd=fakes, stderr=subprocess.DEVNULL)
     until((fakes / "pid").is_symlink, asking)
     asking.send_signal(how)
-    assert asking.wait(timeout=PATIENCE) != 0
-    pid = os.readlink(fakes / "pid")
-
-    def gone() -> bool:
-        try:
-            return not Path("/proc", pid, "cmdline").read_bytes()  # a zombie that nobody collects
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-
-    until(gone)
+    assert asking.wait(timeout=PATIENCE) == -how
+    pid = int(os.readlink(fakes / "pid"))
+    until(lambda: not alive(pid))
 
 
 def test_where_no_process_can_be_started_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

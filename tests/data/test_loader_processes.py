@@ -30,7 +30,7 @@ from tests.data.loading import (
 )
 from tests.data.made import skip_without
 from tests.runs import ROOT
-from tests.waiting import PATIENCE, until
+from tests.waiting import PATIENCE, alive, until
 
 
 def children() -> set[int]:
@@ -106,13 +106,6 @@ time.sleep(100_000)
 """
 
 
-def alive(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def assert_gone(workers: list[int]) -> None:
     try:
         until(lambda: not any(map(alive, workers)))
@@ -131,7 +124,7 @@ def test_workers_do_not_outlive_a_killed_parent(hung: bool) -> None:
     assert len(workers) == 2
     assert all(alive(pid) for pid in workers)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     assert_gone(workers)
     process.stdout.close()
 

@@ -35,7 +35,7 @@ from st_ssl.data.video.views import VideoViews
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import Entry
 from tests.runs import write_videos
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 CONFIG = PackConfig(short_side=32, crf=10, shard_size=4)
 
@@ -89,7 +89,7 @@ def test_several_machines_and_processes_write_the_same_bytes(
 
 
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
 from st_ssl.data import packing
 from st_ssl.data.video.packing import PackConfig, write_pack
@@ -97,8 +97,8 @@ from st_ssl.data.video.sources import read_source
 from st_ssl.types import Entry
 write_shard = packing.write_shard
 def held(output, packer, shard):
-    while shard.number == 2 and sys.argv[3] == "held":
-        time.sleep(0.01)
+    if shard.number == 2:
+        time.sleep(int(sys.argv[3]))
     return write_shard(output, packer, shard)
 packing.write_shard = held
 entries = [Entry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
@@ -112,14 +112,14 @@ def test_a_pack_killed_in_the_middle_goes_on_to_the_same_bytes(
     output = tmp_path / "pack"
     root = Path(entries[0].path).parent
     command = [sys.executable, "-c", KILLED, str(root), str(output)]
-    process = subprocess.Popen([*command, "held"])
+    process = subprocess.Popen([*command, str(LONG)])
     until(lambda: list(output.glob("*.jsonl")), process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
     assert len(list(output.glob("*.jsonl"))) < 3
     with pytest.raises(DataError, match=r"is not complete: shard . of 3 is missing"):
         VideoPack(str(output))
-    subprocess.run([*command, "free"], check=True)
+    subprocess.run([*command, "0"], check=True)
     assert {n: b for n, b in content(output).items() if not n.endswith(".partial")} == content(packed)
 
 

@@ -17,7 +17,7 @@ from st_ssl.data.parallel import parallel_map
 from st_ssl.data.video.index import read_index
 from tests.data.work import die_of_five, square
 from tests.runs import ROOT, write_video
-from tests.waiting import LONG, PATIENCE, until
+from tests.waiting import LONG, PATIENCE, alive, until
 
 SOON = 100.0  # seconds: two, and many for a busy machine; what is not interrupted takes hours
 
@@ -117,17 +117,8 @@ def interrupt(process: subprocess.Popen[bytes], whole_group: bool) -> tuple[floa
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
     took = time.monotonic() - begun
-    until(lambda: not lives(process.pid))  # Python's own tracker of shared memory ends a moment later
+    until(lambda: not alive(-process.pid))  # Python's own tracker of shared memory ends a moment later
     return took, said
-
-
-def lives(group: int) -> bool:
-    """Whether any process of a group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("whole_group", [True, False])

@@ -20,7 +20,7 @@ from root import Root, RootError, claim, discard, parse_bind
 from tests.docker.roots import needs_namespaces
 from tests.waiting import LONG, until
 
-SLEEPS = [str(LONG + 10 * os.getpid() + number) for number in range(5)]  # seconds, which no other program sleeps for
+SLEEPS = [f"{LONG}.{os.getpid()}{number}" for number in range(5)]  # seconds, which no other program sleeps for
 
 
 def mounts() -> str:

@@ -167,31 +167,32 @@ def test_every_method_of_clouds_is_compared() -> None:
     }
 
 
-def torchrun(script: Path, *arguments: object) -> subprocess.Popen[str]:
-    """``torchrun --nproc-per-node 2`` with a script and its ``arguments``."""
+def torchrun(out: Path, script: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    """``torchrun --nproc-per-node 2`` with a script and its ``arguments``; what they say is in ``out``."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.Popen(
-        [*command, str(script), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with out.open("w") as said:
+        return subprocess.Popen(
+            [*command, str(script), *map(str, arguments)],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def stop_midway(tmp_path: Path, config: Path, run: Path, number: signal.Signals, to_all: bool) -> tuple[int, str]:
     """Signal torchrun, or all processes of its terminal, after a few steps; its exit code, and what they said."""
     held = write_held(tmp_path / "held.py", "pretrain", "st_ssl.engine.console:MetricsFile.write", 4)
-    process = torchrun(held, config)
+    out = tmp_path / "stopped.txt"
+    process = torchrun(out, held, config)
     until(lambda: (run / "metrics.jsonl").is_file() and len(metrics(run)) >= 4, process)
     if to_all:
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
+        until(lambda: out.read_text().count(f"closing signal {number.name}") == 2, process)  # it has passed it on
     let_go(held)
-    out = process.communicate(timeout=PATIENCE)[0]
-    return process.returncode, out
+    return process.wait(PATIENCE), out.read_text()
 
 
 # Wide enough to stay contiguous: torch's batch norm of channels-last clips on a CPU is a tenth as exact (1e-5).
@@ -210,9 +211,10 @@ def test_torchrun_writes_one_set_of_files_stops_on_sigterm_and_resumes(videos: P
     assert 4 <= step < 90
     assert metrics(run)[-1]["step"] == step
 
-    process = torchrun(ROOT / "tools" / "pretrain.py", config, "data.num_workers=1")
-    out, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, out
+    process = torchrun(tmp_path / "resumed.txt", ROOT / "tools" / "pretrain.py", config, "data.num_workers=1")
+    code = process.wait(PATIENCE)
+    out = (tmp_path / "resumed.txt").read_text()
+    assert code == 0, out
     assert f"going on from step {step} of 90" in out
     assert [row["step"] for row in metrics(run)] == list(range(1, 91))
     bad = [json.loads(line) for line in (run / "bad_samples.jsonl").read_text().splitlines()]

@@ -156,6 +156,7 @@ def test_a_second_extraction_into_the_same_folder_is_refused(dataset: Path, run:
             assert [path.name for path in output.iterdir()] == [".lock"]
         finally:
             other.kill()
+    assert other.returncode == -signal.SIGKILL
     extract(run, config_of(dataset), output, CPU)  # its lock went with it
     extract(run, config_of(dataset), tmp_path / "whole", CPU)
     assert contents(output) == contents(tmp_path / "whole")
