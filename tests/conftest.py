@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in processes started from here
+SCHEDULING = os.sched_getscheduler(0)
 os.environ.pop("ST_SSL_TRACEBACK", None)  # tests compare messages as they are without it
 
 # Machines are shared, and a slow one is no mistake; and what fails once must fail again.
@@ -26,6 +27,13 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """A library that gives this process real-time priority (SVT-AV1 does, as root) gives it to all that later tests
+    start: they would starve each other, hang, and fail far from the cause."""
+    assert os.sched_getscheduler(0) == SCHEDULING, "this test, or a fixture of it, changed the scheduling policy"
 
 
 @pytest.fixture(scope="session")
