@@ -118,7 +118,7 @@ from pathlib import Path
 from st_ssl.files import write_atomically
 with write_atomically(Path(sys.argv[1])) as unfinished:
     unfinished.write_text("half")
-    time.sleep(100_000)
+    time.sleep(1_000)
 """
 
 

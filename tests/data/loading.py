@@ -28,12 +28,17 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 def hang() -> None:
     """As a native decoder in an endless loop: no Python code of the process runs any more."""
-    ctypes.PyDLL(None).sleep(100_000)
+    ctypes.PyDLL(None).sleep(1_000)
 
 
 def crash() -> None:
     faulthandler.disable()  # pytest's: it would tell of what is meant to happen
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def abort() -> None:
+    faulthandler.disable()
+    os.abort()
 
 
 def leave() -> None:
@@ -43,7 +48,7 @@ def leave() -> None:
 DISASTERS: dict[str, tuple[Callable[[], None], str]] = {
     "hang": (hang, "decoder hung for 2 s"),
     "crash": (crash, "decoder crashed (signal 11, SIGSEGV)"),
-    "abort": (os.abort, "decoder crashed (signal 6, SIGABRT)"),
+    "abort": (abort, "decoder crashed (signal 6, SIGABRT)"),
     "leave": (leave, "decoder crashed (it ended its process with code 0)"),
 }
 

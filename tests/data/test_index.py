@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from st_ssl.data.video.readers.table import FrameTable, compact
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import ConfigError, DataError, SampleError
 from st_ssl.types import Entry, VideoMeta
+from tests.data.loading import crash
 from tests.runs import write_videos
 
 
@@ -152,7 +152,7 @@ def test_other_videos_stay_in_the_file(videos: Path) -> None:
 
 def crash_on_two(reader: str, path: str) -> Record:
     if path.endswith("02.mp4"):
-        os.kill(os.getpid(), signal.SIGSEGV)
+        crash()
     return probe(reader, path)
 
 

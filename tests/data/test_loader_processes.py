@@ -102,7 +102,7 @@ def fail(index):
 found = numbers(2, fail, count=10**6)
 next(found)
 print(*open(f"/proc/self/task/{{os.getpid()}}/children").read().split(), flush=True)
-time.sleep(100_000)
+time.sleep(1_000)
 """
 
 
@@ -229,7 +229,7 @@ class Decoder:
 
     def __del__(self) -> None:
         if os.getpid() != self.made_in:
-            time.sleep(100_000)
+            time.sleep(1_000)
 
 
 def test_garbage_of_the_parent_holds_up_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

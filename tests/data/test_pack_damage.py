@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from st_ssl.data.video.packing import PackConfig, VideoPacker, write_pack
 from st_ssl.data.video.sources import read_source
 from st_ssl.errors import DataError, SampleError
 from st_ssl.types import Entry
+from tests.data.loading import crash
 from tests.runs import write_videos
 
 CONFIG = PackConfig(short_side=32, shard_size=2)
@@ -148,7 +148,7 @@ def test_what_the_list_says_anew_is_verified_anew(pack: Path, tmp_path: Path, ch
 class DyingPacker(VideoPacker):
     def shrunken(self, entry: Entry) -> bytes:
         if entry.path.endswith(("02.mp4", "03.mp4")):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            crash()
         return super().shrunken(entry)
 
 

@@ -15,7 +15,7 @@ def square(number: int) -> int:
 def crawl(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     try:
-        time.sleep(100_000)
+        time.sleep(1_000)
     finally:
         (folder / f"{os.getpid()}").unlink()
 
@@ -24,7 +24,7 @@ def hang(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     while True:
         try:
-            time.sleep(100_000)
+            time.sleep(1_000)
         except KeyboardInterrupt:
             continue
 
@@ -32,7 +32,7 @@ def hang(folder: Path) -> None:
 def tidy_slowly(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     try:
-        time.sleep(100_000)
+        time.sleep(1_000)
     finally:
         try:
             raise KeyError
@@ -46,8 +46,8 @@ def swallow(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     try:
         with suppress(KeyboardInterrupt):
-            time.sleep(100_000)
-        time.sleep(100_000)
+            time.sleep(1_000)
+        time.sleep(1_000)
     finally:
         (folder / f"{os.getpid()}").unlink()
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer, TrainingError
 from st_ssl.errors import DataError
+from tests.data.loading import crash, hang
 from tests.ddp import run_ranks
 from tests.runs import CPU, call, load, metrics, tiny, train, write_config, write_video
 
@@ -156,7 +154,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_sample(
 
     def opened(path: str, *rest: Any) -> Any:
         if path.endswith("victim.mp4"):
-            ctypes.PyDLL(None).sleep(100_000) if how == "hang" else os.kill(os.getpid(), signal.SIGSEGV)
+            hang() if how == "hang" else crash()
         return open_video(path, *rest)
 
     monkeypatch.setattr(index, "open_video", opened)
