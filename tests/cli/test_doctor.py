@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -320,7 +321,8 @@ def test_the_sample_is_eight_frames_of_known_colours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pyav", "decord", "torchcodec"])
 def test_each_decoder_shows_the_sample_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip({"pyav": "av"}.get(name, name))
+    if not find_spec({"pyav": "av"}.get(name, name)):
+        pytest.skip(f"{name} is not installed")
     monkeypatch.setattr(probes, "DECODE_SECONDS", 0.01)
     clip = str(tmp_path / "clip.mp4")
     probes.PROBES["clip"](clip)
