@@ -116,7 +116,7 @@ def test_a_lock_that_is_behind_is_told(tmp_path: Path) -> None:
         assert re.search(rf"requirements-{name}.txt: has einops \S+; pyproject.toml asks for einops>=99\n", told)
         assert f"requirements-{name}.txt: surely-new[extra]>=1 is not in it\n" in told
         assert (f"requirements-{name}.txt: zoological is not in it\n" in told) == (name != "cpu")
-    assert "requirements-cpu.txt: has rich 1.0; pyproject.toml asks for rich>=13\n" in told
+    assert "requirements-cpu.txt: has rich 1.0; pyproject.toml asks for rich>=14.3\n" in told
     assert "requirements-cpu.txt: not a version with its hashes: --find-links /my/wheels\n" in told
     assert told.endswith("to write them anew: python docker/lock.py\n")
 
