@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in processes started from here
-SCHEDULING = os.sched_getscheduler(0)
 os.environ.pop("ST_SSL_TRACEBACK", None)  # tests compare messages as they are without it
+
+POLICY = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None  # macOS has none
 
 # Machines are shared, and a slow one is no mistake; and what fails once must fail again.
 settings.register_profile("st_ssl", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -33,7 +34,8 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_teardown() -> None:
     """A library that gives this process real-time priority (SVT-AV1 does, as root) gives it to all that later tests
     start: they would starve each other, hang, and fail far from the cause."""
-    assert os.sched_getscheduler(0) == SCHEDULING, "this test, or a fixture of it, changed the scheduling policy"
+    now = POLICY if POLICY is None else os.sched_getscheduler(0)
+    assert now == POLICY, "this test, or a fixture of it, changed the scheduling policy"
 
 
 @pytest.fixture(scope="session")

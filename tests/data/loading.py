@@ -21,6 +21,7 @@ from st_ssl.data.video import dataset as module
 from st_ssl.data.video.dataset import VideoDataset, collate
 from st_ssl.types import Entry
 from tests.data.test_dataset import VIEWS
+from tests.waiting import LONG
 
 TIMEOUT = 2.0  # seconds; a healthy sample takes some 20 ms where nothing else runs
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -28,7 +29,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 def hang() -> None:
     """As a native decoder in an endless loop: no Python code of the process runs any more."""
-    ctypes.PyDLL(None).sleep(1_000)
+    ctypes.PyDLL(None).sleep(LONG)
 
 
 def crash() -> None:

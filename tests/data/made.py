@@ -39,6 +39,9 @@ def number(image: np.ndarray) -> int:
 def scheduled_as_before() -> Iterator[None]:
     """SVT-AV1 gives its caller real-time priority where it may (as root), and all that is started from it inherits
     it: processes that wait busily would keep every other from the cores."""
+    if not hasattr(os, "sched_getscheduler"):  # macOS
+        yield
+        return
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield

@@ -30,7 +30,7 @@ from tests.data.loading import (
 )
 from tests.data.made import skip_without
 from tests.runs import ROOT
-from tests.waiting import PATIENCE, alive, until
+from tests.waiting import LONG, PATIENCE, alive, until
 
 
 def children() -> set[int]:
@@ -229,7 +229,7 @@ class Decoder:
 
     def __del__(self) -> None:
         if os.getpid() != self.made_in:
-            time.sleep(1_000)
+            time.sleep(LONG)
 
 
 def test_garbage_of_the_parent_holds_up_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.waiting import LONG
+
 
 def square(number: int) -> int:
     return number * number
@@ -15,7 +17,7 @@ def square(number: int) -> int:
 def crawl(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     try:
-        time.sleep(1_000)
+        time.sleep(LONG)
     finally:
         (folder / f"{os.getpid()}").unlink()
 
@@ -24,7 +26,7 @@ def hang(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     while True:
         try:
-            time.sleep(1_000)
+            time.sleep(LONG)
         except KeyboardInterrupt:
             continue
 
@@ -32,7 +34,7 @@ def hang(folder: Path) -> None:
 def tidy_slowly(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     try:
-        time.sleep(1_000)
+        time.sleep(LONG)
     finally:
         try:
             raise KeyError
@@ -46,8 +48,8 @@ def swallow(folder: Path) -> None:
     (folder / f"{os.getpid()}").touch()
     try:
         with suppress(KeyboardInterrupt):
-            time.sleep(1_000)
-        time.sleep(1_000)
+            time.sleep(LONG)
+        time.sleep(LONG)
     finally:
         (folder / f"{os.getpid()}").unlink()
 
