@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.config import merge, to_yaml
+from st_ssl.core.config import merge, to_yaml
 from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer

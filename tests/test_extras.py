@@ -15,22 +15,22 @@ import pytest
 import torch
 
 from st_ssl.cli.benchmark import ops, peers, sparse, step
-from st_ssl.data.points.readers import read_cloud
+from st_ssl.core.errors import MissingDependencyError
+from st_ssl.core.inputs import InputConfig
+from st_ssl.data.packs import video_encoding as writing
+from st_ssl.data.streams.points import read_cloud
+from st_ssl.data.streams.video import open_video
 from st_ssl.data.synthetic import videos as planted
-from st_ssl.data.video import writing
-from st_ssl.data.video.readers import open_video
 from st_ssl.encoders.base import random_encoder
 from st_ssl.encoders.pytorchvideo_zoo import Pytorchvideo, PytorchvideoConfig
 from st_ssl.encoders.video_vit import VideoViTConfig
 from st_ssl.engine.loggers import require_loggers
 from st_ssl.engine.run_config import LoggingConfig
-from st_ssl.errors import MissingDependencyError
-from st_ssl.inputs import InputConfig
 from st_ssl.ops.sparse import SparseConv3d
 from st_ssl.report.figures import require_matplotlib
 from st_ssl.report.viewers import show_clouds
-from st_ssl.transfer.fit_config import LoraConfig
-from st_ssl.transfer.lora import add_lora
+from st_ssl.transfer.fitting.fit_config import LoraConfig
+from st_ssl.transfer.fitting.lora import add_lora
 from st_ssl.weights.hub import require_hub
 from st_ssl.weights.loading import load
 from tests.ops.sparse import random_tensor

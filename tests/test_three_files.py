@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
-from st_ssl.config import Config
-from st_ssl.data.video.plans import ClipPair
+from st_ssl.core.config import Config
+from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.video.views import VideoViews
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.base import METHODS, Method, MethodOutput
-from st_ssl.types import View
+from st_ssl.core.types import View
 
 
 class ClipOrderConfig(Config):
@@ -68,7 +68,7 @@ import torch
 
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.methods.base import METHODS
-from st_ssl.types import View
+from st_ssl.core.types import View
 
 
 def test_an_untrained_head_has_the_loss_of_a_coin() -> None:
@@ -98,12 +98,15 @@ def test_a_method_of_three_files_trains_by_name(videos: Path, tmp_path: Path) ->
     before = digests(home)
 
     data = tiny(videos, run, engine={"epochs": 1}) | {"method": {"name": "clip_order"}}
-    (home / "st_ssl/methods/clip_order.py").write_text(METHOD)
-    write_config(home / "configs/clip_order.yaml", data)
-    (home / "tests/methods").mkdir(parents=True)
-    (home / "tests/methods/test_clip_order.py").write_text(TEST)
+    (home / "st_ssl/methods/contrast/clip_order.py").write_text(METHOD)
+    write_config(home / "configs/pretrain/contrast/clip_order.yaml", data)
+    (home / "tests/methods/contrast").mkdir(parents=True)
+    (home / "tests/methods/contrast/test_clip_order.py").write_text(TEST)
 
-    for command in (["tools/pretrain.py", "configs/clip_order.yaml"], ["-m", "pytest", "-q", "tests"]):
+    for command in (
+        ["tools/pretrain.py", "configs/pretrain/contrast/clip_order.yaml"],
+        ["-m", "pytest", "-q", "tests"],
+    ):
         done = subprocess.run(
             [sys.executable, *command],
             cwd=home,
@@ -120,7 +123,7 @@ def test_a_method_of_three_files_trains_by_name(videos: Path, tmp_path: Path) ->
     after = {path: digest for path, digest in digests(home).items() if not path.startswith(".pytest_cache")}
     assert {path: after.get(path) for path in before} == before
     assert sorted(after.keys() - before.keys()) == [
-        "configs/clip_order.yaml",
-        "st_ssl/methods/clip_order.py",
-        "tests/methods/test_clip_order.py",
+        "configs/pretrain/contrast/clip_order.yaml",
+        "st_ssl/methods/contrast/clip_order.py",
+        "tests/methods/contrast/test_clip_order.py",
     ]

@@ -1,4 +1,4 @@
-"""The name that was meant: what st_ssl/errors.py does, for scripts that run where st_ssl is not installed."""
+"""The name that was meant: what st_ssl/core/errors.py does, for scripts that run where st_ssl is not installed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 
 _TRIES = 10
 

@@ -13,7 +13,7 @@ from st_ssl.augment import erasing, rand_augment
 from st_ssl.augment.erasing import EraseConfig
 from st_ssl.augment.rand_augment import RandAugmentConfig
 from st_ssl.augment.video import KINETICS_MEAN, KINETICS_STD, Triple, VideoAugment, VideoAugmentConfig
-from st_ssl.types import VideoMeta
+from st_ssl.core.types import VideoMeta
 
 
 class FinetuneAugmentConfig(VideoAugmentConfig):

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from st_ssl.config import Config
-from st_ssl.errors import ConfigError
-from st_ssl.types import Mask
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import Mask
 
 Grid = tuple[int, int, int]
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from st_ssl.augment import colour
 from st_ssl.augment.point_noise import point_normal
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0)]

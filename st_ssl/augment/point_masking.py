@@ -15,9 +15,9 @@ from torch import Tensor
 
 from st_ssl.augment.masking import MaskConfig, draw_mask
 from st_ssl.augment.point_noise import random_bits
-from st_ssl.config import Config
-from st_ssl.errors import ConfigError
-from st_ssl.types import Mask
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import Mask
 
 _RANGE = 1 << 17  # block coordinates lie within ± this
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.types import PointBatch
+from st_ssl.core.types import PointBatch
 
 
 def correspondences(a: PointBatch, b: PointBatch, radius: float | None = None) -> Tensor:

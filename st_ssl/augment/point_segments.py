@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from st_ssl.augment.point_cuts import voxel_keys
-from st_ssl.config import Config
-from st_ssl.types import PointCloud
+from st_ssl.core.config import Config
+from st_ssl.core.types import PointCloud
 
 REGION, FOREGROUND = "region", "foreground"
 """The labels that ``segmented`` adds."""

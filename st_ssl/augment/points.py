@@ -21,9 +21,9 @@ from torch import Tensor
 from st_ssl.augment import point_cuts as cuts
 from st_ssl.augment.point_colour import PointColourConfig, Probability, Strength, apply_colour, sample_colour
 from st_ssl.augment.point_noise import elastic, point_normal, random_bits, turn_normals
-from st_ssl.config import Config
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointBatch, PointCloud
+from st_ssl.core.config import Config
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointBatch, PointCloud
 
 Range = tuple[float, float]
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 
 LEVELS = 10.0  # the largest magnitude
 

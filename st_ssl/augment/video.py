@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from st_ssl.augment import colour
-from st_ssl.config import Config
-from st_ssl.errors import SampleError
-from st_ssl.types import VideoMeta
+from st_ssl.core.config import Config
+from st_ssl.core.errors import SampleError
+from st_ssl.core.types import VideoMeta
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0)]

@@ -44,7 +44,7 @@ def main() -> int:
         print("usage: st-ssl <command> [arguments]\n", *(f"  {n:{width}}  {t}" for n, t in COMMANDS.items()), sep="\n")
         if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
             return 0
-        from st_ssl.errors import nearest
+        from st_ssl.core.errors import nearest
 
         print(f"\nno command {sys.argv[1]!r}{nearest(sys.argv[1], COMMANDS)}", file=sys.stderr)
         return 2
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors name the nearest choice or option, and whose help calls commands as it was called."""
 
     def format_help(self) -> str:
-        from st_ssl.errors import as_called
+        from st_ssl.core.errors import as_called
 
         return as_called(super().format_help())
 
@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            from st_ssl.errors import nearest
+            from st_ssl.core.errors import nearest
 
             error.message += nearest(str(value), map(str, action.choices or ()))
             raise
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End with a message on arguments that it does not know."""
-        from st_ssl.errors import nearest
+        from st_ssl.core.errors import nearest
 
         options = [text for action in self._actions for text in action.option_strings]
         name = unknown[0].partition("=")[0]
@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
 def config_file(given: Path) -> Path:
     """The file that CONFIG means. Where that is one that comes with st_ssl, stderr says so; where there is none, it is
     a ``ConfigError``."""
-    from st_ssl.recipes import find_recipe
+    from st_ssl.cli.recipes import find_recipe
 
     file = find_recipe(given)
     theirs = file not in (given, Path(f"{given}.yaml"))
@@ -108,7 +108,7 @@ def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
     configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop. With
     ``ST_SSL_TRACEBACK=1`` the traceback comes before the message."""
-    from st_ssl.errors import ConfigError, UserError, as_called, refusal
+    from st_ssl.core.errors import ConfigError, UserError, as_called, refusal
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale without ± is no reason to lose a table

@@ -36,8 +36,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
-    from st_ssl.errors import as_called
-    from st_ssl.recipes import find_recipe
+    from st_ssl.cli.recipes import find_recipe
+    from st_ssl.core.errors import as_called
 
     if arguments.name is None:
         _list()
@@ -52,7 +52,7 @@ def main() -> None:
 def _list() -> None:
     from textwrap import shorten
 
-    from st_ssl.recipes import headline, recipe_names, recipes_folder
+    from st_ssl.cli.recipes import headline, recipe_names, recipes_folder
 
     names = sorted(recipe_names(), key=lambda name: not name.startswith("quickstart/"))
     width = max(map(len, names))
@@ -68,7 +68,7 @@ def _list() -> None:
 
 
 def _write(output: Path, text: str) -> None:
-    from st_ssl.errors import OutputError
+    from st_ssl.core.errors import OutputError
 
     try:
         with output.open("x", encoding="utf-8") as file:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
-    from st_ssl.transfer.extract import ExtractConfig
-    from st_ssl.transfer.sliding import SlidingConfig
+    from st_ssl.transfer.features.extract import ExtractConfig
+    from st_ssl.transfer.features.sliding_windows import SlidingConfig
 
 EPILOG = """\
 FOLDER then holds, in the order of the data set:
@@ -71,8 +71,8 @@ def main() -> None:
 
     from st_ssl.engine.console import RunProgress
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.transfer.extract import ExtractConfig, extract
-    from st_ssl.transfer.sliding import slide
+    from st_ssl.transfer.features.extract import ExtractConfig, extract
+    from st_ssl.transfer.features.sliding_windows import slide
 
     config = _config(arguments)
     with start_runtime(config.device, "device=") as runtime, ExitStack() as stack:
@@ -99,10 +99,10 @@ def main() -> None:
 
 def _config(arguments: argparse.Namespace) -> ExtractConfig | SlidingConfig:
     """Options and keys as one configuration; a mistake in either is named."""
-    from st_ssl.config import Place, parse_override, set_key, validate
+    from st_ssl.core.config import Place, parse_override, set_key, validate
     from st_ssl.encoders.base import describe_encoder
-    from st_ssl.transfer.extract import extract_model
-    from st_ssl.transfer.sliding import sliding_model
+    from st_ssl.transfer.features.extract import extract_model
+    from st_ssl.transfer.features.sliding_windows import sliding_model
 
     describe_encoder(arguments.run)  # raises where it is none, before its data are asked for
     place = Place(Path("command line"))
@@ -119,10 +119,10 @@ def _config(arguments: argparse.Namespace) -> ExtractConfig | SlidingConfig:
 
 
 def _data(arguments: argparse.Namespace) -> dict[str, Any]:
+    from st_ssl.core.errors import ConfigError
+    from st_ssl.core.inputs import PointInputConfig
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.run_files import load_run_config
-    from st_ssl.errors import ConfigError
-    from st_ssl.inputs import PointInputConfig
 
     if arguments.data is not None:
         points = isinstance(describe_encoder(arguments.run)[1], PointInputConfig)

@@ -12,13 +12,13 @@ from st_ssl.cli import Parser, config_file
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from st_ssl.core.types import Entry
     from st_ssl.data.base import DataSource
     from st_ssl.engine.runtime import Runtime
-    from st_ssl.transfer.finetune import FinetuneConfig, Finished, Progress
-    from st_ssl.transfer.predictions import Predictions
-    from st_ssl.transfer.splits import FitSplit
-    from st_ssl.transfer.unfinished import Unfinished
-    from st_ssl.types import Entry
+    from st_ssl.transfer.fitting.finetune import FinetuneConfig, Finished, Progress
+    from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
+    from st_ssl.transfer.fitting.predictions import Predictions
+    from st_ssl.transfer.probes.official_splits import FitSplit
 
 EPILOG = """\
 The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
@@ -65,13 +65,13 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
-    from st_ssl.config import to_yaml
+    from st_ssl.core.config import to_yaml
+    from st_ssl.core.errors import ConfigError
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.run_files import pretraining_data
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.errors import ConfigError
-    from st_ssl.transfer.finetune import load_finetune
-    from st_ssl.transfer.predictions import Predictions
+    from st_ssl.transfer.fitting.finetune import load_finetune
+    from st_ssl.transfer.fitting.predictions import Predictions
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     runs = [Path(a) for a in arguments.runs if a not in overrides]
@@ -98,7 +98,7 @@ def main() -> None:
 
 def _output(given: Path) -> Path:
     """The file of the result. It ends in .json, so that the weights and the table beside it have names of their own."""
-    from st_ssl.errors import ConfigError
+    from st_ssl.core.errors import ConfigError
 
     output = given if given.suffix or given.name in ("", "..") else given.with_name(f"{given.name}.json")
     if output.suffix != ".json" or output.is_dir():
@@ -111,7 +111,7 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
     from rich.table import Table
 
     from st_ssl.data.base import DATA, of_split
-    from st_ssl.transfer.finetune import plan
+    from st_ssl.transfer.fitting.finetune import plan
 
     table = Table(show_header=False)
     sources = [of_split(config.data, number) for number in config.splits] or [DATA.build(config.data)]
@@ -133,11 +133,11 @@ def finetune_and_print(
 
     from rich.console import Console
 
+    from st_ssl.core.files import replace_text
     from st_ssl.engine.console import RunProgress
     from st_ssl.engine.runtime import Preempted
-    from st_ssl.files import replace_text
-    from st_ssl.transfer.feed import Interrupted
-    from st_ssl.transfer.splits import finetune_splits
+    from st_ssl.transfer.fitting.task_loader import Interrupted
+    from st_ssl.transfer.probes.official_splits import finetune_splits
 
     sources, stamp, unfinished, before = _opened(runs, config, runtime, output, predictions)
 
@@ -175,11 +175,11 @@ def _opened(
     """The data, of each official split that is asked for, what figures depend on, the state of the fit under way, and
     what an earlier call has left in ``output``. Raises ``OutputError`` where that was another one, or nothing can be
     written."""
-    from st_ssl import distributed
-    from st_ssl.config import flatten
+    from st_ssl.core.config import flatten
+    from st_ssl.core.files import check_writable
     from st_ssl.data.base import DATA, of_split
-    from st_ssl.files import check_writable
-    from st_ssl.transfer.unfinished import Unfinished
+    from st_ssl.training import distributed
+    from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 
     for folder in (output.parent, *([predictions.folder] if predictions else [])) if runtime.is_main else ():
         check_writable(folder)
@@ -220,7 +220,7 @@ def _fitter(
     the state of the fit under way of each has a folder of its own."""
     from dataclasses import replace
 
-    from st_ssl.transfer.finetune import finetune
+    from st_ssl.transfer.fitting.finetune import finetune
 
     def fit_split(
         source: DataSource, split: int | None, progress: Progress, finished: Finished, before: dict[str, Any] | None
@@ -286,9 +286,9 @@ def _before(output: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
     """What an earlier call has left in ``output``; raises ``OutputError`` where that call was another one."""
     import json
 
-    from st_ssl.config import differences
+    from st_ssl.core.config import differences
+    from st_ssl.core.errors import OutputError
     from st_ssl.engine.console import console
-    from st_ssl.errors import OutputError
 
     if not output.is_file():
         return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
-    from st_ssl.transfer.predict import Answers
+    from st_ssl.transfer.fitting.predict import Answers
 
 EPILOG = """\
 The network is one that `finetune` kept: RUN/finetune/NAME/full_100_0, or any folder above it that holds no other. It
@@ -55,10 +55,10 @@ def main() -> None:
     arguments = _arguments()
     from rich.console import Console
 
+    from st_ssl.core.files import check_file, replace_text
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.files import check_file, replace_text
-    from st_ssl.transfer.predict import predict
-    from st_ssl.transfer.saved import find_tuned
+    from st_ssl.transfer.fitting.finetuned_io import find_tuned
+    from st_ssl.transfer.fitting.predict import predict
 
     if arguments.output is not None:
         check_file(arguments.output, "--output ")

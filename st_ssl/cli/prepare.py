@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser
-from st_ssl.limits import usable_cores
+from st_ssl.core.limits import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from st_ssl.config import Config
-    from st_ssl.types import Entry
+    from st_ssl.core.config import Config
+    from st_ssl.core.types import Entry
 
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
@@ -114,7 +114,7 @@ def main() -> int:
 
 
 def _settings(model: type[Config], overrides: list[str]) -> Any:
-    from st_ssl.config import Place, parse_override, set_key, validate
+    from st_ssl.core.config import Place, parse_override, set_key, validate
 
     place = Place(Path("command line"))
     values: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def _synthetic(arguments: argparse.Namespace) -> int:
 
 def _is_points(arguments: argparse.Namespace) -> bool:
     """Whether ROOT has clouds: as ``--kind`` says, or its files do, which is told."""
-    from st_ssl.data.detect import modality_of
+    from st_ssl.data.sources.detect import modality_of
 
     if arguments.kind != "auto":
         return bool(arguments.kind == "points")
@@ -154,10 +154,10 @@ def _is_points(arguments: argparse.Namespace) -> bool:
 
 
 def _entries(arguments: argparse.Namespace, points: bool) -> list[Entry]:
-    from st_ssl.data.pack import is_pack
-    from st_ssl.data.points import sources as clouds
-    from st_ssl.data.video import sources as videos
-    from st_ssl.errors import DataError
+    from st_ssl.core.errors import DataError
+    from st_ssl.data.packs.read_pack import is_pack
+    from st_ssl.data.sources import points as clouds
+    from st_ssl.data.sources import video as videos
 
     if is_pack(arguments.root):
         raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
@@ -168,7 +168,7 @@ def _entries(arguments: argparse.Namespace, points: bool) -> list[Entry]:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.video.index import INDEX_FILE, survey
+    from st_ssl.data.packs.video_index import INDEX_FILE, survey
 
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
@@ -182,8 +182,8 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.pack import is_pack
-    from st_ssl.data.video.index import decode, survey
+    from st_ssl.data.packs.read_pack import is_pack
+    from st_ssl.data.packs.video_index import decode, survey
 
     # One for each data set: what was found goes on where it was stopped.
     file = arguments.output or Path(f"verified_{Path(arguments.root).expanduser().absolute().name}.jsonl")
@@ -197,9 +197,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verify_pack(arguments: argparse.Namespace, file: Path) -> int:
-    from st_ssl.data.pack import Content, packed_items, verify_pack
-    from st_ssl.data.points.pack import CLOUDS
-    from st_ssl.data.video.pack import VIDEOS
+    from st_ssl.data.packs.points_read import CLOUDS
+    from st_ssl.data.packs.read_pack import Content, packed_items, verify_pack
+    from st_ssl.data.packs.video_read import VIDEOS
 
     defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
     ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
@@ -214,8 +214,8 @@ def _verify_pack(arguments: argparse.Namespace, file: Path) -> int:
 
 def _clouds(arguments: argparse.Namespace, file: Path) -> int:
     """Read all clouds into ``file``; those that can be read have been decoded whole, so it is one step for both."""
-    from st_ssl.data.points.readers import ReadOptions
-    from st_ssl.data.points.survey import describe, survey
+    from st_ssl.data.packs.points_index import describe, survey
+    from st_ssl.data.streams.points import ReadOptions
 
     records = survey(_entries(arguments, True), file, ReadOptions(bin_columns=arguments.columns), arguments.workers)
     tables = {path: record.table for path, record in records.items() if record.table is not None}
@@ -228,9 +228,9 @@ def _clouds(arguments: argparse.Namespace, file: Path) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.packing import Packer, write_pack
-    from st_ssl.data.points.packing import CloudPackConfig, CloudPacker
-    from st_ssl.data.video.packing import PackConfig, VideoPacker
+    from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
+    from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+    from st_ssl.data.packs.write_pack import Packer, write_pack
 
     points, output = _is_points(arguments), arguments.output
     config = _settings(CloudPackConfig if points else PackConfig, arguments.overrides)

@@ -34,7 +34,7 @@ examples:
   python tools/pretrain.py configs/quickstart/video.yaml
   python tools/pretrain.py configs/quickstart/video.yaml data.root=/my/videos output_dir=runs/mine
   python tools/pretrain.py configs/quickstart/points.yaml data.root=/my/clouds output_dir=runs/clouds
-  torchrun --nproc-per-node 8 tools/pretrain.py configs/pretrain/video/cvrl.yaml data.root=/data/kinetics400
+  torchrun --nproc-per-node 8 tools/pretrain.py configs/pretrain/contrast/cvrl.yaml data.root=/data/kinetics400
 """
 
 
@@ -65,10 +65,10 @@ def main() -> None:
     if arguments.print_config:
         _print_configs(runs)
         return
+    from st_ssl.core.limits import warn_of_little_memory
     from st_ssl.engine.loggers import require_loggers
     from st_ssl.engine.run_files import check_directory
     from st_ssl.engine.runtime import require_compiler, start_runtime
-    from st_ssl.limits import warn_of_little_memory
 
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
-    from st_ssl.errors import ConfigError, nearest
+    from st_ssl.core.errors import ConfigError, nearest
 
     names = [run.name for run in runs if run.name]
     if not names:
@@ -108,7 +108,7 @@ def _chosen(runs: list[NamedRun], name: str) -> list[NamedRun]:
 
 def _print_configs(runs: list[NamedRun]) -> None:
     """One YAML document that describes the same runs: what they share, and below ``runs`` what is of each."""
-    from st_ssl.config import to_yaml
+    from st_ssl.core.config import to_yaml
 
     configs = {run.name: run.config.model_dump(mode="json") for run in runs}
     if not runs[0].name:
@@ -159,7 +159,7 @@ def _probe(config: RunConfig, runtime: Runtime) -> None:
 def _to_report(runs: list[NamedRun]) -> list[NamedRun]:
     """The runs of the report. Where a package for it is missing there are none, and that is told before the hours that
     training takes."""
-    from st_ssl.errors import MissingDependencyError, as_called
+    from st_ssl.core.errors import MissingDependencyError, as_called
     from st_ssl.report.figures import require_matplotlib
 
     wanted = [run for run in runs if run.config.report.enabled]

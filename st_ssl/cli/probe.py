@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from st_ssl.engine.run_config import EncoderProbeConfig, RunConfig
-    from st_ssl.transfer.probe_config import ProbeConfig
+    from st_ssl.transfer.probes.probe_config import ProbeConfig
 
 EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
@@ -58,11 +58,11 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
+    from st_ssl.core.errors import ConfigError
     from st_ssl.data.base import DATA
     from st_ssl.engine.run_files import find_runs, has_encoder_alone, load_probe_config, probe_file
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.errors import ConfigError
-    from st_ssl.transfer.probe_config import PROBES
+    from st_ssl.transfer.probes.probe_config import PROBES
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
     given = [Path(a) for a in arguments.runs if a not in overrides]
@@ -90,13 +90,13 @@ def probe_and_print(
 
     from rich.console import Console
 
+    from st_ssl.core.files import check_file, replace_text
     from st_ssl.data.base import DATA
     from st_ssl.engine.console import console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import pretraining_data, same_data
-    from st_ssl.files import check_file, replace_text
-    from st_ssl.transfer.probe import probe_runs
-    from st_ssl.transfer.splits import probe_splits
+    from st_ssl.transfer.probes.official_splits import probe_splits
+    from st_ssl.transfer.probes.probe import probe_runs
 
     check_file(output)
     output.parent.mkdir(parents=True, exist_ok=True)

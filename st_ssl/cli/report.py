@@ -36,8 +36,8 @@ def _arguments() -> argparse.Namespace:
 
 def _check_folder(place: Path, what: str) -> None:
     """Raise ``OutputError`` where no folder can be written at ``place``, ``what`` being put before its name."""
-    from st_ssl.errors import OutputError
-    from st_ssl.files import check_writable
+    from st_ssl.core.errors import OutputError
+    from st_ssl.core.files import check_writable
 
     if place.exists() and not place.is_dir():
         raise OutputError(f"{what}{place} is a file, and a folder is to be written: choose another name")
@@ -47,8 +47,8 @@ def _check_folder(place: Path, what: str) -> None:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
+    from st_ssl.core.files import check_file
     from st_ssl.engine.run_files import find_runs
-    from st_ssl.files import check_file
     from st_ssl.report.page import write_report
     from st_ssl.report.viewers import show_clouds
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from st_ssl.config import Config, Place, validate
-from st_ssl.data.sources import Format
-from st_ssl.errors import ConfigError
-from st_ssl.inputs import Modality
-from st_ssl.random import Key
-from st_ssl.registry import Registry
-from st_ssl.types import Entry
+from st_ssl.core.config import Config, Place, validate
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.inputs import Modality
+from st_ssl.core.random import Key
+from st_ssl.core.registry import Registry
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import Format
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from st_ssl.config import Config
-from st_ssl.errors import ConfigError, UserError
-from st_ssl.files import missing_folder, replace_text, write_atomically
-from st_ssl.inputs import INPUTS, InputConfig, Modality, PointInputConfig
-from st_ssl.registry import Registry
-from st_ssl.types import Features
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, UserError
+from st_ssl.core.files import missing_folder, replace_text, write_atomically
+from st_ssl.core.inputs import INPUTS, InputConfig, Modality, PointInputConfig
+from st_ssl.core.registry import Registry
+from st_ssl.core.types import Features
 
 if TYPE_CHECKING:
     from st_ssl.augment.masking import Grid

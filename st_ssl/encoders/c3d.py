@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.conv3d import ConvEncoder, HalvingPool, convolution, initialise
 

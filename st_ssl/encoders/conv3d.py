@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool3d
 
+from st_ssl.core.types import Features
 from st_ssl.encoders.base import Encoder
-from st_ssl.types import Features
 
 Triple = tuple[int, int, int]
 """Of time, height and width."""

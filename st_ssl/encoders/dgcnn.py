@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.types import Features, PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.point_vit import point_channels
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import PointInputConfig
 from st_ssl.ops.neighbours import gather_points, nearest
-from st_ssl.types import Features, PointBatch
 
 _SLOPE = 0.2
 

@@ -11,14 +11,14 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, PointInputConfig
+from st_ssl.core.types import Features, PointBatch, PointView
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.transformer import Block, gather_tokens, initialise
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import ATTRIBUTE_WIDTHS, PointInputConfig
 from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
 from st_ssl.ops.sampling import farthest_points, farthest_points_packed
-from st_ssl.types import Features, PointBatch, PointView
 
 SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
     "Ti": (192, 6, 3),

@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, MissingDependencyError
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.conv3d import ConvEncoder
-from st_ssl.errors import ConfigError, MissingDependencyError
 
 
 class PytorchvideoConfig(Config):

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.conv3d import ConvEncoder, Triple, convolution, initialise
 

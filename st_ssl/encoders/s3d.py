@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.conv3d import ConvEncoder, HalvingPool, Triple, convolution, initialise
 

@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, Modality, PointInputConfig
+from st_ssl.core.types import Features, PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import ATTRIBUTE_WIDTHS, Modality, PointInputConfig
 from st_ssl.ops.sparse import Backend, SparseConv3d, SparseModule, SparseSequential, SparseTensor, global_pool
 from st_ssl.ops.voxels import VoxelHash, mean_by_voxel, voxelise
-from st_ssl.types import Features, PointBatch
 
 VOXEL_SIZE = 0.02
 """Of an input that names none: 2 cm, as is usual for rooms."""

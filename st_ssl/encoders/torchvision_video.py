@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import Features
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
 from st_ssl.encoders.conv3d import arranged
-from st_ssl.errors import ConfigError
-from st_ssl.types import Features
 
 HEADS = ("fc", "classifier", "head")
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from st_ssl.augment.masking import Grid
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import Features
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
 from st_ssl.encoders.positions import rotary_table
 from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, set_positions
-from st_ssl.errors import ConfigError
-from st_ssl.types import Features
 
 SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
     "Ti": (192, 12, 3),

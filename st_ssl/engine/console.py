@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from st_ssl.core.files import replace_text
 from st_ssl.engine.run_files import whole_rows
-from st_ssl.files import replace_text
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 

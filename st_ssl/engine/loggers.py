@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from st_ssl.core.errors import ConfigError, MissingDependencyError
+from st_ssl.core.files import replace_text
 from st_ssl.engine.console import MetricsFile
 from st_ssl.engine.run_config import LoggingConfig, RunConfig
 from st_ssl.engine.run_files import whole_rows
 from st_ssl.engine.runtime import Preempted
-from st_ssl.errors import ConfigError, MissingDependencyError
-from st_ssl.files import replace_text
 
 Row = dict[str, Any]
 """``step`` and the figures that were logged at it, by name."""

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from st_ssl.core.errors import DataError
+from st_ssl.core.files import replace_text
 from st_ssl.data.base import BadSample, too_many
 from st_ssl.engine.run_files import whole_rows
-from st_ssl.errors import DataError
-from st_ssl.files import replace_text
 
 
 class Quarantine:

@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from st_ssl.config import Config, Place, merge, override, parse_override, read_yaml, validate
+from st_ssl.core.config import Config, Place, merge, override, parse_override, read_yaml, validate
+from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.core.inputs import INPUTS, Modality
 from st_ssl.data.base import DATA
 from st_ssl.encoders.base import ENCODERS
-from st_ssl.errors import ConfigError, nearest
-from st_ssl.inputs import INPUTS, Modality
 from st_ssl.methods.base import METHODS
-from st_ssl.optim import OptimConfig
-from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.probe_config import PROBES, ProbeConfig
+from st_ssl.training.optim import OptimConfig
+from st_ssl.training.schedule import ScheduleConfig
+from st_ssl.transfer.probes.probe_config import PROBES, ProbeConfig
 
 
 class EngineConfig(Config):

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from st_ssl.config import differences
+from st_ssl.core.config import differences
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.files import check_writable, missing_folder
 from st_ssl.encoders.base import ENCODERS, describe_encoder
 from st_ssl.engine.run_config import EncoderProbeConfig, RunConfig, encoder_probe, load_runs
-from st_ssl.errors import ConfigError
-from st_ssl.files import check_writable, missing_folder
 
 FREE_KEYS = {
     "output_dir",

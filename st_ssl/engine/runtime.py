@@ -14,9 +14,9 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from st_ssl import distributed
-from st_ssl.errors import ConfigError, MissingLibraryError
-from st_ssl.limits import lacking_to_compile
+from st_ssl.core.errors import ConfigError, MissingLibraryError
+from st_ssl.core.limits import lacking_to_compile
+from st_ssl.training import distributed
 
 # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD, in bytes, as malloc.h numbers them.
 _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from st_ssl.core.random import keyed_seed
 from st_ssl.data.base import Batch
 from st_ssl.methods.base import Method, MethodOutput
-from st_ssl.optim import check_precision
-from st_ssl.random import keyed_seed
+from st_ssl.training.optim import check_precision
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from st_ssl import distributed
-from st_ssl.batchnorm import convert_batchnorm
-from st_ssl.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
-from st_ssl.config import to_yaml
+from st_ssl.core.config import to_yaml
+from st_ssl.core.errors import ConfigError, DataError, UserError
+from st_ssl.core.files import replace_text
+from st_ssl.core.random import keyed_seed
+from st_ssl.core.types import Entry
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
-from st_ssl.data.loader import build_loader
-from st_ssl.data.order import Order, StepSampler
-from st_ssl.ema import EMA
+from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
 from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.gauge import CollapseGauge
@@ -30,13 +30,13 @@ from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.run_files import check_same_run
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.step import GradientStep
-from st_ssl.errors import ConfigError, DataError, UserError
-from st_ssl.files import replace_text
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.optim import build_optimizer, peak_lr
-from st_ssl.random import keyed_seed
-from st_ssl.schedule import lr_at
-from st_ssl.types import Entry
+from st_ssl.training import distributed
+from st_ssl.training.batchnorm import convert_batchnorm
+from st_ssl.training.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
+from st_ssl.training.ema import EMA
+from st_ssl.training.optim import build_optimizer, peak_lr
+from st_ssl.training.schedule import lr_at
 
 
 class TrainingError(UserError):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.inputs import Modality
+from st_ssl.core.registry import Registry
 from st_ssl.data.base import Views
 from st_ssl.encoders.base import Encoder
-from st_ssl.inputs import Modality
-from st_ssl.registry import Registry
 
 MethodOutput = dict[str, Tensor]
 """Scalars by name; ``"loss"`` is what is minimised, the others are logged."""

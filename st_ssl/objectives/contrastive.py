@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, softplus
 
-from st_ssl.distributed import gather_with_gradient, rank, world_size
+from st_ssl.training.distributed import gather_with_gradient, rank, world_size
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_ssl.inputs import InputConfig
+from st_ssl.core.inputs import InputConfig
 from st_ssl.report.clouds import render
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, strip
-from st_ssl.transfer.features import INSTANCE
+from st_ssl.transfer.features.features import INSTANCE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from st_ssl.encoders.base import AnyInput
     from st_ssl.report.folder import RunFolder
-    from st_ssl.transfer.features import ClipSet
+    from st_ssl.transfer.features.features import ClipSet
 
 QUERIES, NEIGHBOURS = 5, 5
 # Pixels of the training clips looked at: 400 usual clips where they are encoded on a GPU, 120 small ones on a CPU.
@@ -89,8 +89,8 @@ def how_many(input: AnyInput, device: str) -> tuple[int, int]:
 def embed(run: RunFolder) -> Embedding:
     """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
-    from st_ssl.transfer.features import classes_of, collect_clips, encode, split_entries
-    from st_ssl.transfer.probe_config import ProbeConfig
+    from st_ssl.transfer.features.features import classes_of, collect_clips, encode, split_entries
+    from st_ssl.transfer.probes.probe_config import ProbeConfig
 
     config, input = describe_encoder(run.directory)
     encoders = {"pretrained": load_encoder(run.directory), "random init": random_encoder(config, input, 0)}
@@ -157,7 +157,7 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, 
 
 def _middle(clips: ClipSet, index: int) -> Picture:
     """A small picture of one sample: the middle frame of a video, a cloud from one side."""
-    from st_ssl.types import RawView
+    from st_ssl.core.types import RawView
 
     name = Path(clips.entries[index].path).name
     if isinstance(clips.raw, RawView):

@@ -10,10 +10,10 @@ import numpy as np
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
 
 if TYPE_CHECKING:
+    from st_ssl.core.types import PointBatch
     from st_ssl.encoders.base import Encoder
     from st_ssl.report.embedding import Embedding
     from st_ssl.report.folder import RunFolder
-    from st_ssl.types import PointBatch
 
 SHOWN = 4  # clouds
 
@@ -57,7 +57,7 @@ def feature_scenes(run: RunFolder, embedding: Embedding) -> list[Scene]:
 
 def _features(encoder: Encoder, clouds: list[PointBatch]) -> list[np.ndarray] | None:
     """Of each point of each cloud, [N, D] each; None where the encoder gives none."""
-    from st_ssl.transfer.point_tasks import point_features
+    from st_ssl.transfer.tasks.points_common import point_features
 
     encoder.eval()
     found = []

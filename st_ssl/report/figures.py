@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_ssl.errors import MissingDependencyError
+from st_ssl.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_ssl.errors import DataError
+from st_ssl.core.errors import DataError
 from st_ssl.report.clouds import by_height
 from st_ssl.report.figures import PALETTE
 from st_ssl.report.recognised import Recognised, recognised

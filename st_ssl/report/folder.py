@@ -8,18 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.errors import DataError, as_called
-from st_ssl.inputs import PointInputConfig
+from st_ssl.core.errors import DataError, as_called
+from st_ssl.core.inputs import PointInputConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
+    from st_ssl.core.types import Entry
     from st_ssl.data.base import DataSource
     from st_ssl.engine.run_config import RunConfig
     from st_ssl.methods.base import Method
-    from st_ssl.types import Entry
 
 
 def _present(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -97,8 +97,8 @@ class RunFolder:
     @cached_property
     def trained(self) -> tuple[Method, int]:
         """The method with the weights of the newest checkpoint that is whole, and that checkpoint's step."""
-        from st_ssl.checkpoint import DamagedCheckpointError, load_checkpoint
         from st_ssl.engine.trainer import build_method
+        from st_ssl.training.checkpoint import DamagedCheckpointError, load_checkpoint
 
         folders = [p for p in (self.directory / "checkpoints").glob("step_*") if p.name[5:].isdigit()]
         damaged = ""

@@ -13,9 +13,9 @@ from st_ssl.report.scenes import GREY, Cloud, Links, Scene, choose, eye_for, nat
 if TYPE_CHECKING:
     import torch
 
+    from st_ssl.core.types import PointView
     from st_ssl.methods.base import Matches, Method
     from st_ssl.report.folder import RunFolder
-    from st_ssl.types import PointView
 
 SAMPLES, CARRIED = 4, 2  # that are looked at, and those of them whose colours are carried over
 QUERIES = 500  # points of the first view that are looked for in the second, of each sample

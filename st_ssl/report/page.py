@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.errors import UserError
-from st_ssl.files import write_atomically
-from st_ssl.inputs import InputConfig, PointInputConfig
+from st_ssl.core.errors import UserError
+from st_ssl.core.files import write_atomically
+from st_ssl.core.inputs import InputConfig, PointInputConfig
 
 if TYPE_CHECKING:
     from st_ssl.report.embedding import Embedding
@@ -86,7 +86,7 @@ def write_report(runs: list[Path], output: Path) -> Path:
 
 
 def _run_page(run: RunFolder, slug: str) -> RunPage:
-    from st_ssl.config import to_yaml
+    from st_ssl.core.config import to_yaml
 
     sections = [
         _section("curves", "Curves", lambda: _curves(run)),

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.errors import DataError
+from st_ssl.core.errors import DataError
 from st_ssl.report.figures import Picture, strip
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from st_ssl.core.types import Entry, PointBatch, PointView, View
     from st_ssl.data.base import Batch
     from st_ssl.report.folder import RunFolder
-    from st_ssl.types import Entry, PointBatch, PointView, View
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Sample:
 
 def draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
+    from st_ssl.core.random import keyed_rng
     from st_ssl.data.base import training_part
-    from st_ssl.random import keyed_rng
 
     entries = training_part(run.entries)
     dataset = run.source.dataset(entries, run.method.views, run.config.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.errors import DataError
+from st_ssl.core.errors import DataError
 from st_ssl.report.contestants import Key, contestant, keys
 from st_ssl.report.curves import Panel
 from st_ssl.report.few_labels import FewLabels, few_labels

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_ssl.errors import UserError
+from st_ssl.core.errors import UserError
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw, strip
 from st_ssl.report.pictures import Sample
-from st_ssl.transfer.meters import calibrated
-from st_ssl.transfer.metrics import confusion_matrix
+from st_ssl.transfer.tasks.metrics import confusion_matrix
+from st_ssl.transfer.tasks.video_measures import calibrated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from st_ssl.core.types import Entry
     from st_ssl.data.base import DataSource
-    from st_ssl.types import Entry
 
 HARDEST = 6  # videos
 MOST_CLASSES = 40  # of a confusion matrix that can still be read
@@ -181,9 +181,9 @@ def _shown(said: Said, rows: list[int], weights: Path, source: DataSource) -> li
     import torch
 
     from st_ssl.augment.video import undo_normalise
-    from st_ssl.transfer.activation import class_activation
-    from st_ssl.transfer.saved import load_tuned
-    from st_ssl.transfer.tasks import Shown
+    from st_ssl.transfer.fitting.activation_maps import class_activation
+    from st_ssl.transfer.fitting.finetuned_io import load_tuned
+    from st_ssl.transfer.tasks.base import Shown
 
     model, task, _ = load_tuned(weights)
     input = model.encoder.input

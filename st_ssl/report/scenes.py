@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from st_ssl.augment.point_cuts import one_per_voxel
-from st_ssl.random import keyed_rng
+from st_ssl.core.random import keyed_rng
 from st_ssl.report.clouds import Eye, by_height, fit
 
 MOST = 16_000  # points shown of a cloud: 192 kB in the page, and 64 kB for every other colouring of them

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from st_ssl.errors import MissingDependencyError, UserError
+from st_ssl.core.errors import MissingDependencyError, UserError
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.scenes import Links, Scene
 

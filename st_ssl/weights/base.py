@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import UserError, nearest
+from st_ssl.core.registry import Registry
 from st_ssl.encoders.base import Encoder
-from st_ssl.errors import UserError, nearest
-from st_ssl.registry import Registry
 
 
 class WeightsError(UserError):

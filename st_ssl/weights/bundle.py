@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from st_ssl.core.errors import UserError
 from st_ssl.encoders.base import ENCODERS, Encoder, description, parse_description
-from st_ssl.errors import UserError
 
 KEY = "st_ssl"
 """Where in the metadata the description is."""

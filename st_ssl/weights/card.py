@@ -11,10 +11,10 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from st_ssl.config import read_yaml
+from st_ssl.core.config import read_yaml
+from st_ssl.core.errors import DataError
+from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import Encoder, count_parameters
-from st_ssl.errors import DataError
-from st_ssl.inputs import InputConfig
 
 NO_LICENCE = "# license: which one is for the author to say, see https://huggingface.co/docs/hub/repositories-licenses"
 """In place of the licence, until there is one."""
@@ -48,7 +48,7 @@ def model_card(encoder: Encoder, run: Path, repo: str, data: str = "") -> str:
 
 def _usage(repo: str, video: bool) -> str:
     feed = 'st_ssl.clip(encoder, "video.mp4")' if video else "points"
-    told = "" if video else "  # points: a PointBatch (st_ssl/types.py)"
+    told = "" if video else "  # points: a PointBatch (st_ssl/core/types.py)"
     return (
         "```python\nimport st_ssl\n\n"
         f'encoder = st_ssl.load("{repo}", download=True){told}\n'

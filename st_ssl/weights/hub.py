@@ -6,9 +6,9 @@ import filecmp
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from st_ssl.core.errors import ConfigError, MissingDependencyError, OutputError, UserError
+from st_ssl.core.files import check_writable, replace_text
 from st_ssl.encoders.base import load_encoder, save_encoder
-from st_ssl.errors import ConfigError, MissingDependencyError, OutputError, UserError
-from st_ssl.files import check_writable, replace_text
 from st_ssl.weights.card import NO_LICENCE, model_card
 from st_ssl.weights.loading import FILES, REPO
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from pydantic import create_model
 
-from st_ssl.config import Config, Place, flatten, override, parse_override, validate
+from st_ssl.core.config import Config, Place, flatten, override, parse_override, validate
+from st_ssl.core.errors import ConfigError, OutputError, UserError, nearest
+from st_ssl.core.files import check_writable, replace_text
+from st_ssl.core.inputs import INPUTS
 from st_ssl.encoders.base import ENCODERS, Encoder, save_encoder
-from st_ssl.errors import ConfigError, OutputError, UserError, nearest
-from st_ssl.files import check_writable, replace_text
-from st_ssl.inputs import INPUTS
 from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, Made, Published, SeveralError, WeightsError
 from st_ssl.weights.reading import fingerprint, read_published
 

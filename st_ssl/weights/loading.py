@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest
+from st_ssl.core.files import missing_folder
 from st_ssl.encoders.base import Encoder, load_encoder
-from st_ssl.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest
-from st_ssl.files import missing_folder
 from st_ssl.weights.bundle import read_bundle
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def _downloaded(repo: str, revision: str | None) -> Path:
 def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]) -> Tensor:
     """What ``encoder`` is to be fed of ``video``, float32 [1, 3, T, S, S]: see ``st_ssl.clip``."""
     from st_ssl.augment.video import centre_crop
-    from st_ssl.data.video.readers import open_video
+    from st_ssl.core.random import keyed_rng
+    from st_ssl.core.types import VideoMeta
+    from st_ssl.data.streams.video import open_video
     from st_ssl.data.video.views import centred_views, stack_views
-    from st_ssl.random import keyed_rng
-    from st_ssl.types import VideoMeta
 
     if encoder.modality != "video":
         raise ConfigError("st_ssl.clip: this encoder is fed clouds of points (PointBatch), not videos")

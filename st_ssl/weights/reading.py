@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from st_ssl.errors import SampleError, nearest
+from st_ssl.core.errors import SampleError, nearest
 from st_ssl.weights.base import Published, WeightsError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pyth", ".pkl", ".tar", ".ckpt")
@@ -387,7 +387,7 @@ def _quoted(name: str) -> str:
 
 def _load_plain(file: Path) -> Any:
     """What is pickled without torch, as Caffe2 does: plain data and arrays."""
-    from st_ssl.data.points.readers.pickled import load_plain
+    from st_ssl.data.streams.points.pickled import load_plain
 
     try:
         return load_plain(str(file))

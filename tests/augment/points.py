@@ -9,8 +9,8 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from st_ssl.augment.points import PointAugment
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointBatch, PointCloud
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointBatch, PointCloud
 
 OFF: dict[str, Any] = {"rotation": "none"}
 WILD: dict[str, Any] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from st_ssl.augment.erasing import EraseConfig, draw, erase_
 from st_ssl.augment.finetune import FinetuneAugment, FinetuneAugmentConfig
-from st_ssl.random import keyed_rng
+from st_ssl.core.random import keyed_rng
 from tests.augment.video import batch_params, pixels
 
 

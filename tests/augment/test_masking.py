@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from st_ssl.augment.masking import Grid, MaskConfig, check_mask, draw_mask
-from st_ssl.errors import ConfigError
-from st_ssl.random import keyed_rng
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.random import keyed_rng
 
 KINDS: list[Any] = ["tube", "frame", "random"]
 GRID: Grid = (8, 14, 14)

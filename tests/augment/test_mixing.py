@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from torchvision.transforms import v2
 
 from st_ssl.augment.mixing import MixConfig, mix, mixed_targets
-from st_ssl.random import keyed_rng
+from st_ssl.core.random import keyed_rng
 
 MIXUP: dict[str, Any] = {"cutmix_alpha": 0}
 CUTMIX: dict[str, Any] = {"mixup_alpha": 0}

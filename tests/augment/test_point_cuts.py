@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from st_ssl.augment.point_cuts import one_per_voxel, voxel_keys
-from st_ssl.random import keyed_rng
+from st_ssl.core.random import keyed_rng
 
 
 @pytest.mark.parametrize("stretch", [1, 1e12])  # far apart, numbers of voxels are too large to be sorted with places

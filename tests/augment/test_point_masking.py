@@ -14,8 +14,8 @@ from st_ssl.augment.point_masking import (
     random_point_mask,
     voxel_block_masks,
 )
-from st_ssl.errors import ConfigError
-from st_ssl.random import keyed_rng
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.random import keyed_rng
 
 
 @given(groups=st.integers(2, 200), ratio=st.floats(0.05, 0.95), seed=st.integers(0, 99))

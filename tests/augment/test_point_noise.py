@@ -8,7 +8,7 @@ from scipy import ndimage, stats
 from scipy.interpolate import RegularGridInterpolator
 
 from st_ssl.augment.point_noise import LATTICE, _lattice, elastic, normal, random_bits, turn_normals, uniform
-from st_ssl.random import keyed_rng
+from st_ssl.core.random import keyed_rng
 
 # --- noise
 

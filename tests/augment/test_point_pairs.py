@@ -8,8 +8,8 @@ import torch
 
 from st_ssl.augment.point_pairs import correspondences, mix3d
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointBatch
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointBatch
 from tests.augment.points import WILD, make_cloud, pack, stack
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from st_ssl.augment.point_segments import SegmentsConfig, oversegment, segmented
+from st_ssl.core.types import PointCloud
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig, scan_room
-from st_ssl.types import PointCloud
 
 
 def grid(origin: tuple[float, ...], along: tuple[float, ...], up: tuple[float, ...], step: float = 0.05) -> np.ndarray:

@@ -14,8 +14,8 @@ from st_ssl.augment.point_colour import PointColourConfig
 from st_ssl.augment.point_noise import turn_normals
 from st_ssl.augment.point_pairs import correspondences
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, plain
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointCloud
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointCloud
 from tests.augment.points import OFF, WILD, make_cloud, pack, stack, view
 
 # --- maps and normals

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from st_ssl.augment.finetune import FinetuneAugment, FinetuneAugmentConfig
 from st_ssl.augment.rand_augment import OPERATIONS, RandAugmentConfig, draw, operate, rand_augment
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
-from st_ssl.random import keyed_rng
+from st_ssl.core.random import keyed_rng
 from tests.augment.video import META, batch_params, pixels
 
 FILL = [10, 100, 200]

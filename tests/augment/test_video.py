@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from st_ssl.augment.video import VideoAugmentConfig, centre_crop
-from st_ssl.errors import SampleError
-from st_ssl.random import keyed_rng
-from st_ssl.types import VideoMeta
+from st_ssl.core.errors import SampleError
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import VideoMeta
 from tests.augment.video import CROPS, META, NEUTRAL, augment, pixels
 
 # --- parameters ---------------------------------------------------------------------------------------------------

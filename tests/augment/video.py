@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig, undo_normalise
-from st_ssl.random import keyed_rng
-from st_ssl.types import VideoMeta
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import VideoMeta
 
 META = VideoMeta(num_frames=100, fps=25.0, width=320, height=240)
 NEUTRAL = {"flip": 0.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}

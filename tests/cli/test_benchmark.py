@@ -12,7 +12,7 @@ from st_ssl.cli.benchmark import main, point_table, scenes
 from st_ssl.cli.benchmark.data import DECODING, Line, _cells
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.errors import ConfigError, DataError
+from st_ssl.core.errors import ConfigError, DataError
 from tests.runs import write_videos
 
 SMALL = ["--frames", "4", "--size", "32", "--runs", "1", "--threads", "1"]

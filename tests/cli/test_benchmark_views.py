@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from st_ssl.cli.benchmark.views import Recogniser, alone, one_by_one, planned, together
+from st_ssl.core.inputs import InputConfig
 from st_ssl.data.video.views import multi_views
-from st_ssl.inputs import InputConfig
 from tests.cli.test_benchmark import SMALL, run
 from tests.runs import write_videos
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from st_ssl import cli
-from st_ssl.errors import ConfigError, as_called
-from st_ssl.recipes import find_recipe, headline, recipe_names, recipes_folder
+from st_ssl.cli.recipes import find_recipe, headline, recipe_names, recipes_folder
+from st_ssl.core.errors import ConfigError, as_called
 from tests.runs import ROOT
 
 VIDEO = ROOT / "configs" / "quickstart" / "video.yaml"
@@ -64,7 +64,7 @@ def test_a_file_of_the_user_comes_first_without_its_ending_too(capsys: pytest.Ca
         ("mien.yaml", "no such file; did you mean 'mine.yaml'?"),
         ("/configs/quickstart/video.yaml", "no such file; did you mean 'configs/quickstart/video.yaml'?"),
         ("../quickstart/video", "no such file; did you mean 'quickstart/video'?"),
-        ("cvrl", "no such file; of that name there is pretrain/video/cvrl"),
+        ("cvrl", "no such file; of that name there is pretrain/contrast/cvrl"),
         ("xyz", "no such file; `python tools/configs.py` lists those that come with st_ssl"),
         ("x" * 300, "no such file; `python tools/configs.py` lists those that come with st_ssl"),
         ("x" * 300 + "/y", "no such file; `python tools/configs.py` lists those that come with st_ssl"),
@@ -121,7 +121,7 @@ def test_the_list_has_all_of_them_with_what_they_are(
         ((_, told),) = [row for row in rows if row[:1] == [name]]
         assert headline(recipes_folder() / f"{name}.yaml").startswith(told.removesuffix(" …"))
         assert len(told) > 15
-    assert out.index("quickstart/video") < out.index("pretrain/video/cvrl")  # where people begin
+    assert out.index("quickstart/video") < out.index("pretrain/contrast/cvrl")  # where people begin
 
 
 @pytest.mark.parametrize(

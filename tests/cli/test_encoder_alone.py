@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from st_ssl.cli import guarded
+from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.r3d import R3DConfig
-from st_ssl.inputs import InputConfig
 from tests.runs import ROOT
 from tests.transfer.tiny import write_dataset, write_encoder
 

@@ -16,10 +16,10 @@ import pytest
 
 from st_ssl.cli import guarded
 from st_ssl.cli.finetune import finetune_tables, main
+from st_ssl.core.types import Entry
 from st_ssl.encoders.base import random_encoder, save_encoder
-from st_ssl.transfer.finetune import load_finetune
-from st_ssl.transfer.tasks import TASKS
-from st_ssl.types import Entry
+from st_ssl.transfer.fitting.finetune import load_finetune
+from st_ssl.transfer.tasks.base import TASKS
 from tests.runs import ROOT
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
 
@@ -147,7 +147,7 @@ def test_a_run_that_is_not_there_is_told_before_its_data_are_missed(
 def test_the_same_command_goes_on_and_another_one_is_refused(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from st_ssl.transfer import finetune
+    from st_ssl.transfer.fitting import finetune
 
     config, run = files
     file, fit = run / "finetune" / "objects.json", finetune.fit
@@ -202,7 +202,7 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
 def test_a_signal_in_the_middle_of_a_fit_is_gone_on_from(
     files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from st_ssl.transfer import fitting
+    from st_ssl.transfer.fitting import fit as fitting
 
     config, run = files
     keys = ("epochs=2", "seeds=1", "--save-predictions", "none")
@@ -289,7 +289,7 @@ def test_predictions_that_cannot_be_written_are_told_before_the_first_fit(
 ) -> None:
     config, run = files
     (tmp_path / "kept_predictions").write_text("a file")
-    monkeypatch.setattr("st_ssl.transfer.finetune.fit", lambda *_: pytest.fail("a fit was made"))
+    monkeypatch.setattr("st_ssl.transfer.fitting.finetune.fit", lambda *_: pytest.fail("a fit was made"))
     assert called(monkeypatch, config, run, "--output", tmp_path / "kept.json") == 2
     assert "kept_predictions: cannot be written to" in capsys.readouterr().err
 

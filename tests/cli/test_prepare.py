@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from st_ssl.cli.prepare import main
-from st_ssl.errors import DataError
+from st_ssl.core.errors import DataError
 from tests.runs import write_videos
 
 

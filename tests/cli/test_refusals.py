@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from st_ssl.cli import guarded
-from st_ssl.data.parallel import SpawnContext, parallel_map
+from st_ssl.core.errors import ConfigError, MissingLibraryError, WorkerError
+from st_ssl.data.loading.parallel_map import SpawnContext, parallel_map
 from st_ssl.engine.runtime import require_compiler
-from st_ssl.errors import ConfigError, MissingLibraryError, WorkerError
-from tests.data.work import square
+from tests.data.loading.work import square
 
 
 def no_room(path: str | None = None) -> OSError:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from st_ssl.core.errors import SampleError
+from st_ssl.core.types import Entry
+from st_ssl.data.streams.video import pyav
 from st_ssl.data.video import dataset
-from st_ssl.data.video.readers import pyav
-from st_ssl.errors import SampleError
-from st_ssl.types import Entry
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def entries(videos: Path) -> list[Entry]:
 @pytest.fixture
 def disasters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening the path ``hang`` hangs, and so on; what is called ``bad`` is merely broken."""
-    from tests.data.loading import DISASTERS
+    from tests.data.loading.disasters import DISASTERS
 
     open_video = dataset.open_video
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from st_ssl.data.video.readers import open_video
-from st_ssl.errors import MissingDependencyError, MissingLibraryError
+from st_ssl.core.errors import MissingDependencyError, MissingLibraryError
+from st_ssl.data.streams.video import open_video
 
 av = pytest.importorskip("av")
 

@@ -11,17 +11,17 @@ import torch
 
 from st_ssl.augment.masking import MaskConfig
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig, centre_crop
+from st_ssl.core.errors import DataError
+from st_ssl.core.types import Entry
 from st_ssl.data.base import Batch
-from st_ssl.data.loader import build_loader
-from st_ssl.data.order import Order, StepSampler
-from st_ssl.data.samples import MAX_REPLACEMENTS
-from st_ssl.data.video import index
+from st_ssl.data.clip_plans import ClipPair, EvenClips
+from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS
+from st_ssl.data.loading.sample_order import Order, StepSampler
+from st_ssl.data.packs import video_index as index
+from st_ssl.data.streams.video import open_video
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource, collate
-from st_ssl.data.video.plans import ClipPair, EvenClips
-from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import VideoViews
-from st_ssl.errors import DataError
-from st_ssl.types import Entry
 from tests.data.made import skip_without
 from tests.runs import write_video
 

@@ -11,11 +11,11 @@ import torch
 from torch.nn.functional import interpolate
 
 from st_ssl.augment.video import VideoAugment
-from st_ssl.data.video.plans import EvenClips
+from st_ssl.core.inputs import InputConfig
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import VideoMeta
+from st_ssl.data.clip_plans import EvenClips
 from st_ssl.data.video.views import CutView, centred_views, multi_views, stack_views
-from st_ssl.inputs import InputConfig
-from st_ssl.random import keyed_rng
-from st_ssl.types import VideoMeta
 
 INPUT = InputConfig(num_frames=4, stride=3, size=16)
 

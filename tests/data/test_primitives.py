@@ -5,8 +5,8 @@ import pytest
 from scipy import integrate
 from scipy.spatial.transform import Rotation
 
+from st_ssl.core.random import keyed_rng
 from st_ssl.data.synthetic.primitives import Solid
-from st_ssl.random import keyed_rng
 
 TURN = Rotation.from_euler("xyz", [0.4, 1.1, -0.6]).as_matrix()
 KINDS = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_ssl.data.points.readers import read_cloud
-from st_ssl.data.points.sources import read_source
+from st_ssl.core.errors import DataError
+from st_ssl.data.sources.points import read_source
+from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic import rooms
 from st_ssl.data.synthetic.rooms import Scan, SyntheticRoomConfig, scan_room, write_dataset
 from st_ssl.data.synthetic.rooms_layout import SEGMENTS
-from st_ssl.errors import DataError
 
 CONFIG = SyntheticRoomConfig(num_points=20_000, noise=0.0)
 TINY = SyntheticRoomConfig(num_train=2, num_val=1, num_test=2, num_points=1500, num_views=2)

@@ -10,8 +10,11 @@ import pytest
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from st_ssl.data.points.readers import read_cloud
-from st_ssl.data.points.sources import read_source
+from st_ssl.core.errors import DataError
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointCloud
+from st_ssl.data.sources.points import read_source
+from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic import shapes
 from st_ssl.data.synthetic.shapes import (
     FACTORS,
@@ -24,9 +27,6 @@ from st_ssl.data.synthetic.shapes import (
     write_dataset,
 )
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, PARTS, build
-from st_ssl.errors import DataError
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointCloud
 
 CONFIG = SyntheticShapeConfig()
 TINY = SyntheticShapeConfig(num_train=5, num_val=2, num_test=3, num_points=256)

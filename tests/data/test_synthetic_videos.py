@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from st_ssl.core.errors import DataError
 from st_ssl.data.synthetic.shapes2d import sine
 from st_ssl.data.synthetic.videos import (
     FACTORS,
@@ -25,7 +26,6 @@ from st_ssl.data.synthetic.videos import (
     write_dataset,
 )
 from st_ssl.engine.runtime import keep_freed_memory
-from st_ssl.errors import DataError
 
 CONFIG = SyntheticVideoConfig()
 TINY = SyntheticVideoConfig(num_train=4, num_test=3)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from st_ssl.core.inputs import InputConfig, PointInputConfig
+from st_ssl.core.types import PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
-from st_ssl.inputs import InputConfig, PointInputConfig
-from st_ssl.types import PointBatch
 
 SMALL: dict[str, dict[str, Any]] = {
     "c3d": {"width": 4},

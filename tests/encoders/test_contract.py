@@ -10,6 +10,9 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from st_ssl.core.errors import UserError
+from st_ssl.core.inputs import InputConfig, PointInputConfig
+from st_ssl.core.types import PointBatch
 from st_ssl.encoders import base
 from st_ssl.encoders.base import (
     ENCODERS,
@@ -20,9 +23,6 @@ from st_ssl.encoders.base import (
     random_encoder,
     save_encoder,
 )
-from st_ssl.errors import UserError
-from st_ssl.inputs import InputConfig, PointInputConfig
-from st_ssl.types import PointBatch
 from tests.encoders.small import INPUTS, NAMES, SMALL, content, modality
 
 LARGEST = 12_000_000  # some come in no smaller size

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.types import PointBatch
 from st_ssl.encoders.base import count_parameters
 from st_ssl.encoders.dgcnn import DGCNN, DGCNNConfig
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import PointInputConfig
-from st_ssl.types import PointBatch
 
 TINY: dict[str, Any] = {"widths": (6, 8), "neighbours": 4, "dim": 10}
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.augment.point_masking import PointMaskConfig
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.types import PointBatch, PointView
 from st_ssl.encoders.base import count_parameters
 from st_ssl.encoders.point_vit import MiniPointNet, Patches, PointViT, PointViTConfig, split_patches
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import PointInputConfig
-from st_ssl.types import PointBatch, PointView
 
 TINY: dict[str, Any] = {"dim": 24, "depth": 3, "heads": 3, "num_groups": 8, "group_size": 6, "drop_path": 0.0}
 

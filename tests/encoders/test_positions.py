@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.positions import resize_grid, rotary_table, rotate
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
-from st_ssl.inputs import InputConfig
 
 
 def test_rotary_positions_written_out() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from st_ssl.core.errors import ConfigError, MissingDependencyError
 from st_ssl.encoders.base import ENCODERS, InputConfig, count_parameters, random_encoder
 from st_ssl.encoders.pytorchvideo_zoo import Pytorchvideo, PytorchvideoConfig
 from st_ssl.encoders.r3d import Slow, SlowConfig
-from st_ssl.errors import ConfigError, MissingDependencyError
 from tests.encoders.small import assert_all_trained
 from tests.weights.published import unsettle
 

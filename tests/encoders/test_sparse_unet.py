@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d, conv_transpose3d
 
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.types import PointBatch
 from st_ssl.encoders.base import ENCODERS, count_parameters
 from st_ssl.encoders.sparse_unet import Residual, SparseEncoder, SparseUNet, SparseUNetConfig
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import PointInputConfig
 from st_ssl.ops.sparse import SparseConv3d, SparseSequential
-from st_ssl.types import PointBatch
 
 BOTH = pytest.mark.parametrize("name", ["sparse_unet", "sparse_resnet"])
 SIZE = 0.1

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from st_ssl.core.errors import ConfigError
 from st_ssl.encoders.base import InputConfig, count_parameters, random_encoder
 from st_ssl.encoders.torchvision_video import HEADS, Torchvision, TorchvisionConfig
-from st_ssl.errors import ConfigError
 from tests.encoders.small import assert_all_trained
 
 torchvision = pytest.importorskip("torchvision")

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from st_ssl.core.errors import ConfigError
 from st_ssl.encoders.base import InputConfig, count_parameters, load_encoder, save_encoder
 from st_ssl.encoders.transformer import DropPath, sincos, sincos_1d, sincos_3d
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig, tubelets, untubelets
-from st_ssl.errors import ConfigError
-from st_ssl.optim import is_excluded
+from st_ssl.training.optim import is_excluded
 from tests.encoders.small import assert_all_trained
 
 INPUT = InputConfig(num_frames=4, size=16)

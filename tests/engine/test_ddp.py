@@ -18,19 +18,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from st_ssl.checkpoint import load_checkpoint
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import PointView
 from st_ssl.data.points.views import PointViews
 from st_ssl.data.video.views import VideoViews
-from st_ssl.distributed import average_gradients, gather_objects
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.transformer import Attention, DropPath
 from st_ssl.engine import trainer as trainer_module
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.errors import ConfigError
-from st_ssl.heads.mlp import projector
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.types import PointView
+from st_ssl.parts.projector import projector
+from st_ssl.training.checkpoint import load_checkpoint
+from st_ssl.training.distributed import average_gradients, gather_objects
 from tests.ddp import run_ranks
 from tests.engine.test_step import VIT, prepare_double
 from tests.methods.steps import TINY_ENCODERS, build, noise_cloud

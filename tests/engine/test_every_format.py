@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.sources.video import FORMATS
 from st_ssl.data.video.dataset import VideoSource
-from st_ssl.data.video.packing import PackConfig, write_pack
-from st_ssl.data.video.sources import FORMATS
 from st_ssl.engine.trainer import Trainer
-from st_ssl.transfer.features import Split, collect_clips
-from tests.data.test_formats import CASES, Case, part, whole
+from st_ssl.transfer.features.features import Split, collect_clips
+from tests.data.sources.video.test_formats import CASES, Case, part, whole
 from tests.runs import CPU, Runtime, load, tiny
 
 pytest.importorskip("av")

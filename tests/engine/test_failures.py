@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from st_ssl.core.errors import DataError
 from st_ssl.data.base import Batch
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer, TrainingError
-from st_ssl.errors import DataError
-from tests.data.loading import crash, hang
+from tests.data.loading.disasters import crash, hang
 from tests.ddp import run_ranks
 from tests.runs import CPU, call, load, metrics, tiny, train, write_config, write_video
 
@@ -147,7 +147,7 @@ def test_the_healthy_samples_are_seen_as_if_nothing_were_broken(folder: Path, tm
 def test_a_decoder_that_hangs_or_crashes_costs_one_sample(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, reason: str
 ) -> None:
-    from st_ssl.data.video import index
+    from st_ssl.data.packs import video_index as index
 
     open_video = index.open_video
     merely_broken = train(tiny(list_with(videos, tmp_path, "gone.mp4"), tmp_path / "broken"))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from st_ssl.core.types import Features
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
 from st_ssl.engine.gauge import CollapseGauge, effective_rank, feature_spread
-from st_ssl.types import Features
 from tests.runs import metrics, tiny, train
 
 

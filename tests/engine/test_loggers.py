@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from st_ssl.core.errors import ConfigError, MissingDependencyError
 from st_ssl.engine.loggers import open_log
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.errors import ConfigError, MissingDependencyError
 from tests.runs import CPU, load, tiny, train
 
 BOARD: dict[str, Any] = {"logging": {"tensorboard": True}}

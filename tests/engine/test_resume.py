@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 import torch
 
-from st_ssl.checkpoint import load_checkpoint
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import Entry
 from st_ssl.data.base import samples_digest
 from st_ssl.engine.console import MetricsFile
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Preempted, Runtime, start_runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.errors import ConfigError
 from st_ssl.methods.base import METHODS
-from st_ssl.types import Entry
+from st_ssl.training.checkpoint import load_checkpoint
 from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
 from tests.waiting import PATIENCE, until, write_held
 

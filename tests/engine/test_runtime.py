@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from st_ssl.core.errors import ConfigError
 from st_ssl.engine.runtime import start_runtime
-from st_ssl.errors import ConfigError
 
 FAULTS = """
 import resource, sys, torch

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from st_ssl.core.errors import ConfigError, MissingLibraryError
+from st_ssl.core.types import RawView, View
 from st_ssl.data.video.views import VideoViews
 from st_ssl.engine.runtime import Runtime, require_compiler
 from st_ssl.engine.trainer import Trainer, TrainingError
-from st_ssl.errors import ConfigError, MissingLibraryError
-from st_ssl.heads.mlp import projector
-from st_ssl.types import RawView, View
+from st_ssl.parts.projector import projector
 from tests.runs import CPU, load, metrics, tiny, train, weights
 
 VIT: dict[str, Any] = {"name": "video_vit", "dim": 32, "depth": 2, "heads": 2, "patch": 8}

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointBatch, PointView
 from st_ssl.encoders.base import ENCODERS, Encoder
-from st_ssl.inputs import PointInputConfig
 from st_ssl.methods.base import METHODS
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointBatch, PointView
 from tests.methods.steps import TINY_ENCODERS
 
 POINT_VIT = next(row for row in TINY_ENCODERS if row["name"] == "point_vit")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.inputs import InputConfig, PointInputConfig
+from st_ssl.core.types import PointCloud, VideoMeta
 from st_ssl.data.points.views import stack_point_views
 from st_ssl.data.video.views import stack_views
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
-from st_ssl.errors import ConfigError
-from st_ssl.inputs import InputConfig, PointInputConfig
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.types import PointCloud, VideoMeta
 
 INPUTS: dict[str, InputConfig | PointInputConfig] = {
     "video": InputConfig(num_frames=4, stride=2, size=16),

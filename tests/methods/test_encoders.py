@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from st_ssl.core.errors import ConfigError
 from st_ssl.encoders.base import ENCODERS
-from st_ssl.errors import ConfigError
 from st_ssl.methods.base import METHODS
 from tests.encoders.small import NAMES, SMALL, modality
 from tests.methods import test_methods

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from st_ssl.core.types import PointBatch
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.types import PointBatch
 from tests.methods.steps import build, raw_views
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.core.types import View
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.video_vit import VideoViTConfig
-from st_ssl.heads.masked_decoder import DecoderConfig, MaskedDecoder
 from st_ssl.methods.base import METHODS
-from st_ssl.methods.videomae import VideoMAEConfig
+from st_ssl.methods.masked.videomae import VideoMAEConfig
 from st_ssl.objectives.reconstruction import masked_mse, normalised_pixels
-from st_ssl.types import View
+from st_ssl.parts.masked_decoder import DecoderConfig, MaskedDecoder
 from tests.encoders import hf_videomae
 from tests.weights.published import imported
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from st_ssl.errors import MissingDependencyError
+from st_ssl.core.errors import MissingDependencyError
 from st_ssl.ops.sparse import SparseConv3d, SparsePool3d, SparseSequential, SparseTensor, global_pool, layers
 from tests.ops.sparse import random_tensor, with_gradient
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from st_ssl.errors import MissingDependencyError, MissingLibraryError
+from st_ssl.core.errors import MissingDependencyError, MissingLibraryError
 from st_ssl.ops.sparse import SparseConv3d, SparseTensor, layers
 from st_ssl.ops.sparse.maps import strided_map
 from tests.ops.sparse import random_tensor

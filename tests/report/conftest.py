@@ -16,7 +16,7 @@ from st_ssl.data.synthetic.videos import SyntheticVideoConfig, write_dataset
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.transfer.probe import probe_runs
+from st_ssl.transfer.probes.probe import probe_runs
 
 from .browser import Browser
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_ssl.errors import MissingDependencyError, UserError
-from st_ssl.methods.videomae import VideoMAE
+from st_ssl.core.errors import MissingDependencyError, UserError
+from st_ssl.methods.masked.videomae import VideoMAE
 from st_ssl.report.page import write_report
 
 from .browser import Browser, needs_browser

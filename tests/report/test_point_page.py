@@ -16,12 +16,12 @@ import torch
 
 from st_ssl.cli import guarded
 from st_ssl.cli.report import main
-from st_ssl.data.points.readers import read_cloud
+from st_ssl.core.errors import DataError, MissingDependencyError, UserError
+from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig, write_dataset
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.errors import DataError, MissingDependencyError, UserError
 from st_ssl.report import viewers
 from st_ssl.report.clouds import Eye
 from st_ssl.report.features import principal_colours

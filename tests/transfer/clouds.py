@@ -10,20 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import SampleError
+from st_ssl.core.inputs import Modality, PointInputConfig
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import Entry, Features, PointBatch, PointCloud
 from st_ssl.data.base import DATA, Batch, DataSource
 from st_ssl.data.points.dataset import PointDataset, collate
-from st_ssl.data.points.descriptors import coarse_occupancy
 from st_ssl.data.points.views import PointViews, plain_views
 from st_ssl.encoders.base import ENCODERS, Encoder
-from st_ssl.errors import SampleError
-from st_ssl.inputs import Modality, PointInputConfig
-from st_ssl.optim import OptimConfig
-from st_ssl.random import keyed_rng
-from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.finetune import FinetuneConfig, finetune_model
-from st_ssl.transfer.tasks import TASKS
-from st_ssl.types import Entry, Features, PointBatch, PointCloud
+from st_ssl.ops.shape_distributions import coarse_occupancy
+from st_ssl.training.optim import OptimConfig
+from st_ssl.training.schedule import ScheduleConfig
+from st_ssl.transfer.fitting.finetune import FinetuneConfig, finetune_model
+from st_ssl.transfer.tasks.base import TASKS
 
 KINDS = ("ball", "disc", "rod")
 _SHAPES = {"ball": (1.0, 1.0, 1.0), "disc": (1.0, 1.0, 0.1), "rod": (0.1, 0.1, 1.0)}

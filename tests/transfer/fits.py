@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from st_ssl.encoders.base import load_encoder, random_encoder, save_encoder
-from st_ssl.transfer.feed import Feed
-from st_ssl.transfer.finetune import FinetuneConfig
-from st_ssl.transfer.fit_config import Mode
-from st_ssl.transfer.subsets import Parts
-from st_ssl.transfer.tasks import TASKS, Task
-from st_ssl.transfer.tuned import Tuned, tuned
+from st_ssl.transfer.fitting.finetune import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_model import Tuned, tuned
+from st_ssl.transfer.fitting.fit_config import Mode
+from st_ssl.transfer.fitting.label_fractions import Parts
+from st_ssl.transfer.fitting.task_loader import Feed
+from st_ssl.transfer.tasks.base import TASKS, Task
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, settings
 
 CPU = torch.device("cpu")

@@ -13,14 +13,14 @@ import pytest
 
 from st_ssl.cli.finetune import finetune_and_print, split_tables
 from st_ssl.cli.probe import probe_tables
+from st_ssl.core.errors import ConfigError
 from st_ssl.data.base import DATA, DataSource, of_split
 from st_ssl.data.video.dataset import VideoDataConfig
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.runtime import Runtime
-from st_ssl.errors import ConfigError
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.probes import probe_table
-from st_ssl.transfer.finetune import (
+from st_ssl.transfer.fitting.finetune import (
     FinetuneConfig,
     Finished,
     Progress,
@@ -29,13 +29,13 @@ from st_ssl.transfer.finetune import (
     finetune_model,
     load_finetune,
 )
-from st_ssl.transfer.predictions import Predictions
-from st_ssl.transfer.probe import probe_runs
-from st_ssl.transfer.probe_config import ProbeConfig
-from st_ssl.transfer.splits import finetune_splits, probe_splits
-from st_ssl.transfer.tasks import TASKS
+from st_ssl.transfer.fitting.predictions import Predictions
+from st_ssl.transfer.probes.official_splits import finetune_splits, probe_splits
+from st_ssl.transfer.probes.probe import probe_runs
+from st_ssl.transfer.probes.probe_config import ProbeConfig
+from st_ssl.transfer.tasks.base import TASKS
 from tests.runs import ROOT
-from tests.transfer.extraction import CPU, rows_of
+from tests.transfer.features.extraction import CPU, rows_of
 from tests.transfer.layouts import COUNT, LAYOUTS, write_originals
 from tests.transfer.tiny import write_encoder
 

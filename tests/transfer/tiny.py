@@ -11,10 +11,10 @@ import pytest
 from st_ssl.augment.finetune import FinetuneAugmentConfig
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.encoders.base import ENCODERS, InputConfig, random_encoder, save_encoder
-from st_ssl.optim import OptimConfig
-from st_ssl.schedule import ScheduleConfig
-from st_ssl.transfer.finetune import FinetuneConfig
-from st_ssl.transfer.tasks import TASKS
+from st_ssl.training.optim import OptimConfig
+from st_ssl.training.schedule import ScheduleConfig
+from st_ssl.transfer.fitting.finetune import FinetuneConfig
+from st_ssl.transfer.tasks.base import TASKS
 
 INPUT = InputConfig(num_frames=4, stride=2, size=16)
 VIT: dict[str, Any] = {"name": "video_vit", "dim": 24, "depth": 1, "heads": 3, "patch": 8}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from st_ssl.config import parse_override
+from st_ssl.core.config import parse_override
 from st_ssl.weights.base import Published
 from st_ssl.weights.importing import Imported, apply_layout
 

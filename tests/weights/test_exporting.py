@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import st_ssl
+from st_ssl.core.errors import ConfigError, OutputError, UserError
+from st_ssl.core.types import Features
 from st_ssl.encoders.base import Encoder, save_encoder
-from st_ssl.errors import ConfigError, OutputError, UserError
-from st_ssl.types import Features
 from st_ssl.weights.bundle import read_bundle
 from st_ssl.weights.exporting.base import EXPORTS, Network, export_network
 from st_ssl.weights.exporting.programs import TorchScript

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import st_ssl
+from st_ssl.core.errors import ConfigError, DataError, OutputError, UserError
 from st_ssl.encoders.base import save_encoder
-from st_ssl.errors import ConfigError, DataError, OutputError, UserError
 from st_ssl.weights.hub import has_licence, upload, write_folder
 from tests.weights.exported import encoder_of
 from tests.weights.test_loading import same

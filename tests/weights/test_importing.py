@@ -15,10 +15,10 @@ from torch import Tensor
 
 from st_ssl.cli import guarded
 from st_ssl.cli.convert import main
+from st_ssl.core.errors import ConfigError, OutputError
+from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import ENCODERS, Encoder, load_encoder
 from st_ssl.encoders.r3d import R3DConfig
-from st_ssl.errors import ConfigError, OutputError
-from st_ssl.inputs import InputConfig
 from st_ssl.weights.base import LAYOUTS, WeightsError
 from st_ssl.weights.bundle import Bundle, write_bundle
 from st_ssl.weights.importing import import_weights, save_imported

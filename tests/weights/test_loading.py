@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import st_ssl
+from st_ssl.core.errors import ConfigError, DataError, SampleError, UserError
+from st_ssl.core.types import View
 from st_ssl.data.base import DATA
 from st_ssl.data.synthetic.videos import encode
 from st_ssl.encoders.base import Encoder, save_encoder
-from st_ssl.errors import ConfigError, DataError, SampleError, UserError
-from st_ssl.types import View
 from st_ssl.weights.exporting.base import Network, export_network
 from tests.weights.exported import encoder_of
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import st_ssl
-from st_ssl.errors import UserError
+from st_ssl.core.errors import UserError
 from st_ssl.weights.exporting.base import Network
 from st_ssl.weights.exporting.programs import TorchExport, TorchScript
 from tests.encoders.small import NAMES, modality

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import load_encoder
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
-from st_ssl.inputs import InputConfig
 from st_ssl.weights.base import LAYOUTS, WeightsError
 from st_ssl.weights.importing import guess, import_weights, save_imported
 from st_ssl.weights.plain_vit import mlp_ratio

@@ -141,7 +141,7 @@ def main() -> None:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     import torch
 
-    from st_ssl.errors import ConfigError
+    from st_ssl.core.errors import ConfigError
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -18,15 +18,15 @@ from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.config import Place, validate
-from st_ssl.data.pack import is_pack
+from st_ssl.core.config import Place, validate
+from st_ssl.core.errors import ConfigError, DataError, nearest
+from st_ssl.core.types import Entry
+from st_ssl.data.clip_plans import RandomClips, clip_indices, last_start
+from st_ssl.data.packs.read_pack import is_pack
+from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.streams.video import open_video
 from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.packing import PackConfig, write_pack
-from st_ssl.data.video.plans import RandomClips, clip_indices, last_start
-from st_ssl.data.video.readers import open_video
 from st_ssl.data.video.views import CutView, VideoViews, stack_views
-from st_ssl.errors import ConfigError, DataError, nearest
-from st_ssl.types import Entry
 
 NUM_MADE = 10
 DECODING = "decoding alone"

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from st_ssl.errors import ConfigError, MissingDependencyError
+from st_ssl.core.errors import ConfigError, MissingDependencyError
 
 Pass = Callable[[], object]
 Build = Callable[[list[str], int, int, int], Pass]

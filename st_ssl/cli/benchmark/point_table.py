@@ -9,7 +9,7 @@ import torch
 
 from st_ssl.cli.benchmark import ops, points, sparse
 from st_ssl.cli.benchmark.timing import Contestants, alternate, ratio
-from st_ssl.errors import ConfigError
+from st_ssl.core.errors import ConfigError
 
 SPARSE = {"variant": "spunet", "voxels": 150_000, "peer": ["spconv"]}
 OPS = {"points": 100_000, "samples": 4096, "batch": 32}

@@ -11,12 +11,12 @@ import torch
 
 from st_ssl.cli.benchmark.step import operations, trainer
 from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointCloud
 from st_ssl.data.points.views import stack_point_views
 from st_ssl.encoders.point_vit import PointViT, PointViTConfig
-from st_ssl.inputs import PointInputConfig
 from st_ssl.methods.base import METHODS
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointCloud
 
 SIZE, PRODUCTS = 1024, 20
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from st_ssl.cli.benchmark.timing import Contestants, alternate, ratio
+from st_ssl.core.errors import MissingDependencyError
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointBatch
 from st_ssl.encoders.sparse_unet import VOXEL_SIZE, SparseUNet, SparseUNetConfig
-from st_ssl.errors import MissingDependencyError
-from st_ssl.inputs import PointInputConfig
 from st_ssl.ops.sparse import Backend, SparseConv3d, SparseTensor
 from st_ssl.ops.voxels import voxelise
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointBatch
 
 CHANNELS = 32
 

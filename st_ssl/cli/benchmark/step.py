@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from st_ssl.augment.masking import MaskConfig, draw_mask
 from st_ssl.cli.benchmark.timing import alternate, matmul_rate, ratio
+from st_ssl.core.errors import MissingDependencyError
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointView, View
 from st_ssl.encoders.base import InputConfig
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
 from st_ssl.engine.runtime import require_compiler
-from st_ssl.errors import MissingDependencyError
-from st_ssl.heads.masked_decoder import DecoderConfig
-from st_ssl.methods.videomae import VideoMAE, VideoMAEConfig
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointView, View
+from st_ssl.methods.masked.videomae import VideoMAE, VideoMAEConfig
+from st_ssl.parts.masked_decoder import DecoderConfig
 
 DECODER_DEPTH = 4
 

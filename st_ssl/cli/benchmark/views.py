@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from st_ssl.cli.benchmark.data import videos
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.data.video.readers import open_video
+from st_ssl.core.random import keyed_seed
+from st_ssl.core.types import RawView
+from st_ssl.data.streams.video import open_video
 from st_ssl.data.video.views import CutView, MultiViews, multi_views, stack_views
 from st_ssl.encoders.base import InputConfig
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
-from st_ssl.random import keyed_seed
-from st_ssl.types import RawView
 
 NUM_CLASSES = 400
 SMALL = {"dim": 96, "depth": 6, "heads": 3}  # the quickstart's

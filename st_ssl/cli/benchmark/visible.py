@@ -9,9 +9,9 @@ import torch
 
 from st_ssl.augment.masking import MaskConfig, draw_mask
 from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.core.random import keyed_rng
 from st_ssl.encoders.base import InputConfig
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
-from st_ssl.random import keyed_rng
 
 
 def visible(arguments: argparse.Namespace) -> None:

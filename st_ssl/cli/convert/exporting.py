@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from st_ssl.errors import ConfigError, nearest
+    from st_ssl.core.errors import ConfigError, nearest
     from st_ssl.weights.exporting.base import EXPORTS
 
     formats = [*EXPORTS.names(), HUB]
@@ -91,7 +91,7 @@ def _export(arguments: argparse.Namespace) -> None:
 def _network(run: Path) -> Network:
     """The encoder in ``run``, with the head that was fine-tuned with it where there is one."""
     from st_ssl.encoders.base import load_encoder
-    from st_ssl.transfer.saved import check_finished, load_tuned
+    from st_ssl.transfer.fitting.finetuned_io import check_finished, load_tuned
     from st_ssl.weights.exporting.base import Network
 
     if not (run / "encoder.json").is_file():
@@ -103,7 +103,7 @@ def _network(run: Path) -> Network:
 
 
 def _hub(arguments: argparse.Namespace) -> None:
-    from st_ssl.errors import ConfigError
+    from st_ssl.core.errors import ConfigError
     from st_ssl.weights.hub import CARD, has_licence, require_hub, upload, write_folder
 
     if arguments.repo is None:

@@ -55,8 +55,8 @@ def main(arguments: argparse.Namespace) -> None:
         return _list()
     from rich.console import Console
 
+    from st_ssl.core.errors import ConfigError, as_called
     from st_ssl.engine.console import console
-    from st_ssl.errors import ConfigError, as_called
     from st_ssl.weights.importing import import_weights, save_imported
 
     places = [text for text in arguments.overrides if "=" not in text or Path(text).exists()]

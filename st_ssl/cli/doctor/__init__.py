@@ -18,7 +18,7 @@ from st_ssl.cli.doctor.findings import Finding, examine, worst
 from st_ssl.cli.doctor.page import as_json, write_page
 from st_ssl.cli.doctor.requirements import Requirement, python_bounds
 from st_ssl.cli.doctor.status import Status
-from st_ssl.limits import default_workers, usable_cores
+from st_ssl.core.limits import default_workers, usable_cores
 
 if TYPE_CHECKING:
     Check = tuple[str, str, Callable[[], Iterable[Finding]]]

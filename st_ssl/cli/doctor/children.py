@@ -24,7 +24,7 @@ import sys
 parent, root = int(sys.argv[1]), sys.argv[2]
 sys.path[:] = ([] if root in sys.path else [root]) + [entry for entry in sys.path if entry]
 from st_ssl.cli.doctor import probes
-from st_ssl.data.children import end_with
+from st_ssl.data.loading.child_process import end_with
 end_with(parent)
 probes.answer(sys.argv[3:])
 """

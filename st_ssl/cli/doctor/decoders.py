@@ -16,7 +16,7 @@ from st_ssl.cli.doctor.requirements import (
     requirement,
     requirements,
 )
-from st_ssl.errors import as_called
+from st_ssl.core.errors import as_called
 
 SUBJECT = "Video"
 COLOURS = (

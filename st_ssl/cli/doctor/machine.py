@@ -13,7 +13,7 @@ from pathlib import Path
 
 from st_ssl.cli.doctor.findings import Finding, apt_install, as_root, in_container, size
 from st_ssl.cli.doctor.requirements import run_with
-from st_ssl.limits import LITTLE, lacking_to_compile, memory_limit, usable_cores
+from st_ssl.core.limits import LITTLE, lacking_to_compile, memory_limit, usable_cores
 
 SUBJECT = "Machine"
 GIB = 1 << 30

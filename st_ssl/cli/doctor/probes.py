@@ -118,7 +118,7 @@ def _decoder(package: str, backend: str) -> Callable[[str], dict[str, Any]]:
     """A probe of one reader: the mean colours of the frames ``SHOWN``, and its speed on the clip if there is one."""
 
     def probe(clip: str) -> dict[str, Any]:
-        from st_ssl.data.video.readers import open_video
+        from st_ssl.data.streams.video import open_video
 
         with open_video(SAMPLE, backend) as video:
             colours = [image.mean((0, 1)).round(1).tolist() for _, image in video.frames(SHOWN)]
@@ -141,7 +141,7 @@ def _clip(clip: str) -> dict[str, Any]:
     """Write what decoders are timed on: two seconds of drifting noise, in the way packed clips are written."""
     import numpy as np
 
-    from st_ssl.data.video.writing import encode
+    from st_ssl.data.packs.video_encoding import encode
 
     coarse = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
     wide = coarse.repeat(8, 0).repeat(8, 1)

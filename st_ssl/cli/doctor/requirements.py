@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from st_ssl.cli.doctor.findings import apt_install
-from st_ssl.errors import as_called
+from st_ssl.core.errors import as_called
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 """The folder that holds the package: a checkout, or where pip put it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from st_ssl.cli.doctor.findings import Finding
-from st_ssl.errors import as_called
+from st_ssl.core.errors import as_called
 
 BLOCK = 1 << 20
 BLOCKS = 64

@@ -12,25 +12,25 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import SampleError
+from st_ssl.core.inputs import Modality, PointInputConfig
+from st_ssl.core.limits import default_workers
+from st_ssl.core.random import Key, keyed_seed
+from st_ssl.core.types import Entry, PointCloud, RawPointView
 from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
-from st_ssl.data.loader import TIMEOUT
-from st_ssl.data.pack import is_pack
-from st_ssl.data.points.descriptors import coarse_occupancy, ordered_coordinates, shape_distributions
-from st_ssl.data.points.pack import CloudPack
-from st_ssl.data.points.readers import ReadOptions, read_cloud
-from st_ssl.data.points.sources import PointFormat, format_of, read_source
+from st_ssl.data.loading.loader import TIMEOUT
+from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
+from st_ssl.data.packs.points_read import CloudPack
+from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
-from st_ssl.data.samples import Sample, SampleDataset, batch_of
-from st_ssl.data.sources import Format
+from st_ssl.data.sources.base import Format
+from st_ssl.data.sources.points import PointFormat, format_of, read_source
+from st_ssl.data.streams.points import ReadOptions, read_cloud
 from st_ssl.data.synthetic import rooms, shapes
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
-from st_ssl.errors import SampleError
-from st_ssl.inputs import Modality, PointInputConfig
-from st_ssl.limits import default_workers
-from st_ssl.random import Key, keyed_seed
-from st_ssl.types import Entry, PointCloud, RawPointView
+from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
 
 
 class PointDataConfig(Config):

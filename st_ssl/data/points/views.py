@@ -10,9 +10,9 @@ import torch
 from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
 from st_ssl.augment.point_segments import SegmentsConfig, segmented
 from st_ssl.augment.points import PointAugment, plain
-from st_ssl.inputs import PointInputConfig
-from st_ssl.random import Key, keyed_rng
-from st_ssl.types import PointBatch, PointCloud, PointView, RawPointView
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.random import Key, keyed_rng
+from st_ssl.core.types import PointBatch, PointCloud, PointView, RawPointView
 
 
 @dataclass

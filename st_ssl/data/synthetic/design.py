@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from st_ssl.random import Key, keyed_rng
+from st_ssl.core.random import Key, keyed_rng
 
 
 @lru_cache(maxsize=256)

@@ -15,14 +15,14 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
-from st_ssl.config import Config
-from st_ssl.data.parallel import parallel_map
+from st_ssl.core.config import Config
+from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.files import claim_folder, sync
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointCloud
+from st_ssl.data.loading.parallel_map import parallel_map
 from st_ssl.data.synthetic.design import deal
 from st_ssl.data.synthetic.rooms_layout import SEGMENTS, Look, Room, draw_room
-from st_ssl.errors import DataError, nearest
-from st_ssl.files import claim_folder, sync
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointCloud
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "val", "test")

@@ -15,15 +15,15 @@ import numpy as np
 from pydantic import Field
 
 from st_ssl.augment.point_cuts import in_front
-from st_ssl.config import Config
-from st_ssl.data.parallel import parallel_map
+from st_ssl.core.config import Config
+from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.files import claim_folder, replace_text, write_atomically
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointCloud
+from st_ssl.data.loading.parallel_map import parallel_map
 from st_ssl.data.synthetic.design import deal, table_csv
 from st_ssl.data.synthetic.primitives import Solid
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, build
-from st_ssl.errors import DataError, nearest
-from st_ssl.files import claim_folder, replace_text, write_atomically
-from st_ssl.random import keyed_rng
-from st_ssl.types import PointCloud
 
 FORMAT_VERSION = 1
 STYLES = {"thin_small": (0.6, 0.7), "thin_large": (0.6, 1.4), "thick_small": (1.5, 0.7), "thick_large": (1.5, 1.4)}

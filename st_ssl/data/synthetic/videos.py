@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from st_ssl.config import Config
-from st_ssl.data.parallel import parallel_map
+from st_ssl.core.config import Config
+from st_ssl.core.errors import DataError, MissingDependencyError, nearest
+from st_ssl.core.files import claim_folder, replace_text, write_atomically
+from st_ssl.core.random import keyed_rng
+from st_ssl.data.loading.parallel_map import parallel_map
 from st_ssl.data.synthetic.design import deal, table_csv
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
-from st_ssl.errors import DataError, MissingDependencyError, nearest
-from st_ssl.files import claim_folder, replace_text, write_atomically
-from st_ssl.random import keyed_rng
 
 FORMAT_VERSION = 2
 PERIOD = {"slow": 48, "medium": 24, "fast": 12}  # frames per cycle of the motion

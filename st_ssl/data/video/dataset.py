@@ -11,24 +11,24 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.inputs import InputConfig
+from st_ssl.core.limits import default_workers
+from st_ssl.core.random import Key, keyed_seed
+from st_ssl.core.types import Entry, RawView, VideoMeta
 from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
-from st_ssl.data.loader import TIMEOUT
-from st_ssl.data.pack import is_pack
-from st_ssl.data.samples import Sample, SampleDataset, batch_of
-from st_ssl.data.sources import Format
+from st_ssl.data.loading.loader import TIMEOUT
+from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
+from st_ssl.data.packs.read_pack import is_pack
+from st_ssl.data.packs.video_index import INDEX_FILE, Library, read_index
+from st_ssl.data.packs.video_read import VideoPack
+from st_ssl.data.sources.base import Format
+from st_ssl.data.sources.video import SourceFormat, format_of, read_source
+from st_ssl.data.streams.video import Backend, VideoReader, open_video
+from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
-from st_ssl.data.video.index import INDEX_FILE, Library, read_index
-from st_ssl.data.video.pack import VideoPack
-from st_ssl.data.video.readers import Backend, VideoReader, open_video
-from st_ssl.data.video.segment import segment_of
-from st_ssl.data.video.sources import SourceFormat, format_of, read_source
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
-from st_ssl.errors import DataError, SampleError
-from st_ssl.inputs import InputConfig
-from st_ssl.limits import default_workers
-from st_ssl.random import Key, keyed_seed
-from st_ssl.types import Entry, RawView, VideoMeta
 
 
 class VideoDataConfig(Config):

@@ -11,15 +11,15 @@ from torch.nn.functional import adaptive_avg_pool3d
 
 from st_ssl.augment.masking import Grid, MaskConfig, draw_mask
 from st_ssl.augment.video import centre_crop
-from st_ssl.data.video.plans import EvenClips
-from st_ssl.inputs import InputConfig
-from st_ssl.random import Key, keyed_rng
-from st_ssl.types import Mask, RawView, VideoMeta, View
+from st_ssl.core.inputs import InputConfig
+from st_ssl.core.random import Key, keyed_rng
+from st_ssl.core.types import Mask, RawView, VideoMeta, View
+from st_ssl.data.clip_plans import EvenClips
 
 if TYPE_CHECKING:
     from st_ssl.augment.video import VideoAugment
-    from st_ssl.data.video.plans import ClipPlan
-    from st_ssl.data.video.readers import VideoReader
+    from st_ssl.data.clip_plans import ClipPlan
+    from st_ssl.data.streams.video import VideoReader
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from st_ssl.errors import MissingDependencyError, nearest
+from st_ssl.core.errors import MissingDependencyError, nearest
 from st_ssl.ops.sparse.functional import convolve, pool
 from st_ssl.ops.sparse.maps import KernelMap, strided_map, submanifold_map
 from st_ssl.ops.sparse.tensor import Size, SparseTensor

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from st_ssl.errors import MissingLibraryError
+from st_ssl.core.errors import MissingLibraryError
 from st_ssl.ops.sparse.maps import KernelMap, Links
 
 ROWS, CHANNELS, COLUMNS = 64, 32, 64  # of what a program multiplies at a time

@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, OutputError, UserError
+from st_ssl.core.files import check_writable, sync
+from st_ssl.core.random import keyed_seed
+from st_ssl.core.registry import Registry
 from st_ssl.encoders.base import Encoder, description
-from st_ssl.errors import ConfigError, OutputError, UserError
-from st_ssl.files import check_writable, sync
-from st_ssl.random import keyed_seed
-from st_ssl.registry import Registry
 
 FORMAT = 1
 TOLERANCE = 1e-4

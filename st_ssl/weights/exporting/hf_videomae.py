@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, MissingDependencyError, UserError
+from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import Encoder
-from st_ssl.errors import ConfigError, MissingDependencyError, UserError
-from st_ssl.inputs import InputConfig
 from st_ssl.weights.exporting.base import EXPORTS, Export, Network
 
 FITS: dict[str, tuple[Any, ...]] = {

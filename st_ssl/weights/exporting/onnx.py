@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from st_ssl.config import Config
-from st_ssl.errors import MissingDependencyError
+from st_ssl.core.config import Config
+from st_ssl.core.errors import MissingDependencyError
 from st_ssl.weights.exporting.base import EXPORTS, TRACED, Export, Network
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

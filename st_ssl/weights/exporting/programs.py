@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from st_ssl.config import Config
+from st_ssl.core.config import Config
 from st_ssl.weights.exporting.base import EXPORTS, TRACED, Export, Network
 
 ABOUT = "st_ssl.json"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from st_ssl.config import Config
-from st_ssl.errors import UserError
+from st_ssl.core.config import Config
+from st_ssl.core.errors import UserError
 from st_ssl.weights.bundle import Bundle, read_bundle, write_bundle
 from st_ssl.weights.exporting.base import EXPORTS, Export, Network
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from st_ssl.core.errors import UserError
 from st_ssl.encoders.base import parse_description
-from st_ssl.errors import UserError
 from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, WeightsError
 from st_ssl.weights.bundle import HEAD, KEY
 

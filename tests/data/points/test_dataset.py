@@ -10,18 +10,18 @@ import torch
 
 from st_ssl.augment.point_masking import PointMaskConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
-from st_ssl.config import Place, validate
+from st_ssl.core.config import Place, validate
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.types import Entry, RawPointView
 from st_ssl.data.base import DATA, Batch
-from st_ssl.data.loader import build_loader
-from st_ssl.data.order import Order, StepSampler
+from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS
+from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.data.points.dataset import PointDataConfig, PointDataset, PointSource, collate
-from st_ssl.data.points.readers import read_cloud
 from st_ssl.data.points.views import PointViews
-from st_ssl.data.samples import MAX_REPLACEMENTS
+from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
-from st_ssl.errors import ConfigError, DataError
-from st_ssl.inputs import PointInputConfig
-from st_ssl.types import Entry, RawPointView
 
 VIEWS = PointViews(PointAugment(PointAugmentConfig(), num_points=16), PointMaskConfig(ratio=0.5), 8, num_views=2)
 

@@ -1,0 +1,129 @@
+"""What was found out of each file of a data set, a line for each: added to as it comes, and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from st_ssl.core.errors import DataError, OutputError
+from st_ssl.core.files import replace_text
+from st_ssl.data.loading.parallel_map import parallel_map
+
+
+class Table(Protocol):
+    """What is known of a usable sample, as plain data."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+T = TypeVar("T")
+Found = TypeVar("Found", bound=Table)
+
+
+@dataclass(frozen=True)
+class Record(Generic[Found]):
+    """One sample: the size in bytes and time of change of the file it was made from, its table (a video's frames, say;
+    None where there is none), why it cannot be used, if so, and how that was found out; of a sample in a pack, a
+    checksum of what the list of its shard says."""
+
+    size: int
+    mtime_ns: int
+    table: Found | None
+    error: str | None = None
+    made_by: str = ""
+    listed: int = 0
+
+    def fits(self, path: str) -> bool:
+        """Whether the file is still the one that was looked at. Of a folder that cannot be told: its images may have
+        changed."""
+        if os.path.isdir(path):
+            return False
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[str, Record[Found]]:
+    """The records in ``file`` by absolute path, their tables by ``parse``; relative paths are taken from its folder,
+    URLs stay as they are. The last line may be cut short (a run that was killed); ``DataError`` with file and line for
+    anything else that is no record."""
+    records: dict[str, Record[Found]] = {}
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not an index: {error}") from error
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty or unfinished
+        try:
+            row = json.loads(line)
+            table = parse(row["table"]) if row["table"] is not None else None
+            path = row["path"] if "://" in row["path"] else os.path.abspath(file.parent / row["path"])
+            how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)))
+            records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
+        except (ValueError, KeyError, TypeError) as error:
+            told = f"{file}, line {number}: not a record of these data ({error!r})"
+            raise DataError(f"{told}; remove the file, or name another with --output") from error
+    return records
+
+
+@dataclass(frozen=True)
+class Job(Generic[T, Found]):
+    """How to look at samples: ``work`` gives path and record for what ``item`` makes of a path, in any process;
+    ``crashed`` where that ends its process. ``fits``: whether a record is still true; ``parse``: a
+    table from plain data."""
+
+    work: Callable[[T], tuple[str, Record[Found]]]
+    item: Callable[[str], T]
+    crashed: Callable[[T], tuple[str, Record[Found]]]
+    fits: Callable[[str, Record[Found]], bool]
+    parse: Callable[[dict[str, Any]], Found]
+
+
+def take_down(
+    paths: Sequence[str], file: Path, made_by: str, job: Job[T, Found], num_workers: int, progress: bool
+) -> dict[str, Record[Found]]:
+    """The record of each of ``paths``: those in ``file`` that were ``made_by`` the same and still fit, and new ones,
+    which are added to it one by one."""
+    known = read_records(file, job.parse) if file.is_file() else {}
+    fitting = (path for path in paths if path in known and known[path].made_by == made_by)
+    records = {path: known[path] for path in fitting if job.fits(path, known[path])}
+    missing = [path for path in paths if path not in records]
+    asked = set(paths)
+    others = {path: record for path, record in known.items() if path not in asked}
+    _write(file, others | records)
+    with file.open("a", encoding="utf-8") as out:
+        items = map(job.item, missing)
+        args = (items, num_workers, file.name, len(records), progress, job.crashed, len(missing))
+        for path, record in parallel_map(job.work, *args):
+            records[path] = record = replace(record, made_by=made_by)
+            out.write(_line(file, path, record))
+            out.flush()
+    records = {path: records[path] for path in paths}
+    _write(file, others | records)
+    return records
+
+
+def _line(file: Path, path: str, record: Record[Any]) -> str:
+    row: dict[str, Any] = {
+        "path": path if "://" in path else os.path.relpath(path, file.absolute().parent),
+        "size": record.size,
+        "mtime_ns": record.mtime_ns,
+        "error": record.error,
+        "made_by": record.made_by,
+        **({"listed": record.listed} if record.listed else {}),
+        "table": None if record.table is None else record.table.to_json(),
+    }
+    return json.dumps(row) + "\n"
+
+
+def _write(file: Path, records: Mapping[str, Record[Any]]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(file, "".join(_line(file, path, record) for path, record in records.items()), alone=True)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error

@@ -1,0 +1,124 @@
+"""Every cloud of a source read once: what is in it, and what is broken and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from st_ssl.core.errors import SampleError
+from st_ssl.core.types import Entry, PointCloud
+from st_ssl.data.packs.file_index import Job, Record, take_down
+from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, split_item
+
+
+@dataclass(frozen=True)
+class CloudTable:
+    """What is in a cloud: how many points, and how many of the file were left out since they are nowhere; the ends of
+    its bounding box in the unit of the file; names of attributes with their number of columns, and of labels with the
+    number of classes (-1 left out)."""
+
+    num_points: int
+    num_lost: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    attributes: dict[str, int]
+    labels: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> CloudTable:
+        """The inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        low, high = (tuple(float(value) for value in data[end]) for end in ("low", "high"))
+        counts = [{str(name): int(count) for name, count in data[key].items()} for key in ("attributes", "labels")]
+        return CloudTable(int(data["num_points"]), int(data["num_lost"]), low, high, *counts)
+
+    @property
+    def extent(self) -> float:
+        """The longest side of the bounding box."""
+        return max(high - low for low, high in zip(self.low, self.high, strict=True))
+
+
+def describe_cloud(cloud: PointCloud, num_lost: int) -> CloudTable:
+    """What is in ``cloud``, of which ``num_lost`` points were left out."""
+    ends = cloud.xyz.astype(np.float64)
+    if cloud.pose is not None:
+        ends = ends @ cloud.pose[:3, :3].T + cloud.pose[:3, 3]
+    attributes = {name: values.shape[1] for name, values in cloud.attributes.items()}
+    labels = {name: len(np.unique(values[values >= 0])) for name, values in cloud.labels.items()}
+    low, high = (tuple(end.tolist()) for end in (ends.min(axis=0), ends.max(axis=0)))
+    return CloudTable(len(cloud), num_lost, low, high, attributes, labels)
+
+
+def survey(
+    entries: Sequence[Entry],
+    file: Path,
+    options: ReadOptions | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> dict[str, Record[CloudTable]]:
+    """Read every cloud and write what is found to ``file``, a line for each: records by absolute path.
+
+    Taken up where it was stopped: clouds that are in the file and have not changed are not read again. One that ends
+    the process that reads it is broken. ``MissingDependencyError`` where the package for a format is not installed.
+    """
+    options = options or ReadOptions()
+    paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
+    job = Job(partial(_look, options), str, _crashed, _fits, CloudTable.from_json)
+    return take_down(paths, file, f"read {options.surface_points} {options.bin_columns}", job, num_workers, progress)
+
+
+def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
+    state = state_of(path)
+    try:
+        cloud, lost = read_counted(path, options)
+    except SampleError as error:
+        return path, Record(*state, None, error.reason)
+    return path, Record(*state, describe_cloud(cloud, lost))
+
+
+def _crashed(path: str) -> tuple[str, Record[CloudTable]]:
+    return path, Record(0, 0, None, "the reader crashed on it")
+
+
+def _fits(path: str, record: Record[CloudTable]) -> bool:
+    return (record.size, record.mtime_ns) == state_of(path) != (0, 0)
+
+
+def state_of(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change: of the file that a cloud is in, or of all files of a scene together."""
+    file, _ = split_item(path)
+    files = [file]
+    if is_scene(file):
+        files = [os.path.join(folder, name) for folder, _, names in os.walk(file) for name in names]
+    try:
+        states = [os.stat(name) for name in files]
+    except OSError:
+        return 0, 0
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+
+
+def describe(tables: Iterable[CloudTable]) -> str:
+    """What is in some clouds, in a few lines."""
+    tables = list(tables)
+    if not tables:
+        return "no cloud can be read"
+    points, extents = [table.num_points for table in tables], [table.extent for table in tables]
+    lines = [
+        f"{sum(points)} points, {min(points)} to {max(points)} a cloud (median {np.median(points):g})",
+        f"extent {min(extents):.4g} to {max(extents):.4g} (median {np.median(extents):.4g})",
+    ]
+    for what in ("attributes", "labels"):
+        counts = Counter(name for table in tables for name in getattr(table, what))
+        there = ", ".join(f"{name} in {'all' if n == len(tables) else n}" for name, n in counts.most_common())
+        lines.append(f"{what}: {there or 'none'}")
+    return "\n".join(lines)

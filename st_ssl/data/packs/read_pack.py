@@ -1,0 +1,394 @@
+"""Packs: samples made quick to read, in a few large files that also suit object storage.
+
+A pack is a folder (or a URL that fsspec understands) with ``pack.json``, and for each shard ``shard-00000.tar``, a
+plain tar of files (MP4 of videos, safetensors of clouds), beside ``shard-00000.jsonl``, its list: a line for each
+sample with its labels, which file it was (from the folder that all of them were in), where it lies in the tar, its
+checksum, and a table of what is in it. A sample is read as one range of bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import UnionType
+from typing import Any, Generic, TypeVar, overload
+
+from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.types import Entry
+from st_ssl.data.packs.file_index import Job, Record, Table, take_down
+
+PACK_FILE = "pack.json"
+PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
+_DATA_NAMES = {"videos": "video", "clouds": "points"}
+_BLOCK = 32
+
+Found = TypeVar("Found", bound=Table)
+Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True)
+class Content(Generic[Found, Opened]):
+    """What the packs of a modality hold: ``items``, "videos", say, as files whose names end in ``suffix``; ``parse``
+    makes a table from plain data. ``open`` makes a sample of path, bytes and table, ``decode`` goes through all of what
+    was opened; both raise ``SampleError``. ``crashed`` is what is said where that ends its process."""
+
+    items: str
+    suffix: str
+    parse: Callable[[dict[str, Any]], Found]
+    open: Callable[[str, bytes, Found], Opened]
+    decode: Callable[[Opened], None]
+    crashed: str
+
+
+def packed_name(shard: int, place: int, suffix: str) -> str:
+    """The name in its tar of the sample at ``place`` of a shard."""
+    return f"{shard:05d}-{place:06d}{suffix}"
+
+
+@dataclass(frozen=True)
+class Packed(Generic[Found]):
+    """Where a sample of a pack lies: ``size`` bytes from ``offset`` of ``shard``, what they add up to, its table."""
+
+    shard: str
+    offset: int
+    size: int
+    crc32: int
+    table: Found
+
+
+class Rows:
+    """Rows of JSON in little room: their text, compressed in blocks; a row is read anew whenever it is asked for."""
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes] = []
+        self._rest: list[bytes] = []
+        self._seen: tuple[int, list[bytes]] = (-1, [])
+
+    def __len__(self) -> int:
+        return _BLOCK * len(self._blocks) + len(self._rest)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One more row, at the end."""
+        self._rest.append(json.dumps(row, separators=(",", ":")).encode())
+        if len(self._rest) == _BLOCK:
+            self._blocks.append(zlib.compress(b"\n".join(self._rest)))
+            self._rest = []
+
+    def __getitem__(self, at: int) -> Any:
+        block, line = divmod(at, _BLOCK)
+        if block == len(self._blocks):
+            return json.loads(self._rest[line])
+        seen, lines = self._seen
+        if seen != block:
+            lines = zlib.decompress(self._blocks[block]).split(b"\n")
+            self._seen = block, lines
+        return json.loads(lines[line])
+
+
+class PackedEntries(Sequence[Entry]):
+    """The samples of a pack, each made when it is asked for: ``chosen`` has their numbers in ``rows``."""
+
+    def __init__(self, root: str, rows: Rows, chosen: array[int]) -> None:
+        self._root, self._rows, self._chosen = root, rows, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> PackedEntries: ...
+
+    def __getitem__(self, index: int | slice) -> Entry | PackedEntries:
+        if isinstance(index, slice):
+            return PackedEntries(self._root, self._rows, self._chosen[index])
+        return _entry(self._root, self._rows[self._chosen[index]])
+
+
+class Pack(Generic[Found, Opened]):
+    """A pack to read from: ``entries`` are its samples, ``open`` opens one of them by its ``entry.path``.
+
+    ``root`` is a folder or a URL (``s3://…``, with the fsspec package for it installed). Samples that could not be
+    packed are left out, and are in ``failed`` as (path, reason). What is known of a million videos is held in less than
+    200 MB. ``DataError`` where the pack is incomplete, not one, or one of something else; with ``whole`` also where the
+    tar of a shard is not in the folder (of a URL that is asked for only as it is read).
+    """
+
+    def __init__(self, root: str, content: Content[Found, Opened], whole: bool = True) -> None:
+        self.root, self.content = root.rstrip("/"), content
+        stamp = f"{self.root}/{PACK_FILE}"
+        settings, items = _description(self.root)
+        if items != content.items:
+            raise DataError(
+                f"{stamp}: a pack of {items}, not of {content.items}: read it with data.name={_DATA_NAMES[items]}"
+            )
+        try:
+            sizes = shard_sizes(settings[items], settings["config"]["shard_size"], items)
+            if settings["shards"] != len(sizes):
+                raise ValueError(f"{settings['shards']} shards, expected {len(sizes)} of {settings[items]} {items}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{stamp}: not the description of a pack: {error}") from error
+        self.failed: list[tuple[str, str]] = []
+        self._rows = Rows()
+        self._starts: list[int] = []
+        chosen = array("l")
+        for number in range(len(sizes)):
+            self._add_shard(number, sizes, chosen)
+        self.entries = PackedEntries(self.root, self._rows, chosen)
+        if whole and "://" not in self.root and (gone := self.gone()):
+            others = f" (and {len(gone) - 1} more)" if gone[1:] else ""
+            raise DataError(f"{self.root} is not complete: {tar_file('', gone[0])[1:]}{others} {_GONE}")
+
+    def _add_shard(self, number: int, sizes: Sequence[int], chosen: array[int]) -> None:
+        try:
+            rows = read_list(self.root, number, sizes[number], self.content)
+        except OSError as error:
+            why = f"shard {number} of {len(sizes)} is missing: run `prepare.py pack` again, it goes on from there"
+            raise DataError(f"{self.root} is not complete: {why}") from error
+        self._starts.append(len(self._rows))
+        for row in rows:
+            if row["error"] is not None:
+                self.failed.append((row["source"], f"could not be packed: {row['error']}"))
+            else:
+                chosen.append(len(self._rows))
+            self._rows.append(row)
+
+    def gone(self) -> list[int]:
+        """The shards whose tar is missing beside its list."""
+        return [number for number in range(len(self._starts)) if not _exists(tar_file(self.root, number))]
+
+    def find(self, path: str) -> Packed[Found]:
+        """Where one of ``entries`` lies, by its path."""
+        row = self._row(path)
+        table = self.content.parse(row["table"])
+        return Packed(path.rpartition("/")[0], row["offset"], row["size"], row["crc32"], table)
+
+    def checksum(self, path: str) -> int:
+        """Of what the list says of one of ``entries``: where it lies, its bytes and its table."""
+        row = self._row(path)
+        said = {key: row[key] for key in ("offset", "size", "crc32", "table")}
+        return zlib.crc32(json.dumps(said, sort_keys=True).encode())
+
+    def _row(self, path: str) -> dict[str, Any]:
+        number, place = path.rpartition("/")[2].removesuffix(self.content.suffix).split("-")
+        return dict(self._rows[self._starts[int(number)] + int(place)])
+
+    def open(self, path: str) -> Opened:
+        """One of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
+        return open_packed(self.content, path, self.find(path))
+
+
+_GONE = "is missing beside its list: put it back, or run `prepare.py pack` again, which writes it anew"
+
+
+def _description(root: str) -> tuple[dict[str, Any], str]:
+    """What ``pack.json`` says, and of what the pack is; ``DataError`` where there is none."""
+    stamp = f"{root}/{PACK_FILE}"
+    try:
+        settings = json.loads(_read(stamp))
+        if {key: settings.get(key) for key in PACK_FORMAT} != PACK_FORMAT:
+            raise ValueError(f"expected {PACK_FORMAT}")
+        items = next((items for items in _DATA_NAMES if items in settings), None)
+        if items is None:
+            raise ValueError(f"expected a number of {' or '.join(_DATA_NAMES)}")
+        return settings, items
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{stamp}: not the description of a pack: {error}") from error
+
+
+def packed_items(root: str) -> str:
+    """What the pack at ``root`` is of: "videos" or "clouds"; ``DataError`` where it is none."""
+    return _description(root.rstrip("/"))[1]
+
+
+def _shard_path(root: str, number: int) -> str:
+    return f"{root}/shard-{number:05d}"
+
+
+def list_file(root: str, number: int) -> str:
+    """The list of a shard."""
+    return f"{_shard_path(root, number)}.jsonl"
+
+
+def tar_file(root: str, number: int) -> str:
+    """The tar of a shard."""
+    return f"{_shard_path(root, number)}.tar"
+
+
+def _entry(root: str, row: dict[str, Any]) -> Entry:
+    path = f"{tar_file(root, int(row['name'].partition('-')[0]))}/{row['name']}"
+    return Entry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
+
+
+def open_packed(content: Content[Found, Opened], path: str, place: Packed[Found]) -> Opened:
+    """A sample of a pack; ``SampleError`` where its bytes are not those that were packed."""
+    try:
+        data = _read(place.shard, place.offset, place.size)
+    except (OSError, MemoryError, OverflowError) as error:  # the latter two: a list that asks for more than there is
+        raise SampleError(path, f"the shard cannot be read: {error!r}") from error
+    if zlib.crc32(data) != place.crc32:
+        raise SampleError(path, "damaged: its bytes are not those that were packed")
+    return content.open(path, data, place.table)
+
+
+def is_pack(root: str) -> bool:
+    """Whether ``root`` is a URL (nothing else is read from one) or a folder with a ``pack.json``."""
+    return "://" in root or os.path.isfile(os.path.join(root, PACK_FILE))
+
+
+def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
+    """``size`` bytes from ``offset`` of a file or of what a URL names, all where ``size`` is None."""
+    if "://" in path:
+        end = None if size is None else offset + size
+        return bytes(_ask(path, lambda system, name: system.cat_file(name, start=offset, end=end)))
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(-1 if size is None else size)
+
+
+def _exists(path: str) -> bool:
+    """Whether there is such a file; of a URL, unless its storage says that there is none."""
+    if "://" not in path:
+        return os.path.isfile(path)
+    try:
+        _ask(path, lambda system, name: system.info(name))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it cannot be asked; who reads a sample will hear why
+    return True
+
+
+def _ask(path: str, question: Callable[[Any, str], Any]) -> Any:
+    """The answer of the storage that a URL names; ``OSError`` where it has none."""
+    import fsspec
+
+    try:
+        return question(*fsspec.core.url_to_fs(path))
+    except ImportError as error:
+        raise DataError(f"{path}: {error}") from error  # it says which package reads such URLs
+    except OSError:
+        raise
+    except Exception as error:  # each kind of storage has errors of its own
+        raise OSError(f"{path}: {error!r}") from error
+
+
+def shard_sizes(num_samples: int, shard_size: int, items: str) -> list[int]:
+    """How many samples (``items``: "videos") are in each shard; ``ValueError`` where that is none at all."""
+    if not (isinstance(num_samples, int) and isinstance(shard_size, int) and num_samples > 0 and shard_size > 0):
+        raise ValueError(f"{num_samples!r} {items} in shards of {shard_size!r}: expected numbers above 0")
+    return [min(shard_size, num_samples - first) for first in range(0, num_samples, shard_size)]
+
+
+def read_list(root: str, number: int, num_samples: int, content: Content[Any, Any]) -> list[dict[str, Any]]:
+    """The rows of the list of a shard, one for each of its ``num_samples``. ``OSError`` where there is none,
+    ``DataError`` with file and line where it is damaged."""
+    file = list_file(root, number)
+    rows: list[dict[str, Any]] = []
+    lines = _read(file).decode(errors="replace").splitlines()
+    for line in lines:
+        try:
+            rows.append(_checked(json.loads(line), packed_name(number, len(rows), content.suffix), content))
+        except (KeyError, TypeError, ValueError) as error:
+            where = f"{file}, line {len(rows) + 1}"
+            raise DataError(f"{where}: damaged: {error!r}; remove the file and pack again") from error
+    if len(rows) != num_samples:
+        wrong = f"{len(rows)} lines, expected {num_samples}"
+        raise DataError(f"{file}: damaged: {wrong}; remove the file and pack again")
+    return rows
+
+
+_TYPES: dict[str, type | UnionType] = {
+    "split": str,
+    "labels": dict,
+    "tags": list,
+    "source": str,
+    "bytes": int,
+    "error": str | None,
+}
+_PLACE_TYPES = {"offset": int, "size": int, "crc32": int, "table": dict}
+
+
+def _checked(row: Any, name: str, content: Content[Any, Any]) -> dict[str, Any]:
+    """``row`` itself; ``KeyError``, ``TypeError`` or ``ValueError`` where it says nothing of the sample ``name``."""
+    if row["name"] != name:
+        raise ValueError(f"{row['name']} is not {name}")
+    types = _TYPES | (_PLACE_TYPES if row["error"] is None else {})
+    if wrong := [key for key, kind in types.items() if not isinstance(row[key], kind)]:
+        raise TypeError(f"{wrong[0]}: {row[wrong[0]]!r}")
+    if texts := [text for text in (*row["tags"], *row["labels"].values()) if not isinstance(text, str)]:
+        raise TypeError(f"a label or tag is {texts[0]!r}")
+    if row["error"] is None:
+        if row["offset"] < 0 or row["size"] <= 0:
+            raise ValueError(f"{row['size']} bytes from {row['offset']}")
+        content.parse(row["table"])
+    return dict(row)
+
+
+def verify_pack(
+    root: str, content: Content[Found, Opened], file: Path, num_workers: int = 0, progress: bool = True
+) -> list[tuple[str, str]]:
+    """Read every sample of a pack, compare its bytes with what was packed and decode all of it; returns (path, reason)
+    of those that fail, of those that could not be packed, and of shards whose tar is missing.
+
+    What was found is kept in ``file``, an index, as it comes: taken up where it was stopped, only those are read again
+    that failed, whose shard has another size or time of change, or of which the list says something else.
+    """
+    pack = Pack(root if "://" in root else os.path.abspath(root), content, whole=False)
+    gone = {tar_file(pack.root, number) for number in pack.gone()}
+    states: dict[str, tuple[int, int]] = {}
+
+    def known(path: str) -> Record[Found]:
+        shard = path.rpartition("/")[0]
+        if shard not in states:
+            states[shard] = _state(shard)
+        return Record(*states[shard], None, listed=pack.checksum(path))
+
+    def fits(path: str, record: Record[Found]) -> bool:
+        return replace(record, made_by="") == known(path)
+
+    def item(path: str) -> _Item[Found]:
+        return path, pack.find(path), known(path)
+
+    job = Job(partial(_verify, content), item, partial(_crashed, content), fits, content.parse)
+    paths = [entry.path for entry in pack.entries if entry.path.rpartition("/")[0] not in gone]
+    records = take_down(paths, file, "verify pack", job, num_workers, progress)
+    broken = [(path, record.error) for path, record in records.items() if record.error is not None]
+    return sorted([*pack.failed, *broken, *((tar, _GONE) for tar in gone)])
+
+
+_Item = tuple[str, Packed[Found], Record[Found]]
+
+
+def _verify(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, Record[Found]]:
+    path, place, known = item
+    try:
+        content.decode(open_packed(content, path, place))
+    except SampleError as error:
+        return path, replace(known, error=error.reason)
+    return path, known
+
+
+def _crashed(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, Record[Found]]:
+    return item[0], replace(item[2], error=content.crashed)
+
+
+def _state(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change of a file, or for a URL a number for what its storage says of versions; zeros
+    where there is none."""
+    try:
+        if "://" not in path:
+            status = os.stat(path)
+            return status.st_size, status.st_mtime_ns
+        about = _ask(path, lambda system, name: system.info(name))
+    except OSError:
+        return 0, 0
+    version = [str(about.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated")]
+    return int(about.get("size") or 0), zlib.crc32("\n".join(version).encode())

@@ -1,0 +1,104 @@
+"""An index of videos: what opening a file finds out, kept on disk, so that no run has to find it out again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from st_ssl.core.errors import SampleError
+from st_ssl.core.types import Entry
+from st_ssl.data.packs import file_index as records
+from st_ssl.data.packs.file_index import Job, read_records, take_down
+from st_ssl.data.streams.video import READERS, VideoReader, open_video
+from st_ssl.data.streams.video.base import check_whole
+from st_ssl.data.streams.video.frame_table import FrameTable
+
+INDEX_FILE = "st_ssl_index.jsonl"
+
+
+Record = records.Record[FrameTable]
+
+
+def read_index(file: Path) -> dict[str, Record]:
+    """The records of an index of videos: see ``read_records``."""
+    return read_records(file, FrameTable.from_json)
+
+
+def probe(reader: str, path: str) -> Record:
+    """Open one video and take down what it is; one that cannot be used gets its reason."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return Record(0, 0, None, f"file cannot be read: {error.strerror}")
+    try:
+        with open_video(path, reader) as video:
+            return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
+    except SampleError as error:
+        return Record(status.st_size, status.st_mtime_ns, None, error.reason)
+
+
+def decode(reader: str, path: str) -> Record:
+    """``probe``, and then decode every frame of it, if it is whole."""
+    record = probe(reader, path)
+    if record.error is not None:
+        return record
+    try:
+        if os.path.isfile(path):
+            check_whole(path)
+        with open_video(path, reader, record.table) as video:
+            for _ in video.frames(range(video.meta.num_frames)):
+                continue
+    except SampleError as error:
+        return Record(record.size, record.mtime_ns, record.table, error.reason)
+    return record
+
+
+def survey(
+    entries: Sequence[Entry],
+    file: Path,
+    look: Callable[[str, str], Record] = probe,
+    reader: str = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+) -> dict[str, Record]:
+    """``look`` at every video once and write the index ``file``: ``probe`` it or ``decode`` it whole.
+
+    Taken up where it was stopped: videos that are in the file and have not changed are not looked at again, if they
+    were looked at in the same way. Lines are written as they come, and put in the order of ``entries`` at the end;
+    those of other videos are kept. A video that ends the process that looks at it is broken.
+    """
+    if reader not in ("auto", *READERS):
+        open_video("", reader)  # raises, and names the nearest
+    paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
+    job = Job(
+        partial(_look, look, reader),
+        lambda path: path,
+        _crashed,
+        lambda path, record: record.fits(path),
+        FrameTable.from_json,
+    )
+    return take_down(paths, file, f"{look.__name__} {reader}", job, num_workers, progress)
+
+
+def _crashed(path: str) -> tuple[str, Record]:
+    return path, Record(0, 0, None, "the decoder crashed on it")
+
+
+def _look(look: Callable[[str, str], Record], reader: str, path: str) -> tuple[str, Record]:
+    return path, look(reader, path)
+
+
+class Library:
+    """Opens videos: those of an index without going through their packets first, all others as they are."""
+
+    def __init__(self, reader: str = "auto", records: dict[str, Record] | None = None) -> None:
+        self.reader = reader
+        self.records = records or {}
+
+    def open(self, path: str) -> VideoReader:
+        """Open one video; raises what ``open_video`` does."""
+        record = self.records.get(os.path.abspath(path)) if self.records else None
+        table = record.table if record is not None and record.fits(path) else None
+        return open_video(path, self.reader, table)

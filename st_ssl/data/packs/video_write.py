@@ -1,0 +1,66 @@
+"""What is packed of a video: H.264 of a small size that is quick to cut clips from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from st_ssl.core.types import Entry
+from st_ssl.data.packs import write_pack as packing
+from st_ssl.data.packs.video_encoding import encode
+from st_ssl.data.packs.video_read import VIDEOS
+from st_ssl.data.packs.write_pack import Packer, ShardConfig
+from st_ssl.data.streams.video import open_video
+from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.pyav import PyAVReader
+from st_ssl.data.streams.video.segment import segment_of
+
+
+class PackConfig(ShardConfig):
+    """How videos are packed. ``short_side`` in pixels (smaller videos keep their size); ``crf``: quality of H.264, less
+    is better; ``keyframes``: frames from one key frame to the next; ``shard_size``: videos in a shard."""
+
+    short_side: int = Field(default=256, ge=16)
+    crf: int = Field(default=20, ge=0, le=51)
+    keyframes: int = Field(default=32, gt=0)
+
+
+class VideoPacker(Packer):
+    """Videos as ``reader`` reads them, made small."""
+
+    content = VIDEOS
+
+    def __init__(self, config: PackConfig, reader: str = "auto") -> None:
+        super().__init__(config)
+        self.how, self.reader = config, reader
+
+    def make(self, entry: Entry, name: str) -> tuple[bytes, FrameTable]:
+        content = self.shrunken(entry)
+        return content, PyAVReader(name, data=content).table
+
+    def shrunken(self, entry: Entry) -> bytes:
+        """The video as MP4; ``SampleError`` where it cannot be read."""
+        with segment_of(open_video(entry.path, self.reader), entry) as video:
+            meta = video.meta
+            scale = min(1.0, self.how.short_side / min(meta.width, meta.height))
+            size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))
+            frames = (frame for _, frame in video.frames(range(meta.num_frames)))
+            file = io.BytesIO()
+            encode(file, frames, meta.fps, (size[0], size[1]), self.how.crf, self.how.keyframes)
+        return file.getvalue()
+
+
+def write_pack(
+    entries: Sequence[Entry],
+    output: Path,
+    config: PackConfig,
+    part: tuple[int, int] = (0, 1),
+    reader: str = "auto",
+    **how: Any,
+) -> list[tuple[str, str]]:
+    """Pack videos: see ``packing.write_pack``."""
+    return packing.write_pack(entries, output, VideoPacker(config, reader), part, **how)

@@ -1,0 +1,260 @@
+"""What the sources of all modalities share: places, formats, text files, splits by name, folders, rows that repeat."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from st_ssl.core.errors import ConfigError, DataError, nearest
+from st_ssl.core.types import Entry
+
+SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
+_ITEM = re.compile(r"#\d+\Z")
+_BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits")
+
+
+class Kind(NamedTuple):
+    """What a source has: "video", say, and whether a file of a name is one and surely no list."""
+
+    name: str
+    is_file: Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a source is: ``root`` has the samples, ``notes`` (a file or a folder; ``root`` itself where nothing else is
+    named) what is known of them. ``split`` is the official split asked for; ``auto``: nobody named the format."""
+
+    root: Path
+    notes: Path
+    split: int | None = None
+    auto: bool = False
+
+    @property
+    def number(self) -> int:
+        """The official split, the first one where none is asked for."""
+        return self.split or 1
+
+    @cached_property
+    def _folders(self) -> list[list[Path]]:
+        """Files of ``notes``, then of the folders in it whose names are those of annotations."""
+        if not self.notes.is_dir():
+            return [[self.notes]]
+        try:
+            inside = sorted(os.scandir(self.notes), key=lambda item: os.fsencode(item.name))
+            beside = [item.path for item in inside if item.name.lower() in _BESIDE and item.is_dir()]
+            below = [sorted(path for path in Path(folder).iterdir() if path.is_file()) for folder in beside]
+        except OSError as error:
+            raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
+        return [[Path(item.path) for item in inside if item.is_file()], *below]
+
+    def find(self, name: re.Pattern[str]) -> list[Path]:
+        """The files whose whole name matches, all from the first folder that has any."""
+        found = ([path for path in files if name.fullmatch(path.name)] for files in self._folders)
+        return next((paths for paths in found if paths), [])
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to tell which samples there are: ``read`` gives the entries of a place, ``matches`` says whether it looks
+    like this format (by names of files and the first line of one); ``numbered`` where it has official splits."""
+
+    name: str
+    read: Callable[[Place], list[Entry]]
+    matches: Callable[[Place], bool] = lambda place: False
+    numbered: bool = False
+
+
+class Row(NamedTuple):
+    """One row of an annotation file: where it stands (``at``: "line 3"), the sample (a ``video``, a cloud) as it is
+    written there, and what became of it."""
+
+    file: Path
+    at: str
+    video: str
+    entry: Entry
+
+
+def sibling(path: Path) -> str:
+    """The end of a message on a ``path`` that does not exist: where it leads to, or the nearest name in the folder
+    where it should be."""
+    if path.is_symlink():
+        return f": it is a link to {os.readlink(path)}, which is not there"
+    parent = path.absolute().parent
+    return nearest(path.name, sorted(os.listdir(parent))) if parent.is_dir() else f", nor does the folder {parent}"
+
+
+def read_lines(path: Path, kind: Kind) -> list[str]:
+    """The lines of a text file in UTF-8 (a byte order mark is dropped); ``DataError`` where it is none."""
+    if kind.is_file(path.name):
+        a_list = f"expected a folder of {kind.name}s, or a text file that lists them"
+        raise DataError(f"{path} is a {kind.name}: {a_list}")
+    try:
+        # not splitlines(): it also breaks lines at characters that may be part of a file name
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not text in UTF-8 (byte {error.start}): expected one {kind.name} on each line"
+        ) from error
+    except IsADirectoryError as error:
+        raise DataError(f"the list {path} cannot be read: it is a folder; expected a file") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist{sibling(path)}") from error
+    except OSError as error:
+        raise DataError(f"the list {path} cannot be read: {error.strerror}") from error
+
+
+def split_name(where: str, name: str) -> str:
+    """The split by its usual name; an empty cell is "train"."""
+    known = SPLITS.get(name.lower() or "train")
+    if known is None:
+        raise DataError(f"{where}: split {name!r}, expected one of {', '.join(SPLITS)}{nearest(name.lower(), SPLITS)}")
+    return known
+
+
+def resolve(path: str, folders: Sequence[Path]) -> str:
+    """``path`` in the first of ``folders`` that has it (in the first one where none has); absolute ones stay."""
+    candidates = [str(folder / path) for folder in folders]
+    return next((candidate for candidate in candidates if _exists(candidate)), candidates[0])
+
+
+def _exists(path: str) -> bool:
+    """Whether there is such a file, or one of which it is an item (``a.h5#3``)."""
+    return os.path.exists(path) or os.path.isfile(_ITEM.sub("", path))
+
+
+def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
+    """The entries, each once: rows that say the same twice are counted in a warning; those that contradict each other
+    are a ``DataError``, or count as the first one where not ``strict``."""
+    kept: dict[tuple[str, int, int | None], Row] = {}
+    repeated: list[Row] = []
+    for row in rows:
+        first = kept.setdefault((row.entry.path, row.entry.start, row.entry.num_frames), row)
+        if first is row:
+            continue
+        if strict and first.entry != row.entry:
+            where = f"on {first.at}" if first.file == row.file else f"in {first.file}, {first.at}"
+            raise DataError(f"{row.file}, {row.at}: {row.video} is there twice, first {where}, with other labels")
+        repeated.append(row)
+    if repeated:
+        row, count = repeated[0], len(repeated)
+        warnings.warn(
+            f"{row.file}: {count} rows repeat another one and are left out; the first: {row.at}, {row.video}",
+            stacklevel=2,
+        )
+    return [row.entry for row in kept.values()]
+
+
+def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str = "") -> list[Entry]:
+    """The entries of a list whose rows name files. One missing file is one broken sample, left to the reader; where all
+    are missing the folder is wrong: ``DataError``, with ``hint`` behind it."""
+    entries = unique(rows)
+    if not any(_exists(entry.path) for entry in entries):
+        tried = " and ".join(str(folder) for folder in folders)
+        first = rows[0].video
+        raise DataError(
+            f"{file}: none of the {len(entries)} files listed exists; the first, {first}, not in {tried}{hint}"
+        )
+    return entries
+
+
+def found(
+    kind: Kind, notes: Path, root: Path, rows: Sequence[Row], missing: Sequence[str], strict: bool = True
+) -> list[Entry]:
+    """The entries of ``rows`` once each, with a warning that counts those ``missing`` from ``root``; ``DataError`` if
+    all are."""
+    count, total = len(missing), len(missing) + len(rows)
+    if not total:
+        raise DataError(f"{notes} lists no {kind.name}s")
+    if not rows:
+        raise DataError(f"{notes}: none of the {total} {kind.name}s is in {root}; the first: {missing[0]}")
+    if count:
+        warnings.warn(
+            f"{notes}: {count} of {total} {kind.name}s are not in {root} and are left out; the first: {missing[0]}",
+            stacklevel=3,
+        )
+    return unique(rows, strict)
+
+
+def find_format(
+    formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
+) -> tuple[Format, Place]:
+    """The format of one source, by its name or ("auto") the first of ``formats`` that it looks like, and its place.
+    ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
+    if format not in ("auto", *formats):
+        raise ConfigError(f"no format {format!r}: one of auto, {', '.join(formats)}{nearest(format, formats)}")
+    if not root.exists():
+        raise DataError(f"{root} does not exist{sibling(root)}")
+    if listing is not None and not listing.exists():
+        raise DataError(f"the list {listing} does not exist{sibling(listing)}")
+    if root.is_file():
+        if listing is not None:
+            raise DataError(
+                f"{root} is a file, and the list {listing} another one: expected the folder of the {kind.name}s"
+            )
+        root, listing = root.parent, root
+    place = Place(root, listing or root, split, format == "auto")
+    chosen = next((f for f in formats.values() if f.matches(place)), None) if place.auto else formats[format]
+    if chosen is None:
+        raise DataError(
+            f"{place.notes} looks like none of the formats {', '.join(formats)}: expected a folder of {kind.name}s, or "
+            "name the format"
+        )
+    return chosen, place
+
+
+def read_formats(
+    formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
+) -> list[Entry]:
+    """The entries of one source; raises what ``find_format`` and its format do."""
+    chosen, place = find_format(formats, kind, root, listing, format, split)
+    if split is not None and not chosen.numbered:
+        warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=3)
+    return chosen.read(place)
+
+
+def walk(
+    root: Path,
+    seen: Counter[str],
+    is_sample: Callable[[str], bool],
+    is_folder: Callable[[str, list[str], list[str]], bool],
+) -> Iterator[PurePath]:
+    """Paths of the samples below ``root``, relative to it: files whose name ``is_sample``, and folders that are one
+    (``is_folder`` of path, folders and files). ``seen`` counts all files by extension."""
+    been = set()
+    for folder, folders, files in os.walk(root, onerror=_unlisted, followlinks=True):  # data sets are often linked
+        real = os.path.realpath(folder)
+        # In order: of several links to one folder the first one counts.
+        folders[:] = sorted((name for name in folders if not _hidden(name) and real not in been), key=os.fsencode)
+        files = [name for name in files if not name.startswith(".") and real not in been]
+        been.add(real)
+        seen.update(os.path.splitext(name)[1].lower() for name in files)
+        here = PurePath(os.path.relpath(folder, root))
+        if is_folder(folder, folders, files):
+            yield here
+            folders[:], files = [], []
+        yield from (here / name for name in files if is_sample(name))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "lost+found"  # the latter is the file system's, and closed to users
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
+
+
+def folder_entry(root: Path, path: PurePath) -> Entry:
+    """The entry of a sample at ``path`` below ``root``: a top folder train, val or test is its split, the next one its
+    label."""
+    split, folders = "train", path.parts[:-1]
+    if folders and folders[0].lower() in SPLITS:
+        split, folders = SPLITS[folders[0].lower()], folders[1:]
+    return Entry(str(root / path), split, {"label": folders[0]} if folders else {})

@@ -1,0 +1,64 @@
+"""Lines of a list: one sample on each, its path first and what is known of it behind, with white space between."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from st_ssl.core.errors import DataError
+
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+ANY = 1 << 30
+
+
+class Line(NamedTuple):
+    """One line: the path, the fields behind it, and whether the path ends like a file."""
+
+    at: int
+    path: str
+    fields: tuple[str, ...]
+    is_file: bool
+
+    def __str__(self) -> str:
+        return " ".join((self.path, *self.fields))
+
+
+def split_lines(lines: Sequence[str], is_file: Callable[[str], bool], most: int = ANY) -> list[Line]:
+    """Path and fields of each line; blank lines and those starting with ``#`` are left out.
+
+    A path ends behind the last field that ends like a file (``is_file``); a folder has none, and ends before the
+    numbers at the end of the line (or before its last field, where that is a word), but before the last ``most`` fields
+    at least.
+    """
+    counted = [(at, line) for at, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
+    return [_split(line, at, is_file, most) for at, line in counted]
+
+
+def _split(line: str, at: int, is_file: Callable[[str], bool], most: int) -> Line:
+    words = line.split()
+    ends = [i for i, word in enumerate(words) if is_file(word)]
+    if ends:
+        count = len(words) - 1 - ends[-1]
+    else:
+        numbers = next((i for i, word in enumerate(reversed(words)) if not NUMBER.fullmatch(word)), len(words))
+        count = min(max(numbers, 1), len(words) - 1, most)
+    path, *fields = line.strip().rsplit(maxsplit=count)
+    return Line(at, path, tuple(fields), bool(ends))
+
+
+def check_labels(file: object, lines: Sequence[Line], head: int = 0) -> None:
+    """``DataError`` where some of ``lines`` have labels behind ``head`` other fields, and others none."""
+    labelled = len(lines[0].fields) > head
+    for line in lines:
+        if (len(line.fields) > head) != labelled:
+            has, first = ("no label", "one") if labelled else ("a label", "none")
+            raise DataError(f"{file}, line {line.at}: {line.path} has {has}, while line {lines[0].at} has {first}")
+
+
+def separator_hint(line: Line) -> str:
+    """What may be wrong with a list of which no file exists: other separators than white space."""
+    found = next((mark for mark in (",", ";", "|") if mark in line.path), None)
+    if line.fields or found is None:
+        return ""
+    return f". White space separates the fields of a list; for {found!r} write a header above it: `path{found}label`"

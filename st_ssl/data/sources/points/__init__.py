@@ -1,0 +1,71 @@
+"""Sources of clouds: from what people have to a list of entries.
+
+One file for each family of formats; ``FORMATS`` has them in the order in which they are tried.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import Format, find_format, read_formats
+from st_ssl.data.sources.points import folder, kitti, lists, modelnet, s3dis, scanobjectnn, shapenet
+from st_ssl.data.sources.points import modelnet_few_shot as few_shot
+from st_ssl.data.sources.points.base import CLOUD
+from st_ssl.data.sources.tables import table_formats
+
+__all__ = ["FORMATS", "PointFormat", "format_of", "read_source"]
+
+PointFormat = Literal[
+    "auto",
+    "kitti",
+    "s3dis",
+    "modelnet_hdf5",
+    "modelnet_resampled",
+    "modelnet",
+    "modelnet_few_shot",
+    "scanobjectnn_pb_t50_rs",
+    "scanobjectnn_obj_bg",
+    "scanobjectnn_obj_only",
+    "shapenet_part",
+    "shapenet55",
+    "factors",
+    "csv",
+    "list",
+    "folder",
+]
+_FAMILIES = (  # the more special ones first
+    *(kitti.FORMATS, s3dis.FORMATS, few_shot.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS, shapenet.FORMATS),
+    *(table_formats(CLOUD), lists.FORMATS, folder.FORMATS),
+)
+FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
+
+
+def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> list[Entry]:
+    """The clouds of one source, in a fixed order; ``entry.path`` is what ``read_cloud`` takes.
+
+    ``root`` holds the clouds, ``listing`` (a file or a folder) says what is known of them, where it is not in ``root``.
+    ``format`` is one of ``FORMATS``, or "auto" for what it looks like:
+
+    - the files of KITTI (object), S3DIS (as it comes or as Pointcept has it), ModelNet10 and 40 (meshes,
+      ``modelnet40_ply_hdf5_2048``, ``modelnet40_normal_resampled``, and its few-shot folds), ScanObjectNN (three
+      variants; where several are there the format has to be named), ShapeNet-55 and ShapeNetPart. ``split`` is the area
+      of S3DIS that is held out;
+    - a table: ``factors.csv`` in the folder, or a file whose first line names columns: see ``sources/tables.py``;
+    - any other file is a list of one ``path label``, or ``path``, a line; blank lines and those starting with ``#`` are
+      skipped. Relative paths are taken from ``root``, then from the folder of the list;
+    - a folder: all clouds in it, at any depth, in byte order of their paths; a folder that is a scene (``coord.npy`` or
+      ``Annotations`` in it) is one cloud. Top folders train / val / test are splits, the folders below them (or at the
+      top) give ``{"label": name}``. Beside clouds of other kinds ``.txt`` and ``.csv`` are left out.
+      That is also how ScanNet is read as Pointcept has it.
+
+    ``DataError`` where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for
+    a format that does not exist.
+    """
+    return read_formats(FORMATS, CLOUD, root, listing, format, split)
+
+
+def format_of(root: Path, listing: Path | None = None, format: str = "auto") -> Format:
+    """The format that ``read_source`` reads this source as; raises what it does for one that cannot be told."""
+    return find_format(FORMATS, CLOUD, root, listing, format, None)[0]

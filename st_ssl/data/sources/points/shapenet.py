@@ -1,0 +1,91 @@
+"""ShapeNet (Chang et al., 2015) as pretraining uses it: the lists of ShapeNet-55, and the parts of ShapeNetPart."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+
+from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import Format, Place, Row, found, read_lines
+from st_ssl.data.sources.points.base import CLOUD, folders_of, names_in
+
+_MODEL = re.compile(r"(\d{8})-[\w.-]+\.npy")
+_CATEGORIES = "synsetoffset2category.txt"
+
+
+def _read_lists(place: Place) -> list[Entry]:
+    """``train.txt`` and ``test.txt`` of ``02691156-<id>.npy`` (Yu et al., 2021; as Point-BERT and Point-MAE use it): in
+    the root, in ``ShapeNet-55`` within, or where ``data.list`` says (``ShapeNet-34``, say). Clouds are in
+    ``shapenet_pc`` or beside the lists. The label is the synset."""
+    folder = _list_folder(place)
+    if folder is None:
+        raise DataError(f"{place.root}: no train.txt of `02691156-<id>.npy` lines there, nor in ShapeNet-55 within")
+    roots = [place.root / "shapenet_pc", place.root, folder, folder.parent / "shapenet_pc"]
+    rows, missing = [], []
+    for split in ("train", "test"):
+        file = folder / f"{split}.txt"
+        for at, name in names_in(file) if file.is_file() else ():
+            synset = _MODEL.fullmatch(name)
+            if synset is None:
+                raise DataError(f"{file}, line {at}: {name!r}, expected `02691156-<id>.npy`")
+            path = next((root / name for root in roots if (root / name).is_file()), None)
+            if path is None:
+                missing.append(name)
+            else:
+                rows.append(Row(file, f"line {at}", name, Entry(str(path), split, {"label": synset[1]})))
+    return found(CLOUD, folder, place.root, rows, missing)
+
+
+def _list_folder(place: Place) -> Path | None:
+    for folder in (path for base in folders_of(place) for path in (base, base / "ShapeNet-55")):
+        file = folder / "train.txt"
+        if file.is_file():
+            first = next((line for line in read_lines(file, CLOUD) if line.strip()), "")
+            if _MODEL.fullmatch(first.strip()):
+                return folder
+    return None
+
+
+def _read_parts(place: Place) -> list[Entry]:
+    """``shapenetcore_partanno_segmentation_benchmark_v0_normal`` (Yi et al., 2016): ``Airplane 02691156`` lines, and
+    JSON lists of ``shape_data/02691156/<id>`` for each split, which is the file ``02691156/<id>.txt``."""
+    file = place.root / _CATEGORIES
+    categories = {}
+    for at, line in names_in(file):
+        fields = line.split()
+        if len(fields) != 2 or not fields[1].isdecimal():
+            raise DataError(f"{file}, line {at}: {line!r}, expected a category and its synset, as `Airplane 02691156`")
+        categories[fields[1]] = fields[0]
+    rows, missing = [], []
+    for split in ("train", "val", "test"):
+        listing = place.root / "train_test_split" / f"shuffled_{split}_file_list.json"
+        for number, name in enumerate(_names(listing)):
+            path = PurePosixPath(name)
+            synset, where = path.parent.name, f"entry {number} (from 0)"
+            if synset not in categories:
+                raise DataError(f"{listing}, {where}: no category {synset!r} in {file}{nearest(synset, categories)}")
+            cloud = place.root / synset / f"{path.name}.txt"
+            if cloud.is_file():
+                rows.append(Row(listing, where, name, Entry(str(cloud), split, {"label": categories[synset]})))
+            else:
+                missing.append(name)
+    return found(CLOUD, place.root / "train_test_split", place.root, rows, missing)
+
+
+def _names(listing: Path) -> list[str]:
+    text = "\n".join(read_lines(listing, CLOUD))
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{listing}: not JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{listing}: expected a list of paths, as `shape_data/02691156/<id>`")
+    return names
+
+
+FORMATS = (
+    Format("shapenet_part", _read_parts, lambda place: (place.root / _CATEGORIES).is_file()),
+    Format("shapenet55", _read_lists, lambda place: _list_folder(place) is not None),
+)

@@ -1,0 +1,77 @@
+"""Sources: from what people have (a folder of videos, a list, the files of a known data set) to a list of entries.
+
+One file for each family of formats; ``FORMATS`` has them in the order in which they are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import Format, find_format, read_formats
+from st_ssl.data.sources.tables import table_formats
+from st_ssl.data.sources.video import diving48, folder, hmdb51, kinetics, lists, ssv2, ucf101
+from st_ssl.data.sources.video.base import VIDEO, VIDEO_EXTENSIONS
+
+__all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "format_of", "read_source", "target_names"]
+
+SourceFormat = Literal[
+    "auto",
+    "folder",
+    "factors",
+    "csv",
+    "list",
+    "multilabel",
+    "videomae",
+    "rawframes",
+    "rawframes_offset",
+    "kinetics",
+    "ucf101",
+    "hmdb51",
+    "ssv2",
+    "diving48",
+]
+_FAMILIES = (  # the more special ones first
+    *(kinetics.FORMATS, ucf101.FORMATS, hmdb51.FORMATS, ssv2.FORMATS, diving48.FORMATS),
+    *(table_formats(VIDEO), lists.FORMATS, folder.FORMATS),
+)
+FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
+
+
+def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> list[Entry]:
+    """The videos of one source, in a fixed order; ``entry.path`` is what ``open_video`` takes.
+
+    ``root`` holds the videos, ``listing`` (a file or a folder) says what is known of them; without it, ``root`` is
+    either a folder that has both, or the file. ``format`` is one of ``FORMATS``, or "auto" for what it looks like:
+
+    - the files of Kinetics, UCF101, HMDB51, Something-Something v2 and Diving48, in the folder or in one of the usual
+      folders for annotations within it. ``split`` is the number of the official split of those that have
+      several (1 if None);
+    - a table: ``factors.csv`` in the folder (each column is a target), or a file whose first line names columns, one
+      of them ``path`` (or ``filename``, ``video``, …);
+    - any other file is a list of one video a line. Numbers behind the path are what they can only be by their values
+      (a number of frames is at least 2, and -1 stands for all; a label is not negative); if that leaves a choice it is
+      an error that names the choices. Blank lines and those starting with ``#`` are skipped. Relative paths are taken
+      from ``root``, then from the folder of the list;
+    - a folder: all videos in it, at any depth, in byte order of their paths; a folder that holds only images is one
+      video. Top folders train / val / validation / validate / test are splits, the folders below them (or at the top,
+      where there are no splits) give ``{"label": name}``.
+
+    Where nothing tells the split it is "train". Files missing from lists and tables are left to the reader; videos of
+    known data sets that are missing are counted in a warning, and so are rows that repeat another one. ``DataError``
+    where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for a format
+    that does not exist.
+    """
+    return read_formats(FORMATS, VIDEO, root, listing, format, split)
+
+
+def format_of(root: Path, listing: Path | None = None, format: str = "auto") -> Format:
+    """The format that ``read_source`` reads this source as; raises what it does for one that cannot be told."""
+    return find_format(FORMATS, VIDEO, root, listing, format, None)[0]
+
+
+def target_names(entries: Iterable[Entry]) -> list[str]:
+    """The names of the targets that any of ``entries`` has a label for, in order of appearance: ``["label"]``, say."""
+    return list(dict.fromkeys(name for entry in entries for name in entry.labels))

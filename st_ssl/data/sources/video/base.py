@@ -1,0 +1,35 @@
+"""What the formats of videos share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from st_ssl.core.errors import DataError
+from st_ssl.data.sources import base as sources
+from st_ssl.data.sources.base import Kind
+
+NAMES = "mp4 mkv avi mov webm m4v mpg mpeg ts flv wmv 3gp ogv gif"
+VIDEO_EXTENSIONS = tuple(f".{name}" for name in NAMES.split())
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name ends like that of a video."""
+    return name.lower().endswith(VIDEO_EXTENSIONS)
+
+
+VIDEO = Kind("video", is_video)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list of videos: see ``sources.read_lines``."""
+    return sources.read_lines(path, VIDEO)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says; ``DataError`` with the line where it is none."""
+    try:
+        return json.loads("\n".join(read_lines(path)))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error

@@ -1,0 +1,163 @@
+"""Lists: one video on each line, its path first and numbers or a label behind it: see ``list_lines.py``."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from st_ssl.core.errors import DataError
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import Format, Place, Row, listed, resolve
+from st_ssl.data.sources.list_lines import ANY, NUMBER, Line, check_labels, separator_hint, split_lines
+from st_ssl.data.sources.video.base import is_video, read_lines
+
+_INTEGER = re.compile(r"-?\d+")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands behind the path: a start, a number of frames, and ``fewest`` to ``most`` labels.
+
+    ``whole``: -1 frames mean the whole video, and the start of a folder of images is the number in an image's name,
+    not a count of those before it.
+    """
+
+    form: str
+    meaning: str
+    start: bool = False
+    count: bool = False
+    fewest: int = 0
+    most: int = 1
+    whole: bool = False
+    words: bool = False
+
+    @property
+    def head(self) -> int:
+        """How many fields stand before the labels."""
+        return self.start + self.count
+
+    def wrong(self, line: Line) -> bool:
+        """Whether ``line`` cannot be read in this way."""
+        head, labels = line.fields[: self.head], line.fields[self.head :]
+        if len(head) < self.head or not all(map(_INTEGER.fullmatch, head)):
+            return True
+        many = len(labels) > self.most and not (self.words and not all(map(NUMBER.fullmatch, labels)))
+        if len(labels) < self.fewest or many:
+            return True
+        start = int(head[0]) if self.start else 0
+        count = int(head[-1]) if self.count else 0
+        return start < 0 or (count < 0 and not (self.whole and count == -1))
+
+
+LAYOUTS = {
+    "list": Layout("path label", "a label", words=True),
+    "multilabel": Layout("path label label …", "several labels", fewest=1, most=ANY),
+    "videomae": Layout("path start num_frames", "start and number of frames", start=True, count=True, whole=True),
+    "rawframes": Layout("folder num_frames label", "number of frames and labels", count=True, most=ANY),
+    "rawframes_offset": Layout(
+        "folder offset num_frames label", "offset, number of frames and labels", start=True, count=True, most=ANY
+    ),
+}
+
+
+def _read(place: Place, name: str) -> list[Entry]:
+    file = place.notes
+    lines = split_lines(read_lines(file), is_video, 1 if name == "list" and not place.auto else ANY)
+    if not lines:
+        raise DataError(f"{file} lists no videos: expected one `path label`, or one path, on each line")
+    if place.auto:
+        name = _guess(file, lines)
+    layout = LAYOUTS[name]
+    for line in lines:
+        if layout.wrong(line):
+            raise DataError(f"{file}, line {line.at}: `{line}`, expected `{layout.form}` (data.format={name})")
+    check_labels(file, lines, layout.head)
+    folders = list(dict.fromkeys((place.root, file.parent)))
+    tagged = name == "multilabel" or (not layout.words and any(len(line.fields) > layout.head + 1 for line in lines))
+    entries = _entries(lines, layout, tagged, folders)
+    rows = [Row(file, f"line {line.at}", line.path, entry) for line, entry in zip(lines, entries, strict=True)]
+    hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
+    return listed(file, rows, folders, hint or separator_hint(lines[0]))
+
+
+def _guess(file: Path, lines: Sequence[Line]) -> str:
+    """The only layout that all lines can have; ``DataError`` where there are several, or none."""
+    if all(len(line.fields) <= 1 for line in lines) or not all(NUMBER.fullmatch(f) for n in lines for f in n.fields):
+        return "list"
+    longest = max(lines, key=lambda line: len(line.fields))
+    fits = [name for name in LAYOUTS if name != "list" and _fits(name, lines)]
+    if not fits:
+        forms = ", ".join(f"`{layout.form}`" for layout in LAYOUTS.values())
+        other = next((line for line in lines if len(line.fields) != len(longest.fields)), None)
+        differs = f", unlike line {other.at}: `{other}`" if other else ""
+        raise DataError(
+            f"{file}, line {longest.at}: `{longest}`{differs}: no format has that; expected one of {forms} on all "
+            f"lines (data.format names it)"
+        )
+    if len(fits) > 1:
+        fits += [] if any(line.is_file for line in lines) else ["list"]
+        ways = ", ".join(f"data.format={name} ({LAYOUTS[name].meaning})" for name in fits)
+        raise DataError(f"{file}, line {longest.at}: `{longest}` can be read in {len(fits)} ways; say which: {ways}")
+    if fits[0] == "multilabel" or len({len(line.fields) for line in lines}) > 1:
+        warnings.warn(
+            f"{file}: read as `{LAYOUTS[fits[0]].form}`, several labels a video (see line {longest.at}); "
+            f"data.format={fits[0]} says that this is meant",
+            stacklevel=2,
+        )
+    return fits[0]
+
+
+def _fits(name: str, lines: Sequence[Line]) -> bool:
+    """Whether all lines can be in this layout, by the numbers in them alone."""
+    layout = LAYOUTS[name]
+    if any(layout.wrong(line) for line in lines):
+        return False
+    labels = [line.fields[layout.head :] for line in lines]
+    if any(len(set(row)) < len(row) or not all(map(str.isdigit, row)) for row in labels):
+        return False  # a label stands once and is not negative
+    if layout.count and any(int(line.fields[layout.head - 1]) in (0, 1) for line in lines):
+        return False  # a clip has at least two frames
+    if name == "multilabel":
+        return all(line.is_file for line in lines)
+    lengths = {len(row) for row in labels}
+    if name == "videomae":
+        # three numbers behind a folder are what rawframes_offset is for, but for the -1
+        either = lengths == {1} and not any(line.is_file or line.fields[1] == "-1" for line in lines)
+        return len(lengths) == 1 and not either
+    if name == "rawframes_offset":
+        return min(lengths) > 0 and not any(line.is_file for line in lines)
+    return min(lengths) > 0
+
+
+def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Sequence[Path]) -> list[Entry]:
+    # The images of a folder are numbered from 1, unless a line for it starts at 0.
+    from_zero = {line.path for line in lines if layout.whole and int(line.fields[0]) == 0}
+    entries = []
+    for line in lines:
+        labels = line.fields[layout.head :]
+        start = int(line.fields[0]) if layout.start else 0
+        count = int(line.fields[layout.head - 1]) if layout.count else -1
+        if layout.whole and count == -1:
+            start = 0
+        elif layout.whole and not line.is_file and line.path not in from_zero:
+            start -= 1
+        entry = Entry(
+            resolve(line.path, folders),
+            labels={} if tagged or not labels else {"label": " ".join(labels)},
+            start=start,
+            num_frames=None if count == -1 else count,
+            tags=tuple(dict.fromkeys(labels)) if tagged else (),
+        )
+        entries.append(entry)
+    return entries
+
+
+FORMATS = (
+    # any other file that is named is a list, in the layout that fits
+    Format("list", partial(_read, name="list"), lambda place: place.notes != place.root),
+    *(Format(name, partial(_read, name=name)) for name in LAYOUTS if name != "list"),
+)

@@ -1,0 +1,79 @@
+"""Something-Something v2 (Goyal et al., 2017): JSON files of ids and templates, and ``<id>.webm``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import SPLITS, Format, Place, Row
+from st_ssl.data.sources.video.base import read_json
+from st_ssl.data.sources.video.folder import VideoIndex
+
+# as of 2018, and as distributed today
+_FILES = re.compile(r"(?:something-something-v2-)?(train|validation|test)\.json", re.IGNORECASE)
+_OURS = "something-something-v2-"
+_LABELS = "labels.json"
+
+
+def _matches(place: Place) -> bool:
+    """Names that say so; ``train.json`` alone says nothing, with "template" near its beginning it does."""
+    files = place.find(_FILES)
+    return any(file.name.lower().startswith(_OURS) or '"template"' in _beginning(file) for file in files)
+
+
+def _beginning(file: Path) -> str:
+    with file.open(encoding="utf-8", errors="replace") as text:
+        return text.read(1000)
+
+
+def _read(place: Place) -> list[Entry]:
+    """The class of a video is its template without brackets, which ``labels.json`` (where there is one) must have; the
+    videos of the test part have none."""
+    files = place.find(_FILES)
+    if not files:
+        raise DataError(
+            f"{place.notes}: no {_OURS}train.json (or train.json) there, nor in labels or annotations within"
+        )
+    index = VideoIndex(place.root)
+    rows: list[Row] = []
+    for file in files:
+        known = _known(file)
+        name = _FILES.fullmatch(file.name)
+        assert name is not None
+        items = read_json(file)
+        if not isinstance(items, list):
+            raise DataError(f"{file}: expected a list of videos, found {type(items).__name__}")
+        for number, item in enumerate(items, 1):
+            video, labels = _item(f"{file}, entry {number}", item, known)
+            found = index.find([video], labels.get("label", ""))
+            if found is not None:
+                rows.append(Row(file, f"entry {number}", video, Entry(found, SPLITS[name[1].lower()], labels)))
+    return index.entries(files[0].parent, rows)
+
+
+def _known(file: Path) -> Iterable[str]:
+    """The classes of the ``labels.json`` beside ``file``; nothing where there is none."""
+    for path in (file.parent / f"{_OURS}{_LABELS}", file.parent / _LABELS):
+        if path.is_file():
+            classes = read_json(path)
+            if not isinstance(classes, dict) or not classes:
+                raise DataError(f"{path}: expected classes and their numbers, found {type(classes).__name__}")
+            return classes
+    return ()
+
+
+def _item(where: str, item: Any, known: Iterable[str]) -> tuple[str, dict[str, str]]:
+    template = item.get("template", "") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or not isinstance(template, str) or not isinstance(item.get("id"), str | int):
+        raise DataError(f'{where}: expected {{"id": "1", "template": "Holding [something]"}}, found {str(item)[:80]}')
+    label = template.replace("[", "").replace("]", "").strip()
+    if label and known and label not in known:
+        raise DataError(f"{where}: {label!r} is not one of the classes of {_LABELS}{nearest(label, known)}")
+    return str(item["id"]), {"label": label} if label else {}
+
+
+FORMATS = (Format("ssv2", _read, _matches),)

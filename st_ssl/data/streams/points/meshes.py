@@ -1,0 +1,120 @@
+"""Meshes, read as points on their surface: OFF, OBJ and STL."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from st_ssl.core.errors import SampleError
+from st_ssl.core.types import PointCloud
+from st_ssl.data.streams.points.base import ReadOptions, read_bytes
+from st_ssl.data.streams.points.surface import on_surface
+from st_ssl.data.streams.points.text import quietly
+
+_STL_HEAD = 84
+_FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("more", "<u2")])
+
+
+def read_off(path: str, options: ReadOptions) -> PointCloud:
+    """Object File Format, as text; also ModelNet's files whose first line is ``OFF490 518 0``."""
+    text = read_bytes(path).decode("latin-1")
+    if "#" in text:
+        text = re.sub(r"#[^\n]*", "", text)
+    lines = [line for line in text.split("\n") if line.strip()]
+    head = re.fullmatch(r"\s*(?:ST)?C?N?OFF\s*(.*)", lines[0]) if lines else None
+    if head is None or "BINARY" in head[1]:
+        raise SampleError(path, "not an OFF file in text: its first line does not begin with OFF")
+    lines = ([head[1]] if head[1].strip() else []) + lines[1:]
+    counts = lines[0].split() if lines else []
+    if len(counts) < 2 or not all(count.isdecimal() for count in counts[:2]):
+        raise SampleError(path, f"{' '.join(counts)[:40]!r} below OFF: expected numbers of vertices, faces and edges")
+    num_vertices, num_faces = int(counts[0]), int(counts[1])
+    if num_vertices + num_faces > len(lines) - 1:
+        there = f"{len(lines) - 1} lines"
+        raise SampleError(path, f"promises {num_vertices} vertices and {num_faces} faces, and has {there} for them")
+    vertices = _numbers(path, "vertices", lines[1 : 1 + num_vertices], 3)
+    faces = _polygons(path, lines[1 + num_vertices : 1 + num_vertices + num_faces])
+    return on_surface(path, vertices, faces, options.surface_points)
+
+
+def _numbers(path: str, what: str, lines: list[str], columns: int) -> np.ndarray:
+    if not lines:
+        return np.empty((0, columns))
+    try:
+        return quietly(lines, usecols=range(columns), ndmin=2)
+    except ValueError as error:
+        raise SampleError(path, f"its {what}: {str(error).split(';')[0]}") from error
+
+
+def _polygons(path: str, lines: list[str]) -> np.ndarray:
+    """Triangles int64 [F, 3] of lines ``3 a b c``; larger polygons become fans."""
+    if lines and all(line.lstrip().startswith(("3 ", "3\t")) for line in lines):
+        return _whole(path, _numbers(path, "faces", lines, 4)[:, 1:])
+    triangles: list[list[str]] = []
+    for line in lines:
+        words = line.split()
+        if not words[0].isdecimal() or len(words) < 1 + int(words[0]):
+            raise SampleError(path, f"face {line.strip()[:40]!r}: expected a number of corners, and that many vertices")
+        triangles += _fan(words[1 : 1 + int(words[0])])
+    try:
+        return _whole(path, np.array(triangles, dtype=np.float64).reshape(-1, 3))
+    except ValueError as error:
+        raise SampleError(path, f"its faces: {error}") from error
+
+
+def _fan(corners: list[str]) -> list[list[str]]:
+    return [[corners[0], corners[i], corners[i + 1]] for i in range(1, len(corners) - 1)]
+
+
+def _whole(path: str, numbers: np.ndarray) -> np.ndarray:
+    if not (np.isfinite(numbers).all() and (np.floor(numbers) == numbers).all()):
+        raise SampleError(path, "a face names a vertex by a number that is not whole")
+    return numbers.astype(np.int64)
+
+
+def read_obj(path: str, options: ReadOptions) -> PointCloud:
+    """Wavefront OBJ: ``v`` and ``f`` lines (also ``f 1/2/3`` and negative numbers); all else is left out."""
+    vertices: list[str] = []
+    triangles: list[list[int]] = []
+    for number, line in enumerate(read_bytes(path).decode("latin-1").split("\n"), 1):
+        if line.startswith("v "):
+            vertices.append(line[2:])
+        elif line.startswith("f "):
+            try:
+                corners = [int(word.partition("/")[0]) for word in line[2:].split("#")[0].split()]
+            except ValueError as error:
+                raise SampleError(
+                    path, f"line {number}: {line.strip()[:40]!r}, expected numbers of vertices"
+                ) from error
+            # from 1, or backwards from the last one so far
+            corners = [c - 1 if c > 0 else len(vertices) + c if c < 0 else -1 for c in corners]
+            triangles += [[corners[0], corners[i], corners[i + 1]] for i in range(1, len(corners) - 1)]
+    if not vertices:
+        raise SampleError(path, "not an OBJ file with vertices: no line begins with `v `")
+    points = _numbers(path, "vertices", vertices, 3)
+    faces = np.array(triangles, dtype=np.int64).reshape(-1, 3)
+    return on_surface(path, points, faces, options.surface_points)
+
+
+def read_stl(path: str, options: ReadOptions) -> PointCloud:
+    """Stereolithography, binary or text."""
+    data = read_bytes(path)
+    promised = int.from_bytes(data[80:_STL_HEAD], "little") if len(data) >= _STL_HEAD else -1
+    if promised >= 0 and _STL_HEAD + promised * _FACET.itemsize == len(data):
+        corners = np.frombuffer(data, dtype=_FACET, count=promised, offset=_STL_HEAD)["corners"].reshape(-1, 3)
+    elif data.lstrip()[:5].lower() == b"solid" and b"facet" in data[: 1 << 12]:
+        lines = re.findall(rb"^\s*vertex\s+([^\r\n]*)", data, re.IGNORECASE | re.MULTILINE)
+        corners = _numbers(path, "vertices", [line.decode("latin-1") for line in lines], 3)
+        ends = len(re.findall(rb"\bendfacet\b", data, re.IGNORECASE))
+        if len(corners) != 3 * ends:
+            raise SampleError(path, f"has {ends} whole facets and {len(corners)} vertices: expected 3 for each")
+    else:
+        rest = max(0, len(data) - _STL_HEAD)
+        raise SampleError(
+            path, f"not an STL file: promises {max(promised, 0)} facets of 50 bytes, and has {rest} bytes"
+        )
+    if len(corners) == 0:
+        raise SampleError(path, "has no facets")
+    faces = np.arange(len(corners), dtype=np.int64).reshape(-1, 3)
+    return on_surface(path, corners.astype(np.float64), faces, options.surface_points)

@@ -1,0 +1,47 @@
+"""Points on meshes: drawn evenly by area, the same ones from the same mesh wherever its file is."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from st_ssl.core.errors import SampleError
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import PointCloud
+
+
+def on_surface(path: str, vertices: np.ndarray, faces: np.ndarray, count: int) -> PointCloud:
+    """``count`` points on the triangles ``faces`` int64 [F, 3] of ``vertices`` float64 [V, 3], with the normals of
+    their faces; the vertices themselves where there are no faces.
+
+    Every draw is a function of the mesh and ``count``. ``SampleError`` where a face names a vertex that is not there,
+    or no face has an area.
+    """
+    if len(faces) == 0:
+        return PointCloud(vertices)
+    wrong = (faces < 0) | (faces >= len(vertices))
+    if wrong.any():
+        face, corner = (int(i) for i in np.argwhere(wrong)[0])
+        raise SampleError(path, f"face {face} names vertex {int(faces[face, corner])}, of {len(vertices)} (from 0)")
+    corners = vertices[faces]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    twice = np.linalg.norm(cross, axis=1)
+    twice[~np.isfinite(twice)] = 0  # a face with a corner that is nowhere
+    until = np.cumsum(twice)
+    if until[-1] <= 0:
+        raise SampleError(path, f"none of its {len(faces)} faces has an area")
+    draws = keyed_rng("surface", _content(vertices, faces), count).random((count, 3))
+    chosen = np.searchsorted(until, draws[:, 0] * until[-1], side="right").clip(0, len(faces) - 1)
+    chosen = np.where(twice[chosen] > 0, chosen, int(twice.argmax()))  # rounding at the very end
+    # uniform in a triangle: Osada et al., 2002
+    root, along = np.sqrt(draws[:, 1:2]), draws[:, 2:3]
+    weights = np.concatenate([1 - root, root * (1 - along), root * along], axis=1)
+    xyz = (weights[:, :, None] * corners[chosen]).sum(axis=1)
+    return PointCloud(xyz, {"normal": (cross[chosen] / twice[chosen, None]).astype(np.float32)})
+
+
+def _content(vertices: np.ndarray, faces: np.ndarray) -> str:
+    digest = hashlib.blake2b(np.ascontiguousarray(vertices, dtype="<f8").data, digest_size=16)
+    digest.update(np.ascontiguousarray(faces, dtype="<i8").data)
+    return digest.hexdigest()

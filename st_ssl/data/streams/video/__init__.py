@@ -1,0 +1,45 @@
+"""Readers: one open video behind one protocol, whichever library decodes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.data.streams.video.base import VideoReader
+from st_ssl.data.streams.video.decord import DecordReader
+from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.image_sequence import IMAGE_EXTENSIONS, FramesReader
+from st_ssl.data.streams.video.pyav import PyAVReader
+from st_ssl.data.streams.video.torchcodec import TorchCodecReader
+
+__all__ = ["IMAGE_EXTENSIONS", "READERS", "Backend", "VideoReader", "open_video"]
+
+Backend = Literal["auto", "pyav", "torchcodec", "decord", "frames"]
+READERS: dict[str, Callable[[str], VideoReader]] = {
+    "pyav": PyAVReader,
+    "torchcodec": TorchCodecReader,
+    "decord": DecordReader,
+    "frames": FramesReader,
+}
+
+
+def open_video(path: str | Path, backend: str = "auto", table: FrameTable | None = None) -> VideoReader:
+    """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
+
+    ``table``: what an index knows of the file, for readers that can use it.
+
+    Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
+    ``MissingDependencyError`` or ``MissingLibraryError`` when the backend is not installed, ``ConfigError`` when there
+    is none of that name.
+    """
+    if backend == "auto":
+        backend = "frames" if os.path.isdir(path) else "pyav"
+    if backend not in READERS:
+        allowed = ("auto", *READERS)
+        raise ConfigError(f"no video reader {backend!r}: one of {', '.join(allowed)}{nearest(str(backend), allowed)}")
+    if backend == "pyav":
+        return PyAVReader(str(path), table)
+    return READERS[backend](str(path))

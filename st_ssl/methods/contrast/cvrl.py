@@ -1,0 +1,80 @@
+"""CVRL: spatiotemporal contrastive video representation learning (Qian et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from st_ssl.augment.video import Strength, VideoAugment, VideoAugmentConfig
+from st_ssl.core.config import Config
+from st_ssl.core.types import View
+from st_ssl.data.clip_plans import ClipPair
+from st_ssl.data.video.views import VideoViews
+from st_ssl.encoders.base import Encoder
+from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.objectives.contrastive import info_nce
+from st_ssl.parts.projector import projector
+
+
+class IntervalConfig(Config):
+    """How far apart in time the two clips of a video are: see ``ClipPair``. ``frames`` is for ``constant`` alone."""
+
+    distribution: Literal["decreasing", "uniform", "constant"] = "decreasing"
+    frames: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _warn_of_ignored(self) -> IntervalConfig:
+        if self.frames and self.distribution != "constant":
+            warnings.warn(
+                f"interval.frames={self.frames} is ignored: the interval is {self.distribution}", stacklevel=3
+            )
+        return self
+
+
+class CVRLAugmentConfig(VideoAugmentConfig):
+    """What CVRL does to a clip: SimCLR's (2020) augmentation at full strength, with wide crops."""
+
+    aspect: tuple[float, float] = (0.5, 2.0)
+    brightness: Strength = 0.8
+    contrast: Strength = 0.8
+    saturation: Strength = 0.8
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
+
+
+class CVRLConfig(Config):
+    """Two clips of a video, drawn close rather than far, each with one augmentation for all its frames, must agree."""
+
+    name: Literal["cvrl"] = "cvrl"
+    interval: IntervalConfig = IntervalConfig()
+    augment: CVRLAugmentConfig = CVRLAugmentConfig()
+    hidden_dim: int = Field(default=2048, gt=0)
+    output_dim: int = Field(default=128, gt=0)
+    projector_layers: int = Field(default=3, gt=0)
+    temperature: float = Field(default=0.1, gt=0)
+
+
+@METHODS.register(CVRLConfig)
+class CVRL(Method):
+    """InfoNCE between the projections of two temporally consistent views; other videos are the negatives."""
+
+    compares_samples = True
+
+    def __init__(self, config: CVRLConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        clip = encoder.input
+        pair = ClipPair(clip.num_frames, clip.stride, config.interval.distribution, config.interval.frames)
+        self.views = VideoViews(pair, VideoAugment(config.augment, clip.size, clip.mean, clip.std))
+        self.temperature = config.temperature
+        self.projector = projector(encoder.embed_dim, config.hidden_dim, config.output_dim, config.projector_layers)
+
+    def outputs(self, views: list[View]) -> dict[str, Tensor]:
+        """Two views of [B] videos to their projections, [B, output_dim] each."""
+        first, second = (self.projector(self.encoder(view.clip).pooled) for view in views)
+        return {"first": first, "second": second}
+
+    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
+        loss, accuracy = info_nce(outputs["first"], outputs["second"], self.temperature)
+        return {"loss": loss, "contrast_accuracy": accuracy}

@@ -1,0 +1,227 @@
+"""FAC (Liu et al., CVPR 2023): PointContrast whose pairs know of foreground. Points of a segment are each other's
+positives, only foreground asks, and segments of foreground are told from those of background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from st_ssl.augment.point_segments import FOREGROUND, REGION, SegmentsConfig
+from st_ssl.core.types import PointBatch, PointView
+from st_ssl.encoders.base import Encoder
+from st_ssl.methods.base import METHODS, MethodOutput
+from st_ssl.methods.dense.point_contrast import PointContrast, PointContrastConfig
+from st_ssl.objectives.contrastive import foreground_info_nce, region_info_nce
+from st_ssl.parts.correspondence import SiameseCorrespondence
+
+
+class FACConfig(PointContrastConfig):
+    """Two views of a scene that is cut into ``segments``. Of those that both views show with ``min_points`` points at
+    least, ``num_foreground`` and ``num_background`` take part, with ``points_per_segment`` points each: as many of a
+    small thing as of a large one.
+
+    ``region_weight``: of the contrast between points, by segments; ``segment_weight``: of that between segments,
+    foreground against background; ``point_weight``: of PointContrast's own, which is all that is left where the other
+    two are 0."""
+
+    name: Literal["fac"] = "fac"  # type: ignore[assignment]
+    segments: SegmentsConfig = SegmentsConfig()
+    num_foreground: int = Field(default=24, gt=0)
+    num_background: int = Field(default=24, gt=0)
+    points_per_segment: int = Field(default=8, gt=0)
+    min_points: int = Field(default=4, gt=0)
+    point_weight: float = Field(default=0.0, ge=0)
+    region_weight: float = Field(default=1.0, ge=0)
+    segment_weight: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if self.point_weight == self.region_weight == self.segment_weight == 0:
+            raise ValueError("point_weight, region_weight and segment_weight are all 0: nothing would be learned")
+        return self
+
+
+@dataclass
+class _Chosen:
+    """Segments of B scenes in two views, foreground in the first slots, G in all. ``valid`` bool [B, G]: whether there
+    is one in a slot. Of each view ``rows`` int64 [B, G, R] are points of it, of which ``there`` bool [B, G, R] exist,
+    and ``slot`` int64 [P] says in which slot of all B x G each point of the batch is (B x G: in none)."""
+
+    valid: Tensor
+    rows: tuple[Tensor, Tensor]
+    there: tuple[Tensor, Tensor]
+    slot: tuple[Tensor, Tensor]
+
+
+@METHODS.register(FACConfig)
+class FAC(PointContrast):
+    """The sum of two contrasts, each with its weight.
+
+    Regional grouping: ``region_info_nce``, where points of foreground segments ask for the points of their segment in
+    the other view among those of all segments. Foreground against background: ``foreground_info_nce``, both ways round,
+    on segments, whose features are the means of their points and then go through a ``SiameseCorrespondence``.
+
+    The paper over-segments with VCCS. How foreground is told without labels, whether the points of a segment compete,
+    and the layers of the network are choices made here, the simplest that do what the paper says: ``oversegment`` takes
+    large smooth surfaces for background, each positive is set against the negatives alone, and the network is attention
+    within a view and across views, with the same weights for both."""
+
+    def __init__(self, config: FACConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.settings = config
+        if config.region_weight or config.segment_weight:
+            self.views = replace(self.views, segments=config.segments)
+        if config.segment_weight:
+            self.correspondence = SiameseCorrespondence(config.output_dim)
+
+    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
+        """Two views of B scenes to features, 0 where there is none, of which those with a weight of 0 are left out:
+        ``first`` and ``second`` of matched points as PointContrast has them, ``region_first`` and ``region_second`` of
+        points [B, G, R, ``output_dim``] and ``segment_first`` and ``segment_second`` [B, G, ``output_dim``] of the same
+        G segments, foreground before background."""
+        config, features = self.settings, self.features(views)
+        outputs = self.matched(views, features) if config.point_weight else {}
+        if not config.region_weight and not config.segment_weight:
+            return outputs
+        chosen = self.choose(*views)
+        if config.region_weight:
+            for name, x, rows, there in zip(("first", "second"), features, chosen.rows, chosen.there, strict=True):
+                outputs[f"region_{name}"] = x[rows] * there[..., None]
+        if config.segment_weight:
+            first, second = (_means(x, slot, chosen.valid) for x, slot in zip(features, chosen.slot, strict=True))
+            first, second = self.correspondence(first, second, chosen.valid)
+            outputs |= {"segment_first": first, "segment_second": second}
+        return outputs
+
+    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
+        config = self.settings
+        result: MethodOutput = {}
+        terms = []
+        if config.point_weight:
+            result |= super().losses(outputs)
+            terms.append(config.point_weight * result["loss"])
+        if config.region_weight:
+            result |= self._regions(outputs["region_first"], outputs["region_second"])
+            terms.append(config.region_weight * result["region_loss"])
+        if config.segment_weight:
+            result |= self._segments(outputs["segment_first"], outputs["segment_second"])
+            terms.append(config.segment_weight * result["segment_loss"])
+        return result | {"loss": torch.stack(terms).sum()}
+
+    def _regions(self, first: Tensor, second: Tensor) -> MethodOutput:
+        valid = (_present(first.flatten(0, 1)), _present(second.flatten(0, 1)))
+        anchors = torch.zeros(first.shape[:2], dtype=torch.bool, device=first.device)
+        anchors[:, : self.settings.num_foreground] = True
+        loss, accuracy = region_info_nce(
+            first.flatten(0, 1), second.flatten(0, 1), valid, anchors.flatten(), self.temperature
+        )
+        filled = valid[0].any(1).view(anchors.shape)[:, : self.settings.num_foreground].to(loss.dtype).mean()
+        return {"region_loss": loss, "region_accuracy": accuracy, "foreground_filled": filled}
+
+    def _segments(self, first: Tensor, second: Tensor) -> MethodOutput:
+        split = self.settings.num_foreground
+        a, b = (x[:, :split].flatten(0, 1) for x in (first, second))
+        background = torch.cat([x[:, split:].flatten(0, 1) for x in (first, second)])
+        valid, known = _present(a), _present(background)
+        ways = [foreground_info_nce(x, y, valid, background, known, self.temperature) for x, y in ((a, b), (b, a))]
+        return {"segment_loss": torch.stack(ways).mean()}
+
+    def choose(self, first: PointView, second: PointView) -> _Chosen:
+        """Segments that both views of each scene show, evenly chosen from all, and as evenly points of each."""
+        config, batches = self.settings, (first.points, second.points)
+        numbers = config.num_foreground, config.num_background
+        size = config.points_per_segment
+        valid = torch.zeros(len(first), sum(numbers), dtype=torch.bool, device=first.points.xyz.device)
+        rows = tuple(batch.offsets.new_zeros(*valid.shape, size) for batch in batches)
+        there = tuple(torch.zeros_like(x, dtype=torch.bool) for x in rows)
+        slot = tuple(torch.full_like(batch.labels[REGION], valid.numel()) for batch in batches)
+        for scene in range(len(first)):
+            parts = [_Regions.of(batch, scene) for batch in batches]
+            slots, regions = _common(parts, numbers, config.min_points)
+            valid[scene, slots] = True
+            for part, own_rows, own_there, own_slot in zip(parts, rows, there, slot, strict=True):
+                own_rows[scene, slots], own_there[scene, slots] = part.points(regions, size)
+                own_slot[part.begin : part.end] = part.slots(regions, slots + scene * valid.shape[1], valid.numel())
+        return _Chosen(valid, rows, there, slot)  # type: ignore[arg-type]
+
+    def pictures(self, views: list[PointView]) -> dict[str, Any]:
+        """The segments of the first view, each in a colour of its own, background in grey."""
+        points = views[0].points
+        if REGION not in points.labels:
+            return {}
+        region, foreground = points.labels[REGION], points.labels[FOREGROUND] == 1
+        turn = region[:, None] * torch.tensor([0.618, 0.382, 0.236], device=region.device)
+        color = torch.where(foreground[:, None], turn.frac().abs(), 0.7 + 0.2 * turn[:, :1].frac().abs())
+        return {"segments": replace(points, attributes={"color": color})}
+
+
+@dataclass
+class _Regions:
+    """The points ``begin`` to ``end`` of a batch, one scene: the segment of each, their number of points, and whether
+    they are foreground. ``order`` has the points by segment; those of segment r begin at ``starts[r]``."""
+
+    begin: int
+    end: int
+    region: Tensor
+    counts: Tensor
+    foreground: Tensor
+    order: Tensor
+    starts: Tensor
+
+    @classmethod
+    def of(cls, points: PointBatch, scene: int) -> _Regions:
+        begin, end = points.offsets[scene : scene + 2].tolist()
+        region, foreground = (points.labels[name][begin:end] for name in (REGION, FOREGROUND))
+        counts = torch.bincount(region + 1)  # the first is of those in none
+        front = torch.zeros_like(counts).index_put_((region + 1,), foreground) > 0
+        order = torch.argsort(region, stable=True) + begin
+        return cls(begin, end, region, counts[1:], front[1:], order, counts.cumsum(0)[:-1])
+
+    def points(self, regions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Up to ``size`` points of each of ``regions`` [S], evenly chosen: rows of the batch [S, size], and which of
+        them are there, bool [S, size]."""
+        count = self.counts[regions, None]
+        number = count.clamp(max=size)
+        place = torch.arange(size, device=count.device).expand(len(regions), -1)
+        there = place < number
+        even = torch.where(there, place * count // number, 0)
+        return torch.where(there, self.order[self.starts[regions, None] + even], 0), there
+
+    def slots(self, regions: Tensor, slots: Tensor, none: int) -> Tensor:
+        """The slot of each point, where ``regions`` [S] are in ``slots`` [S], and ``none`` that of all others."""
+        table = torch.full((len(self.counts) + 1,), none, device=self.counts.device)
+        table[regions + 1] = slots
+        return table[self.region + 1]
+
+
+def _common(parts: list[_Regions], numbers: tuple[int, int], least: int) -> tuple[Tensor, Tensor]:
+    """The slots and segments, int64 [S] each, of up to ``numbers`` (foreground, background) segments, evenly chosen,
+    that have ``least`` points in both parts."""
+    known = min(len(part.counts) for part in parts)
+    shared = torch.stack([part.counts[:known] >= least for part in parts]).all(0)
+    foreground, slots, regions, begin = parts[0].foreground[:known], [], [], 0
+    for number, wanted in zip(numbers, (foreground, ~foreground), strict=True):
+        own = (shared & wanted).nonzero().squeeze(1)
+        count = min(len(own), number)
+        slots.append(begin + torch.arange(count, device=own.device))
+        regions.append(own[torch.arange(count, device=own.device) * len(own) // max(1, count)])
+        begin += number
+    return torch.cat(slots), torch.cat(regions)
+
+
+def _means(features: Tensor, slot: Tensor, valid: Tensor) -> Tensor:
+    """The mean of ``features`` [P, D] over the points of each slot, [B, G, D]; 0 where there is no segment."""
+    slots = valid.numel()
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # bfloat16 cannot add up thousands
+    sums = features.new_zeros(slots + 1, features.shape[1]).index_add(0, slot, features)[:-1]
+    counts = torch.bincount(slot, minlength=slots + 1)[:-1].clamp(min=1)
+    return (sums / counts[:, None]).view(*valid.shape, -1) * valid[..., None]
+
+
+def _present(x: Tensor) -> Tensor:
+    """Which of ``x`` [..., D] are there: not 0."""
+    return (x.detach() != 0).any(-1)

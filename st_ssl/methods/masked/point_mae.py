@@ -1,0 +1,116 @@
+"""Point-MAE (Pang et al., ECCV 2022): a masked autoencoder of point patches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
+from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range, Strength
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import PointBatch, PointView
+from st_ssl.data.points.views import PointViews
+from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.point_vit import Patches, PointViT, position_mlp, split_patches
+from st_ssl.encoders.transformer import initialise
+from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.ops.chamfer import chamfer
+from st_ssl.parts.point_decoder import PointDecoder, PointDecoderConfig
+
+GREY, ORANGE = (0.6, 0.6, 0.6), (0.9, 0.45, 0.1)
+
+
+class PointMAEAugmentConfig(PointAugmentConfig):
+    """What Point-MAE does to a cloud: stretch and shift it along each axis."""
+
+    rotation: Literal["none", "y", "z", "so3"] = "none"
+    scale: Range = (2 / 3, 3 / 2)
+    anisotropic: bool = True
+    translation: Strength = 0.2
+
+
+class PointMAEConfig(Config):
+    """Hide most patches of a cloud and predict their points, relative to their centres, from the rest.
+
+    ``chamfer``: ``l2`` is the mean squared distance to the nearest point, both ways (the paper's); ``l1`` half the sum
+    of the mean distances.
+    """
+
+    name: Literal["point_mae"] = "point_mae"
+    mask: PointMaskConfig = PointMaskConfig(ratio=0.6)
+    chamfer: Literal["l1", "l2"] = "l2"
+    decoder: PointDecoderConfig = PointDecoderConfig()
+    augment: PointMAEAugmentConfig = PointMAEAugmentConfig()
+
+
+@METHODS.register(PointMAEConfig)
+class PointMAE(Method):
+    """Asymmetric masked autoencoder: the encoder sees the visible patches alone; where the masked ones are is told to
+    a light decoder, which predicts what they look like.
+
+    The published code tokenises the masked patches too and throws their tokens away, which shows to the encoder in the
+    statistics of batch norm alone; here they are not tokenised.
+    """
+
+    modality = "points"
+    encoder: PointViT
+
+    def __init__(self, config: PointMAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        if not isinstance(encoder, PointViT):
+            raise ConfigError("method.name=point_mae needs an encoder that can see a part of its patches: point_vit")
+        check_point_mask(config.mask, encoder.vit.num_groups)
+        dim, size = encoder.embed_dim, encoder.vit.group_size
+        self.mask = config.mask
+        cloud = encoder.input
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        self.views = PointViews(augment, config.mask, encoder.vit.num_groups, attributes=encoder.input.attributes)
+        self.order = 2 if config.chamfer == "l2" else 1
+        self.position = position_mlp(dim)
+        initialise(self.position)
+        self.decoder = PointDecoder(dim, 3 * size, config.decoder)
+
+    def _predict(self, view: PointView) -> tuple[Tensor, Patches, Patches]:
+        """Predicted points [B, M, K, 3] of the masked patches, relative to their centres; the masked patches, and the
+        visible ones."""
+        patches = self.encoder.patches(view.points)
+        visible, masked = (patches.take(index) for index in split_patches(view, patches, self.mask))
+        tokens = self.encoder(view.points, patches=visible).as_tokens()
+        prediction = self.decoder(tokens, self.position(visible.centres), self.position(masked.centres))
+        return prediction.unflatten(2, (-1, 3)), masked, visible
+
+    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
+        """Views of [B] clouds to each cloud's Chamfer distance [B], over its masked patches and views."""
+        errors = []
+        for view in views:
+            prediction, masked, _ = self._predict(view)
+            distance = chamfer(prediction.flatten(0, 1), masked.points[..., :3].flatten(0, 1), self.order)
+            errors.append(distance.view(prediction.shape[:2]).mean(1))
+        return {"error": torch.stack(errors).mean(0)}
+
+    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
+        return {"loss": outputs["error"].mean()}
+
+    def pictures(self, views: list[PointView]) -> dict[str, PointBatch]:
+        """The first view's clouds, the patches of them that the encoder sees (grey), and these with what is predicted
+        in the place of the masked ones (orange)."""
+        view = views[0]
+        prediction, masked, visible = self._predict(view)
+        seen = (visible.points[..., :3] + visible.centres.unsqueeze(2)).flatten(1, 2)
+        guessed = (prediction.to(seen.dtype) + masked.centres.unsqueeze(2)).flatten(1, 2)
+        return {
+            "input": PointBatch(view.points.xyz, view.points.offsets),
+            "visible": _coloured((seen, GREY)),
+            "reconstruction": _coloured((seen, GREY), (guessed, ORANGE)),
+        }
+
+
+def _coloured(*parts: tuple[Tensor, tuple[float, float, float]]) -> PointBatch:
+    """Clouds of one size, out of parts [B, N, 3] each of a colour."""
+    xyz = torch.cat([part for part, _ in parts], 1)
+    colour = torch.cat([part.new_tensor(rgb).expand_as(part) for part, rgb in parts], 1)
+    offsets = torch.arange(len(xyz) + 1, device=xyz.device) * xyz.shape[1]
+    return PointBatch(xyz.flatten(0, 1), offsets, {"color": colour.flatten(0, 1)})

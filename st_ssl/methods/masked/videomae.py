@@ -1,0 +1,121 @@
+"""VideoMAE (Tong et al., NeurIPS 2022) and ST-MAE (Feichtenhofer et al., NeurIPS 2022): masked autoencoders."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from st_ssl.augment.masking import MaskConfig, check_mask
+from st_ssl.augment.video import Probability, VideoAugment, VideoAugmentConfig, undo_normalise
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import View
+from st_ssl.data.clip_plans import RandomClips
+from st_ssl.data.video.views import VideoViews
+from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
+from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.objectives.reconstruction import Normalisation, masked_mse, normalised_pixels
+from st_ssl.parts.masked_decoder import DecoderConfig, MaskedDecoder
+
+
+class VideoMAEAugmentConfig(VideoAugmentConfig):
+    """What VideoMAE does to a clip: a corner crop at one of several scales, and nothing else."""
+
+    crop: Literal["random_resized", "multi_scale", "centre"] = "multi_scale"
+    flip: Probability = 0.0
+    jitter: Probability = 0.0
+    grayscale: Probability = 0.0
+    blur: Probability = 0.0
+
+
+class VideoMAEConfig(Config):
+    """Hide most tubelets of a clip and reconstruct their pixels from the rest.
+
+    VideoMAE takes ``tube`` masks, ST-MAE ``random`` ones and ``repeats`` clips of each decoded video.
+    """
+
+    name: Literal["videomae"] = "videomae"
+    mask: MaskConfig = MaskConfig()
+    repeats: int = Field(default=1, gt=0)
+    target: Normalisation = "channel"
+    decoder: DecoderConfig = DecoderConfig()
+    augment: VideoMAEAugmentConfig = VideoMAEAugmentConfig()
+
+
+@METHODS.register(VideoMAEConfig)
+class VideoMAE(Method):
+    """Asymmetric masked autoencoder: the encoder sees the visible tubelets alone, a light decoder predicts the rest."""
+
+    encoder: VideoViT
+
+    def __init__(self, config: VideoMAEConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        if not isinstance(encoder, VideoViT):
+            raise ConfigError("method.name=videomae needs an encoder that can see a part of its tokens: video_vit")
+        check_mask(config.mask, encoder.grid)
+        clip, self.vit = encoder.input, encoder.vit
+        self.target: Normalisation = config.target
+        self.views = VideoViews(
+            RandomClips(clip.num_frames, clip.stride, config.repeats),
+            VideoAugment(config.augment, clip.size, clip.mean, clip.std),
+            config.mask,
+            encoder.grid,
+        )
+        pixels = 3 * self.vit.tubelet * self.vit.patch**2
+        self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, config.decoder)
+
+    def _predict(self, view: View) -> tuple[Tensor, Tensor]:
+        """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
+        assert view.keep is not None and view.masked is not None
+        tokens = self.encoder(view.clip, view.keep).as_tokens()
+        pixels = tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch, view.masked)
+        return self.decoder(tokens, view.keep, view.masked), pixels
+
+    def outputs(self, views: list[View]) -> dict[str, Tensor]:
+        """Views of [B] videos to each video's mean squared error [B], over its views and masked tubelets."""
+        errors = []
+        for view in views:
+            prediction, pixels = self._predict(view)
+            errors.append(masked_mse(prediction, normalised_pixels(pixels, 3, self.target)))
+        return {"error": torch.stack(errors).mean(0)}
+
+    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
+        return {"loss": outputs["error"].mean()}
+
+    def pictures(self, views: list[View]) -> dict[str, Tensor]:
+        """The first view's clip, what of it the encoder sees, and the reconstruction in the place of what it does not.
+
+        With a normalised target the network predicts structure alone: each patch's mean colour and contrast are then
+        taken from the truth, so these look better than the network is.
+        """
+        view = views[0]
+        assert view.keep is not None and view.masked is not None
+        prediction, pixels = self._predict(view)
+        clip = self._rgb(view)
+        patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
+        index = view.masked[..., None].expand(-1, -1, patches.shape[-1])
+        restored = self._denormalise(prediction.to(pixels.dtype), pixels).clamp(0, 1)
+        return {
+            "input": clip,
+            "visible": self._to_clip(patches.scatter(1, index, torch.full_like(restored, 0.5))),
+            "reconstruction": self._to_clip(patches.scatter(1, index, restored)),
+        }
+
+    def _rgb(self, view: View) -> Tensor:
+        return undo_normalise(view.clip, self.encoder.input.mean, self.encoder.input.std)
+
+    def _denormalise(self, prediction: Tensor, pixels: Tensor) -> Tensor:
+        # The network predicts patches of mean 0 and deviation 1: colour and contrast are taken from the truth.
+        if self.target == "none":
+            return prediction
+        groups = 3 if self.target == "channel" else 1
+        truth = pixels.unflatten(-1, (groups, -1))
+        x = prediction.unflatten(-1, (groups, -1))
+        return (x * truth.std(-1, keepdim=True) + truth.mean(-1, keepdim=True)).flatten(-2)
+
+    def _to_clip(self, patches: Tensor) -> Tensor:
+        return untubelets(patches, self.encoder.grid, self.vit.tubelet, self.vit.patch)

@@ -1,0 +1,192 @@
+"""Arrays on disk that are complete or not there: the parts of an extraction, and what they are put together to."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from st_ssl.core.errors import UserError
+from st_ssl.core.files import write_atomically
+
+_SUFFIX = ".safetensors"
+_NAMES = {"float16": "F16", "float32": "F32", "int64": "I64"}
+
+
+@dataclass
+class Part:
+    """The features of some videos. ``indices`` of those that have some, in order; ``bad`` (index, reason) of those that
+    have none; ``arrays`` by name, [N, clips, ...] each, row by row those of ``indices``."""
+
+    indices: list[int]
+    bad: list[tuple[int, str]]
+    arrays: dict[str, np.ndarray]
+
+
+class PartFolder:
+    """The parts of ``num_samples`` samples, ``size`` in each, that are done: one file each."""
+
+    def __init__(self, folder: Path, num_samples: int, size: int) -> None:
+        self.folder, self.num_samples, self.size = folder, num_samples, size
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.size)
+
+    def samples(self, part: int) -> range:
+        """The indices of the samples of a part."""
+        return range(part * self.size, min(self.num_samples, (part + 1) * self.size))
+
+    def tidy(self) -> dict[int, int]:
+        """The parts that are done, each with its number of bad samples. Removes what a killed process left. For a
+        single process, before any works."""
+        from safetensors import SafetensorError
+
+        self.folder.mkdir(exist_ok=True)
+        for rest in self.folder.glob(".*"):
+            rest.unlink()
+        done = {}
+        for part in self.done():
+            try:
+                done[part] = len(self.load(part, arrays=()).bad)
+            except (SafetensorError, KeyError, ValueError):  # a disk that lost what it was given
+                self.discard(part)
+        return done
+
+    def discard(self, part: int) -> None:
+        """Have a part done again."""
+        self._file(part).unlink()
+
+    def done(self) -> list[int]:
+        """The parts that are done."""
+        return sorted(int(file.stem) for file in self.folder.glob(f"*{_SUFFIX}") if file.stem.isdigit())
+
+    def count(self) -> int:
+        """The number of samples in all parts that are done."""
+        return sum(len(self.samples(part)) for part in self.done())
+
+    def wait(self, progress: Callable[[int], None], pause: float = 0.2) -> None:
+        """Until all parts are done, by whichever process. Raises ``UserError`` where the folder is gone."""
+        while (done := self.count()) < self.num_samples:
+            if not self.folder.is_dir():
+                raise self._gone(self.folder)
+            progress(done)
+            time.sleep(pause)
+
+    def save(self, part: int, content: Part) -> None:
+        """Write a part: from then on it is done."""
+        from safetensors.numpy import save
+
+        about = {"indices": json.dumps(content.indices), "bad": json.dumps(content.bad)}
+        data = save({name: np.ascontiguousarray(array) for name, array in content.arrays.items()}, about)
+        _replace(self._file(part), [data])
+
+    def load(self, part: int, arrays: Iterable[str]) -> Part:
+        """A part, with those of its ``arrays`` alone. Raises ``SafetensorError`` for a file that is not whole,
+        ``UserError`` for one that is gone."""
+        from safetensors import safe_open
+
+        if not self._file(part).is_file():
+            raise self._gone(self._file(part))
+        with safe_open(self._file(part), framework="np") as file:
+            about = file.metadata() or {}
+            bad = [(int(index), str(reason)) for index, reason in json.loads(about["bad"])]
+            return Part(json.loads(about["indices"]), bad, {name: file.get_tensor(name) for name in arrays})
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, part: int) -> Path:
+        return self.folder / f"{part:06d}{_SUFFIX}"
+
+    def _gone(self, path: Path) -> UserError:
+        return UserError(f"{path} is gone: another process finished or removed this extraction; start it again")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to ``folder``; however the process ends, that ends with it. Raises ``UserError``
+    where another process is."""
+    file = folder / ".lock"
+    with file.open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: workers would inherit it and outlive us
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"{folder}: another process is writing to it; wait for its end") from error
+            warnings.warn(f"{folder} cannot be locked ({error.strerror}): let one process write to it", stacklevel=3)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An array of ``shape`` and ``dtype`` whose rows come in ``chunks``: it is never whole in memory."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    chunks: Iterable[np.ndarray]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+def write_npy(file: Path, stream: Stream) -> None:
+    """Write one array as ``.npy``."""
+    header = io.BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(stream.dtype), "fortran_order": False, "shape": stream.shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    _replace(file, _data(header.getvalue(), [stream]))
+
+
+def write_safetensors(file: Path, streams: Mapping[str, Stream]) -> None:
+    """Write several arrays as ``.safetensors``: the length of a JSON header, the header, and the arrays."""
+    header, end = {}, 0
+    for name, stream in streams.items():
+        offsets = [end, end + stream.num_bytes]
+        header[name] = {"dtype": _NAMES[stream.dtype.name], "shape": list(stream.shape), "data_offsets": offsets}
+        end = offsets[1]
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    _replace(file, _data(len(text).to_bytes(8, "little") + text, streams.values()))
+
+
+def write_text(file: Path, lines: Iterable[str]) -> None:
+    """Write text."""
+    _replace(file, (line.encode() for line in lines))
+
+
+def _data(header: bytes, streams: Iterable[Stream]) -> Iterable[bytes]:
+    yield header
+    for stream in streams:
+        written = 0
+        for chunk in stream.chunks:
+            assert chunk.shape[1:] == stream.shape[1:], (chunk.shape, stream.shape)
+            yield np.ascontiguousarray(chunk, stream.dtype).tobytes()
+            written += chunk.nbytes
+        assert written == stream.num_bytes, (written, stream)
+
+
+def _replace(file: Path, data: Iterable[bytes]) -> None:
+    """Write a file in one step: whatever happens, what has its name is complete. Raises ``UserError`` where the disk
+    refuses."""
+    try:
+        with write_atomically(file, alone=True) as unfinished, unfinished.open("wb") as out:
+            for part in data:
+                out.write(part)
+    except OSError as error:
+        raise UserError(f"{file}: could not be written: {error.strerror}") from error

@@ -1,0 +1,188 @@
+"""From a data set to what a probe works on: train and test clips, their targets, and the features of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import INPUTS
+from st_ssl.core.random import keyed_rng, keyed_seed
+from st_ssl.core.types import Entry, RawPointView, RawView
+from st_ssl.data.base import BadSample, DataSource, Views
+from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.sources.video import target_names
+from st_ssl.encoders.base import AnyInput, Encoder
+
+INSTANCE = "sample"
+"""The target where there are no labels: which video a clip was cut from, or which cloud points are from."""
+
+
+@dataclass
+class Split:
+    """Some videos, and the share of each in time that is looked at."""
+
+    entries: Sequence[Entry]
+    span: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass
+class ClipSet:
+    """Clips of N videos, or N clouds, on their way to an encoder: ``raw`` holds N × ``num_clips``, sample by sample,
+    which ``views`` had cut and can prepare; ``targets`` name to int64 [N], -1 for no label; ``metadata`` float [N, k]:
+    what the file says of itself."""
+
+    entries: list[Entry]
+    views: Views
+    raw: Any
+    targets: dict[str, np.ndarray]
+    metadata: np.ndarray
+    bad: list[BadSample] = field(default_factory=list)
+    num_clips: int = 1
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def check_modality(source: DataSource, input: AnyInput) -> None:
+    """Raise ``ConfigError`` where an encoder with this ``input`` cannot be fed what ``source`` has."""
+    if not isinstance(input, INPUTS[source.modality]):
+        other = next(name for name, kind in INPUTS.items() if isinstance(input, kind))
+        raise ConfigError(f"the encoder takes {other}, and data.name={source.modality} has none: expected {other}")
+
+
+def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tuple[Split, Split]:
+    """Train and test parts, at most ``limit`` videos each.
+
+    The data set's own test (or else validation) split where it has one; else a draw of ``test_share`` of the labelled
+    videos that depends on their names alone. Without labels, or with the same for all, the first half of each video in
+    time against its second half, to be told apart by which video they are from.
+    """
+    if not any(len({e.labels.get(name) for e in entries} - {None}) > 1 for name in target_names(entries)):
+        chosen = [replace(e, labels={INSTANCE: e.path}) for e in _limit(list(entries), limit)]
+        return Split(chosen, (0.0, 0.5)), Split(chosen, (0.5, 1.0))
+    by_split: dict[str, list[Entry]] = {}
+    entries = [entry for entry in entries if entry.labels]
+    for entry in entries:
+        by_split.setdefault(entry.split, []).append(entry)
+    test = by_split.get("test") or by_split.get("val")
+    train = by_split.get("train", [])
+    if not test or not train:
+        drawn = [
+            keyed_seed("test", (e.source or e.path).rsplit("/", 1)[-1]) % 1000 < 1000 * test_share for e in entries
+        ]
+        test = [e for e, out in zip(entries, drawn, strict=True) if out]
+        train = [e for e, out in zip(entries, drawn, strict=True) if not out]
+    if not test or not train:
+        raise DataError(
+            f"{len(entries)} labelled videos are too few for a train and a test part, which is a share of "
+            f"{test_share:g} (probe.test_share) drawn by their names: add some, or name a split `test`"
+        )
+    return Split(_limit(train, limit)), Split(_limit(test, limit))
+
+
+def _limit(entries: list[Entry], limit: int) -> list[Entry]:
+    if len(entries) <= limit:
+        return entries
+    return [entries[i] for i in sorted(keyed_rng("limit", len(entries)).permutation(len(entries))[:limit])]
+
+
+def classes_of(train: Split, test: Split) -> dict[str, list[str]]:
+    """Each target's classes, sorted. A target with a single class in the training part, or without a label in the test
+    part, says nothing and is left out."""
+    result = {}
+    for name in target_names(train.entries):
+        known, asked = ({e.labels[name] for e in part.entries if name in e.labels} for part in (train, test))
+        if len(known) > 1 and asked:
+            result[name] = sorted(known | asked)
+    return result
+
+
+def collect_clips(
+    source: DataSource,
+    split: Split,
+    classes: dict[str, list[str]],
+    input: AnyInput,
+    seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+    num_clips: int = 1,
+) -> ClipSet:
+    """Decode ``num_clips`` clips of each video, evenly over its span (where exactly is a draw of ``seed``); a single
+    one near its middle.
+
+    Videos that cannot be used are left out and listed. Raises ``DataError`` where none is left.
+    """
+    views = source.evaluation(input, num_clips, split.span, jitter=0.5)
+    dataset = source.dataset(split.entries, views, keyed_seed(seed, "probe"))
+    keys = [[(0, i)] for i in range(len(split.entries))]  # one by one: a broken video takes no other with it
+    used: list[int] = []
+    parts: list[Any] = []
+    metadata: list[np.ndarray] = []
+    bad: list[BadSample] = []
+    max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
+    workers, timeout = source.num_workers, source.sample_timeout
+    for batch in build_loader(dataset, keys, source.collate, workers, timeout=timeout, max_lost=max_lost):
+        bad += batch.bad
+        if batch.views and batch.indices.equal(batch.wanted):
+            used += batch.indices.tolist()
+            parts += [copied(view) for view in batch.views]
+            metadata.append(batch.metadata.numpy().copy())
+        progress(len(batch.wanted))
+    if not used:
+        raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
+    entries = [split.entries[i] for i in used]
+    targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
+    found = list(dict.fromkeys(bad))
+    raw = parts[0].joined(parts[1:])
+    return ClipSet(entries, views, raw, targets, np.concatenate(metadata), found, num_clips)
+
+
+def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
+    number = {name: i for i, name in enumerate(classes)}
+    return np.array([-1 if label is None else number[label] for label in labels])
+
+
+def raw_features(source: DataSource, clips: ClipSet) -> dict[str, np.ndarray]:
+    """The baselines of a kind of data by name, [N, k] each: the mean over a sample's views."""
+    found = source.raw_features(clips.raw)
+    return {name: rows.reshape(len(clips), clips.num_clips, -1).mean(1) for name, rows in found.items()}
+
+
+def encode(
+    encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device, local: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Features of all videos, on the CPU: pooled ones float32 [N, D], the mean over a video's clips, and local ones
+    float16 [N, L, D] (empty unless ``local``), those of all its clips."""
+    pooled, tokens = encode_views(encoder, clips.views, clips.raw, batch_size, device, local)
+    grouped = (len(clips), clips.num_clips)
+    return pooled.unflatten(0, grouped).mean(1), tokens.unflatten(0, grouped).flatten(1, 2)
+
+
+@torch.inference_mode()
+def encode_views(
+    encoder: Encoder, views: Views, raw: RawView | RawPointView, batch_size: int, device: torch.device, local: bool
+) -> tuple[Tensor, Tensor]:
+    """Pooled features float32 [B, D] and local ones float16 [B, L, D] (L = 0 unless ``local``) of what ``views`` had
+    cut, on the CPU."""
+    encoder = encoder.to(device).eval()
+    pooled, tokens = [], []
+    for start in range(0, len(raw), batch_size):
+        part = raw.part(start, min(start + batch_size, len(raw)))
+        params = part.params
+        part = replace(part.map(lambda tensor: tensor.to(device)), params=params)
+        features = encoder(views.prepare([part])[0].content)
+        pooled.append(features.pooled.float().cpu())
+        there = local and (features.tokens is not None or features.map is not None)
+        tokens.append(features.as_tokens().half().cpu() if there else torch.empty(len(part), 0, encoder.embed_dim))
+    return torch.cat(pooled), torch.cat(tokens)
+
+
+def copied(view: RawView | RawPointView) -> RawView | RawPointView:
+    """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
+    these a process may often have no more than a thousand."""
+    return view.map(lambda tensor: tensor.clone())

@@ -1,0 +1,148 @@
+"""Who is trained on, and who is asked: parts of a data set, label fractions, and few-shot folds. All are functions of
+what the samples are called and of a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from st_ssl.core.errors import ConfigError, DataError, nearest
+from st_ssl.core.random import keyed_rng, keyed_seed
+from st_ssl.core.types import Entry
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A share of the labels, as configurations have it."""
+
+Group = Callable[[Entry], str]
+"""What a sample is counted under, where subsets are balanced: its class."""
+
+
+@dataclass
+class Parts:
+    """Samples to train on, to choose the best epoch by (there may be none: then it is the last), and to test on."""
+
+    train: list[Entry]
+    val: list[Entry] = field(default_factory=list)
+    test: list[Entry] = field(default_factory=list)
+
+
+def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share: float = 0.25) -> Parts:
+    """The parts of a data set, none of which depends on a seed.
+
+    Its own splits where it has them: "test", or else "val", is tested on. Without either, a ``test_share`` of all is
+    drawn by name. The best epoch is chosen on "val" where that is not tested on, or else on a ``val_share`` of each
+    class that is taken out of "train". Raises ``DataError`` where nothing is left to train or test on.
+    """
+    by_split: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_split.setdefault(entry.split, []).append(entry)
+    test = by_split.get("test") or by_split.get("val") or []
+    val = by_split.get("val", []) if by_split.get("test") else []
+    train = by_split.get("train", [])
+    if not test:
+        test = balanced(train, test_share, group, "test")
+        train = _without(train, test)
+    if not val and val_share > 0:
+        val = balanced(train, val_share, group, "val", leave_one=True)
+        train = _without(train, val)
+    if not train or not test:
+        raise DataError(f"{len(entries)} samples are too few: {len(train)} to train on and {len(test)} to test on")
+    return Parts(train, val, test)
+
+
+def balanced(
+    entries: Sequence[Entry], share: float, group: Group, *key: int | str, leave_one: bool = False
+) -> list[Entry]:
+    """A ``share`` of the samples of each class, at least one (with ``leave_one`` none of a class of one), in the order
+    of ``entries``. For one ``key`` a smaller share is a subset of a larger one."""
+    return [entries[row] for row in balanced_rows(entries, share, group, *key, leave_one=leave_one)]
+
+
+def balanced_rows(
+    entries: Sequence[Entry], share: float, group: Group, *key: int | str, leave_one: bool = False
+) -> list[int]:
+    """``balanced`` as row numbers, sorted."""
+    chosen: set[int] = set()
+    for name, rows in _classes(entries, group).items():
+        count = max(1, round(share * len(rows)))
+        count = min(count, len(rows) - leave_one)
+        order = keyed_rng("subset", *key, name).permutation(len(rows))
+        chosen.update(rows[i] for i in order[:count])
+    return sorted(chosen)
+
+
+def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number: int) -> Parts:
+    """Few-shot fold ``number``: ``ways`` classes, of each ``shots`` samples to train on and ``queries`` to test on.
+
+    Training samples come from ``parts.train`` and ``parts.val``, the others from ``parts.test``. Raises ``DataError``
+    where too few classes are large enough.
+    """
+    pools = [_classes([*parts.train, *parts.val], group), _classes(parts.test, group)]
+    sources = [[*parts.train, *parts.val], parts.test]
+    able = sorted(name for name in pools[0] if len(pools[0][name]) >= shots and len(pools[1].get(name, [])) >= queries)
+    if len(able) < ways:
+        most = [sorted((len(pool.get(name, [])) for name in pools[0]), reverse=True)[:ways] or [0] for pool in pools]
+        raise DataError(
+            f"few-shot folds of {ways} classes with {shots} samples to train on and {queries} to test on: only "
+            f"{len(able)} of {len(pools[0])} classes have so many. Of {min(ways, len(pools[0]))} classes there are "
+            f"{most[0][-1]} or more samples in the training part (task.shots) and {most[1][-1]} in the test part "
+            "(task.queries)"
+        )
+    names = [able[i] for i in sorted(keyed_rng("fold", number).permutation(len(able))[:ways])]
+    drawn = []
+    for pool, entries, count, part in zip(pools, sources, (shots, queries), ("train", "test"), strict=True):
+        rows = [
+            pool[name][i]
+            for name in names
+            for i in keyed_rng("fold", number, part, name).permutation(len(pool[name]))[:count]
+        ]
+        drawn.append([entries[row] for row in rows])
+    return Parts(drawn[0], [], drawn[1])
+
+
+def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[Entry]]:
+    """The target to learn, and the samples that have a label for it: the only one there is where ``target`` is None.
+
+    Raises ``ConfigError`` where there is none, or a choice."""
+    names = sorted({name for entry in entries for name in entry.labels})
+    if target is None and len(names) == 1:
+        target = names[0]
+    if not names:
+        raise ConfigError(
+            "task.target: the data has no labels: expected a folder for each class, or a table of samples and labels "
+            "(data.list; configs/README.md has the formats)"
+        )
+    if target is None:
+        raise ConfigError(
+            f"task.target: is needed (the data has: {', '.join(names)}), for example task.target={names[0]}"
+        )
+    if target not in names:
+        only = "; task.target=null takes it" if len(names) == 1 else ""
+        near = nearest(target, names)
+        raise ConfigError(f"task.target: no target named {target!r}{near} (the data has: {', '.join(names)}{only})")
+    return target, [entry for entry in entries if target in entry.labels]
+
+
+def kept_labels(path: str, seed: int, count: int, kept: int | float) -> list[int]:
+    """Which of the ``count`` labelled points of a sample keep their label: ``kept`` of them, or that share if it is a
+    float; at least one. The same ones every time."""
+    number = kept if isinstance(kept, int) else round(kept * count)
+    return keyed_rng(seed, "label points", path).permutation(count)[: max(1, number)].tolist()
+
+
+def _classes(entries: Sequence[Entry], group: Group) -> dict[str, list[int]]:
+    """Rows of each class, ordered by a draw of their names, so that the order of a listing plays no part."""
+    rows: dict[str, list[int]] = {}
+    for row, entry in enumerate(entries):
+        rows.setdefault(group(entry), []).append(row)
+    for found in rows.values():
+        found.sort(key=lambda row: keyed_seed(entries[row].source or entries[row].path))
+    return rows
+
+
+def _without(entries: Sequence[Entry], taken: Sequence[Entry]) -> list[Entry]:
+    gone = {id(entry) for entry in taken}
+    return [entry for entry in entries if id(entry) not in gone]

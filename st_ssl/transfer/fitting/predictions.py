@@ -1,0 +1,197 @@
+"""What a fine-tuned network said of test samples, in files for people and programs to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from st_ssl.core.files import replace_text, write_atomically
+from st_ssl.core.types import Entry
+from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.labels import LabelTask
+from st_ssl.transfer.tasks.metrics import average_precisions, confusion_matrix
+from st_ssl.transfer.tasks.video_measures import ScoreMeter, calibrated
+
+Keep = Callable[[Shown, np.ndarray, np.ndarray, np.ndarray], None]
+"""Given what a batch was asked about, and probabilities [T, K], truth [T] and sample [T], as a ``Meter`` is."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The files in ``folder``, which take the place of those of an earlier time: see ``CloudKeeper`` for clouds, of
+    which at most ``limit`` are kept (None: all), spread evenly over the test part, and ``VideoKeeper`` for videos, of
+    which all are, as these files are small.
+
+    ``classes.json`` has the names of the classes, by number; ``about.json`` which fit it was, and ``limit``.
+    """
+
+    folder: Path
+    limit: int | None = 8
+
+    def there(self) -> bool:
+        """Whether an earlier time has left as many."""
+        try:
+            limit = json.loads((self.folder / "about.json").read_text())["limit"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return limit is None or (self.limit is not None and self.limit <= limit)
+
+    def keeper(
+        self, task: Task, classes: Sequence[str], tested: Sequence[Entry], about: dict[str, Any]
+    ) -> Keeper | None:
+        """What ``evaluate`` gives the predictions for ``tested`` to; ``about`` says which fit they are of. None for a
+        task on videos that is not about their labels."""
+        if task.modality == "points":
+            return CloudKeeper(self, task, classes, tested, about)
+        return VideoKeeper(self, task, classes, tested, about) if isinstance(task, LabelTask) else None
+
+
+class Keeper(ABC):
+    """Takes predictions, batch by batch (it is a ``Keep``), and writes them."""
+
+    def __init__(self, place: Predictions, task: Task, classes: Sequence[str], about: dict[str, Any]) -> None:
+        self.folder, self.task, self.classes = place.folder, task, list(classes)
+        self.about = about | {"limit": place.limit}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for pattern in ("[0-9][0-9][0-9][0-9]*.npz", "*.csv", "scores.npy", "index.jsonl"):
+            for old in self.folder.glob(pattern):
+                old.unlink()
+        replace_text(self.folder / "classes.json", json.dumps(self.classes, indent=2) + "\n")
+
+    @abstractmethod
+    def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what can be said only once all samples are in, and ``about.json``."""
+
+    def _tell(self, **more: Any) -> None:
+        replace_text(self.folder / "about.json", json.dumps(self.about | more, indent=2) + "\n")
+
+
+class CloudKeeper(Keeper):
+    """``0000.npz`` … one for each cloud: ``xyz`` float32 [N, 3], and ``label`` and ``prediction`` int64, [N] where
+    points are asked about (``xyz`` is then all of the file) or [] for the whole cloud (``xyz`` is what the network was
+    shown first); -1 is no label. ``about.json`` has the path of each."""
+
+    def __init__(
+        self,
+        place: Predictions,
+        task: Task,
+        classes: Sequence[str],
+        tested: Sequence[Entry],
+        about: dict[str, Any],
+    ) -> None:
+        super().__init__(place, task, classes, about)
+        count = len(tested) if place.limit is None else min(place.limit, len(tested))
+        rows = np.linspace(0, len(tested) - 1, count).round().astype(int)
+        self.files = {id(tested[row]): f"{number:04d}.npz" for number, row in enumerate(rows)}
+        self.clouds: dict[str, str] = {}
+
+    def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None:
+        predicted = self.task.predicted(scores, sample, asked.entries)
+        for number, entry in enumerate(asked.entries):
+            if name := self.files.get(id(entry)):
+                own = sample == number
+                label, prediction = truth[own], predicted[own]
+                if not self.task.whole:
+                    label, prediction = label[0], prediction[0]
+                xyz = asked.view.points.part(number, number + 1).xyz.cpu().numpy()
+                with write_atomically(self.folder / name) as unfinished, unfinished.open("wb") as stream:
+                    np.savez_compressed(stream, xyz=xyz, label=label, prediction=prediction)
+                self.clouds[name] = entry.path
+
+    def close(self) -> None:
+        self._tell(clouds=dict(sorted(self.clouds.items())))
+
+
+class VideoKeeper(Keeper):
+    """All test videos, in the order of the test part; those that are broken are left out.
+
+    ``scores.npy`` float32 [N, K]: probabilities. ``index.jsonl``, a line for each: ``row``, ``path`` (and ``start`` and
+    ``num_frames`` of a part of a file), ``label`` (null: none), ``prediction`` and its ``probability``; where a video
+    may have several, ``tags``, and lists of what is more likely than not.
+    ``per_class.csv``: how many videos have each class, and its accuracy, or average precision, in per cent (empty where
+    none has it). ``confusion.csv``: how many videos of the class of a row were taken for the class of a column; not of
+    tags. ``about.json`` also has the ``calibration``: the bounds of bins of confidence, and of each bin how many
+    predictions are in it, their mean confidence and the share that is right (null where there are none).
+    """
+
+    def __init__(
+        self,
+        place: Predictions,
+        task: LabelTask,
+        classes: Sequence[str],
+        tested: Sequence[Entry],
+        about: dict[str, Any],
+    ) -> None:
+        super().__init__(place, task, classes, about)
+        self.about["limit"] = None
+        self.places = {id(entry): number for number, entry in enumerate(tested)}
+        self.labels = task.labels
+        self.seen = ScoreMeter(len(classes), task.labels.several)
+        self.entries: list[Entry] = []
+
+    def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None:
+        self.seen.add(scores, truth, sample, asked.entries)
+        self.entries += asked.entries
+
+    def close(self) -> None:
+        # several processes leave out their broken videos each for itself, and then are not in step
+        order = sorted(range(len(self.entries)), key=lambda row: self.places[id(self.entries[row])])
+        scores, truth, entries = self.seen.scores[order], self.seen.truth[order], [self.entries[row] for row in order]
+        with write_atomically(self.folder / "scores.npy") as unfinished, unfinished.open("wb") as stream:
+            np.save(stream, scores, allow_pickle=False)
+        rows = map(self._row, range(len(scores)), entries, scores)
+        replace_text(self.folder / "index.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        if truth.ndim == 1:
+            confusion = confusion_matrix(truth, scores.argmax(1), len(self.classes))
+            table = [["", *self.classes], *([n, *r] for n, r in zip(self.classes, confusion.tolist(), strict=True))]
+            replace_text(self.folder / "confusion.csv", _csv(table))
+            count = confusion.sum(1)
+            what, share = "accuracy", np.diagonal(confusion) / np.maximum(count, 1)
+        else:
+            what, share = "average_precision", average_precisions(scores, truth)
+            count = (truth == 1).sum(0)
+        each = zip(self.classes, count.tolist(), (100 * share).tolist(), strict=True)
+        lines = [[name, number, f"{value:.2f}" if number else ""] for name, number, value in each]
+        replace_text(self.folder / "per_class.csv", _csv([["class", "count", what], *lines]))
+        found = calibrated(scores, truth)
+        bins = {
+            "bounds": np.linspace(0, 1, len(found.count) + 1).tolist(),
+            "count": found.count.tolist(),
+            "confidence": _nulls(found.confidence),
+            "right": _nulls(found.right),
+        }
+        self._tell(samples=len(scores), calibration=bins)
+
+    def _row(self, row: int, entry: Entry, scores: np.ndarray) -> dict[str, Any]:
+        about: dict[str, Any] = {"row": row, "path": entry.path}
+        if (entry.start, entry.num_frames) != (0, None):
+            about |= {"start": entry.start, "num_frames": entry.num_frames}
+        own = self.labels.of(entry)
+        if self.labels.several:
+            chosen = [i for i in (-scores).argsort(kind="stable") if scores[i] > 0.5]
+            about |= {"tags": list(own), "prediction": [self.classes[i] for i in chosen]}
+            return about | {"probability": [round(float(scores[i]), 6) for i in chosen]}
+        best = int(scores.argmax())
+        about |= {"label": own[0] if own else None, "prediction": self.classes[best]}
+        return about | {"probability": round(float(scores[best]), 6)}
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _nulls(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -1,0 +1,111 @@
+"""The samples of a task on their way to a network: batch after batch for training, all of them once for testing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from st_ssl.core.errors import DataError
+from st_ssl.core.random import Key, keyed_seed
+from st_ssl.core.types import Entry
+from st_ssl.data.base import BadSample, Batch, DataSource, Views
+from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_order import Order, SampleKey
+from st_ssl.training import distributed
+from st_ssl.transfer.tasks.base import Shown, Task
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: what is done is saved, and can be gone on from
+    """The fits were told to stop; the message says where they stand."""
+
+
+@dataclass
+class Feed:
+    """The samples of ``source`` as ``task`` wants to see them, on ``device``; ``bad`` is what was found broken.
+    ``stopped`` tells whether this process was asked to end."""
+
+    source: DataSource
+    task: Task
+    input: Any
+    device: torch.device
+    bad: dict[BadSample, None] = field(default_factory=dict)
+    stopped: Callable[[], bool] = lambda: False
+
+    def training(
+        self, entries: list[Entry], seed: int, batch_size: int, epochs: int, accumulate: int = 1, start: int = 0
+    ) -> Iterator[Shown]:
+        """All steps of a fit from ``start`` on, each a varied batch: of this process's share of it ``accumulate`` parts
+        one after the other, whose sizes may differ by one. Broken samples are replaced by the rule of the data set."""
+        order = Order(seed, len(entries), min(batch_size, len(entries)))
+        views = self.task.training_views(self.source, self.input)
+        steps = _shares(order, start, epochs * order.steps_per_pass, accumulate)
+        for number, batch in enumerate(self._batches(entries, views, seed, steps), start * accumulate):
+            if not batch.views:
+                raise DataError(f"a whole batch is broken; the first: {batch.bad[0].path}: {batch.bad[0].reason}")
+            first, *others = batch.views
+            epoch = number // accumulate // order.steps_per_pass
+            keys: list[tuple[Key, ...]] = [(seed, "augment", epoch, i) for i in batch.wanted.tolist()]
+            if others:
+                batch.views = [first.joined(others)]
+                keys = [(*key, view) for view in range(views.num_views) for key in keys]
+            (shown,) = self._shown(views, batch, entries)
+            yield self.task.augmented(shown, keys)
+
+    def testing(
+        self, entries: Sequence[Entry], batch_size: int, votes: int = 1, rank: int = 0, world_size: int = 1
+    ) -> Iterator[tuple[list[Shown], Shown]]:
+        """All of ``entries`` once, or of their batches the share of one process: ``votes`` views of each batch, and
+        what is asked about, which is whole clouds or the first view; those that are broken are left out. Where views
+        may be fed together, ``batch_size`` counts them."""
+        if self.task.views_together:
+            batch_size = max(1, batch_size // votes)
+        views = self.task.testing_views(self.source, self.input, votes)
+        rows = [(0, i) for i in range(len(entries))]
+        steps = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        for batch in self._batches(entries, views, 0, steps[rank::world_size]):
+            for part in self._sound(batch):
+                shown = self._shown(views, part, entries)
+                asked = shown.pop() if self.task.whole else shown[0]
+                yield [self.task.varied(view, vote) if vote else view for vote, view in enumerate(shown)], asked
+
+    def share_bad(self) -> None:
+        """What each process has found broken is known to all."""
+        for found in distributed.gather_objects(list(self.bad)):
+            self.bad.update(dict.fromkeys(found))
+
+    def _batches(self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
+        source = self.source
+        dataset = source.dataset(entries, views, keyed_seed(seed, "finetune"))
+        pin = self.device.type == "cuda"
+        lost = source.max_bad(len(entries))
+        timeout = source.sample_timeout
+        for batch in build_loader(
+            dataset, steps, source.collate, source.num_workers, pin, timeout=timeout, max_lost=lost
+        ):
+            self.bad.update(dict.fromkeys(batch.bad))
+            yield batch.to(self.device)
+
+    def _sound(self, batch: Batch) -> Iterator[Batch]:
+        """The batch, or those of its samples that stand for themselves, one by one."""
+        if batch.views and batch.indices.equal(batch.wanted):
+            yield batch
+        elif batch.views:
+            yield from (part for part in batch.split(len(batch.wanted)) if part.indices.equal(part.wanted))
+
+    def _shown(self, views: Views, batch: Batch, entries: Sequence[Entry]) -> list[Shown]:
+        """The views, each with the entries of its rows: several times over where it is several joined."""
+        own = [entries[i] for i in batch.indices.tolist()]
+        return [Shown(view, own * (len(view) // len(own))) for view in views.prepare(list(batch.views))]
+
+
+def _shares(order: Order, start: int, stop: int, accumulate: int) -> Iterator[list[SampleKey]]:
+    """This process's parts of the steps from ``start`` to ``stop``."""
+    first, parts = distributed.rank() * accumulate, distributed.world_size() * accumulate
+    for step in range(start, stop):
+        keys = order.step(step)
+        bounds = [len(keys) * part // parts for part in range(first, first + accumulate + 1)]
+        yield from (keys[a:b] for a, b in pairwise(bounds))

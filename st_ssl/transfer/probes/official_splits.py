@@ -1,0 +1,162 @@
+"""The official splits of a data set, each for itself, and the mean over them: how UCF101 and HMDB51 are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from st_ssl.core.config import Config
+from st_ssl.data.base import DataSource, of_split
+from st_ssl.transfer.fitting import finetune as finetuning
+from st_ssl.transfer.probes.probe import Progress, probe_runs
+from st_ssl.transfer.probes.probe_config import ProbeConfig
+
+
+def probe_splits(
+    data: Config,
+    runs: Sequence[Path],
+    config: ProbeConfig,
+    device: torch.device,
+    progress: Progress = lambda message: None,
+) -> dict[str, Any]:
+    """``probe_runs`` on each of ``config.splits`` of the data set that ``data`` describes.
+
+    The result is as that of one: ``values`` are now the means of the splits, in the order of ``splits``, ``mean`` and
+    ``std`` are over them, and ``seeds`` holds the values of each split's seeds; sizes and chance levels are means over
+    the splits. Raises ``ConfigError`` where the data set has no such splits, before anything is decoded.
+    """
+    sources = {number: of_split(data, number) for number in config.splits}
+    results = []
+    for number, source in sources.items():
+        told = partial(_tell, progress, number)
+        results.append(probe_runs(source, runs, config, device, told))
+    first = results[0]
+    shared = [name for name in first["targets"] if all(name in result["targets"] for result in results)]
+    bad = {(b["path"], b["reason"]): b for result in results for b in result["bad"]}
+    return {
+        **{key: first[key] for key in ("runs", "seeds")},
+        "splits": list(config.splits),
+        "sizes": _sizes(results),
+        "bad": list(bad.values()),
+        "targets": {name: _mean([result["targets"][name] for result in results]) for name in shared},
+    }
+
+
+class FitSplit(Protocol):
+    """``finetune`` on the data set of one official split (None: the only one), with all that is the same for others."""
+
+    def __call__(
+        self,
+        source: DataSource,
+        split: int | None,
+        progress: finetuning.Progress,
+        finished: finetuning.Finished,
+        before: dict[str, Any] | None,
+    ) -> dict[str, Any]: ...
+
+
+def finetune_splits(
+    data: Config,
+    splits: Sequence[int],
+    fit_split: FitSplit,
+    progress: finetuning.Progress = lambda *_: None,
+    finished: finetuning.Finished = lambda result: None,
+    before: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fine-tune on each of ``splits`` of the data set that ``data`` describes, as if it were the only one.
+
+    The result has those of the splits, as ``finetune`` gives them, in ``by_split``, and of those done so far the rest
+    as of one: ``values`` are the means of the splits that ``splits`` of each row names, ``mean`` and ``std`` are over
+    them, ``seeds`` holds the values of each split's repetitions. ``finished`` is given it after every fit, and as
+    ``before`` it is gone on from there. Raises ``ConfigError`` where the data set has no such splits, before anything
+    is trained.
+    """
+    sources = {number: of_split(data, number) for number in splits}
+    done: dict[str, Any] = dict((before or {}).get("by_split", {}))
+
+    def told(at: int, number: int, done: int, total: int, status: str) -> None:
+        progress(at * total + done, len(splits) * total, f"split {number}: {status}")
+
+    def keep(number: int, result: dict[str, Any]) -> None:
+        done[str(number)] = dict(result)
+        finished(_joined(done))
+
+    for at, (number, source) in enumerate(sources.items()):
+        earlier = done.get(str(number))
+        done[str(number)] = fit_split(source, number, partial(told, at, number), partial(keep, number), earlier)
+    return _joined(done)
+
+
+def _joined(done: dict[str, Any]) -> dict[str, Any]:
+    """The results of some splits as one."""
+    first = next(iter(done.values()))
+    cells: dict[tuple[str, float], dict[int, dict[str, Any]]] = {}
+    for number, result in done.items():
+        for row in result["results"]:
+            cells.setdefault((row["mode"], row["fraction"]), {})[int(number)] = row
+    bad = {(b["path"], b["reason"]): b for result in done.values() for b in result["bad"]}
+    return {
+        **{key: first[key] for key in ("runs", "repeats", "metric", "classes")},
+        "splits": [int(number) for number in done],
+        "sizes": _sizes(list(done.values())),
+        "results": [
+            {
+                **{"mode": mode, "fraction": share, "splits": list(rows)},
+                "epochs": [epoch for row in rows.values() for epoch in row["epochs"]],
+                "metrics": _metrics([row["metrics"] for row in rows.values()]),
+            }
+            for (mode, share), rows in cells.items()
+        ],
+        "bad": list(bad.values()),
+        "by_split": dict(done),
+    }
+
+
+def _metrics(splits: list[dict[str, Any]]) -> dict[str, Any]:
+    told = {}
+    for name in splits[0]:
+        cells = [metrics[name] for metrics in splits if name in metrics]
+        means = [cell["mean"] for cell in cells]
+        there = [mean for mean in means if mean is not None]
+        told[name] = {
+            "mean": float(np.mean(there)) if there else None,
+            "std": float(np.std(there)) if there else None,
+            "values": means,
+            "seeds": [cell["values"] for cell in cells],
+        }
+    return told
+
+
+def _sizes(results: Sequence[dict[str, Any]]) -> dict[str, int]:
+    return {part: round(np.mean([result["sizes"][part] for result in results])) for part in results[0]["sizes"]}
+
+
+def _tell(progress: Progress, number: int, message: str) -> None:
+    progress(f"split {number}: {message}")
+
+
+def _mean(parts: list[Any]) -> Any:
+    """What several splits say in the same place, as one."""
+    first = parts[0]
+    if isinstance(first, dict) and "values" in first:
+        return _over_splits(parts)
+    if isinstance(first, dict):
+        return {key: _mean([part[key] for part in parts]) for key in first if all(key in part for part in parts)}
+    if isinstance(first, list):
+        return [_mean(list(column)) for column in zip(*parts, strict=True)]
+    same = all(part == first for part in parts)
+    return first if same or isinstance(first, str) else float(np.mean(parts))
+
+
+def _over_splits(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one contestant."""
+    means = [cell["mean"] for cell in cells]
+    told = {"mean": float(np.mean(means)), "std": float(np.std(means)), "values": means}
+    if "interval" in cells[0]:
+        told["interval"] = float(np.sqrt(sum(cell["interval"] ** 2 for cell in cells)) / len(cells))
+    return told | {"seeds": [cell["values"] for cell in cells]}

@@ -1,0 +1,182 @@
+"""What fine-tuning knows of a task, whatever its modality: a head, a loss, how labels are read, and what is measured.
+
+A task is one file in this folder: a configuration with a ``name`` and a class that is registered with it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.inputs import Modality
+from st_ssl.core.random import Key
+from st_ssl.core.registry import Registry
+from st_ssl.core.types import Entry
+from st_ssl.data.base import DataSource, Views
+from st_ssl.encoders.base import Encoder
+from st_ssl.transfer.fitting.label_fractions import Parts, balanced, divide
+from st_ssl.transfer.tasks.metrics import IGNORE
+
+
+@dataclass
+class Shown:
+    """A batch of B samples as it is shown to an encoder: one view (``View`` or ``PointView``) and where it is from."""
+
+    view: Any
+    entries: list[Entry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def device(self) -> torch.device:
+        return self.view.content.device
+
+
+ShowAll = Callable[[Sequence[Entry]], Iterable[Shown]]
+"""All of some samples once, as they are evaluated, on the CPU; those that are broken are left out, and where none is
+sound that is a ``DataError``."""
+
+
+class Meter(Protocol):
+    """Adds up what was right: probabilities ``scores`` float [R, K] of R rows with ``truth`` as ``Task.targets`` has
+    it, of which ``sample`` int64 [R] tells the one in ``entries`` each is of."""
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None: ...
+
+    def result(self) -> dict[str, float]: ...
+
+
+class Task(ABC):
+    """A downstream task. Its head gives R rows of scores for a batch: one for each sample, or for each point.
+
+    ``metric`` is the one of its meter by which the best epoch is chosen; ``votes``: how many views of a test sample
+    are looked at, their scores averaged; ``has_fractions``: whether it can be trained on a fraction of the labels;
+    ``whole``: whether it answers for every point of a cloud's file, whatever views have of it; ``views_together``:
+    whether the test views of a sample, each with one row of scores for it, may be fed to a network in one batch.
+    """
+
+    modality: ClassVar[Modality]
+    metric: str
+    has_fractions: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
+    views_together: ClassVar[bool] = False
+    votes: int = 1
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def repeats(self, seeds: int) -> int:
+        """How often it is done, if ``seeds`` are asked for."""
+        return seeds
+
+    def group(self, entry: Entry) -> str:
+        """What ``entry`` counts under where subsets are balanced: its class, if it has one."""
+        return ""
+
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+        """Whom to train on and to test on in the repetition ``repeat``."""
+        return divide(entries, self.group, val_share)
+
+    def fraction(self, train: Sequence[Entry], share: float, repeat: int) -> list[Entry]:
+        """The share of the training part whose labels are used, of every class alike."""
+        return list(train) if share == 1 else balanced(train, share, self.group, "fraction", repeat)
+
+    def begin(self, train: Sequence[Entry]) -> None:  # noqa: B027
+        """Told before each fit which samples it trains on: a fraction of the training part."""
+
+    @abstractmethod
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        """Find out the classes, from the samples themselves or from a look at them, before ``head`` and the rest are
+        asked for. Their names."""
+
+    def restore(self, classes: Sequence[str]) -> None:
+        """Take the ``classes`` that ``learn_classes`` found at another time, for a head with its weights to be used on
+        samples without labels."""
+        raise ConfigError(f"{type(self).__name__} is no task of whole samples: its head cannot be used on its own")
+
+    @abstractmethod
+    def head(self, encoder: Encoder) -> nn.Module:
+        """What is put on ``encoder``: a module that is called with its features and the ``Shown`` that they are of, and
+        returns scores [R, K]."""
+
+    @abstractmethod
+    def targets(self, shown: Shown) -> Tensor:
+        """Classes int64 [R], -1 for none; or, where a row may be of several, float [R, K] of 0 and 1, -1 throughout for
+        one that is not labelled."""
+
+    def training_targets(self, shown: Shown, seed: int) -> Tensor:
+        """What of ``targets`` may be used in training."""
+        return self.targets(shown)
+
+    def mixed(self, shown: Shown, targets: Tensor, key: tuple[Key, ...]) -> tuple[Shown, Tensor]:
+        """A training batch whose samples are blended with each other by the draws of ``key``, with targets that say how
+        much each is of each class, float [R, K]; as it is where nothing is."""
+        return shown, targets
+
+    @property
+    def mixes(self) -> bool:
+        """Whether ``mixed`` is asked to blend samples: where the configuration has a ``mix``."""
+        return getattr(self.config, "mix", None) is not None
+
+    @abstractmethod
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        """What each row is of, int64 [R] each: the sample in the batch, and the place in it that is the same in all
+        views: 0, or with ``whole`` the index of the point in its file."""
+
+    def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        """The class int64 [R] that is chosen by ``scores`` [R, K], rows of ``entries`` as a ``Meter`` has them."""
+        return scores.argmax(1)
+
+    def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
+        """A test view in parts that the network is fed one after the other, each with the number that its first sample
+        has in the batch."""
+        return [(0, shown)]
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """A new meter."""
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """What is averaged over the views of a sample, and what a meter is given: [R, K] in 0 … 1."""
+        return scores.softmax(1)
+
+    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """What is minimised; only called where some target is not -1."""
+        return cross_entropy(scores, targets, ignore_index=IGNORE)
+
+    def weight(self, targets: Tensor) -> float:
+        """What the mean that ``loss`` takes over ``targets`` divides by: how many rows are labelled. By that the means
+        over the parts of a batch, and over those of several processes, make up the mean over all of it."""
+        labelled = targets != IGNORE
+        return float((labelled if targets.ndim == 1 else labelled.any(1)).sum())
+
+    def training_views(self, source: DataSource, input: Any) -> Views:
+        """What ``source`` cuts of a training sample: one view, another one in every epoch, or several (repeated
+        augmentation, Hoffer et al. 2020), which are so many samples of the batch."""
+        return source.evaluation(input, jitter=1.0)
+
+    def testing_views(self, source: DataSource, input: Any, votes: int) -> Views:
+        """What ``source`` cuts of a test sample: ``votes`` views, and with ``whole`` the whole sample behind them."""
+        assert not self.whole, "whole samples are for the tasks of a modality that has them"
+        return source.evaluation(input, votes)
+
+    def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
+        """Varied for training, each of the samples by the draws of its key, unless ``training_views`` have done so."""
+        return shown
+
+    def varied(self, shown: Shown, vote: int) -> Shown:
+        """Varied for the vote number ``vote`` (from 1: the first one is left as it is)."""
+        return shown
+
+
+TASKS: Registry[Task] = Registry("transfer task", "st_ssl.transfer.tasks")

@@ -1,0 +1,173 @@
+"""What samples are labelled with, one class each or any number of tags, and the tasks that are about that."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.core.types import Entry
+from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
+from st_ssl.transfer.tasks.base import ShowAll, Shown, Task
+from st_ssl.transfer.tasks.metrics import IGNORE
+
+
+class Labels(ABC):
+    """The labels of a task: first whose there are (``select``), then which (``learn``), then what each sample has.
+    ``several``: whether a sample may have more than one."""
+
+    several: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.classes: list[str] = []
+
+    @abstractmethod
+    def select(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those that are labelled; raises ``ConfigError`` where there are none."""
+
+    @abstractmethod
+    def group(self, entry: Entry) -> str:
+        """What a labelled sample counts under where subsets are balanced."""
+
+    @abstractmethod
+    def of(self, entry: Entry) -> Sequence[str]:
+        """The labels of one sample, of whatever part."""
+
+    @abstractmethod
+    def targets(self, entries: Sequence[Entry]) -> Tensor:
+        """What ``Task.targets`` gives, on the CPU."""
+
+    def learn(self, train: Sequence[Entry]) -> list[str]:
+        """Take the labels of the training part, sorted, as the classes; ``ConfigError`` where there are less than
+        two."""
+        self.classes = sorted({name for entry in train for name in self.of(entry)})
+        if len(self.classes) < 2:
+            raise ConfigError(f"{self.key}: a single class in the training part: {self.classes}")
+        return self.classes
+
+    def tell_unknown(self, entries: Sequence[Entry], most: int = 5) -> None:
+        """Warn of the labels of ``entries`` that are no class, as no training sample has them: they count for nothing
+        in any figure."""
+        known = set(self.classes)
+        unknown = sorted({name for entry in entries for name in self.of(entry)} - known)
+        if not unknown:
+            return
+        samples = sum(not known.issuperset(self.of(entry)) for entry in entries)
+        names = ", ".join(f"{name!r}{nearest(name, self.classes)}" for name in unknown[:most])
+        more = f" and {len(unknown) - most} more" if len(unknown) > most else ""
+        warnings.warn(
+            f"{self.key}: {len(unknown)} classes of {samples} validation and test samples are of no training sample, "
+            f"and not counted: {names}{more}",
+            stacklevel=3,
+        )
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """How messages call them."""
+
+    def counts(self, entries: Sequence[Entry]) -> np.ndarray:
+        """How many of ``entries`` have each class, int64 [K]."""
+        found = Counter(name for entry in entries for name in self.of(entry))
+        return np.array([found[name] for name in self.classes], dtype=np.int64)
+
+
+class OneLabel(Labels):
+    """The label ``target`` of each sample; the only one that there is where it is None."""
+
+    def __init__(self, target: str | None) -> None:
+        super().__init__()
+        self._asked, self.target = target, target or ""
+
+    @property
+    def key(self) -> str:
+        return f"task.target={self.target}"
+
+    def select(self, entries: Sequence[Entry]) -> list[Entry]:
+        self.target, known = labelled(entries, self._asked)
+        return known
+
+    def group(self, entry: Entry) -> str:
+        return entry.labels[self.target]
+
+    def of(self, entry: Entry) -> Sequence[str]:
+        return [entry.labels[self.target]] if self.target in entry.labels else []
+
+    def targets(self, entries: Sequence[Entry]) -> Tensor:
+        """Classes int64 [B]. A class that no training sample has cannot be learned: a sample of it counts as
+        unlabelled, -1."""
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        return torch.tensor([numbers.get(entry.labels.get(self.target, ""), IGNORE) for entry in entries])
+
+
+class Tags(Labels):
+    """The ``tags`` of each sample, of which it has one or more; one without any counts as unlabelled."""
+
+    several: ClassVar[bool] = True
+    key = "task.multi_label"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frequency: Counter[str] = Counter()
+
+    def select(self, entries: Sequence[Entry]) -> list[Entry]:
+        known = [entry for entry in entries if entry.tags]
+        if not known:
+            raise ConfigError(
+                "task.multi_label: no sample of the data has tags: expected a table with a column tags (data.list=FILE "
+                "names it), or a list with data.format=multilabel (configs/README.md has the formats)"
+            )
+        self._frequency = Counter(tag for entry in known for tag in entry.tags)
+        return known
+
+    def group(self, entry: Entry) -> str:
+        """Its rarest tag, so that a fraction has samples of every tag that is the rarest of one (Sechidis et al. 2011
+        deal out the rarest labels first)."""
+        return min(entry.tags, key=lambda tag: (self._frequency[tag], tag))
+
+    def of(self, entry: Entry) -> Sequence[str]:
+        return entry.tags
+
+    def targets(self, entries: Sequence[Entry]) -> Tensor:
+        """Float [B, K]: 1 for each tag that a sample has, 0 for the others; -1 throughout where it has none at all."""
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        found = torch.zeros(len(entries), len(self.classes))
+        for row, entry in enumerate(entries):
+            if not entry.tags:
+                found[row] = IGNORE
+            found[row, [numbers[tag] for tag in entry.tags if tag in numbers]] = 1
+        return found
+
+
+class LabelTask(Task):
+    """A task whose rows are whole samples, of which it has ``labels``. Samples without are left out."""
+
+    labels: Labels
+
+    def group(self, entry: Entry) -> str:
+        return self.labels.group(entry)
+
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+        return divide(self.labels.select(entries), self.group, val_share)
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        classes = self.labels.learn(parts.train)
+        self.labels.tell_unknown([*parts.val, *parts.test])
+        return classes
+
+    def restore(self, classes: Sequence[str]) -> None:
+        self.labels.classes = list(classes)
+
+    def targets(self, shown: Shown) -> Tensor:
+        return self.labels.targets(shown.entries).to(shown.device)
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(len(shown), device=shown.device)
+        return rows, torch.zeros_like(rows)

@@ -1,0 +1,165 @@
+"""Part segmentation: which part of an object of known category every point belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.types import Entry, Features
+from st_ssl.encoders.base import Encoder
+from st_ssl.parts.projector import classifier
+from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
+from st_ssl.transfer.tasks.base import TASKS, ShowAll, Shown
+from st_ssl.transfer.tasks.metrics import IGNORE, part_scores, shape_iou
+from st_ssl.transfer.tasks.points_common import (
+    PointTask,
+    PointTaskConfig,
+    checked,
+    named,
+    point_features,
+    point_labels,
+    point_rows,
+)
+
+
+class PartConfig(PointTaskConfig):
+    """``target``: the label of a shape that is its category (the only one where null); ``labels``: the labels of its
+    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels.
+    ``class_names``: those of the parts of all categories, by label."""
+
+    name: Literal["part"] = "part"
+    target: str | None = None
+    labels: str = "part"
+    parts: dict[str, tuple[int, ...]] | None = None
+    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
+
+
+class PartHead(nn.Module):
+    """Scores of every point from its own feature and place, the pooled feature of its shape, and its category."""
+
+    def __init__(
+        self, encoder: Encoder, config: PartConfig, categories: dict[str, int], target: str, count: int
+    ) -> None:
+        super().__init__()
+        self.categories, self.target = categories, target
+        width = 2 * encoder.embed_dim + 3 + len(categories)
+        self.mlp = classifier(width, config.hidden, config.dropout, count)
+
+    def forward(self, features: Features, shown: Shown) -> Tensor:
+        points = shown.view.points
+        cloud, _ = point_rows(points)
+        own = point_features(features, points)
+        numbers = [self.categories[entry.labels[self.target]] for entry in shown.entries]
+        category = one_hot(torch.tensor(numbers, device=own.device), len(self.categories)).to(own.dtype)
+        shape = torch.cat([features.pooled.to(own.dtype), category], 1)
+        return self.mlp(torch.cat([own, points.xyz.to(own.dtype), shape[cloud]], 1))
+
+
+class PartMeter:
+    """IoU of every shape over the parts of its category, among which alone a prediction is chosen."""
+
+    def __init__(self, parts: dict[str, tuple[int, ...]], target: str) -> None:
+        self.parts, self.target = parts, target
+        self.found: dict[str, list[float]] = {name: [] for name in parts}
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
+        categories = [entry.labels[self.target] for entry in entries]
+        predicted = among(scores, sample, [self.parts[category] for category in categories])
+        for number, category in enumerate(categories):
+            own = sample == number
+            if (truth[own] != IGNORE).any():
+                self.found[category].append(shape_iou(truth[own], predicted[own], self.parts[category]))
+
+    def result(self) -> dict[str, float]:
+        return part_scores(self.found)
+
+
+def among(scores: np.ndarray, sample: np.ndarray, parts: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """The best of the ``parts`` of its sample for each row of ``scores`` [R, K]: int64 [R]."""
+    best = np.zeros(len(scores), dtype=np.int64)
+    for number, own in enumerate(parts):
+        rows = np.flatnonzero(sample == number)
+        columns = np.array(own)
+        best[rows] = columns[scores[np.ix_(rows, columns)].argmax(1)]
+    return best
+
+
+@TASKS.register(PartConfig)
+class PartSegment(PointTask):
+    """Part segmentation as on ShapeNetPart (Yi et al. 2016). Shapes of a category that no training shape has are left
+    out, as are shapes without a category. Counted are all points of a shape's file, as in semantic segmentation, where
+    many count those alone that the network was fed."""
+
+    metric = "instance_mIoU"
+    whole: ClassVar[bool] = True
+
+    def __init__(self, config: PartConfig) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.target = config.target or ""
+        self.known: dict[str, tuple[int, ...]] = {}
+
+    def group(self, entry: Entry) -> str:
+        return entry.labels[self.target]
+
+    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+        self.target, known = labelled(entries, self.settings.target)
+        parts = divide(known, self.group, val_share)
+        there = {self.group(entry) for entry in parts.train}
+        val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
+        if not test:
+            raise DataError(f"no test shape is of a category that training shapes have: {', '.join(sorted(there))}")
+        return Parts(parts.train, val, test)
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        categories = sorted({self.group(entry) for entry in parts.train})
+        if self.settings.parts is None:
+            self.known = self._look(parts.train, show)
+            if broken := [name for name in categories if name not in self.known]:
+                raise DataError(
+                    f"none of the training shapes of {', '.join(broken)} can be read, to see which parts they have"
+                )
+        else:
+            missing = [name for name in categories if not self.settings.parts.get(name)]
+            if missing:
+                raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
+            self.known = {name: self.settings.parts[name] for name in categories}
+        return named(self.settings.class_names, self._count())
+
+    def _look(self, train: Sequence[Entry], show: ShowAll) -> dict[str, tuple[int, ...]]:
+        seen: dict[str, set[int]] = {}
+        for shown in show(train):
+            labels, (cloud, _) = point_labels(shown, self.settings.labels), point_rows(shown.view.points)
+            for number, entry in enumerate(shown.entries):
+                seen.setdefault(self.group(entry), set()).update(labels[cloud == number].tolist())
+        known = {name: tuple(sorted(found - {IGNORE})) for name, found in sorted(seen.items())}
+        if empty := [name for name, found in known.items() if not found]:
+            raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.settings.labels!r}")
+        return known
+
+    def _count(self) -> int:
+        seen = 1 + max(part for parts in self.known.values() for part in parts)
+        return max(seen, len(self.settings.class_names or ()))
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        categories = {name: number for number, name in enumerate(self.known)}
+        return PartHead(encoder, self.settings, categories, self.target, self._count())
+
+    def targets(self, shown: Shown) -> Tensor:
+        return checked(point_labels(shown, self.settings.labels), self._count(), shown)
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        return point_rows(shown.view.points)
+
+    def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        return among(scores, sample, [self.known[self.group(entry)] for entry in entries])
+
+    def meter(self) -> PartMeter:
+        return PartMeter(self.known, self.target)

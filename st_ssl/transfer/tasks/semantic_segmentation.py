@@ -1,0 +1,149 @@
+"""Semantic segmentation: a class for every point of a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from st_ssl.augment.points import PointAugmentConfig
+from st_ssl.core.errors import ConfigError
+from st_ssl.core.types import Entry
+from st_ssl.encoders.base import Encoder
+from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
+from st_ssl.transfer.tasks.base import TASKS, ShowAll, Shown
+from st_ssl.transfer.tasks.metrics import IGNORE, confusion_matrix, ious, segmentation_scores
+from st_ssl.transfer.tasks.points_common import (
+    PointHead,
+    PointTask,
+    PointTaskConfig,
+    boxes,
+    checked,
+    cuts_away,
+    named,
+    point_labels,
+    point_rows,
+)
+
+
+class SegmentConfig(PointTaskConfig):
+    """``labels``: which labels of the points are learned; -1 and those ``ignored`` are none. ``num_classes``: how many
+    classes (null: as many as ``class_names``, or without these one more than the largest label in the training part,
+    which is gone through once to see). ``label_points``: how many labelled points of each training scene keep their
+    label, or as a fraction (0.1) which share of them (null: all). ``chunk_points``: of a test view with more points the
+    network is fed boxes of at most so many, one after the other (null: all of a batch at once).
+    ``background``: classes such as floor, wall and ceiling, without which ``foreground_mIoU`` is taken.
+
+    Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
+
+    name: Literal["segment"] = "segment"
+    labels: str = "segment"
+    ignored: tuple[int, ...] = (255,)
+    num_classes: int | None = Field(default=None, gt=1)
+    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
+    label_points: int | float | None = Field(default=None, gt=0)
+    chunk_points: int | None = Field(default=None, gt=0)
+    background: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    augment: PointAugmentConfig = PointAugmentConfig(scale=(0.9, 1.1), flip=(0.5, 0.5, 0.0), jitter=0.005)
+    vote_augment: PointAugmentConfig = PointAugmentConfig()
+    hidden: tuple[int, ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @field_validator("label_points")
+    @classmethod
+    def _count_or_share(cls, value: int | float | None) -> int | float | None:
+        if isinstance(value, float) and value > 1:
+            raise ValueError(f"is a whole number of points, or a share of at most 1.0, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _same_points(self) -> Self:
+        if self.label_points is not None and cuts_away(self.augment):
+            raise ValueError("label_points needs the same points in every epoch: no augment.crop, no augment.dropout")
+        return self
+
+
+class SegmentMeter:
+    """mIoU, mAcc and allAcc over the points of all scenes, ``foreground_mIoU`` over the classes that are not
+    ``background`` (where any is), and the IoU of every class."""
+
+    def __init__(self, num_classes: int, background: tuple[int, ...] = ()) -> None:
+        self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self.background = background
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
+        self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
+
+    def result(self) -> dict[str, float]:
+        each = {f"IoU_{number}": float(100 * value) for number, value in enumerate(ious(self.confusion))}
+        return segmentation_scores(self.confusion, self.background) | each
+
+
+@TASKS.register(SegmentConfig)
+class Segment(PointTask):
+    """Semantic segmentation with a linear or MLP head on the features of points. Label fractions are of scenes, and
+    ``label_points`` those within a scene, as in limited reconstructions and limited annotations (Hou et al. 2021).
+
+    Counted are all points of a test scene's file, whatever ``input.voxel_size`` or ``input.num_points`` leave of it: a
+    point that no view has is given the scores of the nearest one that some view has."""
+
+    metric = "mIoU"
+    whole: ClassVar[bool] = True
+
+    def __init__(self, config: SegmentConfig) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.told = config.num_classes or len(config.class_names or ())
+        self.num_classes = self.told
+        # The points that keep their label must be the same ones in every epoch.
+        self.fixed_views = config.label_points is not None
+
+    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+        if not self.told:
+            largest = max(int(self._labels(shown).max()) for shown in show(parts.train))
+            if largest < 1:
+                raise ConfigError(
+                    f"task.labels: {self.settings.labels!r} of the training part has fewer than 2 classes"
+                )
+            self.num_classes = largest + 1
+        if max(self.settings.background, default=0) >= self.num_classes:
+            raise ConfigError(
+                f"task.background={list(self.settings.background)}: expected some of the {self.num_classes} classes "
+                f"(0 to {self.num_classes - 1})"
+            )
+        return named(self.settings.class_names, self.num_classes)
+
+    def _labels(self, shown: Shown) -> Tensor:
+        return point_labels(shown, self.settings.labels, self.settings.ignored)
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        return PointHead(encoder.embed_dim, self.settings, self.num_classes)
+
+    def targets(self, shown: Shown) -> Tensor:
+        return checked(self._labels(shown), self.num_classes, shown)
+
+    def training_targets(self, shown: Shown, seed: int) -> Tensor:
+        targets = self.targets(shown)
+        if self.settings.label_points is None:
+            return targets
+        kept = torch.full_like(targets, IGNORE)
+        bounds = shown.view.points.offsets.tolist()
+        for entry, start, stop in zip(shown.entries, bounds[:-1], bounds[1:], strict=True):
+            rows = (targets[start:stop] != IGNORE).nonzero().squeeze(1) + start
+            chosen = rows[kept_labels(entry.path, seed, len(rows), self.settings.label_points)]
+            kept[chosen] = targets[chosen]
+        return kept
+
+    def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
+        limit = self.settings.chunk_points
+        return super().pieces(shown) if limit is None else boxes(shown, limit)
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        return point_rows(shown.view.points)
+
+    def meter(self) -> SegmentMeter:
+        return SegmentMeter(self.num_classes, self.settings.background)
