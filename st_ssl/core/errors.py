@@ -7,7 +7,8 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -36,6 +37,23 @@ class SampleError(UserError):
 
     def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
         return (SampleError, (self.path, self.reason))  # survives the trip from a worker process
+
+
+@contextmanager
+def sample_fault(path: str) -> Iterator[None]:
+    """Whatever goes wrong with the sample at ``path`` inside is a ``SampleError`` that names it. Errors that are not
+    the sample's stay what they are: other errors of the user, and what the machine refuses (files, disk)."""
+    try:
+        yield
+    except (SampleError, MissingDependencyError, MissingLibraryError, ConfigError, DataError, WorkerError):
+        raise
+    except MemoryError as error:
+        raise SampleError(path, "does not fit into memory") from error
+    except Exception as error:
+        if isinstance(error, OSError) and refusal(error) is not None and error.errno != errno.EACCES:
+            raise
+        text = str(error).strip().partition("\n")[0][:200]
+        raise SampleError(path, f"cannot be read: {type(error).__name__}{f': {text}' if text else ''}") from error
 
 
 class MissingDependencyError(UserError):

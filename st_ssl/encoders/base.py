@@ -43,6 +43,9 @@ class Encoder(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.input = input
+        self.prepared: dict[str, Any] = {}
+        """How the data that it was trained on were read, as plain data (ranges of intensities and colours, say): other
+        data are read in the same way."""
 
     @abstractmethod
     def forward(self, clip: Any, keep: Tensor | None = None) -> Features:
@@ -56,7 +59,8 @@ ENCODERS: Registry[Encoder] = Registry("encoder", "st_ssl.encoders")
 def description(encoder: Encoder) -> dict[str, Any]:
     """What ``encoder.json`` has of an encoder, as JSON: all but its weights."""
     config, input = (part.model_dump(mode="json") for part in (encoder.config, encoder.input))
-    return {"format": FORMAT, "encoder": config, "input": input}
+    told = {"data": encoder.prepared} if encoder.prepared else {}
+    return {"format": FORMAT, "encoder": config, "input": input} | told
 
 
 def parse_description(description: dict[str, Any], where: str) -> tuple[Config, AnyInput]:

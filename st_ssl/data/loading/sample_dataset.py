@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import Dataset
 
-from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, Batch
@@ -57,7 +57,7 @@ class SampleDataset(Watched, Dataset[Sample[Cut, Meta]], Generic[Cut, Meta]):
         for index in self._candidates(epoch, wanted):
             entry = self.entries[index]
             try:
-                with self.working_on(index):
+                with self.working_on(index), sample_fault(entry.path):
                     return Sample(*self._cut(entry, (self.seed, epoch, wanted)), index, wanted, bad)
             except SampleError as error:
                 bad.append(BadSample(entry.path, error.reason))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.core.errors import SampleError
+from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.packs.file_index import Job, Record, take_down
 from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, split_item
@@ -80,7 +80,8 @@ def survey(
 def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
     state = state_of(path)
     try:
-        cloud, lost = read_counted(path, options)
+        with sample_fault(path):
+            cloud, lost = read_counted(path, options)
     except SampleError as error:
         return path, Record(*state, None, error.reason)
     return path, Record(*state, describe_cloud(cloud, lost))

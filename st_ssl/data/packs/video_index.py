@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from st_ssl.core.errors import SampleError
+from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry
 from st_ssl.data.packs import file_index as records
 from st_ssl.data.packs.file_index import Job, read_records, take_down
@@ -33,7 +33,7 @@ def probe(reader: str, path: str) -> Record:
     except OSError as error:
         return Record(0, 0, None, f"file cannot be read: {error.strerror}")
     try:
-        with open_video(path, reader) as video:
+        with sample_fault(path), open_video(path, reader) as video:
             return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
     except SampleError as error:
         return Record(status.st_size, status.st_mtime_ns, None, error.reason)
@@ -47,7 +47,7 @@ def decode(reader: str, path: str) -> Record:
     try:
         if os.path.isfile(path):
             check_whole(path)
-        with open_video(path, reader, record.table) as video:
+        with sample_fault(path), open_video(path, reader, record.table) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -30,12 +30,14 @@ class Kind(NamedTuple):
 @dataclass(frozen=True)
 class Place:
     """Where a source is: ``root`` has the samples, ``notes`` (a file or a folder; ``root`` itself where nothing else is
-    named) what is known of them. ``split`` is the official split asked for; ``auto``: nobody named the format."""
+    named) what is known of them. ``split`` is the official split asked for; ``auto``: nobody named the format. ``told``
+    collects lines for the user: what was decided, and what was left out and how many of them."""
 
     root: Path
     notes: Path
     split: int | None = None
     auto: bool = False
+    told: list[str] = field(default_factory=list, compare=False)
 
     @property
     def number(self) -> int:
@@ -70,6 +72,16 @@ class Format:
     read: Callable[[Place], list[Entry]]
     matches: Callable[[Place], bool] = lambda place: False
     numbered: bool = False
+
+
+class Listing(list[Entry]):
+    """The entries of a source, in a fixed order. ``format`` is the name of the format they were read as; ``told`` has a
+    line for each decision and for each kind of file, folder or row that was left out, with its count."""
+
+    def __init__(self, entries: Iterable[Entry], format: str = "", told: Sequence[str] = ()) -> None:
+        super().__init__(entries)
+        self.format = format
+        self.told = list(told)
 
 
 class Row(NamedTuple):
@@ -212,12 +224,16 @@ def find_format(
 
 def read_formats(
     formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
-) -> list[Entry]:
-    """The entries of one source; raises what ``find_format`` and its format do."""
+) -> Listing:
+    """The entries of one source; what its format tells is a warning too. Raises what ``find_format`` and its format
+    do."""
     chosen, place = find_format(formats, kind, root, listing, format, split)
     if split is not None and not chosen.numbered:
         warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=3)
-    return chosen.read(place)
+    entries = chosen.read(place)
+    for line in place.told:
+        warnings.warn(line, stacklevel=3)
+    return Listing(entries, chosen.name, place.told)
 
 
 def walk(

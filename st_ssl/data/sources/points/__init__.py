@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, find_format, read_formats
+from st_ssl.data.sources.base import Format, Listing, find_format, read_formats
 from st_ssl.data.sources.points import folder, kitti, lists, modelnet, s3dis, scanobjectnn, shapenet
 from st_ssl.data.sources.points import modelnet_few_shot as few_shot
 from st_ssl.data.sources.points.base import CLOUD
@@ -42,7 +41,7 @@ _FAMILIES = (  # the more special ones first
 FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
 
-def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> list[Entry]:
+def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> Listing:
     """The clouds of one source, in a fixed order; ``entry.path`` is what ``read_cloud`` takes.
 
     ``root`` holds the clouds, ``listing`` (a file or a folder) says what is known of them, where it is not in ``root``.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, find_format, read_formats
+from st_ssl.data.sources.base import Format, Listing, find_format, read_formats
 from st_ssl.data.sources.tables import table_formats
 from st_ssl.data.sources.video import diving48, folder, hmdb51, kinetics, lists, ssv2, ucf101
 from st_ssl.data.sources.video.base import VIDEO, VIDEO_EXTENSIONS
@@ -40,7 +40,7 @@ _FAMILIES = (  # the more special ones first
 FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
 
 
-def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> list[Entry]:
+def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> Listing:
     """The videos of one source, in a fixed order; ``entry.path`` is what ``open_video`` takes.
 
     ``root`` holds the videos, ``listing`` (a file or a folder) says what is known of them; without it, ``root`` is

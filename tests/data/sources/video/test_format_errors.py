@@ -281,7 +281,7 @@ def test_any_text_is_read_or_refused(text: str, file: str, format: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for listing in (None, root / file):
-                refused, entries = "", []
+                refused, entries = "", list[Entry]()
                 try:
                     entries = read_source(root, listing, format)
                 except DataError as error:
