@@ -53,7 +53,8 @@ def sample_fault(path: str) -> Iterator[None]:
         if isinstance(error, OSError) and refusal(error) is not None and error.errno != errno.EACCES:
             raise
         text = str(error).strip().partition("\n")[0][:200]
-        raise SampleError(path, f"cannot be read: {type(error).__name__}{f': {text}' if text else ''}") from error
+        kind = "" if type(error) is ValueError and text else f"{type(error).__name__}{': ' if text else ''}"
+        raise SampleError(path, f"cannot be used: {kind}{text}") from error
 
 
 class MissingDependencyError(UserError):

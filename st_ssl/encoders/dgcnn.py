@@ -4,7 +4,7 @@ features of every layer. The light encoder of objects."""
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
-from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.inputs import CloudNeeds, PointInputConfig
 from st_ssl.core.types import Features, PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.point_vit import point_channels
@@ -42,6 +42,10 @@ class EdgeConv(nn.Module):
         super().__init__()
         self.linear = nn.Linear(2 * cin, cout, bias=False)
         self.norm = nn.BatchNorm2d(cout)
+
+    @classmethod
+    def needs(cls, config: Any, input: Any) -> CloudNeeds:
+        return CloudNeeds(points=config.neighbours, where="encoder.neighbours")
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         difference, itself = self.linear.weight.split(x.shape[2], dim=1)

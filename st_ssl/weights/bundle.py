@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from st_ssl.core.errors import UserError
-from st_ssl.encoders.base import ENCODERS, Encoder, description, parse_description
+from st_ssl.encoders.base import ENCODERS, Encoder, description, parse_description, parse_prepared
 
 KEY = "st_ssl"
 """Where in the metadata the description is."""
@@ -56,6 +56,7 @@ def read_bundle(file: Path) -> Bundle:
             )
         told = json.loads(metadata[KEY])
         encoder = ENCODERS.build(*parse_description(told, str(file)))
+        encoder.prepared = parse_prepared(told, str(file))
         encoder.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)})
     except UserError:
         raise

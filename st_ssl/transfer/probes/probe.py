@@ -14,7 +14,7 @@ from torch import Tensor
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
 from st_ssl.transfer.features.features import (
     INSTANCE,
     ClipSet,
@@ -60,6 +60,7 @@ def probe_runs(
     """
     encoder, input = _network(runs)
     check_modality(source, input)
+    serve(source, runs[0])
     splits = split_entries(source.entries(), config.test_share, config.limit)
     classes = classes_of(*splits)
     if not classes:

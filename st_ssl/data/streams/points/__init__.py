@@ -20,6 +20,7 @@ from st_ssl.data.streams.points.pickled import read_few_shot
 from st_ssl.data.streams.points.ply import read_ply
 from st_ssl.data.streams.points.scenes import is_scene, read_scene
 from st_ssl.data.streams.points.text import read_text
+from st_ssl.data.streams.points.understand import understand
 
 __all__ = ["READERS", "ReadOptions", "is_cloud", "is_scene", "read_cloud", "read_counted", "split_item"]
 
@@ -63,19 +64,22 @@ def read_cloud(path: str | Path, options: ReadOptions | None = None) -> PointClo
 
 def read_counted(path: str | Path, options: ReadOptions | None = None) -> tuple[PointCloud, int]:
     """As ``read_cloud``, with the number of points left out."""
-    path = str(path)
-    file, _ = split_item(path)
-    suffix = os.path.splitext(file)[1].lower()
-    if is_scene(path):
-        reader: CloudReader = read_scene
-    elif suffix in READERS:
-        reader = READERS[suffix]
-    elif os.path.isdir(path):
-        raise SampleError(path, "a folder that is no scene: expected coord.npy or Annotations in it")
-    else:
-        raise SampleError(path, f"no reader for {suffix or 'no extension'!r}{nearest(suffix, READERS)}")
+    path, options = str(path), options or ReadOptions()
+    reader = reader_of(path)
     try:
         with np.errstate(all="ignore"):  # what is too large for a number is nowhere
-            return clean(path, reader(path, options or ReadOptions()))
+            return clean(path, understand(path, reader(path, options), options))
     except MemoryError as error:
         raise SampleError(path, "does not fit into memory") from error
+
+
+def reader_of(path: str) -> CloudReader:
+    """The reader of the cloud at ``path``. Raises ``SampleError`` where there is none for it."""
+    suffix = os.path.splitext(split_item(path)[0])[1].lower()
+    if is_scene(path):
+        return read_scene
+    if suffix in READERS:
+        return READERS[suffix]
+    if os.path.isdir(path):
+        raise SampleError(path, "a folder that is no scene: expected coord.npy or Annotations in it")
+    raise SampleError(path, f"no reader for {suffix or 'no extension'!r}{nearest(suffix, READERS)}")

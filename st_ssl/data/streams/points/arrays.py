@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import SampleError, nearest
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ATTRIBUTES, ReadOptions, check_file, from_columns, whole
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
 
+NO_POINTS = np.empty((0, 3), dtype=np.float32)
 _XYZ = ("xyz", "points", "point", "coord", "coords", "pos", "pc", "pointcloud", "data", "arr_0")
 _ATTRIBUTES = {
     "color": ("color", "colors", "rgb"),
@@ -49,14 +49,14 @@ def load_array(path: str) -> np.ndarray:
         raise SampleError(path, f"not an array: {error}") from error
 
 
-def read_npy(path: str, options: ReadOptions) -> PointCloud:
-    """One table [N, k]: see ``from_columns``."""
-    return from_columns(path, load_array(path))
+def read_npy(path: str, options: ReadOptions) -> RawCloud:
+    """One table [N, k]: see ``guess_roles``."""
+    return RawCloud(NO_POINTS, table=load_array(path))
 
 
-def read_npz(path: str, options: ReadOptions) -> PointCloud:
+def read_npz(path: str, options: ReadOptions) -> RawCloud:
     """Arrays of N rows: the points as ``xyz``, ``points``, ``coord``, ``pos`` or ``data``, perhaps with more columns as
-    in ``from_columns``; ``color``, ``normal``, ``intensity``, ``segment``, ``instance``, ``part`` beside them."""
+    in ``guess_roles``; ``color``, ``normal``, ``intensity``, ``segment``, ``instance``, ``part`` beside them."""
     check_file(path)
     try:
         _check_members(path)
@@ -68,13 +68,12 @@ def read_npz(path: str, options: ReadOptions) -> PointCloud:
     if key is None:
         known = f"{', '.join(arrays) or 'nothing'}{nearest('points', arrays)}"
         raise SampleError(path, f"has no array of points ({', '.join(_XYZ)}); it has {known}")
-    cloud = from_columns(path, arrays[key])
-    for name, options_ in _ATTRIBUTES.items():
-        if (values := _beside(path, arrays, options_, len(cloud))) is not None:
-            cloud.attributes[name] = ATTRIBUTES[name](values.reshape(len(cloud), -1))
-    for name, options_ in _LABELS.items():
-        if (values := _beside(path, arrays, options_, len(cloud))) is not None:
-            cloud.labels[name] = whole(values)
+    cloud = RawCloud(NO_POINTS, table=arrays[key])
+    count = len(arrays[key]) if arrays[key].ndim else 0
+    for found, wanted in ((cloud.attributes, _ATTRIBUTES), (cloud.labels, _LABELS)):
+        for name, names in wanted.items():
+            if (values := _beside(path, arrays, names, count)) is not None:
+                found[name] = values
     return cloud
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import MissingDependencyError, SampleError, UserError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, check_file, from_columns, normal, whole
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
 
 _ITEM = re.compile(r"(.+)#(\d+)")
 
@@ -42,7 +41,7 @@ def open_hdf5(path: str) -> Iterator[Any]:
         raise SampleError(path, f"not an HDF5 file that can be read: {error}") from error
 
 
-def read_hdf5(path: str, options: ReadOptions) -> PointCloud:
+def read_hdf5(path: str, options: ReadOptions) -> RawCloud:
     """``data`` [M, N, 3 or more], ``normal`` [M, N, 3], ``pid`` (parts) and ``mask`` (ScanObjectNN: -1 is background)
     [M, N]; of a cloud alone without M. The labels of whole clouds are a source's business."""
     path_of_file, item = split_item(path)
@@ -56,12 +55,13 @@ def read_hdf5(path: str, options: ReadOptions) -> PointCloud:
             raise SampleError(path, f"its `data` is {list(shape)}: expected [clouds, points, 3]")
         if item is not None and item >= shape[0]:
             raise SampleError(path, f"holds {shape[0]} clouds, counted from 0")
-        cloud = from_columns(path, _row(file, "data", item))
+        table = _row(file, "data", item)
+        cloud = RawCloud(np.empty((0, 3)), table=table)
         if "normal" in file:
-            cloud.attributes["normal"] = normal(_beside(path, file, "normal", item, len(cloud)))
+            cloud.attributes["normal"] = _beside(path, file, "normal", item, len(table))
         for name, label in (("pid", "part"), ("mask", "segment")):
             if name in file:
-                cloud.labels[label] = whole(_beside(path, file, name, item, len(cloud)))
+                cloud.labels[label] = _beside(path, file, name, item, len(table))
     return cloud
 
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import MissingDependencyError, SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, check_file, color, intensity, whole
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
 
 _PIECE = 1_000_000
 _PANIC = "PanicException"  # of lazrs, on bytes that make no sense: no Exception, and no module to import it from
 _MOST = 1024  # LAZ makes a tenth of real scans; without a bound a damaged count decompresses for ever
 
 
-def read_las(path: str, options: ReadOptions) -> PointCloud:
+def read_las(path: str, options: ReadOptions) -> RawCloud:
     """Places in metres, intensity, colour where there is one, and the classification as ``segment``."""
     compressed = _check_header(path)
     try:
@@ -47,11 +46,11 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
     if found != promised:
         raise SampleError(path, f"promises {promised} points, and has {found}")
     if found == 0:
-        return PointCloud(np.empty((0, 3)))
-    attributes = {"intensity": intensity(fields["intensity"])}
+        return RawCloud(np.empty((0, 3)))
+    attributes = {"intensity": fields["intensity"]}
     if "color" in fields and fields["color"].any():
-        attributes["color"] = color(fields["color"])
-    return PointCloud(fields["xyz"], attributes, {"segment": whole(fields["segment"])})
+        attributes["color"] = fields["color"]
+    return RawCloud(fields["xyz"], attributes, {"segment": fields["segment"]})
 
 
 def _check_header(path: str) -> bool:

@@ -7,8 +7,7 @@ import re
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, read_bytes
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 from st_ssl.data.streams.points.surface import on_surface
 from st_ssl.data.streams.points.text import quietly
 
@@ -16,7 +15,7 @@ _STL_HEAD = 84
 _FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("more", "<u2")])
 
 
-def read_off(path: str, options: ReadOptions) -> PointCloud:
+def read_off(path: str, options: ReadOptions) -> RawCloud:
     """Object File Format, as text; also ModelNet's files whose first line is ``OFF490 518 0``."""
     text = read_bytes(path).decode("latin-1")
     if "#" in text:
@@ -34,7 +33,7 @@ def read_off(path: str, options: ReadOptions) -> PointCloud:
         there = f"{len(lines) - 1} lines"
         raise SampleError(path, f"promises {num_vertices} vertices and {num_faces} faces, and has {there} for them")
     vertices = _numbers(path, "vertices", lines[1 : 1 + num_vertices], 3)
-    faces = _polygons(path, lines[1 + num_vertices : 1 + num_vertices + num_faces])
+    faces = polygons(path, lines[1 + num_vertices : 1 + num_vertices + num_faces])
     return on_surface(path, vertices, faces, options.surface_points)
 
 
@@ -47,7 +46,7 @@ def _numbers(path: str, what: str, lines: list[str], columns: int) -> np.ndarray
         raise SampleError(path, f"its {what}: {str(error).split(';')[0]}") from error
 
 
-def _polygons(path: str, lines: list[str]) -> np.ndarray:
+def polygons(path: str, lines: list[str]) -> np.ndarray:
     """Triangles int64 [F, 3] of lines ``3 a b c``; larger polygons become fans."""
     if lines and all(line.lstrip().startswith(("3 ", "3\t")) for line in lines):
         return _whole(path, _numbers(path, "faces", lines, 4)[:, 1:])
@@ -73,7 +72,7 @@ def _whole(path: str, numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def read_obj(path: str, options: ReadOptions) -> PointCloud:
+def read_obj(path: str, options: ReadOptions) -> RawCloud:
     """Wavefront OBJ: ``v`` and ``f`` lines (also ``f 1/2/3`` and negative numbers); all else is left out."""
     vertices: list[str] = []
     triangles: list[list[int]] = []
@@ -97,7 +96,7 @@ def read_obj(path: str, options: ReadOptions) -> PointCloud:
     return on_surface(path, points, faces, options.surface_points)
 
 
-def read_stl(path: str, options: ReadOptions) -> PointCloud:
+def read_stl(path: str, options: ReadOptions) -> RawCloud:
     """Stereolithography, binary or text."""
     data = read_bytes(path)
     promised = int.from_bytes(data[80:_STL_HEAD], "little") if len(data) >= _STL_HEAD else -1

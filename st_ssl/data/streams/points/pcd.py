@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, from_fields, read_bytes
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
+from st_ssl.data.streams.points.columns import from_fields
 from st_ssl.data.streams.points.text import parse_rows
 
 _HEADER = 1 << 16
@@ -14,7 +14,7 @@ _KINDS = {"F": "f", "U": "u", "I": "i"}
 _MOST = 88  # no three bytes of LZF stand for more than 264
 
 
-def read_pcd(path: str, options: ReadOptions) -> PointCloud:
+def read_pcd(path: str, options: ReadOptions) -> RawCloud:
     """All fields of one number each, by name; colours packed into ``rgb`` or ``rgba`` are unpacked."""
     data = read_bytes(path)
     header, start = _header(path, data)

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, from_columns, read_bytes
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 from st_ssl.data.streams.points.hdf5 import split_item
 
 PARTS = ("train", "test")
@@ -41,7 +40,7 @@ class FewShotSample(NamedTuple):
     label: int
 
 
-def read_few_shot(path: str, options: ReadOptions) -> PointCloud:
+def read_few_shot(path: str, options: ReadOptions) -> RawCloud:
     """One cloud of a fold, ``0.pkl#3``, counted through "train" and then "test"."""
     file, item = split_item(path)
     samples = few_shot_samples(file)
@@ -49,7 +48,8 @@ def read_few_shot(path: str, options: ReadOptions) -> PointCloud:
         raise SampleError(path, f"holds {len(samples)} clouds: one of them is {path}#0")
     if item >= len(samples):
         raise SampleError(path, f"holds {len(samples)} clouds, counted from 0")
-    return from_columns(path, samples[item].points.copy())  # others may ask for it again
+    points = samples[item].points.copy()  # others may ask for it again
+    return RawCloud(np.empty((0, 3)), table=points)
 
 
 def few_shot_samples(path: str) -> list[FewShotSample]:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.random import keyed_rng
-from st_ssl.core.types import PointCloud
+from st_ssl.data.streams.points.base import RawCloud
 
 
-def on_surface(path: str, vertices: np.ndarray, faces: np.ndarray, count: int) -> PointCloud:
+def on_surface(
+    path: str,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    count: int,
+    attributes: Mapping[str, np.ndarray] | None = None,
+) -> RawCloud:
     """``count`` points on the triangles ``faces`` int64 [F, 3] of ``vertices`` float64 [V, 3], with the normals of
-    their faces; the vertices themselves where there are no faces.
+    their faces; the vertices themselves where there are no faces. Of the ``attributes`` [V, k] of vertices colour and
+    intensity are interpolated.
 
     Every draw is a function of the mesh and ``count``. ``SampleError`` where a face names a vertex that is not there,
     or no face has an area.
     """
     if len(faces) == 0:
-        return PointCloud(vertices)
+        return RawCloud(vertices)
     wrong = (faces < 0) | (faces >= len(vertices))
     if wrong.any():
         face, corner = (int(i) for i in np.argwhere(wrong)[0])
@@ -38,7 +46,13 @@ def on_surface(path: str, vertices: np.ndarray, faces: np.ndarray, count: int) -
     root, along = np.sqrt(draws[:, 1:2]), draws[:, 2:3]
     weights = np.concatenate([1 - root, root * (1 - along), root * along], axis=1)
     xyz = (weights[:, :, None] * corners[chosen]).sum(axis=1)
-    return PointCloud(xyz, {"normal": (cross[chosen] / twice[chosen, None]).astype(np.float32)})
+    cloud = RawCloud(xyz, {"normal": (cross[chosen] / twice[chosen, None]).astype(np.float32)})
+    for name in ("color", "intensity"):
+        if attributes is not None and name in attributes:
+            values = attributes[name]
+            between = (weights[:, :, None] * values[faces[chosen]]).sum(axis=1)
+            cloud.attributes[name] = between.round().astype(values.dtype) if values.dtype.kind in "iu" else between
+    return cloud
 
 
 def _content(vertices: np.ndarray, faces: np.ndarray) -> str:
