@@ -64,7 +64,7 @@ def decide(
     chosen = _chosen(paths)
     options = _with_bin_columns(chosen, options)
     seen = _look(chosen, options)
-    options = _with_layouts(seen, options, len(chosen))
+    options = _with_layouts(seen, options)
     clouds = _named(seen, options)
     told: list[str] = []
     facts: dict[str, Any] = {"files": len(chosen), "of": len(paths)}
@@ -145,13 +145,14 @@ def _look(chosen: Sequence[str], options: ReadOptions) -> _Seen:
     return seen
 
 
-def _with_layouts(seen: _Seen, options: ReadOptions, count: int) -> ReadOptions:
+def _with_layouts(seen: _Seen, options: ReadOptions) -> ReadOptions:
     if options.named:
         return options
     layouts: dict[int, tuple[str, ...]] = {}
+    count = sum(map(len, seen.tables.values()))
     for (columns, kind), parts in sorted(seen.tables.items(), key=lambda item: -len(item[1])):
-        if columns in layouts:
-            continue
+        if columns in layouts or 10 * len(parts) <= count:
+            continue  # a few odd files among others are broken samples
         try:
             layouts[columns] = guess_roles(np.concatenate(parts), kind)
         except UnclearColumnsError as error:

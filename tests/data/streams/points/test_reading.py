@@ -270,9 +270,8 @@ def test_what_was_decided_goes_with_the_encoder(tmp_path: Path) -> None:
     for name, top in (("bytes", 250), ("shares", 1)):
         (tmp_path / name).mkdir()
         sweeps(tmp_path / name, [top] * 3, lambda n, top=top: RNG.uniform(0, top, 300))  # type: ignore[misc]
-    encoder = ENCODERS.build(
-        ENCODERS.config("dgcnn")(widths=(8, 8), dim=8), PointInputConfig(num_points=64, attributes=("intensity",))
-    )
+    config = ENCODERS.config("dgcnn").model_validate({"widths": [8, 8], "dim": 8})
+    encoder = ENCODERS.build(config, PointInputConfig(num_points=64, attributes=("intensity",)))
     encoder.prepared = PointSource(PointDataConfig(root=str(tmp_path / "bytes"))).prepared
     assert description(encoder)["data"] == {"intensity_range": [0, 255]}
     save_encoder(encoder, tmp_path / "run")
