@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from st_ssl.core.config import merge
 from st_ssl.core.errors import DataError, MissingDependencyError, SampleError, sample_fault
 from tests.runs import tiny, train
 
 XYZ = np.random.default_rng(0).uniform(0, 2, (200, 3))
 UTM = XYZ + np.array([512_345.25, 5_403_210.5, 250])
 RGB = np.random.default_rng(1).integers(0, 256, (200, 3)).astype(np.float64)
-WHOLE = {"augment": {"crop": "none", "crop_share": [1, 1]}}  # else the stray point may be cropped away
+WHOLE = {"augment": {"crop": "none"}}  # else the stray point may be cropped away
 SPARSE: dict[str, Any] = {"name": "point_contrast", "method": WHOLE}
 POINTS: dict[str, Any] = {"name": "point_mae"}
 ALL_POINTS = POINTS | {"input": {"num_points": None}}
@@ -53,7 +54,8 @@ def test_a_fault_of_a_cloud_is_one_line(tmp_path: Path, case: str) -> None:
     write(tmp_path / "clouds" / "bad.npz")
     settings = {key: value for key, value in changes.items() if key != "name"}
     engine = {"epochs": 2, "checkpoint_every": 100}
-    trainer = train(tiny(tmp_path / "clouds", tmp_path / "run", changes["name"], engine=engine, **settings))
+    config = tiny(tmp_path / "clouds", tmp_path / "run", changes["name"], engine=engine)
+    trainer = train(merge(config, settings))
     assert trainer.step == trainer.total_steps
     (row,) = (json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines())
     assert row["path"].endswith("bad.npz")

@@ -253,6 +253,15 @@ def test_far_from_the_origin_nothing_is_rounded_away(tmp_path: Path) -> None:
     close(cloud.xyz @ cloud.pose[:3, :3].T + cloud.pose[:3, 3], utm, 1e-6)
 
 
+def test_a_stray_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
+    """One return at 0, 0, 0 in a tile in UTM metres."""
+    utm = np.vstack([XYZ.astype(np.float64) + np.array([512_345.25, 5_403_210.5, 250]), np.zeros((1, 3))])
+    np.save(tmp_path / "utm.npy", utm)
+    cloud = read_cloud(tmp_path / "utm.npy")
+    assert cloud.pose is not None
+    close(cloud.xyz[:-1] @ cloud.pose[:3, :3].T + cloud.pose[:3, 3], utm[:-1], 1e-5)
+
+
 def test_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "many.h5", "w") as file:
