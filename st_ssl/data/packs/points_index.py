@@ -15,6 +15,7 @@ import numpy as np
 from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.packs.file_index import Job, Record, take_down
+from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, split_item
 
 
@@ -74,7 +75,9 @@ def survey(
     options = options or ReadOptions()
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
     job = Job(partial(_look, options), str, _crashed, _fits, CloudTable.from_json)
-    return take_down(paths, file, f"read {options.surface_points} {options.bin_columns}", job, num_workers, progress)
+    made_by = f"read {options.surface_points} {options.bin_columns}"
+    made_by += f" {options.max_points}" if options.max_points != MAX_POINTS else ""
+    return take_down(paths, file, made_by, job, num_workers, progress)
 
 
 def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:

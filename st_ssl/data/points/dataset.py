@@ -26,6 +26,7 @@ from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
 from st_ssl.data.sources.base import Format
 from st_ssl.data.sources.points import PointFormat, format_of, read_source
+from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, read_cloud
 from st_ssl.data.synthetic import rooms, shapes
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
@@ -42,7 +43,9 @@ class PointDataConfig(Config):
     that is, where its looks do not tell (configs/README.md has the formats). ``split``: the area of S3DIS that is held
     out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
     ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5 where only that fits or
-    the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all of them).
+    the name ends in ``.pcd.bin``). ``max_points``: a cloud that has or announces more points is broken, and so is a
+    file of more than 32 bytes for each of them that is read whole. ``epoch_size``: how many clouds make an epoch
+    (default: all of them).
     ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
     """
 
@@ -53,6 +56,7 @@ class PointDataConfig(Config):
     split: int | None = Field(default=None, ge=1, le=6)
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
+    max_points: int = Field(default=MAX_POINTS, gt=1)
     planted: Literal["shapes", "rooms"] = "shapes"
     shapes: SyntheticShapeConfig = SyntheticShapeConfig()
     rooms: SyntheticRoomConfig = SyntheticRoomConfig()
@@ -64,7 +68,7 @@ class PointDataConfig(Config):
     @property
     def options(self) -> ReadOptions:
         """What readers are told."""
-        return ReadOptions(self.surface_points, self.bin_columns)
+        return ReadOptions(self.surface_points, self.bin_columns, self.max_points)
 
 
 class PointDataset(SampleDataset[CutPointView, int]):
@@ -165,7 +169,7 @@ def _pack(config: PointDataConfig) -> CloudPack | None:
     place = os.path.expanduser(config.root or "")
     if not config.root or not is_pack(place):
         return None
-    warn_of_ignored(config, ("list", "format", "split", "surface_points", "bin_columns"))
+    warn_of_ignored(config, ("list", "format", "split", "surface_points", "bin_columns", "max_points"))
     return CloudPack(place)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from st_ssl.core.errors import SampleError, nearest
+from st_ssl.core.errors import SampleError, nearest, sample_fault
 from st_ssl.core.types import PointCloud
+from st_ssl.data.streams import limits
 from st_ssl.data.streams.points.arrays import read_npy, read_npz
 from st_ssl.data.streams.points.base import CloudReader, ReadOptions, clean
 from st_ssl.data.streams.points.bin import read_bin
@@ -43,6 +44,7 @@ READERS: dict[str, CloudReader] = {
     ".laz": read_las,
     ".pkl": read_few_shot,
 }
+_IN_PIECES = (read_npy, read_npz, read_hdf5, read_las)  # the others take all of a file into memory
 _ONLY_LISTED = (".pkl",)  # beside clouds these are anything
 
 
@@ -56,26 +58,29 @@ def read_cloud(path: str | Path, options: ReadOptions | None = None) -> PointClo
     """The cloud at ``path``: a file, one of a file of many (``train0.h5#17``), or a folder that is a scene.
 
     Points that are nowhere (NaN, infinity) are left out. Raises ``SampleError`` with a short reason when this cloud
-    cannot be used, and ``MissingDependencyError`` when the package for its format is not installed.
+    cannot be used, whatever is wrong with it, and ``MissingDependencyError`` when the package for its format is not
+    installed.
     """
     return read_counted(path, options)[0]
 
 
 def read_counted(path: str | Path, options: ReadOptions | None = None) -> tuple[PointCloud, int]:
     """As ``read_cloud``, with the number of points left out."""
-    path = str(path)
+    path, options = str(path), options or ReadOptions()
+    with sample_fault(path), np.errstate(all="ignore"):  # what is too large for a number is nowhere
+        reader = _reader(path)
+        if reader not in _IN_PIECES:
+            limits.check_whole(split_item(path)[0], options.max_points)
+        return clean(path, reader(path, options))
+
+
+def _reader(path: str) -> CloudReader:
     file, _ = split_item(path)
     suffix = os.path.splitext(file)[1].lower()
     if is_scene(path):
-        reader: CloudReader = read_scene
-    elif suffix in READERS:
-        reader = READERS[suffix]
-    elif os.path.isdir(path):
+        return read_scene
+    if suffix in READERS:
+        return READERS[suffix]
+    if os.path.isdir(path):
         raise SampleError(path, "a folder that is no scene: expected coord.npy or Annotations in it")
-    else:
-        raise SampleError(path, f"no reader for {suffix or 'no extension'!r}{nearest(suffix, READERS)}")
-    try:
-        with np.errstate(all="ignore"):  # what is too large for a number is nowhere
-            return clean(path, reader(path, options or ReadOptions()))
-    except MemoryError as error:
-        raise SampleError(path, "does not fit into memory") from error
+    raise SampleError(path, f"no reader for {suffix or 'no extension'!r}{nearest(suffix, READERS)}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import PointCloud
+from st_ssl.data.streams.limits import MAX_POINTS
 
 MIN_POINTS = 2
 _FAR = 2.0**14  # metres: from here on float32 resolves no millimetres
@@ -19,10 +20,12 @@ _NOWHERE = 1e15  # no place is so far away, and its square is still a float32
 @dataclass(frozen=True)
 class ReadOptions:
     """What files leave open: ``surface_points`` is how many points are drawn on a mesh; ``bin_columns`` how many
-    float32 numbers a point has in a ``.bin`` file (None: by the rule of ``read_bin``)."""
+    float32 numbers a point has in a ``.bin`` file (None: by the rule of ``read_bin``). ``max_points``: a cloud of more
+    points, or that takes the memory of more, is refused before that is taken (see ``streams/limits.py``)."""
 
     surface_points: int = 8192
     bin_columns: int | None = None
+    max_points: int = MAX_POINTS
 
 
 CloudReader = Callable[[str, ReadOptions], PointCloud]

@@ -8,6 +8,7 @@ import numpy as np
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import PointCloud
+from st_ssl.data.streams.limits import check_points
 from st_ssl.data.streams.points.base import ReadOptions, check_file, intensity
 
 
@@ -22,6 +23,7 @@ def read_bin(path: str, options: ReadOptions) -> PointCloud:
     columns = options.bin_columns or _columns(path, size)
     if size % (4 * columns):
         raise SampleError(path, f"has {size} bytes: no whole number of points of {columns} float32 numbers")
+    check_points(path, size // (4 * columns), options.max_points)
     try:
         table = np.fromfile(path, dtype="<f4").reshape(-1, columns)
     except OSError as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from st_ssl.core.errors import SampleError, nearest
 from st_ssl.core.types import PointCloud
+from st_ssl.data.streams.limits import check_points, is_count
 from st_ssl.data.streams.points.base import ReadOptions, from_fields, read_bytes
 from st_ssl.data.streams.points.text import parse_rows
 
@@ -19,6 +20,7 @@ _TYPES = {
 }
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _HEADER = 1 << 20
+_MOST_ELEMENTS = 64  # each of them costs a look at the whole file
 
 
 @dataclass
@@ -37,6 +39,7 @@ def read_ply(path: str, options: ReadOptions) -> PointCloud:
     at = 0
     for element in elements:
         if element.name == "vertex":
+            check_points(path, element.count, options.max_points)
             return from_fields(path, _vertices(path, element, order, body[at:]))
         at += _skip(path, element, order, bytes(body[at:]) if not order else b"")
     raise SampleError(path, f"has no vertices: its elements are {', '.join(e.name for e in elements) or 'none'}")
@@ -94,8 +97,10 @@ def _header(path: str, data: bytes) -> tuple[str, list[_Element], int]:
             if order is None:
                 raise SampleError(path, f"{where}: expected one of {', '.join(_ORDERS)}")
         elif words[:1] == ["element"]:
-            if len(words) != 3 or not words[2].isdecimal():
-                raise SampleError(path, f"{where}: expected `element name count`")
+            if len(words) != 3 or not is_count(words[2]):
+                raise SampleError(path, f"{where[:80]}: expected `element name count`")
+            if len(elements) == _MOST_ELEMENTS:
+                raise SampleError(path, f"{where}: no more than {_MOST_ELEMENTS} elements are read")
             elements.append(_Element(words[1], int(words[2]), [], []))
         elif words[:1] == ["property"]:
             _property(path, where, words[1:], elements)

@@ -10,6 +10,8 @@ from st_ssl.core.errors import SampleError
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
 
+_PIECE = 1 << 18  # faces at a time: of a large mesh only areas are kept
+
 
 def on_surface(path: str, vertices: np.ndarray, faces: np.ndarray, count: int) -> PointCloud:
     """``count`` points on the triangles ``faces`` int64 [F, 3] of ``vertices`` float64 [V, 3], with the normals of
@@ -24,9 +26,9 @@ def on_surface(path: str, vertices: np.ndarray, faces: np.ndarray, count: int) -
     if wrong.any():
         face, corner = (int(i) for i in np.argwhere(wrong)[0])
         raise SampleError(path, f"face {face} names vertex {int(faces[face, corner])}, of {len(vertices)} (from 0)")
-    corners = vertices[faces]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    twice = np.linalg.norm(cross, axis=1)
+    twice = np.concatenate(
+        [np.linalg.norm(_cross(vertices, faces[at : at + _PIECE]), axis=1) for at in range(0, len(faces), _PIECE)]
+    )
     twice[~np.isfinite(twice)] = 0  # a face with a corner that is nowhere
     until = np.cumsum(twice)
     if until[-1] <= 0:
@@ -37,8 +39,15 @@ def on_surface(path: str, vertices: np.ndarray, faces: np.ndarray, count: int) -
     # uniform in a triangle: Osada et al., 2002
     root, along = np.sqrt(draws[:, 1:2]), draws[:, 2:3]
     weights = np.concatenate([1 - root, root * (1 - along), root * along], axis=1)
-    xyz = (weights[:, :, None] * corners[chosen]).sum(axis=1)
-    return PointCloud(xyz, {"normal": (cross[chosen] / twice[chosen, None]).astype(np.float32)})
+    xyz = (weights[:, :, None] * vertices[faces[chosen]]).sum(axis=1)
+    normals = _cross(vertices, faces[chosen]) / twice[chosen, None]
+    return PointCloud(xyz, {"normal": normals.astype(np.float32)})
+
+
+def _cross(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals of faces, twice their area long."""
+    corners = vertices[faces]
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
 
 def _content(vertices: np.ndarray, faces: np.ndarray) -> str:
