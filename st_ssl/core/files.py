@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from st_ssl.core.config import differences
 from st_ssl.core.errors import OutputError, nearest
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 
 
 def missing_folder(folder: Path) -> str:
@@ -113,8 +114,8 @@ def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note
         raise OutputError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
     file = folder / stamp
     try:
-        changed = differences(json.loads(file.read_text(encoding="utf-8")), mine)
-    except (OSError, ValueError, AttributeError) as error:
+        changed = differences(load_json(file.read_text(encoding="utf-8")), mine)
+    except (OSError, *NOT_PLAIN, RecursionError) as error:
         raise OutputError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
     if changed:
         raise OutputError(

@@ -22,7 +22,7 @@ class MetricsFile:
     """``metrics.jsonl``: one line per logged step. Resuming cuts off what came after the step resumed from."""
 
     def __init__(self, file: Path, resume_step: int) -> None:
-        kept = [row for row in whole_rows(file) if row["step"] <= resume_step]
+        kept = [row for row in whole_rows(file, "step") if row["step"] <= resume_step]
         replace_text(file, "".join(f"{json.dumps(row)}\n" for row in kept), alone=True)
         self._out: TextIO = file.open("a")
 

@@ -97,12 +97,15 @@ def probe_file(run: Path, data: dict[str, Any]) -> Path:
     return file
 
 
-def whole_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, without one that a killed process left half-written; [] for no file."""
+def whole_rows(file: Path, *keys: str) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines that have ``keys``, without one that a killed process left half-written; [] for
+    no file."""
     rows = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and row.keys() >= set(keys):
+                rows.append(row)
     return rows
 
 

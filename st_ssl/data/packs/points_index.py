@@ -38,10 +38,13 @@ class CloudTable:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> CloudTable:
-        """The inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        """The inverse of ``to_json``; raises one of ``NOT_PLAIN`` for anything else."""
         low, high = (tuple(float(value) for value in data[end]) for end in ("low", "high"))
         counts = [{str(name): int(count) for name, count in data[key].items()} for key in ("attributes", "labels")]
-        return CloudTable(int(data["num_points"]), int(data["num_lost"]), low, high, *counts)
+        num_points, num_lost = int(data["num_points"]), int(data["num_lost"])
+        if min(num_points, num_lost) < 0 or len(low) != 3 or len(high) != 3:
+            raise ValueError(f"{num_points} points, {num_lost} lost, from {low} to {high}")
+        return CloudTable(num_points, num_lost, low, high, *counts)
 
     @property
     def extent(self) -> float:
@@ -106,7 +109,7 @@ def state_of(path: str) -> tuple[int, int]:
         files = [os.path.join(folder, name) for folder, _, names in os.walk(file) for name in names]
     try:
         states = [os.stat(name) for name in files]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in its path
         return 0, 0
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 
