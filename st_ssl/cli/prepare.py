@@ -217,6 +217,7 @@ def _verify_pack(arguments: argparse.Namespace, file: Path) -> int:
 
 def _clouds(arguments: argparse.Namespace, file: Path) -> int:
     """Read all clouds into ``file``; those that can be read have been decoded whole, so it is one step for both."""
+    from st_ssl.core.errors import shown
     from st_ssl.data.packs.points_index import describe, survey
     from st_ssl.data.streams.limits import MAX_POINTS
     from st_ssl.data.streams.points import ReadOptions
@@ -228,7 +229,8 @@ def _clouds(arguments: argparse.Namespace, file: Path) -> int:
     for path, table in tables.items():
         if table.num_lost:
             total = table.num_points + table.num_lost
-            print(f"left out: {path}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
+            where = shown(path)
+            print(f"left out: {where}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
     return _tell({path: record.error for path, record in records.items() if record.error is not None})
 
 
@@ -253,6 +255,8 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _tell(broken: dict[str, str]) -> int:
+    from st_ssl.core.errors import shown
+
     for path, reason in broken.items():
-        print(f"broken: {path}: {reason}")
+        print(shown(f"broken: {path}: {reason}"))
     return 1 if broken else 0
