@@ -53,9 +53,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
-    from rich.console import Console
-
+    from st_ssl.core.errors import shown
     from st_ssl.core.files import check_file, replace_text
+    from st_ssl.engine.console import PlainConsole
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.transfer.fitting.finetuned_io import find_tuned
     from st_ssl.transfer.fitting.predict import predict
@@ -68,12 +68,12 @@ def main() -> None:
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         replace_text(arguments.output, jsonl(answers, arguments.top))
-    Console().print(table(answers, arguments.top, folder))
+    PlainConsole().print(table(answers, arguments.top, folder))
     if answers.bad:
         count = len(answers.bad) + len(answers.paths)
         print(f"{len(answers.bad)} of {count} videos cannot be read:", file=sys.stderr)
         for bad in answers.bad:
-            print(f"  {bad.path}: {bad.reason}", file=sys.stderr)
+            print(shown(f"  {bad.path}: {bad.reason}"), file=sys.stderr)
 
 
 def jsonl(answers: Answers, top: int) -> str:
@@ -92,7 +92,6 @@ def jsonl(answers: Answers, top: int) -> str:
 def table(answers: Answers, top: int, folder: Path) -> object:
     """The likeliest classes of each video, per cent."""
     from rich.table import Table
-    from rich.text import Text
 
     shown = Table(title=f"{folder}: the likeliest of {len(answers.classes)} classes, %", title_justify="left")
     shown.add_column("video", overflow="fold")
@@ -100,5 +99,5 @@ def table(answers: Answers, top: int, folder: Path) -> object:
         shown.add_column(f"{rank + 1}")
     for row, path in enumerate(answers.paths):
         cells = (f"{name} {100 * value:.1f}" for name, value in answers.best(row, top))
-        shown.add_row(Text(path), *map(Text, cells))
+        shown.add_row(path, *cells)
     return shown

@@ -29,7 +29,9 @@ EXAMPLES = """examples:
   python tools/pretrain.py CONFIG data.root=packed"""
 
 
-PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, surface_points, bin_columns"
+PACK_SETTINGS = (
+    "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, surface_points, bin_columns, max_points"
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -53,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
+        step.add_argument("--max-points", type=_count, help="points of the largest cloud, as data.max_points")
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _source(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
@@ -214,16 +217,20 @@ def _verify_pack(arguments: argparse.Namespace, file: Path) -> int:
 
 def _clouds(arguments: argparse.Namespace, file: Path) -> int:
     """Read all clouds into ``file``; those that can be read have been decoded whole, so it is one step for both."""
+    from st_ssl.core.errors import shown
     from st_ssl.data.packs.points_index import describe, survey
+    from st_ssl.data.streams.limits import MAX_POINTS
     from st_ssl.data.streams.points import ReadOptions
 
-    records = survey(_entries(arguments, True), file, ReadOptions(bin_columns=arguments.columns), arguments.workers)
+    options = ReadOptions(bin_columns=arguments.columns, max_points=arguments.max_points or MAX_POINTS)
+    records = survey(_entries(arguments, True), file, options, arguments.workers)
     tables = {path: record.table for path, record in records.items() if record.table is not None}
     print(f"{file}: {len(records)} clouds read\n{describe(tables.values())}")
     for path, table in tables.items():
         if table.num_lost:
             total = table.num_points + table.num_lost
-            print(f"left out: {path}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
+            where = shown(path)
+            print(f"left out: {where}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
     return _tell({path: record.error for path, record in records.items() if record.error is not None})
 
 
@@ -248,6 +255,8 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _tell(broken: dict[str, str]) -> int:
+    from st_ssl.core.errors import shown
+
     for path, reason in broken.items():
-        print(f"broken: {path}: {reason}")
+        print(shown(f"broken: {path}: {reason}"))
     return 1 if broken else 0

@@ -14,6 +14,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, UserError
 from st_ssl.core.files import missing_folder, replace_text, write_atomically
 from st_ssl.core.inputs import INPUTS, CloudNeeds, InputConfig, Modality, PointInputConfig
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import Features
 from st_ssl.data.base import DataSource
@@ -78,7 +79,7 @@ def parse_description(description: dict[str, Any], where: str) -> tuple[Config, 
         encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
         modality = ENCODERS.registered(description["encoder"]["name"]).modality
         return encoder, INPUTS[modality].model_validate(description["input"])
-    except (ValueError, KeyError, TypeError) as error:  # also those of pydantic and of an unknown name
+    except (*NOT_PLAIN, RecursionError) as error:  # also those of pydantic and of an unknown name
         raise UserError(f"{where}: not an encoder description: {error}") from error
 
 
@@ -87,8 +88,8 @@ def prepared_of(directory: Path) -> dict[str, Any]:
     Raises ``UserError`` where that is nothing that can be understood."""
     file = Path(directory) / "encoder.json"
     try:
-        told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except (ValueError, RecursionError) as error:
+        told = load_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except NOT_PLAIN as error:
         raise UserError(f"{file}: not an encoder description: {error}") from error
     return parse_prepared(told, str(file))
 
@@ -139,8 +140,8 @@ def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
         why = missing_folder(Path(directory)) or f"this is not the folder of a pretrained encoder{hint}"
         raise ConfigError(f"{directory}: no encoder.json: {why}")
     try:
-        described = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        described = load_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: not an encoder description: {error}") from error
     return parse_description(described, str(file))
 

@@ -153,10 +153,8 @@ class Trainer:
                 if stop and not done:
                     raise Preempted(f"stopped at step {self.step} of {self.total_steps}, saved in {self.directory}")
         if self._quarantine.known and self.runtime.is_main:
-            console.print(
-                f"[yellow]{self.name}: {len(self._quarantine.known)} broken samples were replaced, listed in "
-                f"{self.directory / 'bad_samples.jsonl'}[/yellow]"
-            )
+            count, file = len(self._quarantine.known), self.directory / "bad_samples.jsonl"
+            console.print(f"{self.name}: {count} broken samples were replaced, listed in {file}", style="yellow")
         distributed.barrier()
 
     def _batches(self, start: int, stop: int) -> Any:
@@ -247,7 +245,7 @@ class Trainer:
         gauge, warning = self.gauge.read()
         rate = clock.samples * self.method.views.num_views / elapsed
         if warning and self.runtime.is_main:
-            console.print(f"[yellow]{self.name}: step {self.step}: {warning}[/yellow]")
+            console.print(f"{self.name}: step {self.step}: {warning}", style="yellow")
         timing = {
             "clips_per_second": rate,
             "data_wait": clock.waited / elapsed,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest
+from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest, sample_fault
 from st_ssl.core.files import missing_folder
 from st_ssl.encoders.base import Encoder, load_encoder
 from st_ssl.weights.bundle import read_bundle
@@ -73,7 +73,7 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
     input = encoder.input
     if isinstance(video, str | os.PathLike):
         views = centred_views(input)
-        with open_video(Path(video)) as reader:
+        with sample_fault(str(video)), open_video(Path(video)) as reader:
             return views.prepare(stack_views([views.cut(reader, ())]))[0].clip
     frames = _checked(video, input.num_frames)
     augment = centre_crop(input.size, input.mean, input.std)

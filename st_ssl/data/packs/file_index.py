@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from st_ssl.core.errors import DataError, OutputError
 from st_ssl.core.files import replace_text
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.data.loading.parallel_map import parallel_map
 
 
@@ -19,6 +20,8 @@ class Table(Protocol):
 
     def to_json(self) -> dict[str, Any]: ...
 
+
+_LONGEST = 300  # characters of an error that are told
 
 T = TypeVar("T")
 Found = TypeVar("Found", bound=Table)
@@ -60,13 +63,15 @@ def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[s
         raise DataError(f"{file}: not an index: {error}") from error
     for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty or unfinished
         try:
-            row = json.loads(line)
+            row = load_json(line)
             table = parse(row["table"]) if row["table"] is not None else None
             path = row["path"] if "://" in row["path"] else os.path.abspath(file.parent / row["path"])
+            if not isinstance(row["error"], str | None):
+                raise ValueError("error: expected text or null")
             how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)))
             records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
-        except (ValueError, KeyError, TypeError) as error:
-            told = f"{file}, line {number}: not a record of these data ({error!r})"
+        except NOT_PLAIN as error:
+            told = f"{file}, line {number}: not a record of these data ({repr(error)[:_LONGEST]})"
             raise DataError(f"{told}; remove the file, or name another with --output") from error
     return records
 

@@ -11,6 +11,7 @@ from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.packs.points_index import CloudTable, describe_cloud, state_of
 from st_ssl.data.packs.points_read import CLOUDS, encode
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
+from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, read_counted
 
 _MOST_VOXELS = 2.0**62
@@ -18,12 +19,13 @@ _MOST_VOXELS = 2.0**62
 
 class CloudPackConfig(ShardConfig):
     """How clouds are packed. ``voxel_size``: of each voxel of this side, in the unit of the files, one point is kept,
-    drawn by a rule (default: all points are). ``surface_points`` and ``bin_columns`` as in ``data``; ``shard_size``:
-    clouds in a shard."""
+    drawn by a rule (default: all points are). ``surface_points``, ``bin_columns`` and ``max_points`` as in ``data``;
+    ``shard_size``: clouds in a shard."""
 
     voxel_size: float | None = Field(default=None, gt=0)
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
+    max_points: int = Field(default=MAX_POINTS, gt=1, exclude=True)  # what is packed of a cloud is the same
 
 
 class CloudPacker(Packer):
@@ -36,9 +38,10 @@ class CloudPacker(Packer):
         self.how = config
 
     def make(self, entry: Entry, name: str) -> tuple[bytes, CloudTable]:
-        cloud, lost = read_counted(entry.path, ReadOptions(self.how.surface_points, self.how.bin_columns))
-        if self.how.voxel_size is not None:
-            cloud = _thinned(entry.path, cloud, self.how.voxel_size)
+        how = self.how
+        cloud, lost = read_counted(entry.path, ReadOptions(how.surface_points, how.bin_columns, how.max_points))
+        if how.voxel_size is not None:
+            cloud = _thinned(entry.path, cloud, how.voxel_size)
         return encode(cloud), describe_cloud(cloud, lost)
 
     def size(self, entry: Entry) -> int:

@@ -30,8 +30,8 @@ def probe(reader: str, path: str) -> Record:
     """Open one video and take down what it is; one that cannot be used gets its reason."""
     try:
         status = os.stat(path)
-    except OSError as error:
-        return Record(0, 0, None, f"file cannot be read: {error.strerror}")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its path
+        return Record(0, 0, None, f"file cannot be read: {getattr(error, 'strerror', error)}")
     try:
         with sample_fault(path), open_video(path, reader) as video:
             return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
@@ -101,4 +101,6 @@ class Library:
         """Open one video; raises what ``open_video`` does."""
         record = self.records.get(os.path.abspath(path)) if self.records else None
         table = record.table if record is not None and record.fits(path) else None
+        if record is not None and table is not None and table.meta.num_frames > record.size:
+            raise SampleError(path, f"its index says {table.meta.num_frames} frames in {record.size} bytes")
         return open_video(path, self.reader, table)

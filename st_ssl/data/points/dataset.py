@@ -26,6 +26,7 @@ from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
 from st_ssl.data.sources.base import Format
 from st_ssl.data.sources.points import PointFormat, format_of, read_source
+from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, read_cloud
 from st_ssl.data.streams.points.columns import check_roles
 from st_ssl.data.streams.points.reading import Reading, decide
@@ -44,7 +45,8 @@ class PointDataConfig(Config):
     ``list``: a list or table whose paths are relative to ``root``, or where a data set's lists are. ``format``: what
     that is, where its looks do not tell (configs/README.md has the formats). ``split``: the area of S3DIS that is held
     out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
-    ``epoch_size``: how many clouds make an epoch (default: all of them).
+    ``max_points``: a cloud that has or announces more points is broken, and so is a file of more than 32 bytes for each
+    of them that is read whole. ``epoch_size``: how many clouds make an epoch (default: all of them).
     ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
 
     What files leave open is decided once for a data set, from 64 of its files. These keys say it instead:
@@ -60,6 +62,7 @@ class PointDataConfig(Config):
     split: int | None = Field(default=None, ge=1, le=6)
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
+    max_points: int = Field(default=MAX_POINTS, gt=1)
     columns: tuple[str, ...] | None = None
     color_range: tuple[float, float] | None = None
     intensity_range: tuple[float, float] | None = None
@@ -87,6 +90,7 @@ class PointDataConfig(Config):
         return ReadOptions(
             self.surface_points,
             self.bin_columns,
+            self.max_points,
             (self.columns,) if self.columns else (),
             self.columns is not None,
             self.color_range,
@@ -242,7 +246,7 @@ class PointSource(DataSource):
 
 
 _OPEN_KEYS = (
-    *("list", "format", "split", "surface_points", "bin_columns"),
+    *("list", "format", "split", "surface_points", "bin_columns", "max_points"),
     *("columns", "color_range", "intensity_range"),
 )
 

@@ -16,7 +16,7 @@ from st_ssl.core.errors import ConfigError, DataError, nearest
 from st_ssl.core.types import Entry
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
-_ITEM = re.compile(r"#\d+\Z")
+_ITEM = re.compile(r"#\d{1,18}\Z")
 _BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits")
 
 

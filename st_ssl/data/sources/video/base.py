@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from st_ssl.core.errors import DataError
+from st_ssl.core.plain_json import load_json
 from st_ssl.data.sources import base as sources
 from st_ssl.data.sources.base import Kind
 
@@ -30,6 +31,10 @@ def read_lines(path: Path) -> list[str]:
 def read_json(path: Path) -> Any:
     """What a JSON file says; ``DataError`` with the line where it is none."""
     try:
-        return json.loads("\n".join(read_lines(path)))
+        return load_json("\n".join(read_lines(path)))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not JSON of plain data: {error}") from error

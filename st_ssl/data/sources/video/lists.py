@@ -15,7 +15,7 @@ from st_ssl.data.sources.base import Format, Place, Row, listed, resolve
 from st_ssl.data.sources.list_lines import ANY, NUMBER, Line, check_labels, separator_hint, split_lines
 from st_ssl.data.sources.video.base import is_video, read_lines
 
-_INTEGER = re.compile(r"-?\d+")
+_INTEGER = re.compile(r"-?\d{1,18}")  # what an int64 holds
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import PointCloud
+from st_ssl.data.streams.limits import MAX_POINTS
 
 MIN_POINTS = 2
 _FAR = 2.0**14  # metres: from here on float32 resolves no millimetres
@@ -21,13 +22,15 @@ class ReadOptions:
     """What files leave open, as a key says or as it was decided for a data set (None: by what a file says alone).
 
     ``surface_points``: how many points are drawn on a mesh. ``bin_columns``: how many float32 numbers a point has in a
-    ``.bin`` file. ``layouts``: the roles of the columns of tables without names, one for each number of columns;
-    ``named``: they are the user's, and count for headers too. ``color_range`` and ``intensity_range``: the lowest and
-    highest value, which become 0 and 1.
+    ``.bin`` file. ``max_points``: a cloud of more points, or that takes the memory of more, is refused before that is
+    taken (see ``streams/limits.py``). ``layouts``: the roles of the columns of tables without names, one for each
+    number of columns; ``named``: they are the user's, and count for headers too. ``color_range`` and
+    ``intensity_range``: the lowest and highest value, which become 0 and 1.
     """
 
     surface_points: int = 8192
     bin_columns: int | None = None
+    max_points: int = MAX_POINTS
     layouts: tuple[tuple[str, ...], ...] = ()
     named: bool = False
     color_range: tuple[float, float] | None = None

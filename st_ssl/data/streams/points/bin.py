@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from st_ssl.core.errors import SampleError
+from st_ssl.data.streams.limits import check_points
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
 
 CANDIDATES = (4, 5, 6, 3, 7, 8, 9, 10)
@@ -25,6 +26,7 @@ def read_bin(path: str, options: ReadOptions) -> RawCloud:
     """
     check_file(path)
     size = os.path.getsize(path)
+    check_points(path, size // (4 * (options.bin_columns or max(CANDIDATES))), options.max_points)
     try:
         numbers = np.fromfile(path, dtype="<f4")
     except OSError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from st_ssl.core.errors import SampleError, nearest
+from st_ssl.data.streams.limits import check_points, is_count
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 from st_ssl.data.streams.points.columns import from_fields
 from st_ssl.data.streams.points.meshes import polygons
@@ -21,6 +22,7 @@ _TYPES = {
 }
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _HEADER = 1 << 20
+_MOST_ELEMENTS = 64  # each of them costs a look at the whole file
 
 
 @dataclass
@@ -53,11 +55,13 @@ def read_ply(path: str, options: ReadOptions) -> RawCloud:
     cloud: RawCloud | None = None
     for element in elements:
         if element.name == "vertex":
+            check_points(path, element.count, options.max_points)
             cloud = from_fields(path, _vertices(path, element, order, body[at:]))
             dense = element.count >= options.surface_points
             if cloud.labels or (dense and cloud.attributes.keys() & {"color", "intensity"}):
                 return cloud
         elif element.name == "face" and cloud is not None and element.count:
+            check_points(path, element.count, options.max_points)
             faces = _faces(path, element, order, body[at:])
             return on_surface(path, cloud.xyz.astype(np.float64), faces, options.surface_points, cloud.attributes)
         if cloud is not None and element is elements[-1]:
@@ -176,8 +180,10 @@ def _header(path: str, data: bytes) -> tuple[str, list[_Element], int]:
             if order is None:
                 raise SampleError(path, f"{where}: expected one of {', '.join(_ORDERS)}")
         elif words[:1] == ["element"]:
-            if len(words) != 3 or not words[2].isdecimal():
-                raise SampleError(path, f"{where}: expected `element name count`")
+            if len(words) != 3 or not is_count(words[2]):
+                raise SampleError(path, f"{where[:80]}: expected `element name count`")
+            if len(elements) == _MOST_ELEMENTS:
+                raise SampleError(path, f"{where}: no more than {_MOST_ELEMENTS} elements are read")
             elements.append(_Element(words[1], int(words[2]), []))
         elif words[:1] == ["property"]:
             _property(path, where, words[1:], elements)

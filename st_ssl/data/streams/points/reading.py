@@ -124,13 +124,13 @@ def _with_bin_columns(chosen: Sequence[str], options: ReadOptions) -> ReadOption
 
 
 def _look(chosen: Sequence[str], options: ReadOptions) -> _Seen:
-    from st_ssl.data.streams.points import reader_of
+    from st_ssl.data.streams.points import read_raw
 
     seen = _Seen()
     for path in chosen:
         try:
             with sample_fault(path), np.errstate(all="ignore"):
-                cloud = reader_of(path)(path, options)
+                cloud = read_raw(path, options)
         except SampleError:
             seen.broken += 1  # told with its reason by the worker that meets it
             continue

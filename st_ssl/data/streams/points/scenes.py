@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from st_ssl.core.errors import SampleError
+from st_ssl.data.streams.limits import check_points
 from st_ssl.data.streams.points.arrays import load_array
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 
@@ -17,6 +18,7 @@ S3DIS_CLASSES = (
     *("table", "chair", "sofa", "bookcase", "board", "clutter"),
 )
 _ATTRIBUTES = {"color": 3, "normal": 3, "strength": 1}
+_SHORTEST = 12  # bytes of the shortest line `x y z r g b`; those of real rooms have 24 and more
 _LABELS = {"segment": ("segment", "segment20", "segment200"), "instance": ("instance",)}
 
 
@@ -27,14 +29,16 @@ def is_scene(path: str) -> bool:
 
 def read_scene(path: str, options: ReadOptions) -> RawCloud:
     """A folder with ``coord.npy``, or one with ``Annotations/``."""
-    return _read_pointcept(path) if os.path.isfile(os.path.join(path, "coord.npy")) else _read_room(path)
+    most = options.max_points
+    return _read_pointcept(path, most) if os.path.isfile(os.path.join(path, "coord.npy")) else _read_room(path, most)
 
 
-def _read_pointcept(path: str) -> RawCloud:
+def _read_pointcept(path: str, most: int) -> RawCloud:
     """``coord`` [N, 3], ``color`` (bytes), ``normal``, ``strength``, ``segment`` (or ScanNet's ``segment20``,
     ``segment200``, in this order) and ``instance`` [N]."""
     folder = Path(path)
     xyz = _array(path, "coord", 3, None)
+    check_points(path, len(xyz), most)
     cloud = RawCloud(np.asarray(xyz, dtype=np.float32 if xyz.dtype == np.float32 else np.float64))
     for name, columns in _ATTRIBUTES.items():
         if (folder / f"{name}.npy").is_file():
@@ -55,12 +59,14 @@ def _array(path: str, name: str, columns: int, count: int | None) -> np.ndarray:
     return values.reshape(-1, columns)
 
 
-def _read_room(path: str) -> RawCloud:
+def _read_room(path: str, most: int) -> RawCloud:
     """The objects of ``Annotations/``, files ``chair_3.txt`` of ``x y z r g b``: class and number become labels.
     Classes that S3DIS has no name for count as clutter, as in its benchmark."""
     files = sorted(Path(path, "Annotations").glob("*.txt"), key=lambda file: os.fsencode(file.name))
     if not files:
         raise SampleError(path, "its folder Annotations holds no .txt")
+    size = sum(file.stat().st_size for file in files)
+    check_points(path, size // _SHORTEST, 2 * most)
     tables = [_object(file) for file in files]
     sizes = [len(table) for table in tables]
     names = [file.name.split("_")[0].lower() for file in files]

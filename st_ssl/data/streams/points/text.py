@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import SampleError
+from st_ssl.data.streams.limits import check_points, is_count
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 from st_ssl.data.streams.points.columns import from_fields, roles_of
 
@@ -26,6 +27,7 @@ def read_text(path: str, options: ReadOptions) -> RawCloud:
     """
     data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     skip, header, promised = _head(path, data)
+    check_points(path, data.count(b"\n") - skip, options.max_points)
     line = data.split(b"\n", skip + 1)[skip].decode("latin-1")
     delimiter = next((mark for mark in ",;" if mark in line), None)
     table = _load(path, io.BytesIO(data), delimiter, skip)
@@ -50,7 +52,7 @@ def _head(path: str, data: bytes) -> tuple[int, list[str], int | None]:
             words = re.split(r"[\s,;]+", line.strip(",;"))
             if len(words) > 1:
                 return number, header, promised
-            promised = int(words[0]) if words[0].isdecimal() and len(words[0]) < 16 else None
+            promised = int(words[0]) if is_count(words[0]) else None
         elif line:
             header.append(line)
     raise SampleError(path, f"no numbers in its first {min(len(lines), _HEADER_LINES)} lines: expected a point a line")
