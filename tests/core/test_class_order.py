@@ -14,7 +14,7 @@ from st_ssl.core.class_order import in_order
         ["-2", "-1", "0", "1.5", "2", "10"],
         ["001", "01", "1", "02"],  # equal values stand in the order of their names
         ["0", "1", "10", "11", "2", "walk"],  # one that is no number: all are names
-        ["1_run", "10_walk", "2_jump"],
+        ["10_walk", "1_run", "2_jump"],
         ["1", "²"],
         ["1", "9" * 5000],  # more digits than int() takes
         [],

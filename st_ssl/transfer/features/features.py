@@ -94,8 +94,8 @@ def _limit(entries: list[Entry], limit: int) -> list[Entry]:
 
 
 def classes_of(train: Split, test: Split) -> dict[str, list[str]]:
-    """Each target's classes, in order (numbers by their value). A target with a single class in the training part, or without a label in the test
-    part, says nothing and is left out."""
+    """Each target's classes, in order (numbers by their value). A target with a single class in the training part, or
+    without a label in the test part, says nothing and is left out."""
     result = {}
     for name in target_names(train.entries):
         known, asked = ({e.labels[name] for e in part.entries if name in e.labels} for part in (train, test))

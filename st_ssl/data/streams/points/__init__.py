@@ -18,6 +18,7 @@ from st_ssl.data.streams.points.meshes import read_obj, read_off, read_stl
 from st_ssl.data.streams.points.pcd import read_pcd
 from st_ssl.data.streams.points.pickled import read_few_shot
 from st_ssl.data.streams.points.ply import read_ply
+from st_ssl.data.streams.points.scannet import is_scannet, read_scannet
 from st_ssl.data.streams.points.scenes import is_scene, read_scene
 from st_ssl.data.streams.points.text import read_text
 
@@ -68,6 +69,8 @@ def read_counted(path: str | Path, options: ReadOptions | None = None) -> tuple[
     suffix = os.path.splitext(file)[1].lower()
     if is_scene(path):
         reader: CloudReader = read_scene
+    elif is_scannet(path):
+        reader = read_scannet
     elif suffix in READERS:
         reader = READERS[suffix]
     elif os.path.isdir(path):

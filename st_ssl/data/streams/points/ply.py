@@ -31,6 +31,11 @@ class _Element:
 
 def read_ply(path: str, options: ReadOptions) -> PointCloud:
     """The vertices; faces and other elements are left out."""
+    return read_vertices(path, options)
+
+
+def read_vertices(path: str, options: ReadOptions) -> PointCloud:
+    """The vertices, in the order of the file, whatever else is in it."""
     data = read_bytes(path)
     order, elements, start = _header(path, data)
     body = memoryview(data)[start:]

@@ -63,4 +63,3 @@ class FramesReader(Reader):
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             why = str(error).replace(os.path.join(self.folder, name), name).replace(os.sep + name, name)
             raise self._undecodable(index, f"{name}: {why}") from error
-

@@ -111,14 +111,14 @@ def _written(pieces: Sequence[str], varying: tuple[int, ...], with_end: bool) ->
 def names_of(names: Iterable[str], series: str) -> list[str]:
     """The images of ``series`` among ``names``, in natural order."""
     stem, end = os.path.splitext(series)
-    ends = (end, ".jpeg") if end == ".jpg" else (end,)
+    ends: tuple[str, ...] = (end, ".jpeg") if end == ".jpg" else (end,)
     if end not in IMAGE_EXTENSIONS:
         stem, ends = series, IMAGE_EXTENSIONS
     pattern = re.compile("[0-9]+".join(map(re.escape, stem.split("*"))))
-    images = filter(is_image, names)
+    images = [name for name in names if is_image(name)]
     if series != EVERY:
-        parts = ((name, *os.path.splitext(name)) for name in images)
-        images = (name for name, own, suffix in parts if suffix.lower() in ends and pattern.fullmatch(own))
+        parts = [(name, *os.path.splitext(name)) for name in images]
+        images = [name for name, own, suffix in parts if suffix.lower() in ends and pattern.fullmatch(own)]
     return sorted(images, key=natural)
 
 
