@@ -129,12 +129,12 @@ def guarded(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except BaseException as error:
         if type(error).__name__ == "Preempted":  # by name: its module is heavy, and only a run can raise it
             print(f"{shown(str(error), _LINES)}; the same command goes on from there", file=sys.stderr)
             return EXIT_PREEMPTED
         told = refusal(error) or _not_installed(error)
-        if told is None:
+        if told is None or not isinstance(error, Exception):
             raise
         _trace(error)
         print(f"error: {shown(told, _LINES)} ({TRACEBACK}=1 shows where)", file=sys.stderr)

@@ -14,6 +14,7 @@ from st_ssl.data.packs.file_index import Job, read_records, take_down
 from st_ssl.data.streams.video import READERS, VideoReader, open_video
 from st_ssl.data.streams.video.base import check_whole
 from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.image_series import split_series
 
 INDEX_FILE = "st_ssl_index.jsonl"
 
@@ -29,7 +30,7 @@ def read_index(file: Path) -> dict[str, Record]:
 def probe(reader: str, path: str) -> Record:
     """Open one video and take down what it is; one that cannot be used gets its reason."""
     try:
-        status = os.stat(path)
+        status = os.stat(split_series(path)[0])
     except (OSError, ValueError) as error:  # ValueError: a NUL in its path
         return Record(0, 0, None, f"file cannot be read: {getattr(error, 'strerror', error)}")
     try:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry, Features
 from st_ssl.encoders.base import Encoder
@@ -115,11 +116,11 @@ class PartSegment(PointTask):
         there = {self.group(entry) for entry in parts.train}
         val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
         if not test:
-            raise DataError(f"no test shape is of a category that training shapes have: {', '.join(sorted(there))}")
+            raise DataError(f"no test shape is of a category that training shapes have: {', '.join(in_order(there))}")
         return Parts(parts.train, val, test)
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        categories = sorted({self.group(entry) for entry in parts.train})
+        categories = in_order(self.group(entry) for entry in parts.train)
         if self.settings.parts is None:
             self.known = self._look(parts.train, show)
             if broken := [name for name in categories if name not in self.known]:
@@ -139,7 +140,7 @@ class PartSegment(PointTask):
             labels, (cloud, _) = point_labels(shown, self.settings.labels), point_rows(shown.view.points)
             for number, entry in enumerate(shown.entries):
                 seen.setdefault(self.group(entry), set()).update(labels[cloud == number].tolist())
-        known = {name: tuple(sorted(found - {IGNORE})) for name, found in sorted(seen.items())}
+        known = {name: tuple(sorted(seen[name] - {IGNORE})) for name in in_order(seen)}
         if empty := [name for name, found in known.items() if not found]:
             raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.settings.labels!r}")
         return known

@@ -11,14 +11,14 @@ from st_ssl.core.errors import DataError, SampleError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Kind, Place, read_lines
 from st_ssl.data.streams.limits import MAX_POINTS
-from st_ssl.data.streams.points import READERS, is_cloud
+from st_ssl.data.streams.points import READERS, is_cloud, is_scene
 from st_ssl.data.streams.points.hdf5 import array_in, open_hdf5, read_rows
 
 EXTENSIONS = tuple(suffix for suffix in READERS if is_cloud(f"x{suffix}"))
 TEXT = (".txt", ".csv", ".asc", ".xyz", ".pts")
 """Ends of names of clouds that lists may have as well."""
 
-CLOUD = Kind("cloud", lambda name: is_cloud(name) and not name.lower().endswith(TEXT))
+CLOUD = Kind("cloud", lambda name: is_cloud(name) and not name.lower().endswith(TEXT), is_scene)
 
 
 def folders_of(place: Place) -> list[Path]:

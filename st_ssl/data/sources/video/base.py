@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from st_ssl.core.errors import DataError
 from st_ssl.core.plain_json import load_json
 from st_ssl.data.sources import base as sources
 from st_ssl.data.sources.base import Kind
+from st_ssl.data.streams.video import VIDEO_EXTENSIONS
+from st_ssl.data.streams.video.image_series import is_image
 
-NAMES = "mp4 mkv avi mov webm m4v mpg mpeg ts flv wmv 3gp ogv gif"
-VIDEO_EXTENSIONS = tuple(f".{name}" for name in NAMES.split())
+NAMES = "mp4 mkv avi mov webm mts and whatever else FFmpeg reads"
 
 
 def is_video(name: str) -> bool:
@@ -20,7 +22,12 @@ def is_video(name: str) -> bool:
     return name.lower().endswith(VIDEO_EXTENSIONS)
 
 
-VIDEO = Kind("video", is_video)
+def holds_images(folder: str) -> bool:
+    """Whether there are images in a folder, which is a video then."""
+    return any(map(is_image, os.listdir(folder)))
+
+
+VIDEO = Kind("video", is_video, holds_images)
 
 
 def read_lines(path: Path) -> list[str]:

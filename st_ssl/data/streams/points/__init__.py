@@ -19,6 +19,7 @@ from st_ssl.data.streams.points.meshes import read_obj, read_off, read_stl
 from st_ssl.data.streams.points.pcd import read_pcd
 from st_ssl.data.streams.points.pickled import read_few_shot
 from st_ssl.data.streams.points.ply import read_ply
+from st_ssl.data.streams.points.scannet import is_scannet, read_scannet
 from st_ssl.data.streams.points.scenes import is_scene, read_scene
 from st_ssl.data.streams.points.text import read_text
 from st_ssl.data.streams.points.understand import understand
@@ -84,6 +85,8 @@ def _reader(path: str) -> CloudReader:
     suffix = os.path.splitext(split_item(path)[0])[1].lower()
     if is_scene(path):
         return read_scene
+    if is_scannet(path):
+        return read_scannet
     if suffix in READERS:
         return READERS[suffix]
     if os.path.isdir(path):

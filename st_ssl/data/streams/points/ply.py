@@ -48,6 +48,15 @@ def read_ply(path: str, options: ReadOptions) -> RawCloud:
     A mesh has faces, and no labels for its vertices. One with colours or intensities that has ``surface_points``
     vertices or more is a scan, whose vertices are taken as they are. Other elements are left out.
     """
+    return _read(path, options, surfaces=True)
+
+
+def read_vertices(path: str, options: ReadOptions) -> RawCloud:
+    """The vertices, in the order of the file, whatever else is in it."""
+    return _read(path, options, surfaces=False)
+
+
+def _read(path: str, options: ReadOptions, surfaces: bool) -> RawCloud:
     data = read_bytes(path)
     order, elements, start = _header(path, data)
     body = memoryview(data)[start:]
@@ -58,7 +67,7 @@ def read_ply(path: str, options: ReadOptions) -> RawCloud:
             check_points(path, element.count, options.max_points)
             cloud = from_fields(path, _vertices(path, element, order, body[at:]))
             dense = element.count >= options.surface_points
-            if cloud.labels or (dense and cloud.attributes.keys() & {"color", "intensity"}):
+            if not surfaces or cloud.labels or (dense and cloud.attributes.keys() & {"color", "intensity"}):
                 return cloud
         elif element.name == "face" and cloud is not None and element.count:
             check_points(path, element.count, options.max_points)
