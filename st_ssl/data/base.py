@@ -21,7 +21,7 @@ from st_ssl.core.inputs import CloudNeeds, Modality
 from st_ssl.core.random import Key
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format
+from st_ssl.data.sources.base import Format, Listing
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class DataSource(ABC):
         self.config = config
         self.trained: dict[str, Any] = {}
         self.needs = CloudNeeds()
+        self.listing: Listing | None = None  # of what ``entries`` found last
 
     def max_bad(self, num_samples: int) -> float:
         """How many of ``num_samples`` may be broken: see ``too_many``."""
@@ -125,8 +126,9 @@ class DataSource(ABC):
         self.trained, self.needs = dict(prepared), needs or CloudNeeds()
 
     def account(self) -> dict[str, Any]:
-        """What was decided and left out, as plain data: for ``prepare.py verify``, ``--dry-run`` and the report."""
-        return {}
+        """What was decided and left out, as plain data: for ``prepare.py verify``, ``--dry-run`` and the report. See
+        ``account_lines``."""
+        return {} if self.listing is None else {"listing": self.listing.summary()}
 
     @abstractmethod
     def dataset(self, entries: Sequence[Entry], views: Any, seed: Key = 0) -> Dataset[Any]:

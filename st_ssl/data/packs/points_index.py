@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,6 @@ import numpy as np
 from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.packs.file_index import Job, Record, take_down
-from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, split_item
 
 
@@ -78,8 +78,7 @@ def survey(
     options = options or ReadOptions()
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
     job = Job(partial(_look, options), str, _crashed, _fits, CloudTable.from_json)
-    made_by = f"read {options.surface_points} {options.bin_columns}"
-    made_by += f" {options.max_points}" if options.max_points != MAX_POINTS else ""
+    made_by = f"read {options}"
     return take_down(paths, file, made_by, job, num_workers, progress)
 
 
@@ -90,7 +89,13 @@ def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
             cloud, lost = read_counted(path, options)
     except SampleError as error:
         return path, Record(*state, None, error.reason)
-    return path, Record(*state, describe_cloud(cloud, lost))
+    return path, Record(*state, describe_cloud(cloud, lost), digest=_digest(cloud))
+
+
+def _digest(cloud: PointCloud) -> str:
+    """The same for clouds of the same points, by some of them."""
+    some = np.ascontiguousarray(cloud.xyz[:: max(1, len(cloud) // 512)])
+    return f"{len(cloud)}-{hashlib.blake2b(some.data, digest_size=12).hexdigest()}"
 
 
 def _crashed(path: str) -> tuple[str, Record[CloudTable]]:

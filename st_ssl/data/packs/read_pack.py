@@ -137,6 +137,7 @@ class Pack(Generic[Found, Opened]):
                 raise ValueError(f"{settings['shards']} shards, expected {len(sizes)} of {settings[items]} {items}")
         except NOT_PLAIN as error:
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
+        self.config: dict[str, Any] = settings["config"]
         self.failed: list[tuple[str, str]] = []
         self._rows = Rows()
         self._starts: list[int] = []

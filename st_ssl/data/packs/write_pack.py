@@ -123,7 +123,7 @@ def _stamp(entries: Sequence[Entry], packer: Packer) -> dict[str, Any]:
     num_shards = len(shard_sizes(len(entries), config.shard_size, items))
     sources, sizes = _digests(entries, packer)
     mine = {**PACK_FORMAT, items: len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
-    return {**mine, "config": config.model_dump()}
+    return {**mine, "config": config.model_dump(mode="json")}
 
 
 def _forget(entries: Sequence[Entry], output: Path, packer: Packer, part: tuple[int, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -165,7 +166,6 @@ class PointSource(DataSource):
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
         self.pack = _pack(config)
-        self._entries: Sequence[Entry] | None = None
         self._reading: Reading | None = None
 
     def follow(self, prepared: Mapping[str, Any], needs: CloudNeeds | None = None) -> None:
@@ -177,20 +177,29 @@ class PointSource(DataSource):
         """How the clouds are read, decided on first use; what the user should know of it is a warning."""
         if self._reading is None:
             if self.pack is not None:
-                self._reading = Reading(self.points.options)
+                self._reading = Reading(replace(self.points.options, **self._packed_ranges(self.pack)))
             else:
-                entries = self._entries if self._entries is not None else self.entries()
+                entries = self.listing if self.listing is not None else self.entries()
                 self._reading = decide([entry.path for entry in entries], self.points.options, self.trained)
             for line in self._reading.told:
                 warnings.warn(line, stacklevel=3)
         return self._reading
+
+    @staticmethod
+    def _packed_ranges(pack: CloudPack) -> dict[str, Any]:
+        """The ranges of colours and intensities that became 0 … 1 when the clouds were packed."""
+        keys = ("color_range", "intensity_range")
+        found = {key: pack.config[key] for key in keys if isinstance(pack.config.get(key), list)}
+        return {key: check_range((float(ends[0]), float(ends[-1]))) for key, ends in found.items()}
 
     @property
     def prepared(self) -> dict[str, Any]:
         return self.reading.prepared
 
     def account(self) -> dict[str, Any]:
-        return super().account() | {"reading": self.reading.facts}
+        if self.pack is not None:
+            return super().account()
+        return super().account() | {"reading": self.reading.facts | {"told": list(self.reading.told)}}
 
     def entries(self) -> Sequence[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
@@ -199,10 +208,10 @@ class PointSource(DataSource):
         if self.pack is not None:
             return self.pack.entries
         if (place := self._place()) is None:
-            self._entries = read_source(self._planted())
+            self.listing = read_source(self._planted())
         else:
-            self._entries = read_source(*place, config.format, config.split)
-        return self._entries
+            self.listing = read_source(*place, config.format, config.split)
+        return self.listing
 
     def format(self) -> Format | None:
         place = None if self.pack is not None else self._place()

@@ -104,12 +104,14 @@ class VideoSource(DataSource):
         if isinstance(self.library, VideoPack):
             return self.library.entries
         if (place := self._place()) is not None:
-            return read_source(*place, config.format, config.split, config.series)
+            self.listing = read_source(*place, config.format, config.split, config.series)
+            return self.listing
         if config.format != "auto" or config.split is not None or config.series is not None:
             warnings.warn("data.format, data.split and data.series are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
-        return read_source(write_dataset(root, config.synthetic))
+        self.listing = read_source(write_dataset(root, config.synthetic))
+        return self.listing
 
     def format(self) -> Format | None:
         place = None if isinstance(self.library, VideoPack) else self._place()

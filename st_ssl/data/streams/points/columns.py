@@ -38,6 +38,8 @@ _SINGLES = {
     "part": ("part", "partid", "partlabel", "pid"),
 }
 
+_MEANINGLESS = ("alpha", "a")  # of colours
+
 
 def plain(name: str) -> str:
     """A column's name without case, unit, quotes and what separates its words: ``Scalar_Field [m]`` to
@@ -72,7 +74,8 @@ def from_fields(path: str, fields: Mapping[str, np.ndarray]) -> RawCloud:
     if "x" not in roles:
         raise SampleError(path, f"has no x, y and z; its fields are {', '.join(fields) or 'none'}")
     cloud = from_roles({role: fields[names[at]] for role, at in roles.items()})
-    cloud.ignored = {name: fields[name] for at, name in enumerate(names) if at not in roles.values()}
+    others = (name for at, name in enumerate(names) if at not in roles.values() and plain(name) not in _MEANINGLESS)
+    cloud.ignored = {name: fields[name] for name in others}
     return cloud
 
 
