@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from st_ssl.core.errors import ConfigError, nearest
-from st_ssl.data.streams.video.base import VideoReader
+from st_ssl.data.streams.video.base import VIDEO_EXTENSIONS, VideoReader
 from st_ssl.data.streams.video.decord import DecordReader
 from st_ssl.data.streams.video.frame_table import FrameTable
 from st_ssl.data.streams.video.image_sequence import IMAGE_EXTENSIONS, FramesReader
 from st_ssl.data.streams.video.pyav import PyAVReader
 from st_ssl.data.streams.video.torchcodec import TorchCodecReader
 
-__all__ = ["IMAGE_EXTENSIONS", "READERS", "Backend", "VideoReader", "open_video"]
+__all__ = ["IMAGE_EXTENSIONS", "READERS", "VIDEO_EXTENSIONS", "Backend", "VideoReader", "open_video"]
 
 Backend = Literal["auto", "pyav", "torchcodec", "decord", "frames"]
 READERS: dict[str, Callable[[str], VideoReader]] = {
