@@ -93,9 +93,17 @@ def sequential(path: Path | str) -> list[np.ndarray]:
         stream.codec_context.thread_count = 1
         out = []
         for frame in container.decode(stream):
-            image = frame.to_ndarray(format="rgb24")
+            image = as_displayed(frame, stream)
             out.append(np.rot90(image, frame.rotation // 90) if frame.rotation else image)
         return out
+
+
+def as_displayed(frame: Any, stream: Any) -> np.ndarray:
+    """A frame with square pixels, not turned: uint8 [H, W, 3]."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    width = round(frame.width * aspect) if abs(aspect - 1) > 0.01 else frame.width
+    image: np.ndarray = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    return image
 
 
 def skip_without(backend: str, made: Path) -> None:

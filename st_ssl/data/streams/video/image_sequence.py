@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import VideoMeta
-from st_ssl.data.streams.video.base import FALLBACK_FPS, Reader
+from st_ssl.data.streams.video.base import FALLBACK_FPS, MAX_PIXELS, Reader, check_regular, check_size, file_mode
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -18,12 +19,11 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class FramesReader(Reader):
     """A folder of images, in natural order (``img_9`` before ``img_10``), taken as ``FALLBACK_FPS`` frames a second."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path)
-        if not os.path.exists(path):
-            raise SampleError(path, "file is missing")
-        if not os.path.isdir(path):
+        if not stat.S_ISDIR(file_mode(path)):
             raise SampleError(path, "not a folder of images")
+        self._max_pixels = max_pixels
         names = (n for n in os.listdir(path) if n.lower().endswith(IMAGE_EXTENSIONS) and not n.startswith("."))
         self._names = sorted(names, key=_natural)
         if not self._names:
@@ -38,15 +38,46 @@ class FramesReader(Reader):
             yield index, self._sized(index, self._load(index))
 
     def _load(self, index: int) -> np.ndarray:
-        from PIL import Image, ImageOps
-
         name = self._names[index]
+        file = os.path.join(self.path, name)
         try:
-            with Image.open(os.path.join(self.path, name)) as image:
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            why = str(error).replace(os.path.join(self.path, name), name).replace(os.sep + name, name)
+            check_regular(file, file_mode(file))
+            return load_image(file, self._max_pixels)
+        except SampleError as error:
+            raise self._undecodable(index, f"{name}: {error.reason}") from error
+        except Exception as error:  # Pillow's decoders raise whatever they run into
+            why = str(error).replace(file, name).replace(os.sep + name, name) or type(error).__name__
             raise self._undecodable(index, f"{name}: {why}") from error
+
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+"""The formats of ``IMAGE_EXTENSIONS``. Pillow knows more, and hands some of them to other programs (EPS)."""
+_PLAIN = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+_SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def load_image(file: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The image in a file, upright, uint8 [H, W, 3] RGB.
+
+    Grey levels of 16 bits are scaled by 1/257, as FFmpeg scales those of videos; transparency is dropped; of several
+    pictures in a file the first is read. Raises ``SampleError`` where it has more than ``max_pixels`` pixels, or holds
+    numbers that are no grey levels; what Pillow raises where it is damaged.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(file, formats=_FORMATS) as image:
+        check_size(file, image.width, image.height, max_pixels)
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode in _PLAIN:
+        return np.asarray(upright.convert("RGB"))
+    if upright.mode not in _SIXTEEN_BITS:
+        raise SampleError(file, f"images of mode {upright.mode} are not read: their numbers are no grey levels")
+    levels = np.asarray(upright).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 0xFFFF:
+        span = f"numbers from {levels.min()} to {levels.max()}"
+        raise SampleError(file, f"images of mode {upright.mode} are read as 16-bit grey; this one has {span}")
+    grey = ((levels + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
