@@ -69,6 +69,7 @@ def test_rows_are_the_features_of_the_windows(videos: Path, run: Path, tmp_path:
     assert index["val/a.npy"] == {
         **{"file": "val/a.npy", "path": str(videos / "val/a.mp4"), "split": "val", "labels": {}},
         **{"windows": 9, "frames": 41, "fps": 25.0, "duration": 41 / 25},
+        **{"variable_rate": False, "times": [round((4 * i + 3.5) / 25, 4) for i in range(9)]},
     }
     bad = rows_of(tmp_path / "out", "bad_samples.jsonl")
     assert bad == [{"path": str(videos / "val/broken.mp4"), "reason": "not a video: it is text"}]

@@ -22,8 +22,8 @@ from st_ssl.data.streams.video.frame_table import FrameTable
 
 FALLBACK_FPS = 30.0
 """Frames a second where nothing tells: a folder of images, say."""
-MAX_PIXELS = 1 << 26
-"""Pixels that a frame may have (67 million), unless ``data.max_pixels`` says otherwise."""
+MAX_PIXELS = 36 << 20
+"""Pixels that a frame may have, unless ``data.max_pixels`` says otherwise: enough for videos of 8192 x 4320."""
 
 
 _NAMES = """
@@ -158,8 +158,7 @@ def check_regular(path: str, mode: int) -> None:
 def check_size(path: str, width: int, height: int, max_pixels: int) -> None:
     """Raise ``SampleError`` where a frame of this size has more pixels than allowed."""
     if width * height > max_pixels:
-        told = f"frames of {width}x{height} pixels are over the limit of {max_pixels} pixels"
-        raise SampleError(path, f"{told}: data.max_pixels={width * height} would read them")
+        raise SampleError(path, f"{width}x{height} is over the limit of {max_pixels} pixels a frame (data.max_pixels)")
 
 
 _NAMING_OTHERS = (b"ffconcat", b"#ext", b"<?xml", b"<mpd", b"[playlist]", b"v=0")

@@ -63,20 +63,24 @@ def load_image(file: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     pictures in a file the first is read. Raises ``SampleError`` where it has more than ``max_pixels`` pixels, or holds
     numbers that are no grey levels; what Pillow raises where it is damaged.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    with Image.open(file, formats=_FORMATS) as image:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise SampleError(file, f"not an image: {', '.join(_FORMATS)} are read") from error
+    with image:
         check_size(file, image.width, image.height, max_pixels)
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode in _PLAIN:
-        return np.asarray(upright.convert("RGB"))
-    if upright.mode not in _SIXTEEN_BITS:
-        raise SampleError(file, f"images of mode {upright.mode} are not read: their numbers are no grey levels")
-    levels = np.asarray(upright).astype(np.int64)
-    if levels.min() < 0 or levels.max() > 0xFFFF:
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode in _PLAIN:
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        if image.mode not in _SIXTEEN_BITS:
+            raise SampleError(file, f"images of mode {image.mode} are not read: their numbers are no grey levels")
+        levels = np.asarray(image)
+    if levels.dtype.itemsize > 2 and (levels.min() < 0 or levels.max() > 0xFFFF):
         span = f"numbers from {levels.min()} to {levels.max()}"
-        raise SampleError(file, f"images of mode {upright.mode} are read as 16-bit grey; this one has {span}")
-    grey = ((levels + 128) // 257).astype(np.uint8)
+        raise SampleError(file, f"images of mode {image.mode} are read as 16-bit grey; this one has {span}")
+    grey = ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 

@@ -20,8 +20,9 @@ _LEAST_STRETCH = 0.01  # of pixels: less is a rounding error of whoever made the
 def scan(video: AVStream) -> FrameTable:
     """The frames that decoding all of ``video`` from its start gives. The packets are read once; what is decoded is the
     beginning, up to the first frame, which shows size and rotation. Where the stream begins in the middle of another
-    (a recording that was cut, an open group of pictures), it is decoded until it has settled; where time stamps are
-    absent, guessed or out of order, all of it is.
+    (a recording that was cut, an open group of pictures), it is decoded until it has settled; what is sent as a stream
+    (MPEG-TS and MPEG-PS) also from its last key frame on; where packets were lost, or time stamps are absent,
+    guessed or out of order, all of it is.
 
     Raises ``SampleError`` where no frame comes.
     """
@@ -47,11 +48,14 @@ def scan(video: AVStream) -> FrameTable:
     if _untrusted(video, seen):
         return table(_count(video), nominal)
     missing, there = _cut_short(video, seen)
-    if not (there and seen.starts_with_key and seen.pts[0] == there[0] == first.pts):
-        settled = _settled(video, there)
+    sent = video.container.format.name in ("mpegts", "mpeg")
+    if seen.damaged or not (there and seen.starts_with_key and seen.pts[0] == there[0] == first.pts):
+        settled = _settled(video, there, whole=seen.damaged)
         if settled is None:
             return table(_count(video), nominal)
         there = settled
+    if sent and not seen.damaged and seen.keys:
+        there = there[: _end(video, there, seen.keys)]
     keys = {bisect_left(there, pts): (pts, dts) for pts, dts in seen.keys.items() if _place(there, pts) is not None}
     fps = frame_rate(there, tick, nominal)
     return table(len(there) + missing, fps, compact(there), keys=keys, tick=tick, last=seen.durations.get(there[-1], 0))
@@ -59,7 +63,8 @@ def scan(video: AVStream) -> FrameTable:
 
 class _Seen(NamedTuple):
     """What the packets tell: of those that are shown, the time stamps as they come; those of key frames, with the time
-    of decoding; how long the last ones are shown. ``total``: the number of packets."""
+    of decoding; how long the last ones are shown. ``damaged``: whether a packet says that something before or in it was
+    lost. ``total``: the number of packets."""
 
     first: Any
     pts: list[Any]
@@ -67,6 +72,7 @@ class _Seen(NamedTuple):
     durations: dict[Any, int]
     starts_with_key: bool
     ordered: bool
+    damaged: bool
     last_dts: int | None
     total: int
 
@@ -75,7 +81,8 @@ def _packets(video: AVStream) -> _Seen:
     pts: list[Any] = []
     keys: dict[Any, int | None] = {}
     durations: dict[Any, int] = {}
-    first, last_dts, total, starts_with_key, ordered = None, None, 0, False, True
+    first, last_dts, total = None, None, 0
+    starts_with_key, ordered, damaged = False, True, False
     hidden = video.stream.codec_context.name == "vp8"  # may hold frames that are decoded and never shown
     for packet in video.packets():
         if first is None:
@@ -84,6 +91,7 @@ def _packets(video: AVStream) -> _Seen:
             continue
         starts_with_key |= total == 0 and packet.is_keyframe
         total += 1
+        damaged |= packet.is_corrupt
         if packet.is_discard or (hidden and not bytes(packet)[0] & 0x10):
             continue
         if packet.dts is not None:
@@ -94,7 +102,7 @@ def _packets(video: AVStream) -> _Seen:
         durations[packet.pts] = packet.duration or 0
         if packet.is_keyframe:
             keys[packet.pts] = packet.dts
-    return _Seen(first, pts, keys, durations, starts_with_key, ordered, last_dts, total)
+    return _Seen(first, pts, keys, durations, starts_with_key, ordered, damaged, last_dts, total)
 
 
 def _untrusted(video: AVStream, seen: _Seen) -> bool:
@@ -120,8 +128,9 @@ def _cut_short(video: AVStream, seen: _Seen) -> tuple[int, list[int]]:
     return len(pts) + missing - len(there), there
 
 
-def _settled(video: AVStream, there: list[int]) -> list[int] | None:
-    """Those of the sorted time stamps ``there`` of which a frame comes; None where others come, or out of order."""
+def _settled(video: AVStream, there: list[int], whole: bool) -> list[int] | None:
+    """Those of the sorted time stamps ``there`` of which a frame comes, by decoding until frames come without a gap, or
+    ``whole``; None where others come, or out of order."""
     video.open()
     come: list[int] = []
     last, steady = -1, 0
@@ -133,9 +142,20 @@ def _settled(video: AVStream, there: list[int]) -> list[int] | None:
             steady = steady + 1 if place == last + 1 else 1
             come.append(there[place])
             last = place
-            if steady >= _SETTLED:
+            if steady >= _SETTLED and not whole:
                 return come + there[last + 1 :]
     return come or None
+
+
+def _end(video: AVStream, there: list[int], keys: dict[Any, int | None]) -> int:
+    """The number of frames, of those with the sorted time stamps ``there``, up to the last that comes when the file is
+    decoded from its last key frame on."""
+    video.open()
+    pts, dts = max(keys.items())
+    if not video.seek(pts if dts is None else dts):
+        return len(there)
+    places = [_place(there, frame.pts) for packet in video.packets() for frame in video.decode(packet)]
+    return max((place + 1 for place in places if place is not None), default=len(there))
 
 
 def _place(there: list[int], pts: int | None) -> int | None:
