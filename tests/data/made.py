@@ -86,6 +86,17 @@ def write_video(
     return path
 
 
+def without_first(source: Path, path: Path, packets: int) -> Path:
+    """``source`` without its first packets: a recording that begins in the middle of a stream."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for at, packet in enumerate(p for p in container.demux(video=0) if p.dts is not None):
+            if at >= packets:
+                packet.stream = stream
+                output.mux(packet)
+    return path
+
+
 def sequential(path: Path | str) -> list[np.ndarray]:
     """All frames by decoding from the start: the reference of all readers."""
     with av.open(str(path)) as container:

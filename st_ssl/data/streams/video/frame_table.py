@@ -15,7 +15,8 @@ from st_ssl.core.types import VideoMeta
 
 FORMAT = 2
 """Counts up whenever the frames of a file are found in another way: an index of another format is not believed."""
-MOST_FRAMES = 1 << 27
+MOST_FRAMES = 1 << 24
+"""Frames that a stored table may have: 155 hours at 30 frames a second."""
 LARGEST = 1 << 61
 """Time stamps lie between this and minus this."""
 

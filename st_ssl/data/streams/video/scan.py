@@ -48,14 +48,17 @@ def scan(video: AVStream) -> FrameTable:
     if _untrusted(video, seen):
         return table(_count(video), nominal)
     missing, there = _cut_short(video, seen)
-    sent = video.container.format.name in ("mpegts", "mpeg")
-    if seen.damaged or not (there and seen.starts_with_key and seen.pts[0] == there[0] == first.pts):
-        settled = _settled(video, there, whole=seen.damaged)
+    if video.container.format.name in ("mpegts", "mpeg") and not seen.damaged:
+        end = _end(video, there, seen.keys)
+        there = there if end is None else there[:end]
+        whole = end is None
+    else:
+        whole = seen.damaged
+    if whole or not (there and seen.starts_with_key and seen.pts[0] == there[0] == first.pts):
+        settled = _settled(video, there, whole)
         if settled is None:
             return table(_count(video), nominal)
         there = settled
-    if sent and not seen.damaged and seen.keys:
-        there = there[: _end(video, there, seen.keys)]
     keys = {bisect_left(there, pts): (pts, dts) for pts, dts in seen.keys.items() if _place(there, pts) is not None}
     fps = frame_rate(there, tick, nominal)
     return table(len(there) + missing, fps, compact(there), keys=keys, tick=tick, last=seen.durations.get(there[-1], 0))
@@ -147,15 +150,16 @@ def _settled(video: AVStream, there: list[int], whole: bool) -> list[int] | None
     return come or None
 
 
-def _end(video: AVStream, there: list[int], keys: dict[Any, int | None]) -> int:
+def _end(video: AVStream, there: list[int], keys: dict[Any, int | None]) -> int | None:
     """The number of frames, of those with the sorted time stamps ``there``, up to the last that comes when the file is
-    decoded from its last key frame on."""
+    decoded from its last key frame on; None where none does, or one that is not among them."""
     video.open()
-    pts, dts = max(keys.items())
-    if not video.seek(pts if dts is None else dts):
-        return len(there)
+    pts, dts = max(keys.items(), default=(None, None))
+    if pts is None or not video.seek(pts if dts is None else dts):
+        return None
     places = [_place(there, frame.pts) for packet in video.packets() for frame in video.decode(packet)]
-    return max((place + 1 for place in places if place is not None), default=len(there))
+    known = [place for place in places if place is not None]
+    return max(known) + 1 if known and len(known) == len(places) else None
 
 
 def _place(there: list[int], pts: int | None) -> int | None:
