@@ -26,7 +26,8 @@ With --format safetensors the arrays are tensors in features.safetensors. index.
 With --sliding there is a file for each video instead, for temporal action localisation (ActionFormer, OpenTAD):
   NAME.npy            float32 [N, D], row i of the window that begins at frame i * window_stride; NAME is that of the
                       video, in the folders that it is in where several have the same
-  index.jsonl         for each video: file, windows, path, split, labels, frames, fps, duration in seconds
+  index.jsonl         for each video: file, windows, path, split, labels, frames, fps, duration in seconds, times (the
+                      second at the middle of each row), variable_rate (then only times tell where a row is)
   sliding.json        what their configurations have to be told: feat_stride, num_frames, offset_frames, input_dim
 
 The same command goes on where it was stopped. With torchrun each process does its share; the result is the same.

@@ -86,6 +86,17 @@ def write_video(
     return path
 
 
+def without_first(source: Path, path: Path, packets: int) -> Path:
+    """``source`` without its first packets: a recording that begins in the middle of a stream."""
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        for at, packet in enumerate(p for p in container.demux(video=0) if p.dts is not None):
+            if at >= packets:
+                packet.stream = stream
+                output.mux(packet)
+    return path
+
+
 def sequential(path: Path | str) -> list[np.ndarray]:
     """All frames by decoding from the start: the reference of all readers."""
     with av.open(str(path)) as container:
@@ -93,9 +104,17 @@ def sequential(path: Path | str) -> list[np.ndarray]:
         stream.codec_context.thread_count = 1
         out = []
         for frame in container.decode(stream):
-            image = frame.to_ndarray(format="rgb24")
+            image = as_displayed(frame, stream)
             out.append(np.rot90(image, frame.rotation // 90) if frame.rotation else image)
         return out
+
+
+def as_displayed(frame: Any, stream: Any) -> np.ndarray:
+    """A frame with square pixels, not turned: uint8 [H, W, 3]."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    width = round(frame.width * aspect) if abs(aspect - 1) > 0.01 else frame.width
+    image: np.ndarray = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
+    return image
 
 
 def skip_without(backend: str, made: Path) -> None:

@@ -199,9 +199,9 @@ def test_the_reader_that_is_asked_for_is_used(
     skip_without(reader, made)
     used: list[str] = []
 
-    def noted(path: str, backend: Any, table: Any) -> Any:
+    def noted(path: str, backend: Any, *rest: Any) -> Any:
         used.append(backend)
-        return open_video(path, backend, table)
+        return open_video(path, backend, *rest)
 
     monkeypatch.setattr(index, "open_video", noted)
     source = VideoSource(VideoDataConfig(root=str(videos), reader=reader))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,9 +14,9 @@ from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry
 from st_ssl.data.packs import file_index as records
 from st_ssl.data.packs.file_index import Job, read_records, take_down
-from st_ssl.data.streams.video import READERS, VideoReader, open_video
+from st_ssl.data.streams.video import MAX_PIXELS, READERS, VideoReader, open_video
 from st_ssl.data.streams.video.base import check_whole
-from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.frame_table import FORMAT, FrameTable
 from st_ssl.data.streams.video.image_series import split_series
 
 _PIECE = 1 << 16
@@ -26,16 +27,24 @@ Record = records.Record[FrameTable]
 
 
 def read_index(file: Path) -> dict[str, Record]:
-    """The records of an index of videos: see ``read_records``."""
-    return read_records(file, FrameTable.from_json)
+    """The records of an index of videos: see ``read_records``. Those that an older version made are left out, with a
+    warning that counts them: it found the frames of some files in another way."""
+    records = read_records(file, FrameTable.from_json)
+    known = {path: record for path, record in records.items() if record.table is None or record.table.format == FORMAT}
+    if old := len(records) - len(known):
+        told = f"{file}: {old} of its {len(records)} videos were indexed by another version, and are looked at anew"
+        warnings.warn(f"{told}; `python tools/prepare.py index {file.parent}` does that once for all", stacklevel=2)
+    return known
 
 
 def probe(reader: str, path: str) -> Record:
     """Open one video and take down what it is; one that cannot be used gets its reason."""
     try:
         status = os.stat(split_series(path)[0])
-    except (OSError, ValueError) as error:  # ValueError: a NUL in its path
-        return Record(0, 0, None, f"file cannot be read: {getattr(error, 'strerror', error)}")
+    except OSError as error:
+        return Record(0, 0, None, f"file cannot be read: {error.strerror}")
+    except ValueError:
+        return Record(0, 0, None, "not a path: it holds a NUL character")
     try:
         with sample_fault(path), open_video(path, reader) as video:
             return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
@@ -100,7 +109,7 @@ def survey(
         lambda path, record: record.fits(path),
         FrameTable.from_json,
     )
-    return take_down(paths, file, f"{look.__name__} {reader}", job, num_workers, progress)
+    return take_down(paths, file, f"{look.__name__} {reader} {FORMAT}", job, num_workers, progress)
 
 
 def _crashed(path: str) -> tuple[str, Record]:
@@ -114,8 +123,10 @@ def _look(look: Callable[[str, str], Record], reader: str, path: str) -> tuple[s
 class Library:
     """Opens videos: those of an index without going through their packets first, all others as they are."""
 
-    def __init__(self, reader: str = "auto", records: dict[str, Record] | None = None) -> None:
-        self.reader = reader
+    def __init__(
+        self, reader: str = "auto", records: dict[str, Record] | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self.reader, self.max_pixels = reader, max_pixels
         self.records = records or {}
 
     def open(self, path: str) -> VideoReader:
@@ -124,4 +135,4 @@ class Library:
         table = record.table if record is not None and record.fits(path) else None
         if record is not None and table is not None and table.meta.num_frames > record.size:
             raise SampleError(path, f"its index says {table.meta.num_frames} frames in {record.size} bytes")
-        return open_video(path, self.reader, table)
+        return open_video(path, self.reader, table, self.max_pixels)

@@ -15,7 +15,7 @@ from st_ssl.data.packs.video_encoding import encode
 from st_ssl.data.packs.video_read import VIDEOS
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
 from st_ssl.data.streams.video import open_video
-from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.frame_table import FrameTable, uneven
 from st_ssl.data.streams.video.pyav import PyAVReader
 from st_ssl.data.streams.video.segment import segment_of
 
@@ -50,7 +50,9 @@ class VideoPacker(Packer):
             size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))
             frames = (frame for _, frame in video.frames(range(meta.num_frames)))
             file = io.BytesIO()
-            encode(file, frames, meta.fps, (size[0], size[1]), self.how.crf, self.how.keyframes)
+            times = video.times()
+            clock = times if uneven(times, meta.fps) else None
+            encode(file, frames, meta.fps, (size[0], size[1]), self.how.crf, self.how.keyframes, times=clock)
         return file.getvalue()
 
 

@@ -25,7 +25,7 @@ from st_ssl.data.packs.video_index import INDEX_FILE, Library, read_index
 from st_ssl.data.packs.video_read import VideoPack
 from st_ssl.data.sources.base import Format
 from st_ssl.data.sources.video import SourceFormat, format_of, read_source
-from st_ssl.data.streams.video import Backend, VideoReader, open_video
+from st_ssl.data.streams.video import MAX_PIXELS, Backend, VideoReader, open_video
 from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
@@ -45,7 +45,8 @@ class VideoDataConfig(Config):
     through several times an epoch.
     ``sample_timeout``: seconds that a worker may spend on one video (on opening it and on each frame, where windows
     slide over whole videos); one that hangs or crashes its decoder is taken as broken. With ``num_workers=0`` nothing
-    protects the run from such files.
+    protects the run from such files. ``max_pixels``: a video whose frames have more pixels is broken, and no room is
+    made for them.
     """
 
     name: Literal["video"] = "video"
@@ -60,6 +61,7 @@ class VideoDataConfig(Config):
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     sample_timeout: float = Field(default=TIMEOUT, gt=0)
+    max_pixels: int = Field(default=MAX_PIXELS, gt=0)
     synthetic: SyntheticVideoConfig = SyntheticVideoConfig()
 
 
@@ -140,17 +142,17 @@ class VideoSource(DataSource):
 
 def _library(config: VideoDataConfig) -> Library | VideoPack:
     if config.root is None:
-        return Library(config.reader)
+        return Library(config.reader, max_pixels=config.max_pixels)
     place = os.path.expanduser(config.root)
     if is_pack(place):
-        warn_of_ignored(config, ("list", "format", "split", "series", "index", "reader"))
+        warn_of_ignored(config, ("list", "format", "split", "series", "index", "reader", "max_pixels"))
         return VideoPack(place)
     root = Path(place)
     beside = root.parent if root.is_file() else root
     file = Path(config.index).expanduser() if config.index else beside / INDEX_FILE
     if config.index and not file.is_file():
         raise DataError(f"data.index: {file} does not exist; `python tools/prepare.py index {root}` writes one")
-    return Library(config.reader, read_index(file) if file.is_file() else None)
+    return Library(config.reader, read_index(file) if file.is_file() else None, config.max_pixels)
 
 
 def collate(samples: list[Sample[CutView, VideoMeta]]) -> Batch:

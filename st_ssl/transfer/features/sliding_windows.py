@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from st_ssl.core.errors import ConfigError, UserError
 from st_ssl.core.inputs import InputConfig
-from st_ssl.core.types import Entry, RawView, VideoMeta
+from st_ssl.core.types import Entry, RawView
 from st_ssl.data.base import DATA
 from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.video.dataset import VideoSource
@@ -39,7 +40,7 @@ from st_ssl.transfer.features.extract import (
     with_data,
 )
 from st_ssl.transfer.features.features import encode_views
-from st_ssl.transfer.features.window_loader import Windows, stream
+from st_ssl.transfer.features.window_loader import Whole, Windows, stream
 
 _PAUSE = 0.2  # seconds between two looks at what the other processes have done
 
@@ -66,7 +67,8 @@ def slide(
     - ``NAME.npy`` float32 [N, D]: row i is the pooled feature of the window that begins at frame i × window_stride;
       windows that do not fit are left out, a video shorter than one is played in a loop. See ``feature_names``
     - ``index.jsonl`` a line for each video: file, windows, path, split, labels, frames (their number), fps, duration
-      in seconds
+      in seconds, whether it has no constant frame rate (``variable_rate``), and ``times``: the second at the middle of
+      each row. Where the rate is variable, only ``times`` tell where a row is, and a warning counts such videos
     - ``sliding.json`` what configurations of ActionFormer and OpenTAD need to be told
     - ``bad_samples.jsonl`` the videos that could not be read, or that hung or crashed their decoder, if any
     - ``extract.json`` the settings: with other ones the work is not gone on with
@@ -140,7 +142,7 @@ def _work(
             pooled, _ = encode_views(encoder, windows.views, content, windows.batch_size, device, False)
             begun.setdefault(video, []).append(pooled)
             continue
-        if isinstance(content, VideoMeta):
+        if isinstance(content, Whole):
             records.save(video, torch.cat(begun.pop(video)), content)
         else:
             begun.pop(video, None)
@@ -167,14 +169,15 @@ class _Records:
             self._file(number).unlink()
         return [number for number in range(len(self.names)) if number not in done]
 
-    def save(self, number: int, features: Tensor, meta: VideoMeta) -> None:
+    def save(self, number: int, features: Tensor, about: Whole) -> None:
         """Write features [N, D] of a video: from then on it is done."""
         file = self._features(number)
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = features.numpy().astype(np.float32)
         write_npy(file, Stream(rows.dtype, rows.shape, [rows]))
-        about = {"windows": len(rows), "frames": meta.num_frames, "fps": meta.fps}
-        write_text(self._file(number), [json.dumps(about | {"duration": meta.num_frames / meta.fps})])
+        told: dict[str, Any] = {"windows": len(rows), "frames": about.meta.num_frames, "fps": about.meta.fps}
+        told |= {"duration": about.duration, "variable_rate": about.variable, "times": about.times}
+        write_text(self._file(number), [json.dumps(told)])
 
     def save_broken(self, number: int, reason: str) -> None:
         write_text(self._file(number), [json.dumps({"bad": reason})])
@@ -197,6 +200,9 @@ class _Records:
             segment = {"start": entry.start} if entry.start else {}
             lines.append(own | {"labels": entry.labels} | segment | record)
         check_broken([f"{row['path']}: {row['reason']}" for row in bad], len(entries), max_bad_share)
+        if variable := sum(line["variable_rate"] for line in lines):
+            told = f"{variable} of {len(lines)} videos have no constant frame rate: no formula of fps finds their rows"
+            warnings.warn(f"{told}; `times` in index.jsonl has the second at the middle of each", stacklevel=2)
         if bad:
             write_text(self.output / "bad_samples.jsonl", [json.dumps(row) + "\n" for row in bad])
         write_text(self.output / "sliding.json", [json.dumps(about, indent=2) + "\n"])

@@ -23,11 +23,24 @@ from st_ssl.data.clip_plans import clip_indices
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.worker_heartbeat import Watched
 from st_ssl.data.streams.video import VideoReader
+from st_ssl.data.streams.video.frame_table import uneven
 from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.video.dataset import VideoSource
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, stack_views
 
-Content = RawView | VideoMeta | str
+
+@dataclass(frozen=True)
+class Whole:
+    """What a video is. ``times``: the second at the middle of each of its windows; ``duration`` in seconds;
+    ``variable``: whether its frames do not come at a constant rate."""
+
+    meta: VideoMeta
+    times: list[float]
+    duration: float
+    variable: bool
+
+
+Content = RawView | Whole | str
 """A batch of windows; behind the last one of a video what it is; or, as soon as it turns out to be broken, why."""
 
 
@@ -83,7 +96,8 @@ class Windows(Watched, Dataset[Piece | None]):
             for views in self._batches(video, reader):
                 yield Piece(video, number, views)
                 number += 1
-        yield Piece(video, number, reader.meta)
+            extent = (self.input.num_frames - 1) * self.input.stride + 1
+            yield Piece(video, number, whole(reader, extent, self.stride))
 
     def _batches(self, video: int, reader: VideoReader) -> Iterator[RawView]:
         augment = self.views.augment
@@ -108,6 +122,19 @@ class Windows(Watched, Dataset[Piece | None]):
             self._board.move(self._worker, video)
 
 
+def whole(reader: VideoReader, extent: int, window_stride: int) -> Whole:
+    """What there is to tell of a video whose windows are ``extent`` frames long and ``window_stride`` frames apart."""
+    meta, times, duration = reader.meta, reader.times(), reader.duration()
+    first = np.asarray(_starts(meta.num_frames, extent, window_stride))
+    bounds = np.append(times, duration)  # of frames
+    middle = (bounds[first] + bounds[np.minimum(first + extent, meta.num_frames)]) / 2
+    return Whole(meta, np.round(middle, 4).tolist(), round(duration, 6), uneven(times, meta.fps))
+
+
+def _starts(num_frames: int, extent: int, window_stride: int) -> range:
+    return range(0, max(1, num_frames - extent + 1), window_stride)
+
+
 def cut_windows(
     reader: VideoReader,
     num_frames: int,
@@ -118,7 +145,7 @@ def cut_windows(
     """Each window over a video: its frame indices int64 [T], and its frames uint8 [T, ...] as ``shrink`` makes them of
     uint8 [H, W, 3]. Frames are read once, in order, and those that are behind are let go."""
     total, extent = reader.meta.num_frames, (num_frames - 1) * frame_stride + 1
-    starts = range(0, max(1, total - extent + 1), window_stride)
+    starts = _starts(total, extent, window_stride)
     needed = np.zeros(total, dtype=bool)
     for offset in range(num_frames):
         needed[(np.asarray(starts) + offset * frame_stride) % total] = True

@@ -179,4 +179,4 @@ class Task(ABC):
         return shown
 
 
-TASKS: Registry[Task] = Registry("transfer task", "st_ssl.transfer.tasks")
+TASKS: Registry[Task] = Registry("transfer task", "st_ssl.transfer")

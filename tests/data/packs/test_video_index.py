@@ -14,7 +14,7 @@ from st_ssl.data.packs import video_index as index
 from st_ssl.data.packs.video_index import INDEX_FILE, Library, Record, decode, probe, read_index, survey
 from st_ssl.data.sources.video import read_source
 from st_ssl.data.streams.video import open_video, pyav
-from st_ssl.data.streams.video.frame_table import FrameTable, compact
+from st_ssl.data.streams.video.frame_table import FORMAT, FrameTable, compact
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from tests.data.loading.disasters import crash
 from tests.runs import write_videos
@@ -48,7 +48,7 @@ def test_indexed_videos_open_without_a_scan(videos: Path, monkeypatch: pytest.Mo
     records = survey(entries, videos / INDEX_FILE, progress=False)
     plain = [frames(entry.path) for entry in entries]
     pyav._TABLES.clear()
-    monkeypatch.setattr(pyav.PyAVReader, "_scan", lambda self: pytest.fail("scanned"))
+    monkeypatch.setattr(pyav, "scan", lambda video: pytest.fail("scanned"))
     source = VideoSource(VideoDataConfig(root=str(videos)))
     assert isinstance(source.library, Library)
     assert source.library.records == records == read_index(videos / INDEX_FILE)
@@ -136,10 +136,10 @@ def test_what_was_looked_at_in_another_way_is_looked_at_again(videos: Path) -> N
     damaged = Path(entries[1].path)
     damaged.write_bytes(whole[:at] + bytes(200) + whole[at + 200 :])
     survey(entries, file, progress=False)
-    assert {r.made_by for r in read_index(file).values()} == {"probe auto"}
+    assert {r.made_by for r in read_index(file).values()} == {f"probe auto {FORMAT}"}
     found = survey(entries, file, decode, progress=False)
     assert found[os.path.abspath(damaged)].error is not None
-    assert {r.made_by for r in read_index(file).values()} == {"decode auto"}
+    assert {r.made_by for r in read_index(file).values()} == {f"decode auto {FORMAT}"}
 
 
 def test_other_videos_stay_in_the_file(videos: Path) -> None:

@@ -16,6 +16,7 @@ from st_ssl.core.types import Entry
 from st_ssl.encoders.base import load_encoder
 from st_ssl.transfer.features import sliding_windows as module
 from st_ssl.transfer.features.sliding_windows import SlidingConfig, feature_names, slide, sliding_model
+from tests.data.made import write_video
 from tests.ddp import run_ranks
 from tests.transfer.features.extraction import CPU, command, rows_of
 from tests.transfer.features.test_extract import decoded
@@ -69,6 +70,7 @@ def test_rows_are_the_features_of_the_windows(videos: Path, run: Path, tmp_path:
     assert index["val/a.npy"] == {
         **{"file": "val/a.npy", "path": str(videos / "val/a.mp4"), "split": "val", "labels": {}},
         **{"windows": 9, "frames": 41, "fps": 25.0, "duration": 41 / 25},
+        **{"variable_rate": False, "times": [round((4 * i + 3.5) / 25, 4) for i in range(9)]},
     }
     bad = rows_of(tmp_path / "out", "bad_samples.jsonl")
     assert bad == [{"path": str(videos / "val/broken.mp4"), "reason": "not a video: it is text"}]
@@ -97,6 +99,22 @@ def test_row_i_is_where_actionformer_and_opentad_look_for_it(videos: Path, run: 
     centre_of_row_2 = 2 * 3 + 4 / 2
     assert segment.mean() == pytest.approx((8 - 2) / 3) and centre_of_row_2 == 8
     assert (8 - theirs["offset_frames"]) / theirs["feature_stride"] == 2  # OpenTAD's, in frames
+
+
+def test_rows_of_variable_rate_have_their_second(run: Path, tmp_path: Path) -> None:
+    slowing = [*range(0, 1600, 40), *range(1600, 3600, 100)]  # milliseconds of 60 frames
+    (tmp_path / "set").mkdir()
+    write_video(tmp_path / "set" / "a.mkv", 60, times=slowing)
+    write_video(tmp_path / "set" / "b.mkv", 60)
+    with pytest.warns(UserWarning, match=r"1 of 2 videos have no constant frame rate.*`times` in index\.jsonl"):
+        slide(run, config_of(tmp_path / "set", window_stride=3, frame_stride=1), tmp_path / "out", CPU)
+    variable, constant = rows_of(tmp_path / "out")
+    assert (variable["variable_rate"], constant["variable_rate"]) == (True, False)
+    assert constant["times"] == pytest.approx([(3 * i + 2) / 25 for i in range(19)], abs=1e-3)
+    assert len(variable["times"]) == variable["windows"] == 19
+    bounds = np.array(slowing) / 1000
+    assert variable["times"][:18] == pytest.approx([(bounds[3 * i] + bounds[3 * i + 4]) / 2 for i in range(18)])
+    assert variable["fps"] == pytest.approx(59 / 3.5) and 3.5 < variable["duration"] <= 3.6
 
 
 def record_saved(patch: pytest.MonkeyPatch, most: float = float("inf")) -> list[int]:

@@ -22,7 +22,7 @@ from st_ssl.data.packs import video_index as index
 from st_ssl.data.streams.video.base import Reader
 from st_ssl.transfer.features import window_loader as module
 from st_ssl.transfer.features.sliding_windows import slide, sliding_model
-from st_ssl.transfer.features.window_loader import Content, Windows, cut_windows, stream
+from st_ssl.transfer.features.window_loader import Content, Whole, Windows, cut_windows, stream, whole
 from tests.data.loading.disasters import crash, hang
 from tests.transfer.features.extraction import CPU, rows_of
 from tests.transfer.tiny import INPUT, write_clip, write_encoder
@@ -122,7 +122,7 @@ def told(pieces: Iterable[tuple[int, Content]]) -> dict[int, list[Any]]:
 
 
 EXPECTED = {
-    video: [*range(0, max(1, length - EXTENT + 1), 3), VideoMeta(length, 25.0, 8, 8)] if length else ["broken"]
+    video: [*range(0, max(1, length - EXTENT + 1), 3), whole(Plain(length), EXTENT, 3)] if length else ["broken"]
     for video, length in enumerate(LENGTHS)
 }
 
@@ -171,7 +171,7 @@ def test_a_worker_that_is_done_with_its_videos_takes_those_that_wait() -> None:
     assert turns.take(module.Piece(6, 0, "broken"))
     assert [*islice(keys, 2)] == [[(5, 7)], [(8, 9)]]
     for video in (5, 7, 8, 9):
-        assert turns.take(module.Piece(video, 0, VideoMeta(1, 25.0, 8, 8)))
+        assert turns.take(module.Piece(video, 0, Whole(VideoMeta(1, 25.0, 8, 8), [0.02], 0.04, False)))
     assert [*keys] == []
 
 

@@ -9,22 +9,25 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import MissingDependencyError, SampleError
-from st_ssl.core.types import VideoMeta
-from st_ssl.data.streams.video.base import FALLBACK_FPS, Reader, check_file
+from st_ssl.data.streams.video.base import MAX_PIXELS, Reader, check_file
+from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.pyav import agreed, frame_table
 
 
 class DecordReader(Reader):
-    """decord, single-threaded. It applies rotation itself. Files on which it would abort are told apart before."""
+    """decord, single-threaded. It turns frames itself. Files on which it would abort, or that it would show otherwise
+    than PyAV does, are refused. What there is to know of a file is found out by PyAV, or comes with ``table``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, table: FrameTable | None = None, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(path)
-        check_file(path)
+        check_file(path, max_pixels)
         try:
             import decord
         except ImportError as error:
             raise MissingDependencyError("decord", "video", "reading videos with decord") from error
         self._errors = (decord.DECORDError, RuntimeError, IndexError, EOFError)
         self._video: Any = None
+        self.table = table or frame_table(path, max_pixels)
         try:
             self._video = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
             num_frames = len(self._video)
@@ -32,13 +35,13 @@ class DecordReader(Reader):
             raise SampleError(path, f"not a video: {_first_line(error)}") from error
         if num_frames == 0:
             raise SampleError(path, "no frames")
+        self.meta = agreed(path, "decord", self.table, num_frames)
         try:
-            height, width, channels = self._video[0].shape
+            channels = self._video[0].shape[2]
         except self._errors as error:
             raise SampleError(path, f"frame 0 of {num_frames} cannot be decoded: {_first_line(error)}") from error
         if channels != 3:  # where it turns narrow frames it takes the padding of their rows for pixels
             raise SampleError(path, f"decord finds {channels} colours in it; data.reader=pyav reads it")
-        self.meta = VideoMeta(num_frames, float(self._video.get_avg_fps()) or FALLBACK_FPS, width, height)
 
     def close(self) -> None:
         """Release the file; may be called twice."""
@@ -51,7 +54,7 @@ class DecordReader(Reader):
                 image = self._video[index].asnumpy()
             except self._errors as error:
                 raise self._undecodable(index, _first_line(error)) from error
-            yield index, self._sized(index, image)
+            yield index, self._sized(index, self._stretched(image))
 
 
 def _first_line(error: Exception) -> str:

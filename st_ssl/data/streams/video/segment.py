@@ -11,6 +11,7 @@ from st_ssl.core.errors import SampleError
 from st_ssl.core.types import Entry
 from st_ssl.data.streams.video import VideoReader
 from st_ssl.data.streams.video.base import Reader
+from st_ssl.data.streams.video.frame_table import uneven
 
 
 def segment_of(reader: VideoReader, entry: Entry) -> VideoReader:
@@ -37,6 +38,19 @@ class SegmentReader(Reader):
         self._reader = reader
         self._start = start
         self.meta = replace(reader.meta, num_frames=num_frames)
+        times = self.times()
+        if uneven(times, self.meta.fps) and times[-1] > 0:  # not at the rate of the whole
+            self.meta = replace(self.meta, fps=(num_frames - 1) / float(times[-1]))
+
+    def times(self) -> np.ndarray:
+        """When each frame is shown, float64 [T], in seconds from the first one on."""
+        times = self._reader.times()[self._start : self._start + self.meta.num_frames]
+        return times - times[0]
+
+    def duration(self) -> float:
+        """Seconds from when the first frame is shown to the end of the last one."""
+        ends = np.append(self._reader.times(), self._reader.duration())
+        return float(ends[self._start + self.meta.num_frames] - ends[self._start])
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique) of the segment, in order, as (index, uint8 [H, W, 3] RGB)."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import MissingDependencyError, MissingLibraryError, SampleError
-from st_ssl.core.types import VideoMeta
-from st_ssl.data.streams.video.base import FALLBACK_FPS, Reader, check_file
+from st_ssl.data.streams.video.base import MAX_PIXELS, Reader, check_file
+from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.pyav import agreed, frame_table
 
 _ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
 _NEEDED_FOR = "reading videos with torchcodec"
@@ -23,26 +24,25 @@ class TorchCodecReader(Reader):
     It finds frames by time stamp, which is wrong where a container has none, or where its seeks land elsewhere. So only
     containers with time stamps of their own are read, every frame's time stamp is compared with that of the index asked
     for, and where they differ the frames are decoded from the start. What is not exact even then is a ``SampleError``.
+    What there is to know of a file is found out by PyAV, or comes with ``table``.
     Unlike PyAV's, a frame with damaged data is shown as the decoder mends it.
 
     Worker processes that were forked cannot use CUDA: with ``device="cuda"``, decode in the process itself.
     """
 
-    def __init__(self, path: str, device: str = "cpu") -> None:
+    def __init__(
+        self, path: str, table: FrameTable | None = None, max_pixels: int = MAX_PIXELS, device: str = "cpu"
+    ) -> None:
         super().__init__(path)
-        check_file(path)
+        check_file(path, max_pixels)
+        _import_torchcodec()
+        self.table = table or frame_table(path, max_pixels)
         self._device = device
         self._video: Any
         self._open()
         if not _has_time_stamps(path):
             raise SampleError(path, f"neither MP4, Matroska, GIF nor MPEG-TS: {_INEXACT}")
-        try:
-            first = self._video.get_frame_at(0).data
-        except _ERRORS as error:
-            raise SampleError(path, f"frame 0 of {len(self._video)} cannot be decoded: {_short(error)}") from error
-        height, width = first.shape[:2]
-        fps = float(self._video.metadata.average_fps or FALLBACK_FPS)
-        self.meta = VideoMeta(len(self._video), fps, width, height)
+        self.meta = agreed(path, "torchcodec", self.table, len(self._video))
 
     def close(self) -> None:
         """Release the file; may be called twice."""
@@ -73,9 +73,9 @@ class TorchCodecReader(Reader):
             if isinstance(image, str):
                 yield from self._from_start(wanted[at:])
                 return
-            yield index, self._sized(index, image)
+            yield index, self._sized(index, self._stretched(image))
 
-    def _from_start(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def _from_start(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """As ``frames``, without a seek."""
         self._open()
         left = set(wanted)
@@ -84,7 +84,7 @@ class TorchCodecReader(Reader):
             if isinstance(image, str):
                 raise self._undecodable(max(index, wanted[0]), image)
             if index in left:
-                yield index, self._sized(index, image)
+                yield index, self._sized(index, self._stretched(image))
 
     def _frame(self, index: int) -> np.ndarray | str:
         """The frame, or why it cannot be had."""

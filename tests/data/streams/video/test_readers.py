@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from st_ssl.core.errors import ConfigError
 from st_ssl.data.streams.video import READERS, open_video, pyav
+from st_ssl.data.streams.video.av_stream import AVStream
 from tests.data.made import (
     KINDS,
     REAL,
     REAL_FILES,
     SIZE,
+    as_displayed,
     number,
     sequential,
     write_video,
@@ -70,13 +72,13 @@ def test_rates_are_as_written(made: Path) -> None:
 def test_seeking_decodes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 200, g="20", bf="2", sc_threshold="0")
     decoded: list[Any] = []
-    original = pyav.PyAVReader._decode_packet
+    original = AVStream.decode
 
-    def counted(self: pyav.PyAVReader, packet: Any) -> list[Any]:
+    def counted(self: AVStream, packet: Any) -> list[Any]:
         decoded.append(packet)
         return original(self, packet)
 
-    monkeypatch.setattr(pyav.PyAVReader, "_decode_packet", counted)
+    monkeypatch.setattr(AVStream, "decode", counted)
     with open_video(path) as reader:
         assert len(decoded) < 10  # opening decodes until the first frame is out, no further
         for wanted, most in (([181], 10), ([0, 181], 20), ([18, 22], 30), (list(range(0, 200, 40)), 50)):
@@ -100,7 +102,7 @@ class LateSeeks:
 
 def test_inexact_seeks_fall_back_to_the_start(made: Path) -> None:
     reader = pyav.PyAVReader(str(made / "b_frames.mp4"))
-    reader._container = LateSeeks(reader._container)
+    reader._video.container = LateSeeks(reader._video.container)
     assert [number(image) for _, image in reader.frames([10, 30, 50])] == [10, 30, 50]
     reader.close()
 
@@ -178,7 +180,7 @@ def wanted_frames(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], 
         stream.codec_context.thread_count = 1
         for frame in container.decode(stream):
             if total in wanted:
-                reference[total] = np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)
+                reference[total] = np.rot90(as_displayed(frame, stream), getattr(frame, "rotation", 0) // 90)
             total += 1
     return reference, total
 
