@@ -21,8 +21,8 @@ def scan(video: AVStream) -> FrameTable:
     """The frames that decoding all of ``video`` from its start gives. The packets are read once; what is decoded is the
     beginning, up to the first frame, which shows size and rotation. Where the stream begins in the middle of another
     (a recording that was cut, an open group of pictures), it is decoded until it has settled; what is sent as a stream
-    (MPEG-TS and MPEG-PS) also from its last key frame on; where packets were lost, or time stamps are absent,
-    guessed or out of order, all of it is.
+    (MPEG-TS, MPEG-PS) also from its last key frame on, or whole where packets were lost. All is decoded where time
+    stamps are absent, guessed or out of order.
 
     Raises ``SampleError`` where no frame comes.
     """
@@ -47,21 +47,22 @@ def scan(video: AVStream) -> FrameTable:
 
     if _untrusted(video, seen):
         return table(_count(video), nominal)
-    missing, there = _cut_short(video, seen)
-    if video.container.format.name in ("mpegts", "mpeg") and not seen.damaged:
+    lost, there = _lost(video, seen), sorted(seen.pts)
+    whole = seen.damaged and not _has_table(video)
+    if video.container.format.name in ("mpegts", "mpeg") and not whole:
         end = _end(video, there, seen.keys)
-        there = there if end is None else there[:end]
-        whole = end is None
-    else:
-        whole = seen.damaged
-    if whole or not (there and seen.starts_with_key and seen.pts[0] == there[0] == first.pts):
+        there, whole = there[:end], end is None
+    if whole or not (seen.starts_with_key and seen.pts[0] == there[0] == first.pts):
         settled = _settled(video, there, whole)
         if settled is None:
             return table(_count(video), nominal)
         there = settled
+    num_frames = len(there) + lost  # what is left of a file that was cut short keeps its indices
+    if lost and seen.last_dts is not None:  # the lost packets may be shown before some that are here, but not before
+        there = there[: max(1, bisect_right(there, seen.last_dts))]
     keys = {bisect_left(there, pts): (pts, dts) for pts, dts in seen.keys.items() if _place(there, pts) is not None}
     fps = frame_rate(there, tick, nominal)
-    return table(len(there) + missing, fps, compact(there), keys=keys, tick=tick, last=seen.durations.get(there[-1], 0))
+    return table(num_frames, fps, compact(there), keys=keys, tick=tick, last=seen.durations.get(there[-1], 0))
 
 
 class _Seen(NamedTuple):
@@ -119,16 +120,15 @@ def _untrusted(video: AVStream, seen: _Seen) -> bool:
     return video.container.format.name == "avi" and (context.name == "mpeg4" or bool(context.has_b_frames))
 
 
-def _cut_short(video: AVStream, seen: _Seen) -> tuple[int, list[int]]:
-    """The number of frames that are missing, and the time stamps of those that are there: what is left of a file that
-    was cut short keeps its indices."""
+def _lost(video: AVStream, seen: _Seen) -> int:
+    """The number of packets that an MP4 file tells of in its header and that are not there: it was cut short. Others,
+    and MP4 in fragments, have no table of all packets."""
     table = getattr(video.stream, "index_entries", ())  # PyAV before 17 does not show it
-    missing, pts = len(table) - seen.total, sorted(seen.pts)
-    if missing <= 0 or "mp4" not in video.container.format.name:  # others have no full table
-        return 0, pts
-    # the lost packets may be shown before some that are here, but not before this time
-    there = pts if seen.last_dts is None else pts[: bisect_right(pts, seen.last_dts)]
-    return len(pts) + missing - len(there), there
+    return max(0, len(table) - seen.total) if _has_table(video) else 0
+
+
+def _has_table(video: AVStream) -> bool:
+    return "mp4" in video.container.format.name and video.stream.frames > 0
 
 
 def _settled(video: AVStream, there: list[int], whole: bool) -> list[int] | None:

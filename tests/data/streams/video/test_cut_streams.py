@@ -103,9 +103,9 @@ def test_ordinary_files_are_decoded_up_to_their_first_frame(
         assert len(decoded) < 25, name  # the delay of the decoder: VP9 shows its first frame after a hidden one
 
 
-@pytest.mark.parametrize("name", ["h264.ts", "hevc.ts", "mpeg2.ts", "mpeg2.mpg"])
+@pytest.mark.parametrize("name", ["h264.ts", "hevc.ts", "mpeg2.ts", "mpeg2.mpg", "h264.flv", "fragmented.mp4"])
 def test_streams_that_end_or_break_anywhere(tmp_path: Path, name: str) -> None:
-    source = write_video(tmp_path / name, 64, size=(128, 96), **STREAMS[name])
+    source = write_video(tmp_path / name, 64, size=(128, 96), **(STREAMS | KINDS)[name])
     data = source.read_bytes()
     for left in (len(data) - 37, len(data) - 188 * 9 - 5, len(data) * 2 // 3):
         (tmp_path / f"end_{left}_{name}").write_bytes(data[:left])
