@@ -16,7 +16,7 @@ from st_ssl.data.sources.base import BESIDE, Kind
 from st_ssl.data.sources.splits import folder_split
 
 _CLOSED = ("lost+found", "@eadir", "__macosx", "$recycle.bin", "system volume information")
-_OWN = "st_ssl_"  # so begin the indexes that prepare.py writes
+_OWN = ("st_ssl_", "synthetic.json")  # so begin the files that prepare.py writes beside samples
 
 
 class Sifted(NamedTuple):

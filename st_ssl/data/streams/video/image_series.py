@@ -80,13 +80,13 @@ def _split(group: Sequence[list[str]]) -> Counter[str]:
 def _goes_on(group: Sequence[list[str]], runs: Sequence[Sequence[list[str]]], last: int) -> bool:
     """Whether the ``last`` number of names goes on from run to run (names alike up to it), as that of a clock or of
     parts of a second does, and so counts no frames: it is behind a decimal point, or has a fixed width and rises to
-    its end before the number in front changes."""
+    its end before the number in front changes; videos of one length have the same numbers each."""
     widths = {len(pieces[last]) for pieces in group}
     if len(runs) < 2 or len(widths) > 1:
         front = group[0][last - 3 : last]
         return len(runs) > 1 and front[-1] == "." and not front[0][-1:].isalpha()
     width = widths.pop()
-    if not 1 < width < 19:
+    if not 1 < width < 19 or len({tuple(sorted(pieces[last] for pieces in run)) for run in runs}) == 1:
         return False
     numbers = sorted((tuple(pieces[:last]), int(pieces[last])) for pieces in group)
     ends: dict[tuple[str, ...], int] = dict(numbers)  # the last one of each run
