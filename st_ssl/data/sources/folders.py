@@ -117,7 +117,7 @@ def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list
       ``splits.py``); where splits hold folders of the same names beside others, the others are left out. The next
       folder is the label;
     - or else the top folder is the label, and the folders in it are splits where all of them, of all classes, have the
-      name of one;
+      name of one, and most classes have such folders;
     - any other folder with such a name is a label as others are.
 
     What was decided, where names of splits play a part, is added to ``told``.
@@ -129,7 +129,8 @@ def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list
     below = _names(samples, 1)
     inner = {name: split for name in below if (split := folder_split(name))}
     label = 0
-    if inner and len(inner) == len(below):
+    holders = {sample.folders[0] for sample in samples if len(sample.folders) > 1}
+    if inner and len(inner) == len(below) and 2 * len(holders) > len(tops):
         deep = len(tops) == 1 and any(len(sample.folders) > 2 for sample in samples)
         label = 2 if deep else 0
         told.append(f"{root}: the folders {', '.join(inner)} in each folder at the top are splits")

@@ -25,6 +25,7 @@ from st_ssl.transfer.features.features import (
     encode,
     raw_features,
     split_entries,
+    tested_on,
 )
 from st_ssl.transfer.probes.classifiers import attentive_predict, knn_predict, linear_predict, max_mean, svm_predict
 from st_ssl.transfer.probes.few_labels import (
@@ -60,7 +61,8 @@ def probe_runs(
     """
     encoder, input = _network(runs)
     check_modality(source, input)
-    splits = split_entries(source.entries(), config.test_share, config.limit)
+    entries = source.entries()
+    splits = split_entries(entries, config.test_share, config.limit)
     classes = classes_of(*splits)
     if not classes:
         raise DataError("nothing to probe: no target has two classes")
@@ -88,6 +90,7 @@ def probe_runs(
         "runs": [str(run) for run in runs],
         "seeds": seeds,
         "sizes": {"train": len(train), "test": len(test)},
+        "tested": tested_on(entries, config.test_share),
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
     }

@@ -49,7 +49,7 @@ def series_of(names: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
     for group in groups.values():
         found.update(_split(group))
-    real = Counter({series: count for series, count in found.items() if count > 1})
+    real = Counter({series: found[series] for series in sorted(found, key=natural) if found[series] > 1})
     return real if 2 * real.total() >= len(images) and real else Counter({EVERY: len(images)} if images else {})
 
 

@@ -34,6 +34,10 @@ CASES: dict[str, tuple[list[str], dict[str, int]]] = {
         [f"Abuse{video:03d}_x264_{10 * i}.png" for video in range(3) for i in range(10)],
         {f"Abuse{video:03d}_x264_*": 10 for video in range(3)},
     ),
+    "videos of one length": (
+        [f"v{video}_{i:02d}.jpg" for video in range(3) for i in range(60)],
+        {"v0_*": 60, "v1_*": 60, "v2_*": 60},
+    ),
     "two extensions of one number": (
         [f"{i:04d}.{end}" for i in range(9) for end in ("jpg", "png")],
         {"*.jpg": 9, "*.png": 9},
