@@ -68,6 +68,10 @@ def test_other_names_are_an_error_that_names_the_known_ones(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text("vidio,label\nrun/clip_0.mp4,0\n")
     with pytest.raises(DataError, match="did you mean 'video'"):
         read_source(tmp_path, tmp_path / "t.csv")
+    for row in ("gone.mp4,glad", "clip_0,glad"):  # by the extension, and by a file of that name
+        (tmp_path / "t.csv").write_text(f"recording,emotion\n{row}\n")
+        with pytest.raises(DataError, match="the columns are recording, emotion"):
+            read_source(tmp_path / "run", tmp_path / "t.csv")
 
 
 def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:

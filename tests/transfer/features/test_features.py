@@ -24,6 +24,7 @@ from st_ssl.transfer.features.features import (
     collect_clips,
     encode,
     split_entries,
+    tested_on,
 )
 from tests.transfer.tiny import INPUT, source_of, write_dataset, write_encoder
 
@@ -93,6 +94,25 @@ def test_without_labels_the_halves_of_each_video_are_told_apart() -> None:
     assert names(train) == names(test) == ["a", "b", "c"]
     assert (train.span, test.span) == ((0.0, 0.5), (0.5, 1.0))
     assert classes_of(train, test) == {INSTANCE: ["/data/a", "/data/b", "/data/c"]}
+
+
+def test_what_is_tested_on_is_said() -> None:
+    train = [entry("a", label="x"), entry("b", label="y")]
+    for splits, said in (
+        (("test", "val"), "the split test of the data"),
+        (("val",), "the split val of the data: it has no test split"),
+        ((), "no test split: 20 % of the samples drawn by name"),
+    ):
+        assert tested_on([*train, *(entry(split, split, label="x") for split in splits)], 0.2) == said
+    assert tested_on([entry("a", "test", label="x"), entry("b", "test", label="y")], 0.2).startswith(
+        "no train split: 20"
+    )
+    assert tested_on([entry("a"), entry("b", "test")], 0.2).startswith("no labels: the second half of each sample")
+
+
+def test_classes_that_are_numbers_stand_in_their_order() -> None:
+    entries = [entry(f"{i}", split, label=str(i)) for i in range(12) for split in ("train", "test")]
+    assert classes_of(*split_entries(entries, 0.2, 100)) == {"label": [str(i) for i in range(12)]}
 
 
 def test_limit_is_a_fixed_draw_in_order() -> None:

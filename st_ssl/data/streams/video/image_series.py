@@ -21,6 +21,7 @@ ALL, EVERY = "", "**"
 """A folder without a series in its path: its only one, or its pictures. And every image of it, whatever their names."""
 
 _DIGITS = re.compile(r"([0-9]+)")
+_LAST = re.compile(r"(.*?)[0-9]+([^0-9]*)(\.[A-Za-z]+)")
 
 
 def is_image(name: str) -> bool:
@@ -42,6 +43,11 @@ def series_of(names: Iterable[str]) -> Counter[str]:
     Images that belong to no series (a cover beside the frames) are left out, if the series have most of the images;
     where they do not, all images are one series, ``EVERY``."""
     images = [name for name in names if is_image(name)]
+    if len(images) > 1 and (first := _LAST.fullmatch(images[0])):
+        # the usual case, which is most of all frames: nothing differs but the last number
+        alike = re.compile(f"{re.escape(first[1])}[0-9]+{re.escape(first[2] + first[3])}").fullmatch
+        if all(map(alike, images)):
+            return Counter({f"{first[1]}*{first[2]}": len(images)})
     groups: dict[str, list[list[str]]] = {}  # by the name with # for numbers, without the extension: pieces of names
     for name in images:
         pieces = _pieces(name)
