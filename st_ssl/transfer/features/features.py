@@ -87,7 +87,7 @@ def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tu
     return Split(_limit(train, limit)), Split(_limit(test, limit))
 
 
-def tested_on(entries: Sequence[Entry], test_share: float) -> str:
+def describe_test_part(entries: Sequence[Entry], test_share: float) -> str:
     """In words, where ``split_entries`` takes the test part from."""
     if not any(len({e.labels.get(name) for e in entries} - {None}) > 1 for name in target_names(entries)):
         return "no labels: the second half of each sample, told apart by its first half"

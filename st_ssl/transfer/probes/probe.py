@@ -22,10 +22,10 @@ from st_ssl.transfer.features.features import (
     check_modality,
     classes_of,
     collect_clips,
+    describe_test_part,
     encode,
     raw_features,
     split_entries,
-    tested_on,
 )
 from st_ssl.transfer.probes.classifiers import attentive_predict, knn_predict, linear_predict, max_mean, svm_predict
 from st_ssl.transfer.probes.few_labels import (
@@ -90,7 +90,7 @@ def probe_runs(
         "runs": [str(run) for run in runs],
         "seeds": seeds,
         "sizes": {"train": len(train), "test": len(test)},
-        "tested": tested_on(entries, config.test_share),
+        "tested": describe_test_part(entries, config.test_share),
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
     }

@@ -22,9 +22,9 @@ from st_ssl.transfer.features.features import (
     Split,
     classes_of,
     collect_clips,
+    describe_test_part,
     encode,
     split_entries,
-    tested_on,
 )
 from tests.transfer.tiny import INPUT, source_of, write_dataset, write_encoder
 
@@ -103,11 +103,13 @@ def test_what_is_tested_on_is_said() -> None:
         (("val",), "the split val of the data: it has no test split"),
         ((), "no test split: 20 % of the samples drawn by name"),
     ):
-        assert tested_on([*train, *(entry(split, split, label="x") for split in splits)], 0.2) == said
-    assert tested_on([entry("a", "test", label="x"), entry("b", "test", label="y")], 0.2).startswith(
+        assert describe_test_part([*train, *(entry(split, split, label="x") for split in splits)], 0.2) == said
+    assert describe_test_part([entry("a", "test", label="x"), entry("b", "test", label="y")], 0.2).startswith(
         "no train split: 20"
     )
-    assert tested_on([entry("a"), entry("b", "test")], 0.2).startswith("no labels: the second half of each sample")
+    assert describe_test_part([entry("a"), entry("b", "test")], 0.2).startswith(
+        "no labels: the second half of each sample"
+    )
 
 
 def test_classes_that_are_numbers_stand_in_their_order() -> None:
