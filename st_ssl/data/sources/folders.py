@@ -49,10 +49,11 @@ class LeftOut:
         parts = [f"{count} {name or 'without extension'}" for name, count in common]
         if rest := self.files.total() - sum(count for _, count in common):
             parts.append(f"{rest} others")
-        parts += [f"{count} folders {name}" for name, count in self.closed.most_common(most)]
+        parts += [f"{count} × the folder {name}" for name, count in self.closed.most_common(most)]
         if self.bare:
             more = f" and {len(self.bare) - most} more" if len(self.bare) > most else ""
-            parts.append(f"{len(self.bare)} folders without a {kind.name}: {', '.join(self.bare[:most])}{more}")
+            folders = "folder" if len(self.bare) == 1 else "folders"
+            parts.append(f"{len(self.bare)} {folders} without a {kind.name}: {', '.join(self.bare[:most])}{more}")
         return [f"{root}: left out: {'; '.join(parts)}"] if parts else []
 
 

@@ -29,8 +29,8 @@ EACH, ONE_FOLDER = "each", "all"
 _NEARLY = 0.9
 _OWN = "\0"  # stands for the name of the folder within that of a series
 _KEYS = (
-    f"data.series=NAME takes one of them, data.series={EACH} each as a video of its own, data.series={ONE_FOLDER} all "
-    "images of a folder as one"
+    f"data.series=NAME takes one of them, data.series={EACH} takes each as a video of its own, and "
+    f"data.series={ONE_FOLDER} takes all images of a folder as one video"
 )
 
 

@@ -57,7 +57,17 @@ def test_folders_within_folders_of_images(tmp_path: Path) -> None:
     touch(tmp_path, "jump/d/d.mp4")
     listing = read_source(tmp_path)
     assert [name for name, *_ in seen(tmp_path, listing)] == ["jump/c", "jump/d/d.mp4", "run/a", "run/b"]
-    assert told(listing, "left out: 6 .jpg; 1 folders flow; 1 folders boxes")
+    assert told(listing, "left out: 6 .jpg; 1 × the folder flow; 1 × the folder boxes")
+
+
+def test_folders_of_one_video_in_several_ways(tmp_path: Path) -> None:
+    for clip in ("run/a", "jump/b"):
+        frames(tmp_path, f"{clip}/rgb", "{}.jpg")
+        frames(tmp_path, f"{clip}/depth", "{}.png")
+    frames(tmp_path, "jump/c/depth", "{}.png")  # nothing else there is
+    listing = read_source(tmp_path)
+    assert [name for name, *_ in seen(tmp_path, listing)] == ["jump/b/rgb", "jump/c/depth", "run/a/rgb"]
+    assert told(listing, "left out: 2 × the folder depth")
 
 
 def flowset(root: Path) -> None:
