@@ -39,9 +39,9 @@ def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
     """The videos below the root in byte order of their paths, and what is left out; ``DataError`` where there are none.
 
     A folder that holds images is one video, or several (see ``series.py``), whatever else is in it, but for videos:
-    beside those, images are left out; of folders of images beside each other, those called as what belongs to images
-    are, where another is called as pictures (``rgb``, ``frames``, …). Where there are folders in it, those that belong to images (``flow``, ``masks``,
-    …) or hold no samples are left out; beside others, it is the images that are.
+    beside those, images are left out. Where there are folders in it, those that belong to images (``flow``, ``masks``,
+    …) or hold no samples are left out; beside others, it is the images that are. Of folders beside each other, those
+    that belong to images are left out where another is called as pictures are (``rgb``, ``frames``, …).
     """
     root, left = place.root, LeftOut()
     images: dict[PurePath, Counter[str]] = {}
