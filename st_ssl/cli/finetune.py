@@ -164,6 +164,8 @@ def finetune_and_print(
     if runtime.is_main:
         for table in (*finetune_tables(result | stamp, config.task.name), *split_tables(result, config.task.name)):
             PlainConsole().print(table)
+        if "tested" in result:  # results of before it was written do not say
+            print(f"tested on {result['tested']}")
         print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
 
 

@@ -120,6 +120,7 @@ def probe_and_print(
     replace_text(output, json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
         PlainConsole().print(table)
+    print(f"tested on {result['tested']}")
     print(f"written to {output}")
 
 

@@ -16,7 +16,7 @@ from st_ssl.data.sources.base import BESIDE, Kind
 from st_ssl.data.sources.splits import folder_split
 
 _CLOSED = ("lost+found", "@eadir", "__macosx", "$recycle.bin", "system volume information")
-_OWN = "st_ssl_"  # so begin the indexes that prepare.py writes
+_OWN = ("st_ssl_", "synthetic.json")  # so begin the files that prepare.py writes beside samples
 
 
 class Sifted(NamedTuple):
@@ -49,10 +49,11 @@ class LeftOut:
         parts = [f"{count} {name or 'without extension'}" for name, count in common]
         if rest := self.files.total() - sum(count for _, count in common):
             parts.append(f"{rest} others")
-        parts += [f"{count} folders {name}" for name, count in self.closed.most_common(most)]
+        parts += [f"{count} × the folder {name}" for name, count in self.closed.most_common(most)]
         if self.bare:
             more = f" and {len(self.bare) - most} more" if len(self.bare) > most else ""
-            parts.append(f"{len(self.bare)} folders without a {kind.name}: {', '.join(self.bare[:most])}{more}")
+            folders = "folder" if len(self.bare) == 1 else "folders"
+            parts.append(f"{len(self.bare)} {folders} without a {kind.name}: {', '.join(self.bare[:most])}{more}")
         return [f"{root}: left out: {'; '.join(parts)}"] if parts else []
 
 
@@ -117,7 +118,7 @@ def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list
       ``splits.py``); where splits hold folders of the same names beside others, the others are left out. The next
       folder is the label;
     - or else the top folder is the label, and the folders in it are splits where all of them, of all classes, have the
-      name of one;
+      name of one, and most classes have such folders;
     - any other folder with such a name is a label as others are.
 
     What was decided, where names of splits play a part, is added to ``told``.
@@ -129,7 +130,8 @@ def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list
     below = _names(samples, 1)
     inner = {name: split for name in below if (split := folder_split(name))}
     label = 0
-    if inner and len(inner) == len(below):
+    holders = {sample.folders[0] for sample in samples if len(sample.folders) > 1}
+    if inner and len(inner) == len(below) and 2 * len(holders) > len(tops):
         deep = len(tops) == 1 and any(len(sample.folders) > 2 for sample in samples)
         label = 2 if deep else 0
         told.append(f"{root}: the folders {', '.join(inner)} in each folder at the top are splits")

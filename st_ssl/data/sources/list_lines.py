@@ -59,6 +59,6 @@ def check_labels(file: object, lines: Sequence[Line], head: int = 0) -> None:
 def separator_hint(line: Line) -> str:
     """What may be wrong with a list of which no file exists: other separators than white space."""
     found = next((mark for mark in (",", ";", "|") if mark in line.path), None)
-    if line.fields or found is None:
-        return ""
+    if line.fields or found is None or not any(mark in line.path.split(found)[0] for mark in "./\\"):
+        return ""  # what does not begin with a path may be a header
     return f". White space separates the fields of a list; for {found!r} write a header above it: `path{found}label`"

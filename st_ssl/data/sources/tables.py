@@ -130,7 +130,7 @@ def _tags(cell: str) -> tuple[str, ...]:
 
 def _is_csv(kind: Kind, place: Place) -> bool:
     """Whether the first line names columns: a known one for the path and none that is a path itself; or, whatever they
-    are called, with the same number of cells below it, of which some are files that are there, and none in it is."""
+    are called, with the same number of cells below it, of which some are names of files, and none in it is."""
     if not place.notes.is_file():
         return False
     rows = peek_rows(place.notes)
@@ -148,7 +148,7 @@ def _is_csv(kind: Kind, place: Place) -> bool:
         return True
     if len(names) < 2 or len({len(row) for row in rows}) > 1 or any(exists(finder.one(name)) for name in names if name):
         return False
-    return any(cell and kind.is_file(cell) and exists(finder.one(cell)) for row in rows[1:] for cell in row)
+    return any(cell and (kind.is_file(cell) or exists(finder.one(cell))) for row in rows[1:] for cell in row)
 
 
 def table_formats(kind: Kind) -> tuple[Format, Format]:

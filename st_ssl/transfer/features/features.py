@@ -58,7 +58,7 @@ def check_modality(source: DataSource, input: AnyInput) -> None:
 
 
 def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tuple[Split, Split]:
-    """Train and test parts, at most ``limit`` videos each.
+    """Train and test parts, at most ``limit`` samples each.
 
     The data set's own test (or else validation) split where it has one; else a draw of ``test_share`` of the labelled
     videos that depends on their names alone. Without labels, or with the same for all, the first half of each video in
@@ -81,10 +81,23 @@ def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tu
         train = [e for e, out in zip(entries, drawn, strict=True) if not out]
     if not test or not train:
         raise DataError(
-            f"{len(entries)} labelled videos are too few for a train and a test part, which is a share of "
+            f"{len(entries)} labelled samples are too few for a train and a test part, which is a share of "
             f"{test_share:g} (probe.test_share) drawn by their names: add some, or name a split `test`"
         )
     return Split(_limit(train, limit)), Split(_limit(test, limit))
+
+
+def describe_test_part(entries: Sequence[Entry], test_share: float) -> str:
+    """In words, where ``split_entries`` takes the test part from."""
+    if not any(len({e.labels.get(name) for e in entries} - {None}) > 1 for name in target_names(entries)):
+        return "no labels: the second half of each sample, told apart by its first half"
+    splits = {entry.split for entry in entries if entry.labels}
+    if "train" in splits and "test" in splits:
+        return "the split test of the data"
+    if "train" in splits and "val" in splits:
+        return "the split val of the data: it has no test split"
+    missing = "train" if "train" not in splits else "test"
+    return f"no {missing} split: {100 * test_share:g} % of the samples drawn by name"
 
 
 def _limit(entries: list[Entry], limit: int) -> list[Entry]:
@@ -135,7 +148,7 @@ def collect_clips(
             metadata.append(batch.metadata.numpy().copy())
         progress(len(batch.wanted))
     if not used:
-        raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
+        raise DataError(f"none of {len(split.entries)} samples can be read; the first: {bad[0].path}: {bad[0].reason}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
     found = list(dict.fromkeys(bad))

@@ -263,7 +263,7 @@ def finetune(
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "repeats": repeats, "metric": task.metric}
     if before is not None:
         grid.take_up(before)
-        result |= {key: before[key] for key in ("classes", "sizes", "results", "bad")}
+        result |= {key: before[key] for key in ("classes", "sizes", "tested", "results", "bad") if key in before}
     parts: Parts | None = None
     for repeat in range(repeats):
         missing = [fit for fit in fits if not grid.has(fit[1], fit[0], repeat)]
@@ -274,6 +274,7 @@ def finetune(
             parts = divided
             result["classes"] = grid.classes = task.learn_classes(parts, _look(feed, config))
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
+            result["tested"] = parts.tested
         for share, mode in missing:
             train = task.fraction(parts.train, share, repeat)
             name = f"{mode}, {100 * share:g} % of the labels, {repeat + 1} of {repeats}"

@@ -22,11 +22,13 @@ Group = Callable[[Entry], str]
 
 @dataclass
 class Parts:
-    """Samples to train on, to choose the best epoch by (there may be none: then it is the last), and to test on."""
+    """Samples to train on, to choose the best epoch by (there may be none: then it is the last), and to test on;
+    ``tested`` says in words where the latter come from."""
 
     train: list[Entry]
     val: list[Entry] = field(default_factory=list)
     test: list[Entry] = field(default_factory=list)
+    tested: str = "the split test of the data"
 
 
 def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share: float = 0.25) -> Parts:
@@ -42,7 +44,9 @@ def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share:
     test = by_split.get("test") or by_split.get("val") or []
     val = by_split.get("val", []) if by_split.get("test") else []
     train = by_split.get("train", [])
+    tested = "the split test of the data" if by_split.get("test") else "the split val of the data: it has no test split"
     if not test:
+        tested = f"no test split: {100 * test_share:g} % of each class drawn by name"
         test = balanced(train, test_share, group, "test")
         train = _without(train, test)
     if not val and val_share > 0:
@@ -50,7 +54,7 @@ def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share:
         train = _without(train, val)
     if not train or not test:
         raise DataError(f"{len(entries)} samples are too few: {len(train)} to train on and {len(test)} to test on")
-    return Parts(train, val, test)
+    return Parts(train, val, test, tested)
 
 
 def balanced(
@@ -100,7 +104,7 @@ def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number
             for i in keyed_rng("fold", number, part, name).permutation(len(pool[name]))[:count]
         ]
         drawn.append([entries[row] for row in rows])
-    return Parts(drawn[0], [], drawn[1])
+    return Parts(drawn[0], [], drawn[1], parts.tested)
 
 
 def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[Entry]]:

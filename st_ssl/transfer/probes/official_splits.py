@@ -39,7 +39,7 @@ def probe_splits(
     shared = [name for name in first["targets"] if all(name in result["targets"] for result in results)]
     bad = {(b["path"], b["reason"]): b for result in results for b in result["bad"]}
     return {
-        **{key: first[key] for key in ("runs", "seeds")},
+        **{key: first[key] for key in ("runs", "seeds", "tested")},
         "splits": list(config.splits),
         "sizes": _sizes(results),
         "bad": list(bad.values()),
@@ -101,7 +101,7 @@ def _joined(done: dict[str, Any]) -> dict[str, Any]:
             cells.setdefault((row["mode"], row["fraction"]), {})[int(number)] = row
     bad = {(b["path"], b["reason"]): b for result in done.values() for b in result["bad"]}
     return {
-        **{key: first[key] for key in ("runs", "repeats", "metric", "classes")},
+        **{key: first[key] for key in ("runs", "repeats", "metric", "classes", "tested") if key in first},
         "splits": [int(number) for number in done],
         "sizes": _sizes(list(done.values())),
         "results": [

@@ -22,6 +22,7 @@ from st_ssl.transfer.features.features import (
     check_modality,
     classes_of,
     collect_clips,
+    describe_test_part,
     encode,
     raw_features,
     split_entries,
@@ -61,7 +62,8 @@ def probe_runs(
     encoder, input = _network(runs)
     check_modality(source, input)
     serve(source, runs[0])
-    splits = split_entries(source.entries(), config.test_share, config.limit)
+    entries = source.entries()
+    splits = split_entries(entries, config.test_share, config.limit)
     classes = classes_of(*splits)
     if not classes:
         raise DataError("nothing to probe: no target has two classes")
@@ -89,6 +91,7 @@ def probe_runs(
         "runs": [str(run) for run in runs],
         "seeds": seeds,
         "sizes": {"train": len(train), "test": len(test)},
+        "tested": describe_test_part(entries, config.test_share),
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
     }

@@ -117,7 +117,7 @@ class PartSegment(PointTask):
         val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
         if not test:
             raise DataError(f"no test shape is of a category that training shapes have: {', '.join(in_order(there))}")
-        return Parts(parts.train, val, test)
+        return Parts(parts.train, val, test, parts.tested)
 
     def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
         categories = in_order(self.group(entry) for entry in parts.train)

@@ -22,6 +22,7 @@ from st_ssl.transfer.features.features import (
     Split,
     classes_of,
     collect_clips,
+    describe_test_part,
     encode,
     split_entries,
 )
@@ -75,7 +76,7 @@ def test_drawn_split_goes_by_names_alone() -> None:
 def test_where_the_draw_leaves_no_test_part_what_mends_it_is_told() -> None:
     entries = [entry("00.mp4", label="x"), entry("01.mp4", label="y")]
     with pytest.raises(
-        DataError, match=r"^2 labelled videos are too few .* 0\.25 \(probe\.test_share\) drawn by .* `test`"
+        DataError, match=r"^2 labelled samples are too few .* 0\.25 \(probe\.test_share\) drawn by .* `test`"
     ):
         split_entries(entries, 0.25, 100)
 
@@ -95,6 +96,27 @@ def test_without_labels_the_halves_of_each_video_are_told_apart() -> None:
     assert classes_of(train, test) == {INSTANCE: ["/data/a", "/data/b", "/data/c"]}
 
 
+def test_what_is_tested_on_is_said() -> None:
+    train = [entry("a", label="x"), entry("b", label="y")]
+    for splits, said in (
+        (("test", "val"), "the split test of the data"),
+        (("val",), "the split val of the data: it has no test split"),
+        ((), "no test split: 20 % of the samples drawn by name"),
+    ):
+        assert describe_test_part([*train, *(entry(split, split, label="x") for split in splits)], 0.2) == said
+    assert describe_test_part([entry("a", "test", label="x"), entry("b", "test", label="y")], 0.2).startswith(
+        "no train split: 20"
+    )
+    assert describe_test_part([entry("a"), entry("b", "test")], 0.2).startswith(
+        "no labels: the second half of each sample"
+    )
+
+
+def test_classes_that_are_numbers_stand_in_their_order() -> None:
+    entries = [entry(f"{i}", split, label=str(i)) for i in range(12) for split in ("train", "test")]
+    assert classes_of(*split_entries(entries, 0.2, 100)) == {"label": [str(i) for i in range(12)]}
+
+
 def test_limit_is_a_fixed_draw_in_order() -> None:
     entries = [entry(f"{i:03d}", "test" if i % 2 else "train", label=str(i % 3)) for i in range(100)]
     train, test = split_entries(entries, 0.25, 20)
@@ -110,7 +132,7 @@ def test_unlabelled_videos_among_labelled_ones_are_left_out() -> None:
 
 
 def test_too_few_videos() -> None:
-    with pytest.raises(DataError, match="2 labelled videos are too few"):
+    with pytest.raises(DataError, match="2 labelled samples are too few"):
         split_entries([entry("a", label="x"), entry("b", label="y")], 0.01, 100)
 
 
@@ -197,7 +219,7 @@ def test_broken_videos_are_left_out_and_listed(tmp_path: Path) -> None:
     assert sum(seen) == 16
     assert [bad.reason for bad in collect_clips(source, test, {}, INPUT, 0).bad] == ["file is missing"]
     lost = Split([Entry(str(root / "06.mp4"))])
-    with pytest.raises(DataError, match=r"none of 1 videos can be read; the first: .*06\.mp4: file is missing"):
+    with pytest.raises(DataError, match=r"none of 1 samples can be read; the first: .*06\.mp4: file is missing"):
         collect_clips(source, lost, {}, INPUT, 0)
 
 

@@ -49,9 +49,11 @@ def test_own_splits_are_kept() -> None:
     train, val, test = (rows(SIZES, split) for split in ("train", "val", "test"))
     parts = divide([*val, *test, *train], group, 0.1)
     assert (parts.train, parts.val, parts.test) == (train, val, test)
+    assert parts.tested == "the split test of the data"
     # With one of both it is tested on, and the validation part comes out of the training part.
     parts = divide([*train, *val], group, 0.1)
     assert parts.test == val
+    assert parts.tested == "the split val of the data: it has no test split"
     assert Counter(map(group, parts.val)) == {"a": 10, "b": 4, "c": 1}
     assert sorted(e.path for e in parts.train + parts.val) == sorted(e.path for e in train)
     assert divide([*train, *val], group, 0.0).val == []
@@ -59,6 +61,7 @@ def test_own_splits_are_kept() -> None:
 
 def test_parts_are_drawn_where_there_are_none() -> None:
     parts = divide(rows(SIZES), group, 0.1)
+    assert parts.tested == "no test split: 25 % of each class drawn by name"
     together = [e.path for part in (parts.train, parts.val, parts.test) for e in part]
     assert sorted(together) == sorted(e.path for e in rows(SIZES))
     assert Counter(map(group, parts.test)) == {"a": 25, "b": 10, "c": 1}

@@ -30,7 +30,7 @@ def table(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def test_layout(table: dict[str, Any]) -> None:
-    assert list(table) == ["runs", "seeds", "sizes", "bad", "targets"]
+    assert list(table) == ["runs", "seeds", "sizes", "tested", "bad", "targets"]
     assert (len(table["runs"]), table["seeds"], table["bad"]) == (1, 2, [])
     assert table["sizes"] == {"train": 16, "test": 8}
     assert {name: t["classes"] for name, t in table["targets"].items()} == {

@@ -68,6 +68,14 @@ def task_of(entries: list[Entry], **keys: Any) -> Recognise:
     return task
 
 
+def test_classes_that_are_numbers_stand_in_their_order() -> None:
+    task = task_of([Entry(f"{i}", labels={"x": str(i)}) for i in range(12)])
+    assert task.labels.classes == [str(i) for i in range(12)]
+    assert task.labels.counts([Entry("a", labels={"x": "10"})]).tolist() == [0] * 10 + [1, 0]
+    task.restore(["0", "1", "10", "2"])  # as a network was saved with them, so they stay
+    assert task.labels.classes == ["0", "1", "10", "2"]
+
+
 def test_the_loss_of_one_label_is_the_one_of_the_books() -> None:
     names = ["a"] * 5 + ["b"] * 2 + ["c"]
     entries = [Entry(f"{i}", labels={"x": name}) for i, name in enumerate(names)]

@@ -14,7 +14,7 @@ from st_ssl.data.sources.base import Format, Place, Row, found
 from st_ssl.data.sources.folders import LeftOut, Sample, Sifted, folder_entries, walk
 from st_ssl.data.sources.video.base import NAMES, VIDEO, is_video
 from st_ssl.data.sources.video.series import EACH, choose
-from st_ssl.data.streams.video.image_series import is_image, series_of
+from st_ssl.data.streams.video.image_series import RGB, is_image, series_of
 
 # Folders that belong to the images beside them.
 _BELONGING = frozenset(
@@ -40,7 +40,8 @@ def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
 
     A folder that holds images is one video, or several (see ``series.py``), whatever else is in it, but for videos:
     beside those, images are left out. Where there are folders in it, those that belong to images (``flow``, ``masks``,
-    …) or hold no samples are left out; beside others, it is the images that are.
+    …) or hold no samples are left out; beside others, it is the images that are. Of folders beside each other, those
+    that belong to images are left out where another is called as pictures are (``rgb``, ``frames``, …).
     """
     root, left = place.root, LeftOut()
     images: dict[PurePath, Counter[str]] = {}
@@ -49,7 +50,9 @@ def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
         videos = [name for name in files if is_video(name)]
         pictures = [name for name in files if is_image(name)]
         if videos or not pictures:
-            return Sifted(videos)
+            # rgb beside depth and flow: one video in several ways
+            shown = not videos and any(name.lower() in RGB for name in folders)
+            return Sifted(videos, closed=[name for name in folders if shown and name.lower() in _BELONGING])
         closed = [name for name in folders if name.lower() in _BELONGING or not _holds_any(os.path.join(folder, name))]
         if len(closed) < len(folders):
             return Sifted(())

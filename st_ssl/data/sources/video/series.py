@@ -29,7 +29,8 @@ EACH, ONE_FOLDER = "each", "all"
 _NEARLY = 0.9
 _OWN = "\0"  # stands for the name of the folder within that of a series
 _KEYS = (
-    f"data.series=NAME takes one of them, {EACH} takes each as a video of its own, {ONE_FOLDER} all images of a folder"
+    f"data.series=NAME takes one of them, data.series={EACH} takes each as a video of its own, and "
+    f"data.series={ONE_FOLDER} takes all images of a folder as one video"
 )
 
 
@@ -85,7 +86,9 @@ def choose(place: Place, folders: Mapping[str, Mapping[str, int]]) -> Choice:
 
 def _own(folder: str, series: str) -> str:
     name = os.path.basename(folder)
-    return series.replace(name, _OWN) if name and not name.isdigit() else series
+    if not name or name.isdigit():
+        return series
+    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z])", _OWN, series)
 
 
 def _asked(place: Place, folders: Mapping[str, Mapping[str, int]]) -> str:

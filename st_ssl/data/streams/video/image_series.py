@@ -21,6 +21,7 @@ ALL, EVERY = "", "**"
 """A folder without a series in its path: its only one, or its pictures. And every image of it, whatever their names."""
 
 _DIGITS = re.compile(r"([0-9]+)")
+_LAST = re.compile(r"(.*?)[0-9]+([^0-9]*)(\.[A-Za-z]+)")
 
 
 def is_image(name: str) -> bool:
@@ -42,6 +43,11 @@ def series_of(names: Iterable[str]) -> Counter[str]:
     Images that belong to no series (a cover beside the frames) are left out, if the series have most of the images;
     where they do not, all images are one series, ``EVERY``."""
     images = [name for name in names if is_image(name)]
+    if len(images) > 1 and (first := _LAST.fullmatch(images[0])):
+        # the usual case, which is most of all frames: nothing differs but the last number
+        alike = re.compile(f"{re.escape(first[1])}[0-9]+{re.escape(first[2] + first[3])}").fullmatch
+        if all(map(alike, images)):
+            return Counter({f"{first[1]}*{first[2]}": len(images)})
     groups: dict[str, list[list[str]]] = {}  # by the name with # for numbers, without the extension: pieces of names
     for name in images:
         pieces = _pieces(name)
@@ -49,7 +55,7 @@ def series_of(names: Iterable[str]) -> Counter[str]:
     found: Counter[str] = Counter()
     for group in groups.values():
         found.update(_split(group))
-    real = Counter({series: count for series, count in found.items() if count > 1})
+    real = Counter({series: found[series] for series in sorted(found, key=natural) if found[series] > 1})
     return real if 2 * real.total() >= len(images) and real else Counter({EVERY: len(images)} if images else {})
 
 
@@ -80,13 +86,13 @@ def _split(group: Sequence[list[str]]) -> Counter[str]:
 def _goes_on(group: Sequence[list[str]], runs: Sequence[Sequence[list[str]]], last: int) -> bool:
     """Whether the ``last`` number of names goes on from run to run (names alike up to it), as that of a clock or of
     parts of a second does, and so counts no frames: it is behind a decimal point, or has a fixed width and rises to
-    its end before the number in front changes."""
+    its end before the number in front changes; videos of one length have the same numbers each."""
     widths = {len(pieces[last]) for pieces in group}
     if len(runs) < 2 or len(widths) > 1:
         front = group[0][last - 3 : last]
         return len(runs) > 1 and front[-1] == "." and not front[0][-1:].isalpha()
     width = widths.pop()
-    if not 1 < width < 19:
+    if not 1 < width < 19 or len({tuple(sorted(pieces[last] for pieces in run)) for run in runs}) == 1:
         return False
     numbers = sorted((tuple(pieces[:last]), int(pieces[last])) for pieces in group)
     ends: dict[tuple[str, ...], int] = dict(numbers)  # the last one of each run

@@ -54,7 +54,7 @@ LISTS = {
     "csv: no path": (
         "csv",
         "recording,label\na.mp4,1\n",
-        r"line 1: no column `path` .or filename, .*: the columns are recording, label; known .* 'recording' has the ",
+        r"line 1: no column `path` .or filename, .*: the columns are recording, label; known .* 'recording' has",
     ),
     "csv: separators": ("csv", "path,label\na.mp4;1\n", r"line 2: 1 fields, expected 2 .path, label."),
     "csv: path empty": ("csv", "path,label\n,1\n", "line 2: the path is empty"),

@@ -148,5 +148,5 @@ def test_mistakes_of_the_configuration(change: dict[str, Any], message: str) -> 
 def test_a_format_of_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     few = SyntheticVideoConfig(num_train=1, num_test=0, num_frames=2, size=32)
-    with pytest.warns(UserWarning, match=r"data\.format, data\.split and data\.series are ignored: there is no data\.root"):
+    with pytest.warns(UserWarning, match=r"data\.format, data\.split and data\.series are ignored: there is no data"):
         assert len(VideoSource(VideoDataConfig(format="csv", synthetic=few)).entries()) == 1
