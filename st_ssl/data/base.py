@@ -90,6 +90,10 @@ class DataSource(ABC):
     every source's configuration has for the engine; ``sample_timeout`` in seconds, for one sample in a worker."""
 
     modality: ClassVar[Modality] = "video"
+    items: ClassVar[str] = "videos"
+    """What samples are called."""
+    packed: bool = False
+    """Whether the samples come from a pack."""
     unit: ClassVar[str] = "clips"
     """What a view of a sample is called."""
     num_workers: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 import warnings
@@ -14,10 +15,11 @@ import torch
 from torch import nn
 
 from st_ssl.core.config import to_yaml
-from st_ssl.core.errors import ConfigError, DataError, UserError
+from st_ssl.core.errors import ConfigError, DataError, UserError, as_called
 from st_ssl.core.files import replace_text
 from st_ssl.core.random import keyed_seed
 from st_ssl.core.types import Entry
+from st_ssl.data.account import account_lines
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_order import Order, StepSampler
@@ -37,6 +39,9 @@ from st_ssl.training.checkpoint import Checkpointer, Loaded, flatten_optimizer, 
 from st_ssl.training.ema import EMA
 from st_ssl.training.optim import build_optimizer, peak_lr
 from st_ssl.training.schedule import lr_at
+
+DATA_FILE = "data.json"
+"""In the folder of a run: what was decided of its data, and what was left out."""
 
 
 class TrainingError(UserError):
@@ -73,6 +78,10 @@ def fit_batch(wanted: int, num_samples: int, unit: int) -> int:
         raise DataError(f"{num_samples} samples are fewer than processes × engine.accumulate = {unit}")
     warnings.warn(f"engine.batch_size={wanted} is more than there are samples: using {smaller}", stacklevel=2)
     return smaller
+
+
+_LONG_ENOUGH = 60.0  # seconds of a dry run after which it takes no further step
+_MUCH_WAITING = 0.2  # share of the time, of a run of more than a minute
 
 
 @dataclass
@@ -136,13 +145,14 @@ class Trainer:
         checkpointer = self._resume()
         self._quarantine = self._open_quarantine(self.directory / "bad_samples.jsonl")
         every = self.config.engine.checkpoint_every or self.steps_per_epoch
-        clock = _Clock(time.monotonic())
+        clock, whole = _Clock(time.monotonic()), _Clock(time.monotonic())
         progress = RunProgress(self.name, self.total_steps, self.step, self.runtime.is_main)
         opened = open_log(self.config, self.step, self.total_steps, self.runtime.is_main)
         with opened as log, self.runtime.deferred_stop(), progress:
             for batch, waited in self._batches(self.step, self.total_steps):
                 row, stop = self._update(batch)
                 clock.waited += waited
+                whole.waited += waited
                 clock.samples += self.batch_size
                 done = self.step == self.total_steps
                 if self.step % self.config.engine.log_every == 0 or done:
@@ -155,7 +165,25 @@ class Trainer:
         if self._quarantine.known and self.runtime.is_main:
             count, file = len(self._quarantine.known), self.directory / "bad_samples.jsonl"
             console.print(f"{self.name}: {count} broken samples were replaced, listed in {file}", style="yellow")
+        self._tell_of_waiting(whole)
         distributed.barrier()
+
+    def _tell_of_waiting(self, clock: _Clock) -> None:
+        """Say what makes reading quick, where much of the time of the run was spent on it."""
+        elapsed = time.monotonic() - clock.started
+        if self.runtime.is_main and elapsed > _LONG_ENOUGH and clock.waited > _MUCH_WAITING * elapsed:
+            root = self.config.data.root
+            pack = (
+                ""
+                if self.source.packed or root is None
+                else f"`python tools/prepare.py pack {root}` makes it quick, or "
+            )
+            console.print(
+                as_called(
+                    f"{self.name}: {clock.waited / elapsed:.0%} of the time was spent waiting for data: {pack}more "
+                    f"data.num_workers (now {self.source.num_workers})"
+                )
+            )
 
     def _batches(self, start: int, stop: int) -> Any:
         sampler = StepSampler(self.order, start, stop, self.runtime.rank, self.runtime.world_size)
@@ -280,6 +308,8 @@ class Trainer:
             self.directory.mkdir(parents=True, exist_ok=True)
             check_same_run(self.directory, self.config)
             replace_text(self.directory / "config.yaml", to_yaml(self.config.model_dump(mode="json")), alone=True)
+            told = json.dumps(self.source.account(), indent=2, ensure_ascii=False) + "\n"
+            replace_text(self.directory / DATA_FILE, told, alone=True)
         except OSError as error:
             raise ConfigError(f"output_dir={self.directory}: cannot be written to: {error.strerror}") from error
 
@@ -322,14 +352,22 @@ class Trainer:
     # ---------------------------------------------------------------- trying it out
 
     def dry_run(self, steps: int = 3) -> dict[str, Any]:
-        """Run a step for the shapes and a few more for the rate; nothing of a run is written."""
+        """Run a step for the shapes and a few more for the rate, if they take less than a minute; nothing of a run is
+        written."""
         self._quarantine = self._open_quarantine(None)
         rates, shapes, loss = [], [], 0.0
-        for batch, waited in self._batches(0, min(steps, self.total_steps)):
-            before = time.monotonic()
-            loss = self._update(batch)[0]["loss"]
-            rates.append(waited + time.monotonic() - before)
-            shapes = [str(view) for view in batch.views]
+        steps = min(steps, self.total_steps)
+        if self.runtime.is_main:
+            console.print(f"{self.name}: reading {self.batch_size} {self.source.items} for the first of {steps} steps")
+        with RunProgress(self.name, steps, 0, self.runtime.is_main) as progress:
+            for batch, waited in self._batches(0, steps):
+                before = time.monotonic()
+                loss = self._update(batch)[0]["loss"]
+                rates.append(waited + time.monotonic() - before)
+                shapes = [str(view) for view in batch.views]
+                progress.update(len(rates), f"{rates[-1]:.1f} s a step, {waited:.1f} s of it waiting for data")
+                if max(self._agree(sum(rates))) > _LONG_ENOUGH:
+                    break
         seconds = min(rates)
         memory = (
             torch.cuda.max_memory_allocated(self.runtime.device)
@@ -337,6 +375,7 @@ class Trainer:
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )
         return {
+            "data": "\n".join(account_lines(self.source.account())) or self.config.data.root or "planted",
             "views": " and ".join(shapes),
             "encoder parameters": f"{count_parameters(self.method.encoder):,}",
             "method parameters": f"{count_parameters(self.method):,}",

@@ -69,6 +69,18 @@ class RunFolder:
             raise DataError(f"{file} is not JSON: {error}") from error
 
     @cached_property
+    def account(self) -> list[str]:
+        """How the data were found and read, and what was left out, in lines; none where the run did not write it."""
+        from st_ssl.core.plain_json import NOT_PLAIN, load_json
+        from st_ssl.data.account import account_lines
+
+        file = self.directory / "data.json"
+        try:
+            return account_lines(load_json(file.read_text(encoding="utf-8"))) if file.is_file() else []
+        except NOT_PLAIN as error:
+            raise DataError(f"{file}: not what a run writes of its data: {error!r}") from error
+
+    @cached_property
     def bad_samples(self) -> list[dict[str, Any]]:
         """Path and reason of each sample that was found broken."""
         from st_ssl.engine.run_files import whole_rows

@@ -97,6 +97,7 @@ def _run_page(run: RunFolder, slug: str) -> RunPage:
         _section("probes", "Probes", lambda: _probes(run, "probe.json")),
         *_other_probes(run),
         _section("finetune", "Fine-tuning", lambda: _finetuned(run)),
+        _section("data", "Data", lambda: {"lines": run.account} if run.account else {}),
         Section("broken", "Broken samples", {"samples": run.bad_samples}),
         Section("config", "Configuration", {"text": to_yaml(run.config.model_dump(mode="json"))}),
     ]

@@ -21,8 +21,8 @@ from .conftest import BROKEN, LABEL, SCRIPT
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "col"}
 SECTIONS = {
-    "cvrl": ["curves", "views", "neighbours", "map", "probes", "broken", "config"],
-    "videomae": ["curves", "views", "pictures", "neighbours", "map", "probes", "broken", "config"],
+    "cvrl": ["curves", "views", "neighbours", "map", "probes", "data", "broken", "config"],
+    "videomae": ["curves", "views", "pictures", "neighbours", "map", "probes", "data", "broken", "config"],
 }
 
 

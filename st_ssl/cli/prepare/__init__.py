@@ -70,10 +70,11 @@ def _arguments() -> argparse.Namespace:
     arguments, rest = parser.parse_known_args()
     takes = next((name for name in ("overrides", "keys") if name in arguments), None)
     step = steps.choices[arguments.step]
-    if unknown := [text for text in rest if not takes or text.startswith("-") or "=" not in text]:
+    given = [*getattr(arguments, takes), *rest] if takes else rest
+    if unknown := [text for text in given if not takes or text.startswith("-") or "=" not in text]:
         step.refuse(unknown)
-    if takes is not None:
-        getattr(arguments, takes).extend(rest)
+    if takes:
+        setattr(arguments, takes, given)
     if arguments.step == "pack":
         arguments.shard = _shard(step, arguments.shard)
         if arguments.output is None:

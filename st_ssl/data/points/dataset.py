@@ -156,6 +156,7 @@ class PointSource(DataSource):
     """A folder or list of clouds."""
 
     modality: ClassVar[Modality] = "points"
+    items: ClassVar[str] = "clouds"
     unit: ClassVar[str] = "clouds"
 
     def __init__(self, config: PointDataConfig) -> None:
@@ -166,6 +167,7 @@ class PointSource(DataSource):
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
         self.pack = _pack(config)
+        self.packed = self.pack is not None
         self._reading: Reading | None = None
 
     def follow(self, prepared: Mapping[str, Any], needs: CloudNeeds | None = None) -> None:

@@ -98,6 +98,7 @@ class VideoSource(DataSource):
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
         self.library = _library(config)
+        self.packed = isinstance(self.library, VideoPack)
 
     def entries(self) -> Sequence[Entry]:
         """All videos of all splits, in a fixed order; the planted ones are written first if they are not there. Raises
