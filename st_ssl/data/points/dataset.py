@@ -21,6 +21,7 @@ from st_ssl.core.types import Entry, PointCloud, RawPointView
 from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
 from st_ssl.data.loading.loader import TIMEOUT
 from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
+from st_ssl.data.loading.worker_heartbeat import Stage
 from st_ssl.data.packs.points_read import CloudPack
 from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
@@ -80,6 +81,11 @@ class PointDataset(SampleDataset[CutPointView, int]):
         super().__init__(entries, "clouds", seed)
         self.views = views
         self.read = read
+        cutting = "cutting the cloud into segments and views" if views.segments else "cutting views of the cloud"
+        self.stages = [
+            Stage(f"{doing} took more than {{:g}} s (data.sample_timeout)", f"{doing} crashed")
+            for doing in ("reading the cloud", cutting)
+        ]
 
     def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
         cloud = self.read(entry.path)
@@ -91,6 +97,7 @@ class PointDataset(SampleDataset[CutPointView, int]):
                 f"has no {' nor '.join(missing)}, which input.attributes asks for: it has "
                 f"{there or 'the places of its points alone'} (input.attributes=[{there}])",
             )
+        self.reach(1)
         return self.views.cut(cloud, key), len(cloud)
 
 
