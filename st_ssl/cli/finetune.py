@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from st_ssl.cli import Parser, config_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from st_ssl.core.types import Entry
     from st_ssl.data.base import DataSource
@@ -115,7 +116,9 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
 
     table = Table(show_header=False)
     sources = [of_split(config.data, number) for number in config.splits] or [DATA.build(config.data)]
-    for name, value in plan(sources[0], runs, config, runtime.device).items():
+    with ExitStack() as stack:
+        told = plan(sources[0], runs, config, runtime.device, _looking(stack, runtime))
+    for name, value in told.items():
         table.add_row(name, value)
     if config.splits:
         table.add_row("official splits", f"{', '.join(map(str, config.splits))}, each with all of the above")
@@ -129,7 +132,6 @@ def finetune_and_print(
     """Fine-tune, keep ``output``, and the table beside it, up to date with what is done, and print the tables. Of
     several processes the main one writes and prints."""
     import json
-    from contextlib import ExitStack
 
     from rich.console import Console
 
@@ -155,7 +157,7 @@ def finetune_and_print(
             bars[0].update(done, status)
 
         stack.enter_context(runtime.deferred_stop())
-        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished)
+        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished, _looking(stack, runtime))
         try:
             if config.splits:
                 result = finetune_splits(config.data, config.splits, fit_split, show, keep, before)
@@ -201,6 +203,22 @@ def _opened(
     return sources, stamp, unfinished, distributed.gather_objects(before)[0]
 
 
+def _looking(stack: ExitStack, runtime: Runtime) -> Callable[[int, int], None]:
+    """What shows on a bar how many samples have been looked at, of those of each look; it is gone at the end of one."""
+    from st_ssl.engine.console import RunProgress
+
+    bars: list[RunProgress] = []
+
+    def looked(done: int, total: int) -> None:
+        if not bars:
+            bars.append(stack.enter_context(RunProgress("labels", total, done, runtime.is_main, "sample")))
+        bars[0].update(done, "looked at")
+        if done == total:
+            bars.pop().stop()
+
+    return looked
+
+
 def _free_keys() -> set[str]:
     """Keys that no figure depends on."""
     from st_ssl.engine.run_files import FREE_KEYS
@@ -215,6 +233,7 @@ def _fitter(
     output: Path,
     predictions: Predictions | None,
     unfinished: Unfinished,
+    looked: Callable[[int, int], None],
 ) -> FitSplit:
     """What fine-tunes on one official split, or on a data set that has none. Predictions are kept of the first split;
     the state of the fit under way of each has a folder of its own."""
@@ -233,7 +252,7 @@ def _fitter(
                 state.check()
         said = predictions if split in (None, *config.splits[:1]) else None
         given = (runs, config, runtime.device, progress, finished, weights, said, before, state)
-        return finetune(source, *given, lambda: runtime.stop_requested)
+        return finetune(source, *given, lambda: runtime.stop_requested, looked)
 
     return fit_split
 

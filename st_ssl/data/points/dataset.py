@@ -89,14 +89,8 @@ class PointDataset(SampleDataset[CutPointView, int]):
 
     def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
         cloud = self.read(entry.path)
-        missing = [name for name in self.views.attributes if name not in cloud.attributes]
-        if missing:
-            there = ", ".join(cloud.attributes)
-            raise SampleError(
-                entry.path,
-                f"has no {' nor '.join(missing)}, which input.attributes asks for: it has "
-                f"{there or 'the places of its points alone'} (input.attributes=[{there}])",
-            )
+        if (fault := self.views.fault(cloud)) is not None:
+            raise SampleError(entry.path, fault)
         self.reach(1)
         return self.views.cut(cloud, key), len(cloud)
 

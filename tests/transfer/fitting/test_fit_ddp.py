@@ -94,7 +94,7 @@ def one_fit_of_videos(folder: Path) -> dict[str, Any]:
     parts = task.parts(source.entries(), 0.25, 0)
     rare = [entry for entry in parts.train if entry.labels["light"] == "dark"]
     parts.train = [entry for entry in parts.train if entry not in rare[3:]]
-    task.learn_classes(parts, lambda _: [])
+    task.learn_classes(parts, lambda *_: [])
     return trained(network(folder / "video_run", task, "full", config), task, feed, parts, config)
 
 
