@@ -48,6 +48,7 @@ class Feed:
         keys = [[(0, i)] for i in range(rank, len(entries), world_size)]
         nothing = np.zeros(0, dtype=np.int64)
         found: dict[int, tuple[np.ndarray, np.ndarray, str | None]] = {}
+        stopped = False
         self.looked(0, len(entries))
         for batch in self._batches(entries, LabelViews(name=name), 0, keys, replaces=False):
             (row,) = batch.wanted.tolist()
@@ -57,9 +58,9 @@ class Feed:
             else:
                 found[row] = (nothing, nothing, batch.bad[0].reason)
             self.looked(min(len(found) * world_size, len(entries)), len(entries))
-            if self.stopped():
+            if stopped := self.stopped():
                 break
-        shared = distributed.gather_objects((self.stopped(), found))
+        shared = distributed.gather_objects((stopped, found))
         if any(stop for stop, _ in shared):
             raise Interrupted("stopped before the first fit")
         rows = {row: labels for _, own in shared for row, labels in own.items()}

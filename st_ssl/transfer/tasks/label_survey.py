@@ -49,6 +49,13 @@ class Surveyed:
     def all(self) -> Iterable[PointLabels]:
         return chain.from_iterable(self.seen.values())
 
+    @property
+    def of_training(self) -> list[PointLabels]:
+        """Those of the training part, and of parts that were drawn from it."""
+        return [
+            row for part, rows in self.seen.items() for row in rows if part == "train" or row.entry.split == "train"
+        ]
+
     def counts(self, part: str, num_classes: int) -> np.ndarray:
         """How many points of a part have each class, int64 [K]."""
         found = np.zeros(num_classes, dtype=np.int64)

@@ -128,7 +128,7 @@ class PartSegment(PointTask):
         categories = sorted({self.group(entry) for entry in parts.train})
         found = self.surveyed = survey(parts, look, self.settings.labels)
         if self.settings.parts is None:
-            self.known = self._seen(found.seen["train"])
+            self.known = self._seen(found.of_training)
             if broken := [name for name in categories if name not in self.known]:
                 raise DataError(
                     f"none of the training shapes of {', '.join(broken)} can be read, to see which parts they have"

@@ -113,7 +113,7 @@ class Segment(PointTask):
         name = self.settings.labels
         found = self.surveyed = survey(parts, look, name, self.settings.ignored)
         if not self.told:
-            self.num_classes = largest(found.seen["train"], name, self.settings.max_classes) + 1
+            self.num_classes = largest(found.of_training, name, self.settings.max_classes) + 1
             if self.num_classes < 2:
                 raise ConfigError(f"task.labels: {name!r} of the training part has fewer than 2 classes")
         ignored = ", ".join(["{}", *map(str, self.settings.ignored)])
