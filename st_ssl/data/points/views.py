@@ -105,7 +105,7 @@ class PointViews:
 
     def prepare(self, views: list[RawPointView]) -> list[PointView]:
         """Augment a batch on the device that it is on."""
-        return [PointView(self.augment.apply(raw.points, raw.params), raw.keep, raw.masked) for raw in views]
+        return [PointView(self.augment.apply(raw.points, raw.params), raw.keep, raw.masked, raw.pose) for raw in views]
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class PlainViews(PointViews):
         """All views of one cloud. Runs in the worker."""
         views = self._shares(cloud, key if self.drawn else ())
         if self.whole:
-            views.append(CutPointView(PointCloud(cloud.xyz, {}, cloud.labels), np.arange(len(cloud)), {}))
+            views.append(CutPointView(PointCloud(cloud.xyz, {}, cloud.labels, cloud.pose), np.arange(len(cloud)), {}))
         return views
 
     def prepare(self, views: list[RawPointView]) -> list[PointView]:
         """Augment a batch on the device that it is on; whole clouds are left alone."""
         if not self.whole:
             return super().prepare(views)
-        return [*super().prepare(views[:-1]), PointView(views[-1].points)]
+        return [*super().prepare(views[:-1]), PointView(views[-1].points, pose=views[-1].pose)]
 
     def _shares(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         if self.span == (0.0, 1.0):
@@ -192,6 +192,7 @@ def _stack(column: list[CutPointView]) -> RawPointView:
         params,
         torch.from_numpy(np.stack(keep)) if keep else None,
         torch.from_numpy(np.stack(masked)) if masked else None,
+        torch.from_numpy(np.stack([np.eye(4) if cloud.pose is None else cloud.pose for cloud in clouds])),
     )
 
 

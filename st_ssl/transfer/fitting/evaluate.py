@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -135,4 +135,6 @@ def _of_all(answers: Iterator[_Answer], feed: Feed, entries: Sequence[Entry], ke
 
 def _sent(view: Any) -> Any:
     """What is kept of a view beside its answer: the points of clouds, none of the pixels of clips."""
-    return replace(view, points=view.points.map(lambda t: t.cpu())) if isinstance(view, PointView) else None
+    if not isinstance(view, PointView):
+        return None
+    return PointView(view.points.map(lambda t: t.cpu()), pose=None if view.pose is None else view.pose.cpu())
