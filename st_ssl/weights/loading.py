@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from st_ssl.core.types import PointBatch, PointCloud
-    from st_ssl.data.streams.points import ReadOptions
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """What a repository on the Hub is called: user/name."""
@@ -99,13 +98,6 @@ def _checked(video: npt.NDArray[np.uint8], num_frames: int) -> npt.NDArray[np.ui
     return frames
 
 
-def read_options(encoder: Encoder) -> ReadOptions:
-    """How clouds are read for ``encoder``: as those that it was trained on."""
-    from st_ssl.data.streams.points import ReadOptions
-
-    return ReadOptions()  # ReadOptions.from_prepared(encoder.prepared)
-
-
 @torch.no_grad()
 def cloud(
     encoder: Encoder,
@@ -115,6 +107,7 @@ def cloud(
     """What ``encoder`` is to be fed of one cloud: see ``st_ssl.cloud``."""
     from st_ssl.data.points.views import plain_views, stack_point_views
     from st_ssl.data.streams.points import read_cloud
+    from st_ssl.encoders.prepared import read_options
 
     if encoder.modality != "points":
         raise ConfigError("st_ssl.cloud: this encoder is fed clips of videos, not clouds: use st_ssl.clip")

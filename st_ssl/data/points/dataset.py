@@ -109,6 +109,7 @@ class PointSource(DataSource):
         self.epoch_size = config.epoch_size
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
+        self.options = config.options
         self.pack = _pack(config)
 
     def entries(self) -> Sequence[Entry]:
@@ -142,7 +143,7 @@ class PointSource(DataSource):
         return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 
     def dataset(self, entries: Sequence[Entry], views: PointViews, seed: Key = 0) -> PointDataset:
-        read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.points.options)
+        read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.options)
         return PointDataset(entries, views, seed, read)
 
     def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:

@@ -107,7 +107,10 @@ class Task(ABC):
     def restore(self, classes: Sequence[str]) -> None:
         """Take the ``classes`` that ``learn_classes`` found at another time, for a head with its weights to be used on
         samples without labels."""
-        raise ConfigError(f"{type(self).__name__} is no task of whole samples: its head cannot be used on its own")
+        raise ConfigError(
+            f"{self.config.model_dump().get('name')}: the head of this task cannot be used on its own: it has to be "
+            "told more of a sample than its content"
+        )
 
     @abstractmethod
     def head(self, encoder: Encoder) -> nn.Module:

@@ -67,6 +67,8 @@ class PointTask(Task):
     a cloud in every epoch, moved in another way."""
 
     fixed_views: bool = False
+    blind: bool = False
+    """Whether it is asked about clouds without labels."""
 
     modality: ClassVar[Modality] = "points"
 

@@ -128,7 +128,7 @@ class Segment(PointTask):
         return named(self.settings.class_names, self.num_classes)
 
     def restore(self, classes: Sequence[str]) -> None:
-        self.num_classes = len(classes)
+        self.num_classes, self.blind = len(classes), True
 
     def usable(self, parts: Parts) -> Parts:
         assert self.surveyed is not None, "the classes are learned first"
@@ -138,7 +138,9 @@ class Segment(PointTask):
         assert self.surveyed is not None, "the classes are learned first"
         return told_counts(self.surveyed, named(self.settings.class_names, self.num_classes))
 
-    def rule(self) -> LabelRule:
+    def rule(self) -> LabelRule | None:
+        if self.blind:
+            return None
         return LabelRule(self.settings.labels, self.num_classes, self.settings.ignored)
 
     def _labels(self, shown: Shown) -> Tensor:
@@ -148,6 +150,8 @@ class Segment(PointTask):
         return PointHead(encoder.embed_dim, self.settings, self.num_classes)
 
     def targets(self, shown: Shown) -> Tensor:
+        if self.blind:
+            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
         return self._labels(shown)
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:

@@ -195,7 +195,7 @@ def test_networks_that_cannot_be_used_are_named(made: Made, tmp_path: Path) -> N
         ({"task": described["task"] | {"name": "recognize"}}, "did you mean 'recognise'"),
         ({"classes": 3}, "head.json: not the description"),
         ({"classes": ["0", "1"]}, r"head\.safetensors: cannot be loaded"),
-        ({"task": {"name": "segment"}}, "its head cannot be used on its own"),
+        ({"task": {"name": "part"}}, "part: the head of this task cannot be used on its own"),
     ):
         (a / "head.json").write_text(json.dumps(described | change))
         with pytest.raises(UserError, match=told):
