@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser, config_file
+from st_ssl.core.summary import plus_minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -358,7 +359,8 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
     if "splits" in result:
         parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
-    how = f"({contestant(result)}; {parts}, {result['repeats']} times)"
+    times = f"{result['repeats']} times" if result["repeats"] != 1 else "once"
+    how = f"({contestant(result)}; {parts}, {times})"
 
     def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
         """``lines`` are what is written in front, the figure, and the fraction."""
@@ -367,7 +369,7 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
         for mode in modes:
             made.add_column(mode, justify="right", no_wrap=True)
         for front, name, fraction in lines:
-            made.add_row(front, *(_cell(cells[mode, fraction][name]) for mode in modes))
+            made.add_row(front, *(plus_minus(cells[mode, fraction][name]) for mode in modes))
         return made
 
     if len(fractions) == 1:
@@ -392,7 +394,3 @@ def split_tables(result: dict[str, Any], task: str) -> list[Any]:
         values = [row["metrics"][metric]["values"][at] for row in rows]
         table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values))
     return [table]
-
-
-def _cell(figure: dict[str, Any]) -> str:
-    return "–" if figure["mean"] is None else f"{figure['mean']:.1f} ± {figure['std']:.1f}"

@@ -92,6 +92,8 @@ class DataSource(ABC):
     modality: ClassVar[Modality] = "video"
     unit: ClassVar[str] = "clips"
     """What a view of a sample is called."""
+    items: ClassVar[str] = "videos"
+    """What samples are called."""
     num_workers: int
     epoch_size: int | None
     max_bad_share: float

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_ssl.core.errors import DataError
+from st_ssl.core.summary import plus_minus
 from st_ssl.report.clouds import by_height
 from st_ssl.report.figures import PALETTE
 from st_ssl.report.recognised import Recognised, recognised
@@ -165,7 +166,4 @@ def _class_name(metric: str, classes: list[str]) -> str:
 
 
 def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None or figure["mean"] is None:
-        return "–"
-    spread = f" ± {figure['std']:.1f}" if len(figure["values"]) > 1 else ""
-    return f"{figure['mean']:.1f}{spread}"
+    return "–" if figure is None else plus_minus(figure)

@@ -101,6 +101,7 @@ class PointSource(DataSource):
 
     modality: ClassVar[Modality] = "points"
     unit: ClassVar[str] = "clouds"
+    items: ClassVar[str] = "clouds"
 
     def __init__(self, config: PointDataConfig) -> None:
         super().__init__(config)

@@ -244,7 +244,7 @@ def _work(
         parts.save(part, _encode(encoder, views, usable, bad, config, device))
         progress(parts.count(), len(entries))
         lost += [f"{entries[index].path}: {reason}" for index, reason in bad]
-        check_broken(lost, len(entries), source.max_bad_share)
+        check_broken(lost, len(entries), source)
 
 
 def _encode(
@@ -279,13 +279,13 @@ def _too_many(num_bad: int, num_videos: int, max_share: float) -> bool:
     return num_bad == num_videos or too_many(num_bad, num_videos, max_share)
 
 
-def check_broken(lost: list[str], num_videos: int, max_share: float) -> None:
-    """Raise ``DataError`` where too many of the videos are broken; ``lost`` has a line for each that is."""
-    if _too_many(len(lost), num_videos, max_share):
+def check_broken(lost: list[str], count: int, source: DataSource) -> None:
+    """Raise ``DataError`` where too many of the samples are broken; ``lost`` has a line for each that is."""
+    if _too_many(len(lost), count, source.max_bad_share):
         shown = "\n".join(f"  {line}" for line in lost[:5])
         raise DataError(
-            f"{len(lost)} of {num_videos} videos are broken, more than data.max_bad_share={max_share:g} allows; the "
-            f"same command tries them again. The first:\n{shown}"
+            f"{len(lost)} of {count} {source.items} are broken, more than data.max_bad_share="
+            f"{source.max_bad_share:g} allows; the same command tries them again. The first:\n{shown}"
         )
 
 
@@ -295,7 +295,7 @@ def _assemble(
     """Put the parts together, the index last."""
     done = [parts.load(part, ()) for part in range(len(parts))]
     bad = [(entries[index].path, reason) for part in done for index, reason in part.bad]
-    check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source.max_bad_share)
+    check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source)
     full = [number for number, part in enumerate(done) if part.indices]
     num_rows = sum(len(part.indices) for part in done)
 

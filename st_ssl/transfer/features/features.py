@@ -80,7 +80,7 @@ def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tu
         train = [e for e, out in zip(entries, drawn, strict=True) if not out]
     if not test or not train:
         raise DataError(
-            f"{len(entries)} labelled videos are too few for a train and a test part, which is a share of "
+            f"{len(entries)} labelled samples are too few for a train and a test part, which is a share of "
             f"{test_share:g} (probe.test_share) drawn by their names: add some, or name a split `test`"
         )
     return Split(_limit(train, limit)), Split(_limit(test, limit))
@@ -134,7 +134,8 @@ def collect_clips(
             metadata.append(batch.metadata.numpy().copy())
         progress(len(batch.wanted))
     if not used:
-        raise DataError(f"none of {len(split.entries)} videos can be read; the first: {bad[0].path}: {bad[0].reason}")
+        first = f"{bad[0].path}: {bad[0].reason}"
+        raise DataError(f"none of {len(split.entries)} {source.items} can be read; the first: {first}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
     found = list(dict.fromkeys(bad))

@@ -75,7 +75,7 @@ def test_drawn_split_goes_by_names_alone() -> None:
 def test_where_the_draw_leaves_no_test_part_what_mends_it_is_told() -> None:
     entries = [entry("00.mp4", label="x"), entry("01.mp4", label="y")]
     with pytest.raises(
-        DataError, match=r"^2 labelled videos are too few .* 0\.25 \(probe\.test_share\) drawn by .* `test`"
+        DataError, match=r"^2 labelled samples are too few .* 0\.25 \(probe\.test_share\) drawn by .* `test`"
     ):
         split_entries(entries, 0.25, 100)
 
@@ -110,7 +110,7 @@ def test_unlabelled_videos_among_labelled_ones_are_left_out() -> None:
 
 
 def test_too_few_videos() -> None:
-    with pytest.raises(DataError, match="2 labelled videos are too few"):
+    with pytest.raises(DataError, match="2 labelled samples are too few"):
         split_entries([entry("a", label="x"), entry("b", label="y")], 0.01, 100)
 
 
