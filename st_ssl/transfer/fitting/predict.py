@@ -126,13 +126,13 @@ def segment(
         for answer in answers(own, task, feed, entries, FitConfig(), task.votes, batch_size=1, compare=False):
             none = False
             view, (entry,) = answer.asked.view, answer.asked.entries
-            chosen = answer.means.argmax(1)
+            chosen = task.predicted(answer.means, answer.sample, [entry])
             probability = answer.means[np.arange(len(chosen)), chosen].astype(np.float32)
             yield Segmented(entry.path, in_file_frame(view, 0, view.points.xyz), chosen.astype(np.int64), probability)
         if none:
             raise _none(feed, entries)
 
-    return Scenes(classes, len(entries), found(), feed)
+    return Scenes(classes, len(entries) + len(feed.bad), found(), feed)
 
 
 def _asked(
@@ -145,7 +145,12 @@ def _asked(
         num_workers = default_workers() if len(entries) > few else 0
     source = own(num_workers, model.encoder)
     source.require(least_points(model.encoder.config))
-    return Feed(source, task, model.encoder.input, device), entries
+    refused = {BadSample(entry.path, why): None for entry in entries if (why := task.refused(entry)) is not None}
+    feed = Feed(source, task, model.encoder.input, device, bad=refused)
+    kept = [entry for entry in entries if task.refused(entry) is None]
+    if not kept:
+        raise _none(feed, entries)
+    return feed, kept
 
 
 def _videos(num_workers: int, encoder: Encoder) -> DataSource:

@@ -104,6 +104,14 @@ class Task(ABC):
         """What ``learn_classes`` has counted, for people to read."""
         return {}
 
+    def saved(self) -> Config:
+        """The configuration that a head is kept with: what ``restore`` needs is in it."""
+        return self.config
+
+    def refused(self, entry: Entry) -> str | None:
+        """Why nothing can be said of ``entry`` by what is known of it beside its content, if so."""
+        return None
+
     def restore(self, classes: Sequence[str]) -> None:
         """Take the ``classes`` that ``learn_classes`` found at another time, for a head with its weights to be used on
         samples without labels."""

@@ -175,7 +175,23 @@ class PartSegment(PointTask):
         assert self.surveyed is not None, "the classes are learned first"
         return told_counts(self.surveyed, named(self.settings.class_names, self._count()))
 
-    def rule(self) -> LabelRule:
+    def saved(self) -> PartConfig:
+        return self.settings.model_copy(update={"target": self.target, "parts": self.known})
+
+    def restore(self, classes: Sequence[str]) -> None:
+        if not self.settings.parts:
+            super().restore(classes)  # of before the parts were kept
+        self.known, self.blind = dict(self.settings.parts or {}), True
+
+    def refused(self, entry: Entry) -> str | None:
+        category, known = entry.labels.get(self.target), ", ".join(self.known)
+        if category is None:
+            return f"its category is not told: expected the folder above, with a folder for each of {known}"
+        return None if category in self.known else f"its category {category!r} is none of {known}"
+
+    def rule(self) -> LabelRule | None:
+        if self.blind:
+            return None
         return LabelRule(self.settings.labels, self._count())
 
     def _count(self) -> int:
@@ -187,6 +203,8 @@ class PartSegment(PointTask):
         return PartHead(encoder, self.settings, categories, self.target, self._count())
 
     def targets(self, shown: Shown) -> Tensor:
+        if self.blind:
+            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
         return point_labels(shown, self.settings.labels)
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:

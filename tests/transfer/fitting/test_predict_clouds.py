@@ -187,3 +187,25 @@ def test_entries_are_scenes_files_and_folders(made: Made, tmp_path: Path) -> Non
     (found,) = scenes.segmented
     assert found.path == str(Entry(str(tmp_path / "room")).path)
     np.testing.assert_allclose(found.xyz, xyz, atol=1e-6)
+
+
+def test_parts_are_told_where_the_category_is_known(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("test", 1)):
+        for first, category in ((0, "mug"), (2, "lamp")):
+            (tmp_path / "set" / split / category).mkdir(parents=True)
+            for number in range(count):
+                xyz = rng.random((70, 3), dtype=np.float32)
+                np.savez(tmp_path / "set" / split / category / f"{number}.npz", xyz=xyz, part=first + (xyz[:, 2] > 0.5))
+    config = ENCODERS.config("sparse_unet").model_validate({"variant": "tiny", "backend": "torch"})
+    input = PointInputConfig(num_points=None, unit_sphere=False, voxel_size=0.2)
+    save_encoder(random_encoder(config, input, 0), tmp_path / "run")
+    source = PointSource(PointDataConfig(root=str(tmp_path / "set"), num_workers=0))
+    fit = settings({"name": "part"}, modes=("full",), epochs=1, val_share=0.0, batch_size=2)
+    finetune(source, [tmp_path / "run"], fit, CPU, weights=tmp_path / "kept")
+    scenes = segment(tmp_path / "kept" / "full_100_0", [tmp_path / "set" / "test"], CPU)
+    found = {Path(one.path).parent.name: set(one.segment.tolist()) for one in scenes.segmented}
+    assert found["mug"] <= {0, 1} and found["lamp"] <= {2, 3}
+    alone = tmp_path / "set" / "test" / "mug" / "0.npz"
+    with pytest.raises(DataError, match=r"0\.npz: its category is not told: .* each of lamp, mug"):
+        segment(tmp_path / "kept" / "full_100_0", [alone], CPU)
