@@ -39,17 +39,13 @@ class SampleError(UserError):
         return (SampleError, (self.path, self.reason))  # survives the trip from a worker process
 
 
-class Stop(Exception):  # noqa: N818 - no error: what is done is saved, or needs not be
-    """The process was told to end: the fault of nothing that it was at."""
-
-
 @contextmanager
 def sample_fault(path: str) -> Iterator[None]:
     """Whatever goes wrong with the sample at ``path`` inside is a ``SampleError`` that names it. Errors that are not
     the sample's stay what they are: other errors of the user, and what the machine refuses (files, disk)."""
     try:
         yield
-    except (Stop, SampleError, MissingDependencyError, MissingLibraryError, ConfigError, DataError, WorkerError):
+    except (SampleError, MissingDependencyError, MissingLibraryError, ConfigError, DataError, WorkerError):
         raise
     except MemoryError as error:
         raise SampleError(path, "does not fit into memory") from error

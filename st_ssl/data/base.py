@@ -98,7 +98,6 @@ class DataSource(ABC):
     epoch_size: int | None
     max_bad_share: float
     sample_timeout: float = 60.0
-    least_points: int = 1
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -110,10 +109,6 @@ class DataSource(ABC):
     def format(self) -> Format | None:
         """In which format the samples are listed; None where they are planted or packed."""
         return None
-
-    def require(self, least_points: int) -> None:
-        """From now on a cloud of which fewer points are left for an encoder is a broken sample."""
-        self.least_points = least_points
 
     @abstractmethod
     def entries(self) -> Sequence[Entry]:

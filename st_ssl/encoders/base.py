@@ -47,11 +47,6 @@ class Encoder(nn.Module, ABC):
         """How the data that it was trained on were read, as plain data (ranges of intensities and colours, say): other
         data are read in the same way."""
 
-    @classmethod
-    def least_points(cls, config: Any) -> int:
-        """How many points a cloud must have for a network of this ``config``."""
-        return 1
-
     @abstractmethod
     def forward(self, clip: Any, keep: Tensor | None = None) -> Features:
         """Clips float [B, C, T, H, W], or a ``PointBatch`` of B clouds, to features; ``keep`` int64 [B, K]: the tokens
@@ -59,11 +54,6 @@ class Encoder(nn.Module, ABC):
 
 
 ENCODERS: Registry[Encoder] = Registry("encoder", "st_ssl.encoders")
-
-
-def least_points(config: Config) -> int:
-    """How many points a cloud must have for the encoder of this ``config``: see ``DataSource.require``."""
-    return ENCODERS.registered(config.model_dump()["name"]).least_points(config)
 
 
 def description(encoder: Encoder) -> dict[str, Any]:

@@ -72,10 +72,6 @@ class DGCNN(Encoder):
         self.last = nn.Linear(sum(config.widths), config.dim, bias=False)
         self.norm = nn.BatchNorm1d(config.dim)
 
-    @classmethod
-    def least_points(cls, config: DGCNNConfig) -> int:
-        return config.neighbours
-
     def forward(self, clip: PointBatch, keep: Tensor | None = None) -> Features:
         """A batch of clouds to features. Raises ``DataError`` where a cloud has fewer points than ``neighbours``, or
         clouds differ in size in training."""

@@ -159,17 +159,13 @@ class PointViT(Encoder):
         if config.position_init == "xavier":
             initialise(self.position)
 
-    @classmethod
-    def least_points(cls, config: PointViTConfig) -> int:
-        return max(config.num_groups, config.group_size)
-
     def patches(self, points: PointBatch, start: Tensor | None = None) -> Patches:
         """Cut clouds into patches; ``start`` int64 [B] is the first centre, by default the first point of each.
 
         Raises ``DataError`` where a cloud has fewer points than patches, or than a patch.
         """
         counts = points.offsets.diff()
-        needed = self.least_points(self.vit)
+        needed = max(self.vit.num_groups, self.vit.group_size)
         if len(counts) and int(counts.min()) < needed:
             raise DataError(
                 f"a cloud of {int(counts.min())} points cannot be cut into encoder.num_groups={self.vit.num_groups} "

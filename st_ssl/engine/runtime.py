@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from st_ssl.core.errors import ConfigError, MissingLibraryError, Stop
+from st_ssl.core.errors import ConfigError, MissingLibraryError
 from st_ssl.core.limits import lacking_to_compile
 from st_ssl.training import distributed
 
@@ -26,7 +26,7 @@ _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
 _SAME, _PASSED_ON = 1.0, 10.0
 
 
-class Preempted(Stop):
+class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
     """The run was told to stop, has saved everything, and resumes when started again."""
 
 

@@ -21,7 +21,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_order import Order, StepSampler
-from st_ssl.encoders.base import ENCODERS, count_parameters, least_points, save_encoder
+from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
 from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
@@ -46,7 +46,6 @@ class TrainingError(UserError):
 def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequence[Entry]]:
     """The data set and its training samples; the main process goes first, since it may have to write them."""
     source: DataSource = DATA.build(config.data)
-    source.require(least_points(config.encoder))
     if not runtime.is_main:
         distributed.barrier()
     entries = source.entries()

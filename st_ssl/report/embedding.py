@@ -88,12 +88,11 @@ def how_many(input: AnyInput, device: str) -> tuple[int, int]:
 
 def embed(run: RunFolder) -> Embedding:
     """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
-    from st_ssl.encoders.base import describe_encoder, least_points, load_encoder, random_encoder
+    from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
     from st_ssl.transfer.features.features import classes_of, collect_clips, encode, split_entries
     from st_ssl.transfer.probes.probe_config import ProbeConfig
 
     config, input = describe_encoder(run.directory)
-    run.source.require(least_points(config))
     encoders = {"pretrained": load_encoder(run.directory), "random init": random_encoder(config, input, 0)}
     share = (run.config.probe or ProbeConfig()).test_share
     most_train, most_test = how_many(input, run.device.type)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, SampleError, UserError, nearest
 from st_ssl.core.files import missing_folder
-from st_ssl.encoders.base import Encoder, least_points, load_encoder
+from st_ssl.encoders.base import Encoder, load_encoder
 from st_ssl.weights.bundle import read_bundle
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ def cloud(
         name, found = "st_ssl.cloud", _cloud_of(encoder, cloud, attributes or {})
     if (fault := views.fault(found)) is not None:
         raise SampleError(name, fault)
-    (cut,) = views.cut(found, ())
-    if len(cut.cloud) < (needed := least_points(encoder.config)):
-        raise SampleError(name, f"{len(cut.cloud)} of its {len(found)} points are left: the encoder needs {needed}")
-    return views.prepare(stack_point_views([[cut]]))[0].points
+    return views.prepare(stack_point_views([views.cut(found, ())]))[0].points
 
 
 def _cloud_of(

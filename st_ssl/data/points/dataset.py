@@ -77,12 +77,10 @@ class PointDataset(SampleDataset[CutPointView, int]):
         views: PointViews,
         seed: Key = 0,
         read: Callable[[str], PointCloud] = read_cloud,
-        least_points: int = 1,
     ) -> None:
         super().__init__(entries, "clouds", seed)
         self.views = views
         self.read = read
-        self.least_points = least_points
         cutting = "cutting the cloud into segments and views" if views.segments else "cutting views of the cloud"
         self.stages = [
             Stage(f"{doing} took more than {{:g}} s (data.sample_timeout)", f"{doing} crashed")
@@ -94,12 +92,7 @@ class PointDataset(SampleDataset[CutPointView, int]):
         if (fault := self.views.fault(cloud)) is not None:
             raise SampleError(entry.path, fault)
         self.reach(1)
-        views = self.views.cut(cloud, key)
-        fewest = min((len(view.cloud) for view in views), default=0)
-        if self.views.fed and fewest < self.least_points:
-            left = f"{fewest} of its {len(cloud)} points are left in a view"
-            raise SampleError(entry.path, f"{left}: the encoder needs {self.least_points}")
-        return views, len(cloud)
+        return self.views.cut(cloud, key), len(cloud)
 
 
 @DATA.register(PointDataConfig)
@@ -152,7 +145,7 @@ class PointSource(DataSource):
 
     def dataset(self, entries: Sequence[Entry], views: PointViews, seed: Key = 0) -> PointDataset:
         read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.options)
-        return PointDataset(entries, views, seed, read, self.least_points)
+        return PointDataset(entries, views, seed, read)
 
     def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:
         return collate(samples)

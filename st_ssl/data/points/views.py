@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -74,8 +73,6 @@ class PointViews:
     attributes: tuple[str, ...] = ()
     segments: SegmentsConfig | None = None
     labels: LabelRule | None = None
-    fed: ClassVar[bool] = True
-    """Whether an encoder is fed these views."""
 
     def fault(self, cloud: PointCloud) -> str | None:
         """Why ``cloud`` is a broken sample, if it is one. Runs in the worker."""
@@ -151,7 +148,6 @@ class LabelViews(PointViews):
 
     augment: PointAugment = field(default_factory=lambda: plain(None, False))
     name: str = ""
-    fed: ClassVar[bool] = False
 
     def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         """A single view. Runs in the worker."""

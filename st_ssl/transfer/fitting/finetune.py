@@ -24,7 +24,6 @@ from st_ssl.encoders.base import (
     Encoder,
     count_parameters,
     describe_encoder,
-    least_points,
     load_encoder,
     random_encoder,
 )
@@ -347,7 +346,6 @@ def _input(runs: Sequence[Path], config: FinetuneConfig) -> AnyInput:
 
 def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig, device: torch.device) -> None:
     encoder = load_encoder(run, _described(run, config))
-    source.require(least_points(encoder.config))
     modality = encoder.modality
     if not task.modality == source.modality == modality:
         raise ConfigError(

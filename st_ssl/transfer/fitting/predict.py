@@ -18,7 +18,7 @@ from st_ssl.data.sources.points import read_source as read_clouds
 from st_ssl.data.sources.video import read_source as read_videos
 from st_ssl.data.streams.points import is_scene
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.encoders.base import Encoder, least_points
+from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.prepared import read_options
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.fitting.evaluate import answers, evaluate
@@ -144,6 +144,7 @@ def _asked(
     if num_workers is None:
         num_workers = default_workers() if len(entries) > few else 0
     source = own(num_workers, model.encoder)
+<<<<<<< HEAD
     source.require(least_points(model.encoder.config))
     refused = {BadSample(entry.path, why): None for entry in entries if (why := task.refused(entry)) is not None}
     feed = Feed(source, task, model.encoder.input, device, bad=refused)
@@ -151,6 +152,9 @@ def _asked(
     if not kept:
         raise _none(feed, entries)
     return feed, kept
+=======
+    return Feed(source, task, model.encoder.input, device), entries
+>>>>>>> parent of fc73f2f (A cloud of too few points for the encoder is one broken sample)
 
 
 def _videos(num_workers: int, encoder: Encoder) -> DataSource:

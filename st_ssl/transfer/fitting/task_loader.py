@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from st_ssl.core.errors import DataError, Stop
+from st_ssl.core.errors import DataError
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, Batch, DataSource, Views
@@ -23,7 +23,7 @@ from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import PointLabels
 
 
-class Interrupted(Stop):
+class Interrupted(Exception):
     """The fits were told to stop; the message says where they stand."""
 
 

@@ -197,20 +197,3 @@ def test_index_names_files_that_are_there(clouds: Path, tmp_path: Path) -> None:
     extract(run, config_of(clouds), tmp_path / "out", CPU)
     assert all((tmp_path / "out" / row["tokens"]).is_file() for row in rows_of(tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "extract.json").read_text())["part"] == module.CLOUDS
-
-
-def test_a_cloud_of_too_few_points_is_one_broken_sample(clouds: Path, tmp_path: Path) -> None:
-    """Also where it is voxels that leave too few; the network, in the main process, is not given it."""
-    input = PointInputConfig(num_points=None, unit_sphere=False, voxel_size=0.5)
-    config = ENCODERS.config("point_vit").model_validate(VIT)
-    save_encoder(random_encoder(config, input, 0), tmp_path / "run")
-    root = tmp_path / "set"
-    root.mkdir()
-    for number in range(3):
-        np.save(root / f"{number}.npy", np.random.default_rng(number).random((200, 3)) * (5 if number else 0.7))
-    extract(tmp_path / "run", config_of(root), tmp_path / "out", CPU)
-    (bad,) = rows_of(tmp_path / "out", "bad_samples.jsonl")
-    assert bad["path"].endswith("0.npy") and bad["reason"].endswith("are left in a view: the encoder needs 16")
-    assert len(rows_of(tmp_path / "out")) == 2
-    with pytest.raises(SampleError, match=r"0\.npy: \d+ of its 200 points are left: the encoder needs 16"):
-        st_ssl.cloud(load_encoder(tmp_path / "run"), root / "0.npy")
