@@ -25,6 +25,7 @@ ROOMS = {
     "data.streams": 1.1,
     "data.sources": 1.2,
     "data.base": 1.3,
+    "data.account": 1.3,
     "data.clip_plans": 1.3,
     "data.loading": 1.4,
     "data.packs": 1.5,

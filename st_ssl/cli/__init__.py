@@ -7,7 +7,8 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,13 +109,14 @@ def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
     configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop. With
     ``ST_SSL_TRACEBACK=1`` the traceback comes before the message."""
-    from st_ssl.core.errors import ConfigError, UserError, as_called, refusal
+    from st_ssl.core.errors import ConfigError, UserError, as_called, refusal, shown
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale without ± is no reason to lose a table
     try:
         try:
-            return command() or 0
+            with _warnings_as_text():
+                return command() or 0
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
@@ -122,21 +124,43 @@ def guarded(command: Callable[[], int | None]) -> int:
         return 128 + 13
     except UserError as error:
         _trace(error)
-        print(f"error: {as_called(str(error))}", file=sys.stderr)
+        print(f"error: {shown(as_called(str(error)), _LINES)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except BaseException as error:
         if type(error).__name__ == "Preempted":  # by name: its module is heavy, and only a run can raise it
-            print(f"{error}; the same command goes on from there", file=sys.stderr)
+            print(f"{shown(str(error), _LINES)}; the same command goes on from there", file=sys.stderr)
             return EXIT_PREEMPTED
         told = refusal(error) or _not_installed(error)
-        if told is None:
+        if told is None or not isinstance(error, Exception):
             raise
         _trace(error)
-        print(f"error: {told} ({TRACEBACK}=1 shows where)", file=sys.stderr)
+        print(f"error: {shown(told, _LINES)} ({TRACEBACK}=1 shows where)", file=sys.stderr)
         return 1
+
+
+_LINES = "\n\t"
+
+
+@contextmanager
+def _warnings_as_text() -> Iterator[None]:
+    """Warnings name files, whose names may hold codes that a terminal obeys."""
+    import warnings
+
+    from st_ssl.core.errors import shown
+
+    usual = warnings.formatwarning
+
+    def visible(message: Warning | str, *place: Any, **more: Any) -> str:
+        return usual(shown(str(message), _LINES), *place, **more)
+
+    warnings.formatwarning = visible
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _not_installed(error: BaseException) -> str | None:

@@ -109,10 +109,10 @@ def _output(given: Path) -> Path:
 
 
 def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from st_ssl.data.base import DATA, of_split
+    from st_ssl.engine.console import PlainConsole
     from st_ssl.transfer.fitting.finetune import plan
 
     table = Table(show_header=False)
@@ -124,7 +124,7 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
     if config.splits:
         table.add_row("official splits", f"{', '.join(map(str, config.splits))}, each with all of the above")
     if runtime.is_main:
-        Console().print(table)
+        PlainConsole().print(table)
 
 
 def finetune_and_print(
@@ -134,10 +134,8 @@ def finetune_and_print(
     several processes the main one writes and prints."""
     import json
 
-    from rich.console import Console
-
     from st_ssl.core.files import replace_text
-    from st_ssl.engine.console import RunProgress
+    from st_ssl.engine.console import PlainConsole, RunProgress
     from st_ssl.engine.runtime import Preempted
     from st_ssl.transfer.fitting.task_loader import Interrupted
     from st_ssl.transfer.probes.official_splits import finetune_splits
@@ -168,7 +166,7 @@ def finetune_and_print(
             raise Preempted(str(error)) from error
     if runtime.is_main:
         for table in (*finetune_tables(result | stamp, config.task.name), *split_tables(result, config.task.name)):
-            Console().print(table)
+            PlainConsole().print(table)
         print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
 
 
@@ -258,21 +256,27 @@ def _fitter(
     return fit_split
 
 
+_COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
+
+
 def finetune_csv(result: dict[str, Any]) -> str:
     """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty. Of several
     official splits the first column is the number of the split."""
+    from st_ssl.core.files import csv_text
+
+    parts: dict[tuple[int, ...], dict[str, Any]]
     if "by_split" in result:
-        parts = {f"{number},": part for number, part in result["by_split"].items()}
+        parts = {(number,): part for number, part in result["by_split"].items()}
     else:
-        parts = {"": result}
-    lines = [f"{'split,' if 'by_split' in result else ''}mode,fraction,repeat,metric,value"]
+        parts = {(): result}
+    rows: list[list[Any]] = [[*(["split"] if "by_split" in result else []), *_COLUMNS]]
     for split, part in parts.items():
         for row in part["results"]:
             for metric, figure in row["metrics"].items():
                 for repeat, value in enumerate(figure["values"], 1):
                     told = "" if value is None else value
-                    lines.append(f"{split}{row['mode']},{row['fraction']:g},{repeat},{metric},{told}")
-    return "\n".join(lines) + "\n"
+                    rows.append([*split, row["mode"], f"{row['fraction']:g}", repeat, metric, told])
+    return csv_text(rows)
 
 
 def _stamp(sources: Sequence[DataSource], runs: list[Path], config: FinetuneConfig) -> dict[str, Any]:

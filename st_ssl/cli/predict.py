@@ -77,9 +77,8 @@ def main() -> None:
 
 def _wholes(network: Network, folder: Path, arguments: argparse.Namespace, device: torch.device) -> None:
     """Classes of videos or objects."""
-    from rich.console import Console
-
     from st_ssl.core.files import check_file, replace_text
+    from st_ssl.engine.console import PlainConsole
     from st_ssl.transfer.fitting.predict import predict
 
     if arguments.output is not None:
@@ -89,16 +88,14 @@ def _wholes(network: Network, folder: Path, arguments: argparse.Namespace, devic
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         replace_text(arguments.output, jsonl(answers, arguments.top))
     unit = "video" if network[1].modality == "video" else "cloud"
-    Console().print(table(answers, arguments.top, folder, unit))
+    PlainConsole().print(table(answers, arguments.top, folder, unit))
     _tell(answers.bad, len(answers.bad) + len(answers.paths), unit)
 
 
 def _points(network: Network, folder: Path, arguments: argparse.Namespace, device: torch.device) -> None:
     """Classes of the points of clouds, written as they come."""
-    from rich.console import Console
-
     from st_ssl.core.files import check_writable
-    from st_ssl.engine.console import RunProgress
+    from st_ssl.engine.console import PlainConsole, RunProgress
     from st_ssl.transfer.fitting.predict import segment
     from st_ssl.transfer.fitting.segmented_io import SegmentedFolder, shares
 
@@ -117,7 +114,7 @@ def _points(network: Network, folder: Path, arguments: argparse.Namespace, devic
     if output is not None:
         output.close(scenes.bad)
     print(f"{folder}: points by class, %")
-    Console().print(share_table(rows, scenes.classes))
+    PlainConsole().print(share_table(rows, scenes.classes))
     if output is None:
         print("nothing is written: --output FOLDER writes the class of every point")
     else:
@@ -126,10 +123,12 @@ def _points(network: Network, folder: Path, arguments: argparse.Namespace, devic
 
 
 def _tell(bad: Sequence[BadSample], count: int, unit: str) -> None:
+    from st_ssl.core.errors import shown
+
     if bad:
         print(f"{len(bad)} of {count} {unit}s cannot be read:", file=sys.stderr)
         for one in bad:
-            print(f"  {one.path}: {one.reason}", file=sys.stderr)
+            print(shown(f"  {one.path}: {one.reason}"), file=sys.stderr)
 
 
 def jsonl(answers: Answers, top: int) -> str:
@@ -148,16 +147,14 @@ def jsonl(answers: Answers, top: int) -> str:
 def table(answers: Answers, top: int, folder: Path, unit: str) -> object:
     """The likeliest classes of each sample, per cent."""
     from rich.table import Table
-    from rich.text import Text
 
-    title = Text(f"{folder}: the likeliest of {len(answers.classes)} classes, %")
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=f"{folder}: the likeliest of {len(answers.classes)} classes, %", title_justify="left")
     shown.add_column(unit, overflow="fold")
     for rank in range(min(top, len(answers.classes))):
         shown.add_column(f"{rank + 1}")
     for row, path in enumerate(answers.paths):
         cells = (f"{name} {100 * value:.1f}" for name, value in answers.best(row, top))
-        shown.add_row(Text(path), *map(Text, cells))
+        shown.add_row(path, *cells)
     return shown
 
 
@@ -166,21 +163,20 @@ def share_table(rows: Sequence[tuple[str, int, Any]], classes: Sequence[str], mo
     than three clouds these alone."""
     import numpy as np
     from rich.table import Table
-    from rich.text import Text
 
     points = np.array([count for _, count, _ in rows], dtype=float)
     share = np.stack([own for _, _, own in rows])
     together = points @ share / max(1.0, points.sum())
     shown = Table()
     shown.add_column("class", overflow="fold")
-    columns = [(Text(Path(path).name), own) for path, _, own in rows] if len(rows) <= 3 else []
+    columns = [(Path(path).name, own) for path, _, own in rows] if len(rows) <= 3 else []
     if len(rows) != 1:
-        columns.append((Text(f"all {len(rows)} clouds"), together))
+        columns.append((f"all {len(rows)} clouds", together))
     for name, _ in columns:
         shown.add_column(name, justify="right")
     order = (-together).argsort(kind="stable")
     for number in order[:most].tolist():
-        shown.add_row(Text(classes[number]), *(f"{100 * own[number]:.1f}" for _, own in columns))
+        shown.add_row(classes[number], *(f"{100 * own[number]:.1f}" for _, own in columns))
     if len(order) > most:
         shown.add_row(f"{len(order) - most} more", *(f"{100 * own[order[most:]].sum():.1f}" for _, own in columns))
     shown.add_row(

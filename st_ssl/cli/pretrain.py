@@ -126,16 +126,16 @@ def _print_configs(runs: list[NamedRun]) -> None:
 
 
 def _dry_run(run: NamedRun, runtime: Runtime) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from st_ssl.engine.console import PlainConsole
     from st_ssl.engine.trainer import Trainer
 
     table = Table(show_header=False, title=run.name or None, title_justify="left")
     for name, value in Trainer(run.config, runtime).dry_run().items():
         table.add_row(name, value)
     if runtime.is_main:
-        Console().print(table)
+        PlainConsole().print(table)
 
 
 def _pretrain(run: NamedRun, runtime: Runtime) -> None:

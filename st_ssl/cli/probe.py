@@ -89,11 +89,9 @@ def probe_and_print(
     """Probe ``runs`` on the data of ``config``, write ``output`` and print the table."""
     import json
 
-    from rich.console import Console
-
     from st_ssl.core.files import check_file, replace_text
     from st_ssl.data.base import DATA
-    from st_ssl.engine.console import console
+    from st_ssl.engine.console import PlainConsole, console
     from st_ssl.engine.quarantine import Quarantine
     from st_ssl.engine.run_files import pretraining_data, same_data
     from st_ssl.transfer.probes.official_splits import probe_splits
@@ -103,10 +101,14 @@ def probe_and_print(
     output.parent.mkdir(parents=True, exist_ok=True)
     source = DATA.build(config.data)
     with console.status("probe") as status:
+
+        def tell(message: str) -> None:
+            status.update(console.render_str(message))
+
         if probe.splits:
-            result = probe_splits(config.data, runs, probe, device, lambda message: status.update(message))
+            result = probe_splits(config.data, runs, probe, device, tell)
         else:
-            result = probe_runs(source, runs, probe, device, lambda message: status.update(message))
+            result = probe_runs(source, runs, probe, device, tell)
     result["config"] = probe_inputs(config, probe)
     own = pretraining_data(runs[0])
     if (
@@ -118,7 +120,7 @@ def probe_and_print(
         quarantine.add(BadSample(b["path"], b["reason"]) for b in result["bad"])
     replace_text(output, json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
-        Console().print(table)
+        PlainConsole().print(table)
     print(f"written to {output}")
 
 

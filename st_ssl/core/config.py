@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.core.yaml_text import YAMLTextError, load_yaml
 
 
 class Config(BaseModel):
@@ -56,25 +57,16 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
         others = [str(p) for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
         raise ConfigError(f"{file}: no such file{nearest(str(file), others)}")
     try:
-        text = file.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-        if not isinstance(data, dict):
-            raise ConfigError(f"{file}: expected keys and values, found {type(data).__name__}")
-        for key, line in _lines(yaml.compose(text, Loader=yaml.SafeLoader)):
-            if key in place.lines:
-                raise ConfigError(f"{file}:{line}: {'.'.join(key)} stands twice (first in line {place.lines[key]})")
-            place.lines[key] = line
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError) as error:
+        data, lines = load_yaml(file.read_text(encoding="utf-8"))
+    except (YAMLTextError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file}: not YAML that can be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: expected keys and values, found {type(data).__name__}")
+    for key, line in lines:
+        if key in place.lines:
+            raise ConfigError(f"{file}:{line}: {_cut('.'.join(key))} stands twice (first in line {place.lines[key]})")
+        place.lines[key] = line
     return data, place
-
-
-def _lines(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            path = (*prefix, str(key.value))
-            yield path, key.start_mark.line + 1
-            yield from _lines(value, path)
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
@@ -83,9 +75,9 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"{text!r}: expected dotted.key=value, for example engine.epochs=10")
     try:
-        return tuple(key.strip().split(".")), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r}: the value is not YAML: {error}") from error
+        return tuple(key.strip().split(".")), load_yaml(value)[0]
+    except YAMLTextError as error:
+        raise ConfigError(f"{_cut(text)!r}: the value is not YAML: {error}") from error
 
 
 def set_key(data: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
@@ -129,8 +121,14 @@ def validate(model: type[Config], data: dict[str, Any], place: Place, inside: tu
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, data, dict(e), place, inside) for e in error.errors() if not _follows(dict(e))]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        mistakes = [dict(e) for e in error.errors() if not _follows(dict(e))]
+        lines = [_cut(_explain(model, data, one, place, inside)) for one in mistakes[:_MOST_MISTAKES]]
+        more = [f"… and {len(mistakes) - len(lines)} more mistakes"] if len(mistakes) > len(lines) else []
+        raise ConfigError("\n".join(dict.fromkeys(lines + more))) from None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _follows(error: dict[str, Any]) -> bool:
@@ -139,6 +137,8 @@ def _follows(error: dict[str, Any]) -> bool:
         return False
     return len(error["input"]) >= int(error["ctx"]["min_length"])
 
+
+_MOST_MISTAKES, _LONGEST = 50, 2000  # told at once; characters of each
 
 _WORDS = {
     "int": "a whole number",

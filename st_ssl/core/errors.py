@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -27,10 +28,14 @@ class OutputError(ConfigError, DataError):
     """A place for results that cannot be written to, or holds others: the call has to name another one."""
 
 
+_LONGEST = 1000  # characters of a reason
+
+
 class SampleError(UserError):
     """One sample that cannot be used: it is replaced, counted and listed, and the run goes on."""
 
     def __init__(self, path: str, reason: str) -> None:
+        reason = reason if len(reason) <= _LONGEST else f"{reason[: _LONGEST - 1]}…"  # it may quote a damaged file
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
@@ -53,7 +58,8 @@ def sample_fault(path: str) -> Iterator[None]:
         if isinstance(error, OSError) and refusal(error) is not None and error.errno != errno.EACCES:
             raise
         text = str(error).strip().partition("\n")[0][:200]
-        raise SampleError(path, f"cannot be read: {type(error).__name__}{f': {text}' if text else ''}") from error
+        kind = "" if type(error) is ValueError and text else f"{type(error).__name__}{': ' if text else ''}"
+        raise SampleError(path, f"cannot be used: {kind}{text}") from error
 
 
 class MissingDependencyError(UserError):
@@ -107,9 +113,26 @@ def refusal(error: BaseException) -> str | None:
     return None
 
 
+_WORD = 200  # characters of a name that are compared: the time grows with their square
+
+
+def shown(text: str, keep: str = "") -> str:
+    """``text`` as a terminal may get it: control characters (but those to ``keep``), marks that turn the direction of
+    writing and bytes of file names that are no text stand there as Python writes them, ``\\x1b`` say."""
+    return "".join(_visible(mark) if mark not in keep else mark for mark in text)
+
+
+def _visible(mark: str) -> str:
+    hidden = unicodedata.category(mark) in ("Cc", "Cs", "Zl", "Zp") or mark in _TURNS
+    return mark.encode("unicode_escape").decode() if hidden else mark
+
+
+_TURNS = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """A sentence fragment that names the closest of ``options``: ``"; did you mean 'x'?"``, or ``""``."""
-    match = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(name[:_WORD], list(options), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -14,6 +17,9 @@ from uuid import uuid4
 
 from st_ssl.core.config import differences
 from st_ssl.core.errors import OutputError, nearest
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
 def missing_folder(folder: Path) -> str:
@@ -93,6 +99,21 @@ def _create_text(path: Path, text: str) -> None:
             os.replace(unfinished, path)
 
 
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values. Text that a spreadsheet would take for a formula (``=cmd…``, as a class may be called)
+    has an apostrophe before it, which makes it text there."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_no_formula(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return cell
+    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
+
+
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -113,8 +134,8 @@ def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note
         raise OutputError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
     file = folder / stamp
     try:
-        changed = differences(json.loads(file.read_text(encoding="utf-8")), mine)
-    except (OSError, ValueError, AttributeError) as error:
+        changed = differences(load_json(file.read_text(encoding="utf-8")), mine)
+    except (OSError, *NOT_PLAIN, RecursionError) as error:
         raise OutputError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
     if changed:
         raise OutputError(

@@ -37,6 +37,15 @@ class PointInputConfig(Config):
     attributes: tuple[Literal["color", "normal", "intensity"], ...] = ()
 
 
+class CloudNeeds(Config):
+    """What an encoder needs of a cloud: ``points`` at least, of ``where`` the configuration says so, and room on a grid
+    of voxels of ``voxel_size`` (None: it has no grid)."""
+
+    points: int = 1
+    where: str = ""
+    voxel_size: float | None = None
+
+
 INPUTS: dict[Modality, type[InputConfig] | type[PointInputConfig]] = {
     "video": InputConfig,
     "points": PointInputConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
@@ -17,11 +17,11 @@ from torch.utils.data import Dataset
 
 from st_ssl.core.config import Config, Place, validate
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.inputs import Modality
+from st_ssl.core.inputs import CloudNeeds, Modality
 from st_ssl.core.random import Key
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format
+from st_ssl.data.sources.base import Format, Listing
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,9 @@ class DataSource(ABC):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.trained: dict[str, Any] = {}
+        self.needs = CloudNeeds()
+        self.listing: Listing | None = None  # of what ``entries`` found last
 
     def max_bad(self, num_samples: int) -> float:
         """How many of ``num_samples`` may be broken: see ``too_many``."""
@@ -113,6 +116,21 @@ class DataSource(ABC):
     @abstractmethod
     def entries(self) -> Sequence[Entry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
+
+    @property
+    def prepared(self) -> dict[str, Any]:
+        """How the samples are read where files leave it open, as plain data for ``encoder.json``."""
+        return {}
+
+    def follow(self, prepared: Mapping[str, Any], needs: CloudNeeds | None = None) -> None:
+        """Read the samples as those of an encoder were, where that fits them: ``prepared`` is from its
+        ``encoder.json``. A warning tells where it does not. Samples with less than it ``needs`` are broken."""
+        self.trained, self.needs = dict(prepared), needs or CloudNeeds()
+
+    def account(self) -> dict[str, Any]:
+        """What was decided and left out, as plain data: for ``prepare.py verify``, ``--dry-run`` and the report. See
+        ``account_lines``."""
+        return {} if self.listing is None else {"listing": self.listing.summary()}
 
     @abstractmethod
     def dataset(self, entries: Sequence[Entry], views: Any, seed: Key = 0) -> Dataset[Any]:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, UserError
 from st_ssl.core.files import missing_folder, replace_text, write_atomically
-from st_ssl.core.inputs import INPUTS, InputConfig, Modality, PointInputConfig
+from st_ssl.core.inputs import INPUTS, CloudNeeds, InputConfig, Modality, PointInputConfig
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import Features
+from st_ssl.data.base import DataSource
 
 if TYPE_CHECKING:
     from st_ssl.augment.masking import Grid
@@ -47,6 +49,11 @@ class Encoder(nn.Module, ABC):
         """How the data that it was trained on were read, as plain data (ranges of intensities and colours, say): other
         data are read in the same way."""
 
+    @classmethod
+    def needs(cls, config: Any, input: Any) -> CloudNeeds:
+        """What an encoder of this configuration needs of each cloud: one with less is a broken sample."""
+        return CloudNeeds()
+
     @abstractmethod
     def forward(self, clip: Any, keep: Tensor | None = None) -> Features:
         """Clips float [B, C, T, H, W], or a ``PointBatch`` of B clouds, to features; ``keep`` int64 [B, K]: the tokens
@@ -72,8 +79,37 @@ def parse_description(description: dict[str, Any], where: str) -> tuple[Config, 
         encoder = ENCODERS.config(description["encoder"]["name"]).model_validate(description["encoder"])
         modality = ENCODERS.registered(description["encoder"]["name"]).modality
         return encoder, INPUTS[modality].model_validate(description["input"])
-    except (ValueError, KeyError, TypeError) as error:  # also those of pydantic and of an unknown name
+    except (*NOT_PLAIN, RecursionError) as error:  # also those of pydantic and of an unknown name
         raise UserError(f"{where}: not an encoder description: {error}") from error
+
+
+def prepared_of(directory: Path) -> dict[str, Any]:
+    """How the data of the encoder in ``directory`` were read, as its ``encoder.json`` says; {} where it does not.
+    Raises ``UserError`` where that is nothing that can be understood."""
+    file = Path(directory) / "encoder.json"
+    try:
+        told = load_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except NOT_PLAIN as error:
+        raise UserError(f"{file}: not an encoder description: {error}") from error
+    return parse_prepared(told, str(file))
+
+
+def parse_prepared(description: dict[str, Any], where: str) -> dict[str, Any]:
+    """The key ``data`` of a ``description``: ranges by name, each a lowest and a highest number. Raises ``UserError``,
+    that names ``where`` it is from, for anything else."""
+    try:
+        told = description.get("data", {})
+        return {str(name): [float(low), float(high)] for name, (low, high) in told.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: data: expected [lowest, highest] by names: {error}") from error
+
+
+def serve(source: DataSource, directory: Path, described: tuple[Config, AnyInput] | None = None) -> DataSource:
+    """``source``, set to read its samples as those of the encoder in ``directory`` were, and to take those that have
+    less than it needs (as ``described``, where that differs) for broken."""
+    config, input = described or describe_encoder(directory)
+    source.follow(prepared_of(directory), ENCODERS.registered(config.name).needs(config, input))  # type: ignore[attr-defined]
+    return source
 
 
 def save_encoder(encoder: Encoder, directory: Path, state: dict[str, Tensor] | None = None) -> None:
@@ -104,8 +140,8 @@ def describe_encoder(directory: Path) -> tuple[Config, AnyInput]:
         why = missing_folder(Path(directory)) or f"this is not the folder of a pretrained encoder{hint}"
         raise ConfigError(f"{directory}: no encoder.json: {why}")
     try:
-        described = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        described = load_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: not an encoder description: {error}") from error
     return parse_description(described, str(file))
 
@@ -126,6 +162,7 @@ def load_encoder(directory: Path, described: tuple[Config, AnyInput] | None = No
         encoder.load_state_dict(load_file(file))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{file}: cannot be loaded: {error}") from error
+    encoder.prepared = prepared_of(directory)
     return encoder.eval()
 
 

@@ -4,7 +4,7 @@ features of every layer. The light encoder of objects."""
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
-from st_ssl.core.inputs import PointInputConfig
+from st_ssl.core.inputs import CloudNeeds, PointInputConfig
 from st_ssl.core.types import Features, PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.point_vit import point_channels
@@ -71,6 +71,10 @@ class DGCNN(Encoder):
         self.edges = nn.ModuleList(EdgeConv(cin, cout) for cin, cout in pairwise(widths))
         self.last = nn.Linear(sum(config.widths), config.dim, bias=False)
         self.norm = nn.BatchNorm1d(config.dim)
+
+    @classmethod
+    def needs(cls, config: Any, input: Any) -> CloudNeeds:
+        return CloudNeeds(points=config.neighbours, where="encoder.neighbours")
 
     def forward(self, clip: PointBatch, keep: Tensor | None = None) -> Features:
         """A batch of clouds to features. Raises ``DataError`` where a cloud has fewer points than ``neighbours``, or

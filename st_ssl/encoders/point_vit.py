@@ -4,7 +4,7 @@ Point-MAE, Pang et al. 2022) that can be fed a part of its patches."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
-from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, PointInputConfig
+from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, PointInputConfig
 from st_ssl.core.types import Features, PointBatch, PointView
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.transformer import Block, gather_tokens, initialise
@@ -158,6 +158,11 @@ class PointViT(Encoder):
                     nn.init.zeros_(module.bias)
         if config.position_init == "xavier":
             initialise(self.position)
+
+    @classmethod
+    def needs(cls, config: Any, input: Any) -> CloudNeeds:
+        least = max(config.num_groups, config.group_size)
+        return CloudNeeds(points=least, where="encoder.num_groups and encoder.group_size")
 
     def patches(self, points: PointBatch, start: Tensor | None = None) -> Patches:
         """Cut clouds into patches; ``start`` int64 [B] is the first centre, by default the first point of each.

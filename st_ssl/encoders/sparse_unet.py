@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
-from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, Modality, PointInputConfig
+from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, Modality, PointInputConfig
 from st_ssl.core.types import Features, PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.ops.sparse import Backend, SparseConv3d, SparseModule, SparseSequential, SparseTensor, global_pool
@@ -146,6 +146,10 @@ class SparseEncoder(Encoder):
             [_stage(middle, cout, n, level + 1, backend) for level, (_, middle, cout, n) in enumerate(rows)],
         )
         self.embed_dim = self.channels[LEVELS - 1]
+
+    @classmethod
+    def needs(cls, config: Any, input: Any) -> CloudNeeds:
+        return CloudNeeds(voxel_size=input.voxel_size or VOXEL_SIZE)
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -11,18 +11,32 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from st_ssl.core.errors import shown
 from st_ssl.core.files import replace_text
 from st_ssl.engine.run_files import whole_rows
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """A console that shows text as it is: what looks like markup or an emoji's code in a name stays that, and control
+    characters are made visible."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(shown(text, keep="\n\t"), **settings)
+
+
+console = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 class MetricsFile:
     """``metrics.jsonl``: one line per logged step. Resuming cuts off what came after the step resumed from."""
 
     def __init__(self, file: Path, resume_step: int) -> None:
-        kept = [row for row in whole_rows(file) if row["step"] <= resume_step]
+        kept = [row for row in whole_rows(file, "step") if row["step"] <= resume_step]
         replace_text(file, "".join(f"{json.dumps(row)}\n" for row in kept), alone=True)
         self._out: TextIO = file.open("a")
 
@@ -43,19 +57,19 @@ class RunProgress:
         self._lines = enabled and not console.is_terminal
         self._last = 0.0
         self._started = time.monotonic()
-        self._done_before, self._total, self._name, self._unit = done, total, name, unit
+        self._done_before, self._total, self._name, self._unit = done, total, shown(name), unit
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
             disable=not self._live,
         )
-        self._task = self._bar.add_task(name, total=total, completed=done, status="")
+        self._task = self._bar.add_task(self._name, total=total, completed=done, status="")
 
     def __enter__(self) -> RunProgress:
         self._bar.start()

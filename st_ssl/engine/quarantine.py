@@ -24,7 +24,7 @@ class Quarantine:
         self.max_share = max_share
         self.known: dict[str, str] = {}
         if file is not None:
-            self.known = {row["path"]: row["reason"] for row in whole_rows(file)}
+            self.known = {row["path"]: row["reason"] for row in whole_rows(file, "path", "reason")}
         self._whole = False
 
     def unknown(self, bad: Iterable[BadSample]) -> list[BadSample]:

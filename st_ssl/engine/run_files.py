@@ -8,9 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from st_ssl.core.config import differences
+from st_ssl.core.config import differences, read_yaml
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.files import check_writable, missing_folder
 from st_ssl.encoders.base import ENCODERS, describe_encoder
@@ -20,6 +18,7 @@ FREE_KEYS = {
     "output_dir",
     "data.num_workers",
     "data.max_bad_share",
+    "data.max_points",
     "data.sample_timeout",
     "engine.log_every",
     "engine.checkpoint_every",
@@ -98,12 +97,15 @@ def probe_file(run: Path, data: dict[str, Any]) -> Path:
     return file
 
 
-def whole_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, without one that a killed process left half-written; [] for no file."""
+def whole_rows(file: Path, *keys: str) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines that have ``keys``, without one that a killed process left half-written; [] for
+    no file."""
     rows = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and row.keys() >= set(keys):
+                rows.append(row)
     return rows
 
 
@@ -128,7 +130,7 @@ def check_same_run(directory: Path, config: RunConfig) -> None:
     file = directory / "config.yaml"
     if not file.is_file() or not any((directory / "checkpoints").glob("step_*")):
         return  # nothing to mix with
-    before = yaml.safe_load(file.read_text()) or {}
+    before, _ = read_yaml(file)
     changed = [
         f"  {line}"
         for key, line in differences(before, config.model_dump(mode="json")).items()

@@ -26,8 +26,9 @@ _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
 _SAME, _PASSED_ON = 1.0, 10.0
 
 
-class Preempted(Exception):  # noqa: N818 - not an error: the run saved itself and can be resumed
-    """The run was told to stop, has saved everything, and resumes when started again."""
+class Preempted(BaseException):
+    """The run was told to stop, has saved everything, and resumes when started again. Not an ``Exception``: it is no
+    error, and nobody's who catches errors."""
 
 
 @dataclass

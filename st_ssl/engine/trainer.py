@@ -21,7 +21,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_order import Order, StepSampler
-from st_ssl.encoders.base import ENCODERS, count_parameters, save_encoder
+from st_ssl.encoders.base import ENCODERS, count_parameters, prepared_of, save_encoder
 from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
@@ -96,6 +96,9 @@ class Trainer:
         self.config, self.runtime, self.name = config, runtime, name
         self.directory = Path(config.output_dir)
         self.source, self.entries = open_source(config, runtime)
+        encoder = ENCODERS.registered(config.encoder.name)
+        before = prepared_of(self.directory)  # of an earlier part of the run
+        self.source.follow(before, encoder.needs(config.encoder, config.input))
         engine = config.engine
         self.batch_size = fit_batch(engine.batch_size, len(self.entries), runtime.world_size * engine.accumulate)
         self.samples = samples_digest(self.entries)
@@ -103,6 +106,7 @@ class Trainer:
         self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
         self.total_steps = engine.epochs * self.steps_per_epoch
         self.method = build_method(config).to(runtime.device)
+        self.method.encoder.prepared = self.source.prepared
         self.gauge = CollapseGauge(self.method.encoder)
         self.optimizer = build_optimizer(
             self.method.named_parameters(), config.optim, peak_lr(config.optim, self.batch_size)
@@ -149,10 +153,8 @@ class Trainer:
                 if stop and not done:
                     raise Preempted(f"stopped at step {self.step} of {self.total_steps}, saved in {self.directory}")
         if self._quarantine.known and self.runtime.is_main:
-            console.print(
-                f"[yellow]{self.name}: {len(self._quarantine.known)} broken samples were replaced, listed in "
-                f"{self.directory / 'bad_samples.jsonl'}[/yellow]"
-            )
+            count, file = len(self._quarantine.known), self.directory / "bad_samples.jsonl"
+            console.print(f"{self.name}: {count} broken samples were replaced, listed in {file}", style="yellow")
         distributed.barrier()
 
     def _batches(self, start: int, stop: int) -> Any:
@@ -243,7 +245,7 @@ class Trainer:
         gauge, warning = self.gauge.read()
         rate = clock.samples * self.method.views.num_views / elapsed
         if warning and self.runtime.is_main:
-            console.print(f"[yellow]{self.name}: step {self.step}: {warning}[/yellow]")
+            console.print(f"{self.name}: step {self.step}: {warning}", style="yellow")
         timing = {
             "clips_per_second": rate,
             "data_wait": clock.waited / elapsed,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -138,4 +139,4 @@ def pick_colours(labels: Sequence[str]) -> dict[str, str]:
     for label in labels:
         counts[label] = counts.get(label, 0) + 1
     common = sorted(counts, key=lambda label: (-counts[label], label))[: len(PALETTE)]
-    return dict(zip(sorted(common), PALETTE, strict=False))
+    return dict(zip(in_order(common), PALETTE, strict=False))

@@ -79,8 +79,9 @@ class RunFolder:
     @cached_property
     def source(self) -> DataSource:
         from st_ssl.data.base import DATA
+        from st_ssl.encoders.base import serve
 
-        return DATA.build(self.config.data)
+        return serve(DATA.build(self.config.data), self.directory)
 
     @cached_property
     def entries(self) -> Sequence[Entry]:

@@ -7,8 +7,10 @@ it is written under a hidden name, forced to disk, and renamed in one step.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import warnings
@@ -28,6 +30,8 @@ from st_ssl.core.files import sync
 JSON = Any  # None, bool, int, float, str, and lists and dicts (with str keys) of these
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
+_FILE = re.compile(r"\w+\.\w+")
+_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENXIO)  # something else has its name
 _PARTIAL, _REPLACED = ".tmp-", ".old-"
 # Which kernel updates the weights is a choice of this run, not of the one that wrote the checkpoint.
 _KERNEL_SETTINGS = {"fused", "foreach", "capturable", "differentiable"}
@@ -63,7 +67,10 @@ class Checkpointer:
             raise CheckpointError(f"keep_last must be at least 1, not {keep_last}")
         self.directory = Path(directory)
         self.keep_last = keep_last
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.directory}: cannot be a folder of checkpoints: {error.strerror}") from error
         self._tidy()
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]) -> Path:
@@ -78,8 +85,7 @@ class Checkpointer:
         final = self.directory / f"step_{step:08d}"
         partial = self.directory / f"{_PARTIAL}{final.name}"
         try:
-            if partial.exists():
-                shutil.rmtree(partial)
+            _remove(partial)
             _write_folder(partial, step, tensors, state)
             self._put_in_place(partial, final)
         except (OSError, SafetensorError) as error:
@@ -93,8 +99,9 @@ class Checkpointer:
     def latest(self) -> Loaded | None:
         """The newest checkpoint whose checksums hold, or None where there is none.
 
-        A damaged one is moved aside as ``*.damaged`` with a warning that says which file and why. One in a newer
-        format raises CheckpointError: an older one in its place would silently undo work.
+        A damaged one, or whatever else has the name of one, is moved aside as ``*.damaged`` with a warning that says
+        which file and why. One in a newer format raises CheckpointError: an older one in its place would silently undo
+        work.
         """
         for path in self._folders():
             try:
@@ -111,36 +118,40 @@ class Checkpointer:
 
     def _put_in_place(self, partial: Path, final: Path) -> None:
         replaced = self.directory / f"{_REPLACED}{final.name}"
-        if final.exists():  # a folder cannot be renamed over a full one
+        _remove(replaced)
+        if os.path.lexists(final):  # a folder cannot be renamed over a full one
             final.rename(replaced)
         partial.rename(final)
         sync(self.directory)
-        if replaced.exists():
-            shutil.rmtree(replaced)
+        _remove(replaced)
 
     def _discard(self, path: Path) -> None:
         hidden = path.with_name(_PARTIAL + path.name)  # killed halfway, the rest must not look like a damaged one
+        _remove(hidden)
         path.rename(hidden)
-        shutil.rmtree(hidden)
+        _remove(hidden)
 
     def _tidy(self) -> None:
         for path in self.directory.glob(f"{_REPLACED}*"):
             final = self.directory / path.name.removeprefix(_REPLACED)
-            if final.exists():
-                shutil.rmtree(path)
+            if os.path.lexists(final):
+                _remove(path)
             else:  # killed between the two renames of a replacement
                 path.rename(final)
         for path in self.directory.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(path)
+            _remove(path)
 
 
 def load_checkpoint(path: Path) -> Loaded:
     """Read and verify one checkpoint folder.
 
-    Raises DamagedCheckpointError for a missing, truncated or altered file, and CheckpointError for a folder that does
-    not exist, a format newer than this code, or a file that may not be read.
+    Raises DamagedCheckpointError for a missing, truncated or altered file, or where ``path`` is no folder, and
+    CheckpointError for one that does not exist, a format newer than this code, or a file that may not be read.
     """
     path = Path(path)
+    if os.path.lexists(path) and not path.is_dir():
+        link = f"a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "no folder"
+        raise DamagedCheckpointError(f"{path}: is {link}")
     if not path.is_dir():
         known = sorted(p.name for p in path.parent.glob("step_*") if p.is_dir())
         raise CheckpointError(f"{path}: no such checkpoint; {path.parent} holds {known}{nearest(path.name, known)}")
@@ -150,9 +161,13 @@ def load_checkpoint(path: Path) -> Loaded:
             _verify(path / name, expected["size"], expected["sha256"])
         tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in manifest["groups"]}
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise DamagedCheckpointError(f"{path}: {error}") from error
     except OSError as error:
+        if error.errno in _NO_FILE:
+            raise DamagedCheckpointError(f"{path}: {error}") from error
         raise CheckpointError(f"{path}: could not be read: {error}") from error
     return Loaded(path, manifest["step"], tensors, state)
 
@@ -269,16 +284,38 @@ def _read_manifest(folder: Path) -> dict[str, JSON]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         digest = manifest.pop("digest")
+        holds = digest == _digest(manifest)
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path}: is not a manifest ({error})") from error
-    if digest != _digest(manifest):
+    if not holds:
         raise DamagedCheckpointError(f"{path}: its digest does not hold (altered)")
-    if manifest["format"] > FORMAT:
+    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
         text = f"format {manifest['format']} is newer than this version of st_ssl reads (up to {FORMAT}): upgrade it"
         raise CheckpointError(f"{folder}: {text}")
+    if not _is_manifest(manifest):
+        raise DamagedCheckpointError(f"{path}: is not a manifest of this format")
     return manifest
+
+
+def _is_manifest(manifest: dict[str, JSON]) -> bool:
+    files, groups = manifest.get("files"), manifest.get("groups")
+    numbers = isinstance(manifest.get("format"), int) and isinstance(manifest.get("step"), int)
+    if not (numbers and isinstance(files, dict) and isinstance(groups, list)):
+        return False
+    whole = all(isinstance(about, dict) and about.keys() >= {"size", "sha256"} for about in files.values())
+    # names of files in the folder: nothing else is opened
+    listed = all(isinstance(group, str) and group in files for group in groups)
+    return whole and listed and "state.json" in files and all(map(_FILE.fullmatch, files))
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever has that name, if anything has."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def _verify(path: Path, size: int, sha256: str) -> None:
@@ -319,7 +356,7 @@ def _check_json(value: object, where: str) -> None:
 
 def _unused_name(path: Path) -> Path:
     aside, number = path.with_name(f"{path.name}.damaged"), 1
-    while aside.exists():
+    while os.path.lexists(aside):
         aside, number = path.with_name(f"{path.name}.{number}.damaged"), number + 1
     return aside
 

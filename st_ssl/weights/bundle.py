@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from st_ssl.core.errors import UserError
-from st_ssl.encoders.base import ENCODERS, Encoder, description, parse_description
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
+from st_ssl.encoders.base import ENCODERS, Encoder, description, parse_description, parse_prepared
 
 KEY = "st_ssl"
 """Where in the metadata the description is."""
@@ -54,12 +55,13 @@ def read_bundle(file: Path) -> Bundle:
                 f"{file}: has no description of an encoder in its metadata, so it was not exported by st_ssl: bring "
                 "published weights in by `python tools/convert.py import`"
             )
-        told = json.loads(metadata[KEY])
+        told = load_json(metadata[KEY])
         encoder = ENCODERS.build(*parse_description(told, str(file)))
+        encoder.prepared = parse_prepared(told, str(file))
         encoder.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)})
     except UserError:
         raise
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, *NOT_PLAIN) as error:
         raise UserError(f"{file}: cannot be loaded: {error}") from error
     head = {name.removeprefix(HEAD): tensor for name, tensor in weights.items() if name.startswith(HEAD)}
     about = {name: value for name, value in told.items() if name not in description(encoder)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, SampleError, UserError, nearest
+from st_ssl.core.errors import (
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    SampleError,
+    UserError,
+    nearest,
+    sample_fault,
+)
 from st_ssl.core.files import missing_folder
 from st_ssl.encoders.base import Encoder, load_encoder
 from st_ssl.weights.bundle import read_bundle
@@ -77,7 +86,7 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
     input = encoder.input
     if isinstance(video, str | os.PathLike):
         views = centred_views(input)
-        with open_video(Path(video)) as reader:
+        with sample_fault(str(video)), open_video(Path(video)) as reader:
             return views.prepare(stack_views([views.cut(reader, ())]))[0].clip
     frames = _checked(video, input.num_frames)
     augment = centre_crop(input.size, input.mean, input.std)
@@ -105,9 +114,8 @@ def cloud(
     attributes: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> PointBatch:
     """What ``encoder`` is to be fed of one cloud: see ``st_ssl.cloud``."""
+    from st_ssl.data.points.dataset import check_needs
     from st_ssl.data.points.views import plain_views, stack_point_views
-    from st_ssl.data.streams.points import read_cloud
-    from st_ssl.encoders.prepared import read_options
 
     if encoder.modality != "points":
         raise ConfigError("st_ssl.cloud: this encoder is fed clips of videos, not clouds: use st_ssl.clip")
@@ -115,12 +123,26 @@ def cloud(
     if isinstance(cloud, str | os.PathLike):
         if attributes is not None:
             raise DataError("st_ssl.cloud: attributes belong to arrays; of a file they are in it")
-        name, found = str(cloud), read_cloud(Path(cloud), read_options(encoder))
+        name, found = str(cloud), _read(encoder, str(cloud))
     else:
         name, found = "st_ssl.cloud", _cloud_of(encoder, cloud, attributes or {})
     if (fault := views.fault(found)) is not None:
         raise SampleError(name, fault)
-    return views.prepare(stack_point_views([views.cut(found, ())]))[0].points
+    (cut,) = views.cut(found, ())
+    check_needs(name, cut.cloud, encoder.needs(encoder.config, encoder.input))
+    return views.prepare(stack_point_views([[cut]]))[0].points
+
+
+def _read(encoder: Encoder, path: str) -> PointCloud:
+    """The cloud of a file, read as those that ``encoder`` was trained on."""
+    from st_ssl.data.streams.points import read_cloud
+    from st_ssl.data.streams.points.reading import decide
+
+    reading = decide([path], None, encoder.prepared)
+    for line in reading.told:
+        warnings.warn(line, stacklevel=4)
+    with sample_fault(path):
+        return read_cloud(path, reading.options)
 
 
 def _cloud_of(

@@ -21,6 +21,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return main()
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where what ``verify`` found is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "st_ssl" / "verified"
+
+
 def test_index_verify_pack(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -29,7 +36,7 @@ def test_index_verify_pack(
     assert run(monkeypatch, "index", str(videos)) == 0
     assert "st_ssl_index.jsonl: 3 videos, 72 frames" in capsys.readouterr().out
     assert run(monkeypatch, "verify", str(videos)) == 0
-    assert f"verified_{videos.name}.jsonl: 3 videos decoded" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("3 of 3 videos are sound, 0 broken\n")
     assert (
         run(monkeypatch, "pack", str(videos), "--output", pack, "short_side=32", "shard_size=2", "--shard", "1/2") == 0
     )
@@ -49,7 +56,7 @@ def test_what_is_broken_is_told_and_counts(
 ) -> None:
     (videos / "empty.mp4").touch()
     assert run(monkeypatch, "index", str(videos)) == 1
-    assert capsys.readouterr().out.endswith("empty.mp4: file is empty\n")
+    assert capsys.readouterr().out.endswith("empty.mp4: file is empty\n3 of 4 videos are sound, 1 broken\n")
 
 
 def test_a_pack_with_failures_tells_how_to_try_them_again(
@@ -99,17 +106,73 @@ def test_synthetic_clouds(
 
 
 def test_each_data_set_has_a_file_of_its_own(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    videos: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    """And none is written to the current folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "clouds").mkdir()
     np.save(tmp_path / "clouds" / "a.npy", np.random.default_rng(0).random((20, 3)))
     for root, kind in ((tmp_path / "clouds", "points"), (videos, "video"), (tmp_path / "clouds", "points")):
         assert run(monkeypatch, "verify", str(root), "--kind", kind, "--workers", "0") == 0
-    assert sorted(path.name for path in tmp_path.glob("verified*")) == [
-        "verified_clouds.jsonl",
-        f"verified_{videos.name}.jsonl",
-    ]
+    kept = sorted(cache.glob("*.jsonl"))
+    assert [path.name.rpartition("-")[0] for path in kept] == ["clouds", videos.name]
+    assert list((tmp_path / "here").iterdir()) == []
     capsys.readouterr()
     with pytest.raises(DataError, match=r"not a record of these data .*--output"):
-        run(monkeypatch, "verify", str(videos), "--output", "verified_clouds.jsonl")
+        run(monkeypatch, "verify", str(videos), "--output", str(kept[0]))
+
+
+def scans(folder: Path, tops: dict[str, int]) -> Path:
+    """Clouds in 0 … 5 with an intensity up to that of each name, as text with a header."""
+    rng = np.random.default_rng(0)
+    for name, top in tops.items():
+        rows = np.hstack([rng.uniform(0, 5, (60, 3)), rng.integers(0, top, (60, 1)), rng.random((60, 1))])
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        np.savetxt(folder / name, rows, header="x,y,z,intensity,echo", delimiter=",", comments="")
+    return folder
+
+
+def test_verify_shows_how_a_data_set_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("train/bus/a.asc", "train/bus/b.asc", "train/car/a.asc", "test/bus/c.asc")
+    root = scans(tmp_path / "scans", dict.fromkeys(names, 200))
+    (root / "test/car").mkdir()
+    (root / "test/car/copy.asc").write_bytes((root / "train/car/a.asc").read_bytes())
+    (root / "train/car/empty.asc").touch()
+    (root / "notes.docx").write_text("by hand")
+    assert run(monkeypatch, "verify", str(root)) == 1
+    out = capsys.readouterr().out
+    for line in (
+        "read as data.format=folder: 6 samples (2 test, 4 train)",
+        "label: 2 classes: bus (1 test, 2 train), car (1 test, 2 train)",
+        "left out: 1 .docx",
+        "intensity of the range 0 … 255 becomes 0 … 1 (values ",
+        "columns left out, whose names mean nothing to us: echo (in 5 of 5 files)",
+        f"the same content in several splits: 1 clouds: {root}/test/car/copy.asc = {root}/train/car/a.asc",
+        "300 points, 60 to 60 a cloud",
+    ):
+        assert line in out, out
+    assert out.endswith("train/car/empty.asc: file is empty\n5 of 6 clouds are sound, 1 broken\n")
+    assert run(monkeypatch, "verify", str(root), "intensity_range=[0,400]") == 1
+    assert "intensity of the range 0 … 400 becomes 0 … 1" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"intensity_rang: unknown key; did you mean 'intensity_range'"):
+        run(monkeypatch, "verify", str(root), "data.intensity_rang=[0,400]")
+
+
+def test_verify_names_outliers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, scale in enumerate((1, 1, 1, 1000)):
+        np.save(tmp_path / f"{number}.npy", np.random.default_rng(number).random((50, 3)) * scale)
+    assert run(monkeypatch, "verify", str(tmp_path)) == 0
+    assert "much wider or narrower than most (0.9" in (out := capsys.readouterr().out)
+    assert f"): 1: {tmp_path}/3.npy (" in out
+
+
+def test_all_may_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"\0" * 99)
+    assert run(monkeypatch, "verify", str(tmp_path)) == 1
+    assert capsys.readouterr().out.endswith("0 of 2 videos are sound, 2 broken\n")

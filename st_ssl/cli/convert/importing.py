@@ -53,10 +53,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     if arguments.list:
         return _list()
-    from rich.console import Console
-
     from st_ssl.core.errors import ConfigError, as_called
-    from st_ssl.engine.console import console
+    from st_ssl.engine.console import PlainConsole, console
     from st_ssl.weights.importing import import_weights, save_imported
 
     places = [text for text in arguments.overrides if "=" not in text or Path(text).exists()]
@@ -67,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     with console.status("reading"):
         imported = import_weights(Path(places[0]), arguments.layout, overrides, arguments.allow_unused)
-    out = Console()
+    out = PlainConsole()
     out.width = out.width if out.is_terminal else max(out.width, 200)  # names of keys whole, where it goes to a file
     if arguments.layout == "auto":
         out.print(f"taken for the layout {imported.layout.config.name} (--from {imported.layout.config.name})")
@@ -105,7 +103,6 @@ def _list() -> None:
 def _keys(imported: Imported) -> Any:
     """Every key of the encoder: what of the file it is."""
     from rich.table import Table
-    from rich.text import Text  # as names of files may look like rich's markup
 
     table = Table(title="used", title_justify="left")
     for column in ("key", "from", "size", "note"):
@@ -114,14 +111,13 @@ def _keys(imported: Imported) -> Any:
         sources = " + ".join(row["from"])
         size = " × ".join(map(str, row["shape"])) or "1"
         cells = (row["key"], "=" if sources == row["key"] else sources, size, row["note"])
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
     return table
 
 
 def _left(imported: Imported) -> Any:
     """What of the file is left over, by reason."""
     from rich.table import Table
-    from rich.text import Text
 
     reasons: dict[str, list[str]] = {}
     for name, why in imported.left.items():
@@ -132,7 +128,7 @@ def _left(imported: Imported) -> Any:
     table.add_column("why", overflow="fold")
     for why, names in reasons.items():
         some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-        table.add_row(Text(some), str(len(names)), Text(why))
+        table.add_row(some, str(len(names)), why)
     return table if reasons else "left over: nothing"
 
 

@@ -17,6 +17,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from st_ssl.core.errors import shown
 from st_ssl.data.loading.child_process import end_with
 
 T = TypeVar("T")
@@ -48,10 +49,10 @@ def parallel_map(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
         count = count if count is not None or not isinstance(items, Sized) else len(items)
-        task = bar.add_task(title, total=None if count is None else done + count, completed=done)
+        task = bar.add_task(shown(title), total=None if count is None else done + count, completed=done)
         here = num_workers == 0 or (num_workers == 1 and crashed is None) or not _has_semaphores()
         for result in map(work, items) if here else _spread(work, items, num_workers, crashed):
             bar.advance(task)

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from st_ssl.core.errors import DataError, OutputError
 from st_ssl.core.files import replace_text
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.data.loading.parallel_map import parallel_map
 
 
@@ -20,6 +21,8 @@ class Table(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
+_LONGEST = 300  # characters of an error that are told
+
 T = TypeVar("T")
 Found = TypeVar("Found", bound=Table)
 
@@ -28,7 +31,7 @@ Found = TypeVar("Found", bound=Table)
 class Record(Generic[Found]):
     """One sample: the size in bytes and time of change of the file it was made from, its table (a video's frames, say;
     None where there is none), why it cannot be used, if so, and how that was found out; of a sample in a pack, a
-    checksum of what the list of its shard says."""
+    checksum of what the list of its shard says; ``digest``: the same for samples of the same content."""
 
     size: int
     mtime_ns: int
@@ -36,6 +39,7 @@ class Record(Generic[Found]):
     error: str | None = None
     made_by: str = ""
     listed: int = 0
+    digest: str = ""
 
     def fits(self, path: str) -> bool:
         """Whether the file is still the one that was looked at. Of a folder that cannot be told: its images may have
@@ -60,13 +64,15 @@ def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[s
         raise DataError(f"{file}: not an index: {error}") from error
     for number, line in enumerate(lines[:-1], 1):  # what follows the last line end is empty or unfinished
         try:
-            row = json.loads(line)
+            row = load_json(line)
             table = parse(row["table"]) if row["table"] is not None else None
             path = row["path"] if "://" in row["path"] else os.path.abspath(file.parent / row["path"])
-            how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)))
+            if not isinstance(row["error"], str | None):
+                raise ValueError("error: expected text or null")
+            how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)), str(row.get("digest", "")))
             records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
-        except (ValueError, KeyError, TypeError) as error:
-            told = f"{file}, line {number}: not a record of these data ({error!r})"
+        except NOT_PLAIN as error:
+            told = f"{file}, line {number}: not a record of these data ({repr(error)[:_LONGEST]})"
             raise DataError(f"{told}; remove the file, or name another with --output") from error
     return records
 
@@ -116,6 +122,7 @@ def _line(file: Path, path: str, record: Record[Any]) -> str:
         "error": record.error,
         "made_by": record.made_by,
         **({"listed": record.listed} if record.listed else {}),
+        **({"digest": record.digest} if record.digest else {}),
         "table": None if record.table is None else record.table.to_json(),
     }
     return json.dumps(row) + "\n"

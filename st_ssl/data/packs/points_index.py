@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -37,10 +38,13 @@ class CloudTable:
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> CloudTable:
-        """The inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` for anything else."""
+        """The inverse of ``to_json``; raises one of ``NOT_PLAIN`` for anything else."""
         low, high = (tuple(float(value) for value in data[end]) for end in ("low", "high"))
         counts = [{str(name): int(count) for name, count in data[key].items()} for key in ("attributes", "labels")]
-        return CloudTable(int(data["num_points"]), int(data["num_lost"]), low, high, *counts)
+        num_points, num_lost = int(data["num_points"]), int(data["num_lost"])
+        if min(num_points, num_lost) < 0 or len(low) != 3 or len(high) != 3:
+            raise ValueError(f"{num_points} points, {num_lost} lost, from {low} to {high}")
+        return CloudTable(num_points, num_lost, low, high, *counts)
 
     @property
     def extent(self) -> float:
@@ -74,7 +78,8 @@ def survey(
     options = options or ReadOptions()
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
     job = Job(partial(_look, options), str, _crashed, _fits, CloudTable.from_json)
-    return take_down(paths, file, f"read {options.surface_points} {options.bin_columns}", job, num_workers, progress)
+    made_by = f"read {options}"
+    return take_down(paths, file, made_by, job, num_workers, progress)
 
 
 def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
@@ -84,7 +89,13 @@ def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
             cloud, lost = read_counted(path, options)
     except SampleError as error:
         return path, Record(*state, None, error.reason)
-    return path, Record(*state, describe_cloud(cloud, lost))
+    return path, Record(*state, describe_cloud(cloud, lost), digest=_digest(cloud))
+
+
+def _digest(cloud: PointCloud) -> str:
+    """The same for clouds of the same points, by some of them."""
+    some = np.ascontiguousarray(cloud.xyz[:: max(1, len(cloud) // 512)])
+    return f"{len(cloud)}-{hashlib.blake2b(some.data, digest_size=12).hexdigest()}"
 
 
 def _crashed(path: str) -> tuple[str, Record[CloudTable]]:
@@ -103,7 +114,7 @@ def state_of(path: str) -> tuple[int, int]:
         files = [os.path.join(folder, name) for folder, _, names in os.walk(file) for name in names]
     try:
         states = [os.stat(name) for name in files]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in its path
         return 0, 0
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 

@@ -11,6 +11,7 @@ from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.packs.points_index import CloudTable, describe_cloud, state_of
 from st_ssl.data.packs.points_read import CLOUDS, encode
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
+from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, read_counted
 
 _MOST_VOXELS = 2.0**62
@@ -18,25 +19,31 @@ _MOST_VOXELS = 2.0**62
 
 class CloudPackConfig(ShardConfig):
     """How clouds are packed. ``voxel_size``: of each voxel of this side, in the unit of the files, one point is kept,
-    drawn by a rule (default: all points are). ``surface_points`` and ``bin_columns`` as in ``data``; ``shard_size``:
-    clouds in a shard."""
+    drawn by a rule (default: all points are). ``shard_size``: clouds in a shard. All others as in ``data``: what files
+    leave open is decided once for all of them, and the ranges stand in ``pack.json``."""
 
     voxel_size: float | None = Field(default=None, gt=0)
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
+    max_points: int = Field(default=MAX_POINTS, gt=1, exclude=True)  # what is packed of a cloud is the same
+    columns: tuple[str, ...] | None = None
+    color_range: tuple[float, float] | None = None
+    intensity_range: tuple[float, float] | None = None
 
 
 class CloudPacker(Packer):
-    """Clouds as readers give them, thinned if asked for."""
+    """Clouds as readers give them, thinned if asked for. ``options``: how they are read (by default: each by what it
+    says alone)."""
 
     content = CLOUDS
 
-    def __init__(self, config: CloudPackConfig) -> None:
+    def __init__(self, config: CloudPackConfig, options: ReadOptions | None = None) -> None:
         super().__init__(config)
         self.how = config
+        self.options = options or ReadOptions(config.surface_points, config.bin_columns, config.max_points)
 
     def make(self, entry: Entry, name: str) -> tuple[bytes, CloudTable]:
-        cloud, lost = read_counted(entry.path, ReadOptions(self.how.surface_points, self.how.bin_columns))
+        cloud, lost = read_counted(entry.path, self.options)
         if self.how.voxel_size is not None:
             cloud = _thinned(entry.path, cloud, self.how.voxel_size)
         return encode(cloud), describe_cloud(cloud, lost)

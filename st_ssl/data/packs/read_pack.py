@@ -19,14 +19,16 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
-from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.errors import DataError, SampleError, sample_fault
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.types import Entry
 from st_ssl.data.packs.file_index import Job, Record, Table, take_down
 
 PACK_FILE = "pack.json"
 PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
 _DATA_NAMES = {"videos": "video", "clouds": "points"}
-_BLOCK = 32
+MOST_SHARDS = 1_000_000
+_BLOCK, _LONGEST = 32, 300  # rows; characters of an error that are told
 
 Found = TypeVar("Found", bound=Table)
 Opened = TypeVar("Opened")
@@ -133,8 +135,9 @@ class Pack(Generic[Found, Opened]):
             sizes = shard_sizes(settings[items], settings["config"]["shard_size"], items)
             if settings["shards"] != len(sizes):
                 raise ValueError(f"{settings['shards']} shards, expected {len(sizes)} of {settings[items]} {items}")
-        except (ValueError, KeyError, TypeError) as error:
+        except NOT_PLAIN as error:
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
+        self.config: dict[str, Any] = settings["config"]
         self.failed: list[tuple[str, str]] = []
         self._rows = Rows()
         self._starts: list[int] = []
@@ -192,14 +195,14 @@ def _description(root: str) -> tuple[dict[str, Any], str]:
     """What ``pack.json`` says, and of what the pack is; ``DataError`` where there is none."""
     stamp = f"{root}/{PACK_FILE}"
     try:
-        settings = json.loads(_read(stamp))
+        settings = load_json(_read(stamp))
         if {key: settings.get(key) for key in PACK_FORMAT} != PACK_FORMAT:
             raise ValueError(f"expected {PACK_FORMAT}")
         items = next((items for items in _DATA_NAMES if items in settings), None)
         if items is None:
             raise ValueError(f"expected a number of {' or '.join(_DATA_NAMES)}")
         return settings, items
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, *NOT_PLAIN) as error:
         raise DataError(f"{stamp}: not the description of a pack: {error}") from error
 
 
@@ -248,6 +251,8 @@ def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
     if "://" in path:
         end = None if size is None else offset + size
         return bytes(_ask(path, lambda system, name: system.cat_file(name, start=offset, end=end)))
+    if size is not None and offset + size > (there := os.path.getsize(path)):
+        raise OSError(f"{there} bytes, expected {size} from {offset} on")
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(-1 if size is None else size)
@@ -284,6 +289,8 @@ def shard_sizes(num_samples: int, shard_size: int, items: str) -> list[int]:
     """How many samples (``items``: "videos") are in each shard; ``ValueError`` where that is none at all."""
     if not (isinstance(num_samples, int) and isinstance(shard_size, int) and num_samples > 0 and shard_size > 0):
         raise ValueError(f"{num_samples!r} {items} in shards of {shard_size!r}: expected numbers above 0")
+    if num_samples > MOST_SHARDS * shard_size:
+        raise ValueError(f"{num_samples} {items} in shards of {shard_size}: expected at most {MOST_SHARDS} shards")
     return [min(shard_size, num_samples - first) for first in range(0, num_samples, shard_size)]
 
 
@@ -295,10 +302,10 @@ def read_list(root: str, number: int, num_samples: int, content: Content[Any, An
     lines = _read(file).decode(errors="replace").splitlines()
     for line in lines:
         try:
-            rows.append(_checked(json.loads(line), packed_name(number, len(rows), content.suffix), content))
-        except (KeyError, TypeError, ValueError) as error:
+            rows.append(_checked(load_json(line), packed_name(number, len(rows), content.suffix), content))
+        except NOT_PLAIN as error:
             where = f"{file}, line {len(rows) + 1}"
-            raise DataError(f"{where}: damaged: {error!r}; remove the file and pack again") from error
+            raise DataError(f"{where}: damaged: {repr(error)[:_LONGEST]}; remove the file and pack again") from error
     if len(rows) != num_samples:
         wrong = f"{len(rows)} lines, expected {num_samples}"
         raise DataError(f"{file}: damaged: {wrong}; remove the file and pack again")
@@ -317,7 +324,7 @@ _PLACE_TYPES = {"offset": int, "size": int, "crc32": int, "table": dict}
 
 
 def _checked(row: Any, name: str, content: Content[Any, Any]) -> dict[str, Any]:
-    """``row`` itself; ``KeyError``, ``TypeError`` or ``ValueError`` where it says nothing of the sample ``name``."""
+    """``row`` itself; one of ``NOT_PLAIN`` where it says nothing of the sample ``name``."""
     if row["name"] != name:
         raise ValueError(f"{row['name']} is not {name}")
     types = _TYPES | (_PLACE_TYPES if row["error"] is None else {})
@@ -370,7 +377,8 @@ _Item = tuple[str, Packed[Found], Record[Found]]
 def _verify(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, Record[Found]]:
     path, place, known = item
     try:
-        content.decode(open_packed(content, path, place))
+        with sample_fault(path):
+            content.decode(open_packed(content, path, place))
     except SampleError as error:
         return path, replace(known, error=error.reason)
     return path, known

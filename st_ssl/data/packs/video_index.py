@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from st_ssl.data.packs.file_index import Job, read_records, take_down
 from st_ssl.data.streams.video import READERS, VideoReader, open_video
 from st_ssl.data.streams.video.base import check_whole
 from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video.image_series import split_series
 
+_PIECE = 1 << 16
 INDEX_FILE = "st_ssl_index.jsonl"
 
 
@@ -29,9 +33,9 @@ def read_index(file: Path) -> dict[str, Record]:
 def probe(reader: str, path: str) -> Record:
     """Open one video and take down what it is; one that cannot be used gets its reason."""
     try:
-        status = os.stat(path)
-    except OSError as error:
-        return Record(0, 0, None, f"file cannot be read: {error.strerror}")
+        status = os.stat(split_series(path)[0])
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its path
+        return Record(0, 0, None, f"file cannot be read: {getattr(error, 'strerror', error)}")
     try:
         with sample_fault(path), open_video(path, reader) as video:
             return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
@@ -51,8 +55,25 @@ def decode(reader: str, path: str) -> Record:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:
-        return Record(record.size, record.mtime_ns, record.table, error.reason)
-    return record
+        return replace(record, error=error.reason)
+    return replace(record, digest=_digest(path))
+
+
+def _digest(path: str) -> str:
+    """The same for files of the same bytes, by size, beginning and end; of a folder of images by three of them."""
+    file, _ = split_series(path)
+    names = [file]
+    if os.path.isdir(file):
+        inside = sorted(os.listdir(file))
+        names = [os.path.join(file, inside[at]) for at in sorted({0, len(inside) // 2, len(inside) - 1})]
+    digest = hashlib.blake2b(digest_size=12)
+    for name in filter(os.path.isfile, names):
+        with open(name, "rb") as content:
+            digest.update(content.read(_PIECE))
+            size = content.seek(0, os.SEEK_END)
+            content.seek(max(0, size - _PIECE))
+            digest.update(content.read(_PIECE) + size.to_bytes(8, "little"))
+    return f"{path.rpartition('#')[2] if file != path else ''}{digest.hexdigest()}"
 
 
 def survey(
@@ -101,4 +122,6 @@ class Library:
         """Open one video; raises what ``open_video`` does."""
         record = self.records.get(os.path.abspath(path)) if self.records else None
         table = record.table if record is not None and record.fits(path) else None
+        if record is not None and table is not None and table.meta.num_frames > record.size:
+            raise SampleError(path, f"its index says {table.meta.num_frames} frames in {record.size} bytes")
         return open_video(path, self.reader, table)

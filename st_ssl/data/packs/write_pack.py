@@ -18,8 +18,9 @@ from typing import Any
 from pydantic import Field
 
 from st_ssl.core.config import Config
-from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.files import claim_folder, replace_text, write_atomically
+from st_ssl.core.plain_json import load_json
 from st_ssl.core.types import Entry
 from st_ssl.data.loading.parallel_map import parallel_map
 from st_ssl.data.packs.file_index import Table
@@ -122,13 +123,13 @@ def _stamp(entries: Sequence[Entry], packer: Packer) -> dict[str, Any]:
     num_shards = len(shard_sizes(len(entries), config.shard_size, items))
     sources, sizes = _digests(entries, packer)
     mine = {**PACK_FORMAT, items: len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
-    return {**mine, "config": config.model_dump()}
+    return {**mine, "config": config.model_dump(mode="json")}
 
 
 def _forget(entries: Sequence[Entry], output: Path, packer: Packer, part: tuple[int, int]) -> None:
     """Remove the lists of the shards that are to be packed anew, and then say of which sizes the pack now is."""
     try:
-        found = json.loads((output / PACK_FILE).read_text(encoding="utf-8"))
+        found = load_json((output / PACK_FILE).read_text(encoding="utf-8"))
         mine = _stamp(entries, packer)
         if {**found, "sizes": mine["sizes"]} != mine:
             return
@@ -221,7 +222,8 @@ def _blame(output: Path, item: str, shard: Shard) -> Shard:
 
 def _add(archive: tarfile.TarFile, name: str, entry: Entry, packer: Packer) -> dict[str, Any]:
     try:
-        content, table = packer.make(entry, name)
+        with sample_fault(entry.path):
+            content, table = packer.make(entry, name)
     except SampleError as error:
         return {"error": error.reason}
     info = tarfile.TarInfo(name)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import SampleError
-from st_ssl.core.inputs import Modality, PointInputConfig
+from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, Modality, PointInputConfig
 from st_ssl.core.limits import default_workers
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry, PointCloud, RawPointView
@@ -27,7 +28,11 @@ from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
 from st_ssl.data.sources.base import Format
 from st_ssl.data.sources.points import PointFormat, format_of, read_source
+from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, read_cloud
+from st_ssl.data.streams.points.columns import check_roles
+from st_ssl.data.streams.points.reading import Reading, decide
+from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic import rooms, shapes
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
@@ -42,9 +47,14 @@ class PointDataConfig(Config):
     ``list``: a list or table whose paths are relative to ``root``, or where a data set's lists are. ``format``: what
     that is, where its looks do not tell (configs/README.md has the formats). ``split``: the area of S3DIS that is held
     out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
-    ``bin_columns``: how many float32 numbers a point has in ``.bin`` files (default: 4, or 5 where only that fits or
-    the name ends in ``.pcd.bin``). ``epoch_size``: how many clouds make an epoch (default: all of them).
+    ``max_points``: a cloud that has or announces more points is broken, and so is a file of more than 32 bytes for each
+    of them that is read whole. ``epoch_size``: how many clouds make an epoch (default: all of them).
     ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
+
+    What files leave open is decided once for a data set, from 64 of its files. These keys say it instead:
+    ``bin_columns``: how many float32 numbers a point has in ``.bin`` files. ``columns``: what the columns of tables
+    are, of x, y, z, intensity, red, green, blue, nx, ny, nz, segment, instance, part, and _ for one to leave out.
+    ``color_range`` and ``intensity_range``: the lowest and highest value, which become 0 and 1.
     """
 
     name: Literal["points"] = "points"
@@ -54,6 +64,10 @@ class PointDataConfig(Config):
     split: int | None = Field(default=None, ge=1, le=6)
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
+    max_points: int = Field(default=MAX_POINTS, gt=1)
+    columns: tuple[str, ...] | None = None
+    color_range: tuple[float, float] | None = None
+    intensity_range: tuple[float, float] | None = None
     planted: Literal["shapes", "rooms"] = "shapes"
     shapes: SyntheticShapeConfig = SyntheticShapeConfig()
     rooms: SyntheticRoomConfig = SyntheticRoomConfig()
@@ -62,10 +76,28 @@ class PointDataConfig(Config):
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     sample_timeout: float = Field(default=TIMEOUT, gt=0)
 
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else check_roles(names)
+
+    @field_validator("color_range", "intensity_range")
+    @classmethod
+    def _rising(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        return None if ends is None else check_range(ends)
+
     @property
     def options(self) -> ReadOptions:
-        """What readers are told."""
-        return ReadOptions(self.surface_points, self.bin_columns)
+        """What readers are told by the keys."""
+        return ReadOptions(
+            self.surface_points,
+            self.bin_columns,
+            self.max_points,
+            (self.columns,) if self.columns else (),
+            self.columns is not None,
+            self.color_range,
+            self.intensity_range,
+        )
 
 
 class PointDataset(SampleDataset[CutPointView, int]):
@@ -77,10 +109,12 @@ class PointDataset(SampleDataset[CutPointView, int]):
         views: PointViews,
         seed: Key = 0,
         read: Callable[[str], PointCloud] = read_cloud,
+        needs: CloudNeeds | None = None,
     ) -> None:
         super().__init__(entries, "clouds", seed)
         self.views = views
         self.read = read
+        self.needs = needs or CloudNeeds()
         cutting = "cutting the cloud into segments and views" if views.segments else "cutting views of the cloud"
         self.stages = [
             Stage(f"{doing} took more than {{:g}} s (data.sample_timeout)", f"{doing} crashed")
@@ -92,7 +126,30 @@ class PointDataset(SampleDataset[CutPointView, int]):
         if (fault := self.views.fault(cloud)) is not None:
             raise SampleError(entry.path, fault)
         self.reach(1)
-        return self.views.cut(cloud, key), len(cloud)
+        views = self.views.cut(cloud, key)
+        for view in views:
+            if view.params:  # all of a cloud as it lies in its file is nothing that an encoder is fed
+                check_needs(entry.path, view.cloud, self.needs)
+        return views, len(cloud)
+
+
+_MOST_CELLS = 2.0**50
+"""Of the grid of a cloud: with those of a batch, and turned by any angle, they can be counted in 64 bits."""
+
+
+def check_needs(path: str, cloud: PointCloud, needs: CloudNeeds) -> None:
+    """``SampleError`` where a view of a cloud has less than the encoder needs."""
+    if len(cloud) < needs.points:
+        raise SampleError(path, f"has {len(cloud)} points to show, and {needs.where} need {needs.points}")
+    for name, values in cloud.attributes.items():
+        if values.shape[1:] != (ATTRIBUTE_WIDTHS[name],):
+            raise SampleError(path, f"its {name} is {list(values.shape)}: expected {ATTRIBUTE_WIDTHS[name]} columns")
+    if needs.voxel_size is not None:
+        cells = 2 * np.abs(cloud.xyz).max(axis=0).astype(np.float64) / needs.voxel_size + 1
+        if cells.prod() > _MOST_CELLS:
+            extent = (cloud.xyz.max(axis=0) - cloud.xyz.min(axis=0)).max()
+            told = f"is {extent:.6g} wide, too much for voxels of {needs.voxel_size:g} (input.voxel_size)"
+            raise SampleError(path, f"{told}: stray points?")
 
 
 @DATA.register(PointDataConfig)
@@ -110,8 +167,41 @@ class PointSource(DataSource):
         self.epoch_size = config.epoch_size
         self.max_bad_share = config.max_bad_share
         self.sample_timeout = config.sample_timeout
-        self.options = config.options
         self.pack = _pack(config)
+        self._reading: Reading | None = None
+
+    def follow(self, prepared: Mapping[str, Any], needs: CloudNeeds | None = None) -> None:
+        super().follow(prepared, needs)
+        self._reading = None
+
+    @property
+    def reading(self) -> Reading:
+        """How the clouds are read, decided on first use; what the user should know of it is a warning."""
+        if self._reading is None:
+            if self.pack is not None:
+                self._reading = Reading(replace(self.points.options, **self._packed_ranges(self.pack)))
+            else:
+                entries = self.listing if self.listing is not None else self.entries()
+                self._reading = decide([entry.path for entry in entries], self.points.options, self.trained)
+            for line in self._reading.told:
+                warnings.warn(line, stacklevel=3)
+        return self._reading
+
+    @staticmethod
+    def _packed_ranges(pack: CloudPack) -> dict[str, Any]:
+        """The ranges of colours and intensities that became 0 … 1 when the clouds were packed."""
+        keys = ("color_range", "intensity_range")
+        found = {key: pack.config[key] for key in keys if isinstance(pack.config.get(key), list)}
+        return {key: check_range((float(ends[0]), float(ends[-1]))) for key, ends in found.items()}
+
+    @property
+    def prepared(self) -> dict[str, Any]:
+        return self.reading.prepared
+
+    def account(self) -> dict[str, Any]:
+        if self.pack is not None:
+            return super().account()
+        return super().account() | {"reading": self.reading.facts | {"told": list(self.reading.told)}}
 
     def entries(self) -> Sequence[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
@@ -120,8 +210,10 @@ class PointSource(DataSource):
         if self.pack is not None:
             return self.pack.entries
         if (place := self._place()) is None:
-            return read_source(self._planted())
-        return read_source(*place, config.format, config.split)
+            self.listing = read_source(self._planted())
+        else:
+            self.listing = read_source(*place, config.format, config.split)
+        return self.listing
 
     def format(self) -> Format | None:
         place = None if self.pack is not None else self._place()
@@ -144,8 +236,8 @@ class PointSource(DataSource):
         return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 
     def dataset(self, entries: Sequence[Entry], views: PointViews, seed: Key = 0) -> PointDataset:
-        read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.options)
-        return PointDataset(entries, views, seed, read)
+        read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.reading.options)
+        return PointDataset(entries, views, seed, read, self.needs)
 
     def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:
         return collate(samples)
@@ -164,11 +256,17 @@ class PointSource(DataSource):
         }
 
 
+_OPEN_KEYS = (
+    *("list", "format", "split", "surface_points", "bin_columns", "max_points"),
+    *("columns", "color_range", "intensity_range"),
+)
+
+
 def _pack(config: PointDataConfig) -> CloudPack | None:
     place = os.path.expanduser(config.root or "")
     if not config.root or not is_pack(place):
         return None
-    warn_of_ignored(config, ("list", "format", "split", "surface_points", "bin_columns"))
+    warn_of_ignored(config, _OPEN_KEYS)
     return CloudPack(place)
 
 

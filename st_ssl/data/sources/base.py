@@ -1,4 +1,4 @@
-"""What the sources of all modalities share: places, formats, text files, splits by name, folders, rows that repeat."""
+"""What the sources of all modalities share: places, formats, text files, rows that repeat."""
 
 from __future__ import annotations
 
@@ -6,38 +6,46 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePath
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError, nearest
 from st_ssl.core.types import Entry
 
-SPLITS = {"train": "train", "val": "val", "validation": "val", "validate": "val", "test": "test"}
-_ITEM = re.compile(r"#\d+\Z")
-_BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits")
+_ITEM = re.compile(r"#\d{1,18}\Z")
+BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits", "lists")
+"""What folders are called that hold lists and labels beside the samples."""
 
 
 class Kind(NamedTuple):
-    """What a source has: "video", say, and whether a file of a name is one and surely no list."""
+    """What a source has: "video", say, whether a file of a name is one and surely no list, and whether a folder that
+    is there is one."""
 
     name: str
     is_file: Callable[[str], bool]
+    is_folder: Callable[[str], bool]
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a source is: ``root`` has the samples, ``notes`` (a file or a folder; ``root`` itself where nothing else is
-    named) what is known of them. ``split`` is the official split asked for; ``auto``: nobody named the format. ``told``
-    collects lines for the user: what was decided, and what was left out and how many of them."""
+    named) what is known of them. ``split`` is the official split asked for; ``auto``: nobody named the format;
+    ``series`` the series of images asked for in folders of several. ``part``: the split of samples of which nothing
+    else says it. ``told`` collects lines for the user: what was decided, and what was left out and how many of them;
+    ``lengths`` has the numbers of images of those samples, by path, where they were counted."""
 
     root: Path
     notes: Path
     split: int | None = None
     auto: bool = False
+    series: str | None = None
+    part: str = "train"
     told: list[str] = field(default_factory=list, compare=False)
+    lengths: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def number(self) -> int:
@@ -51,7 +59,7 @@ class Place:
             return [[self.notes]]
         try:
             inside = sorted(os.scandir(self.notes), key=lambda item: os.fsencode(item.name))
-            beside = [item.path for item in inside if item.name.lower() in _BESIDE and item.is_dir()]
+            beside = [item.path for item in inside if item.name.lower() in BESIDE and item.is_dir()]
             below = [sorted(path for path in Path(folder).iterdir() if path.is_file()) for folder in beside]
         except OSError as error:
             raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
@@ -66,22 +74,59 @@ class Place:
 @dataclass(frozen=True)
 class Format:
     """One way to tell which samples there are: ``read`` gives the entries of a place, ``matches`` says whether it looks
-    like this format (by names of files and the first line of one); ``numbered`` where it has official splits."""
+    like this format (by names of files and the first line of one); ``numbered`` where it has official splits;
+    ``lists`` where it reads one file that lists the samples, or several, one for each split (``split_files.py``)."""
 
     name: str
     read: Callable[[Place], list[Entry]]
     matches: Callable[[Place], bool] = lambda place: False
     numbered: bool = False
+    lists: bool = False
 
 
 class Listing(list[Entry]):
     """The entries of a source, in a fixed order. ``format`` is the name of the format they were read as; ``told`` has a
-    line for each decision and for each kind of file, folder or row that was left out, with its count."""
+    line for each decision and for each kind of file, folder or row that was left out, with its count. ``lengths`` are
+    the numbers of frames of samples that are images, by path."""
 
-    def __init__(self, entries: Iterable[Entry], format: str = "", told: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry],
+        format: str = "",
+        told: Sequence[str] = (),
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(entries)
         self.format = format
         self.told = list(told)
+        self.lengths = dict(lengths or {})
+
+    def summary(self) -> dict[str, Any]:
+        """What there is, as plain data and without a look at any file: ``format``, ``samples``, ``splits`` with their
+        counts, ``classes`` (target to class to split to count, classes in order), ``frames`` ([fewest, median, most]
+        of the samples of which it is known: series of images and rows with a number of frames), and ``told``."""
+        splits = Counter(entry.split for entry in self)
+        counts: dict[str, dict[str, Counter[str]]] = {}
+        for entry in self:
+            pairs = [*entry.labels.items(), *(("tags", tag) for tag in entry.tags)]
+            for target, name in pairs:
+                counts.setdefault(target, {}).setdefault(name, Counter())[entry.split] += 1
+        classes = {target: {name: dict(known[name]) for name in in_order(known)} for target, known in counts.items()}
+        known = (self.lengths.get(entry.path) if entry.num_frames is None else entry.num_frames for entry in self)
+        lengths = sorted(length for length in known if length is not None)
+        frames = [lengths[0], lengths[len(lengths) // 2], lengths[-1]] if lengths else []
+        return {
+            "format": self.format,
+            "samples": len(self),
+            "splits": dict(splits),
+            "classes": classes,
+            "frames": frames,
+            "told": list(self.told),
+        }
+
+
+class NothingFoundError(DataError):
+    """A list of which no file exists."""
 
 
 class Row(NamedTuple):
@@ -116,30 +161,22 @@ def read_lines(path: Path, kind: Kind) -> list[str]:
             f"{path} is not text in UTF-8 (byte {error.start}): expected one {kind.name} on each line"
         ) from error
     except IsADirectoryError as error:
-        raise DataError(f"the list {path} cannot be read: it is a folder; expected a file") from error
+        raise DataError(
+            f"the list {path} cannot be read: it is a folder; expected a file, or lists in it that are named after "
+            "splits (train.csv, val.csv, test.csv)"
+        ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist{sibling(path)}") from error
     except OSError as error:
         raise DataError(f"the list {path} cannot be read: {error.strerror}") from error
 
 
-def split_name(where: str, name: str) -> str:
-    """The split by its usual name; an empty cell is "train"."""
-    known = SPLITS.get(name.lower() or "train")
-    if known is None:
-        raise DataError(f"{where}: split {name!r}, expected one of {', '.join(SPLITS)}{nearest(name.lower(), SPLITS)}")
-    return known
-
-
-def resolve(path: str, folders: Sequence[Path]) -> str:
-    """``path`` in the first of ``folders`` that has it (in the first one where none has); absolute ones stay."""
-    candidates = [str(folder / path) for folder in folders]
-    return next((candidate for candidate in candidates if _exists(candidate)), candidates[0])
-
-
-def _exists(path: str) -> bool:
-    """Whether there is such a file, or one of which it is an item (``a.h5#3``)."""
-    return os.path.exists(path) or os.path.isfile(_ITEM.sub("", path))
+def exists(path: str) -> bool:
+    """Whether there is such a file or folder, or one of which it is an item (``a.h5#3``, ``folder#img_*``)."""
+    if "\0" in path:
+        return False
+    folder, _, series = path.rpartition("#")
+    return os.path.exists(path) or os.path.isfile(_ITEM.sub("", path)) or ("*" in series and os.path.isdir(folder))
 
 
 def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
@@ -166,12 +203,12 @@ def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
 
 def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str = "") -> list[Entry]:
     """The entries of a list whose rows name files. One missing file is one broken sample, left to the reader; where all
-    are missing the folder is wrong: ``DataError``, with ``hint`` behind it."""
+    are missing the folder is wrong: ``NothingFoundError``, with ``hint`` behind it."""
     entries = unique(rows)
-    if not any(_exists(entry.path) for entry in entries):
+    if not any(exists(entry.path) for entry in entries):
         tried = " and ".join(str(folder) for folder in folders)
         first = rows[0].video
-        raise DataError(
+        raise NothingFoundError(
             f"{file}: none of the {len(entries)} files listed exists; the first, {first}, not in {tried}{hint}"
         )
     return entries
@@ -196,7 +233,13 @@ def found(
 
 
 def find_format(
-    formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
+    formats: Mapping[str, Format],
+    kind: Kind,
+    root: Path,
+    listing: Path | None,
+    format: str,
+    split: int | None,
+    series: str | None = None,
 ) -> tuple[Format, Place]:
     """The format of one source, by its name or ("auto") the first of ``formats`` that it looks like, and its place.
     ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
@@ -211,9 +254,19 @@ def find_format(
             raise DataError(
                 f"{root} is a file, and the list {listing} another one: expected the folder of the {kind.name}s"
             )
+        if kind.is_file(root.name):
+            raise DataError(
+                f"{root} is a {kind.name}: expected a folder of {kind.name}s, or a text file that lists them. For this "
+                f"one alone write its name into a file: data.root={root.parent} data.list=FILE"
+            )
         root, listing = root.parent, root
-    place = Place(root, listing or root, split, format == "auto")
+    place = Place(root, listing or root, split, format == "auto", series)
     chosen = next((f for f in formats.values() if f.matches(place)), None) if place.auto else formats[format]
+    if chosen is None and place.notes != place.root:
+        raise DataError(
+            f"the list {place.notes} cannot be read: it is a folder; expected a file, lists in it that are named after "
+            "splits (train.csv, val.csv, test.csv), or the annotations of a known data set"
+        )
     if chosen is None:
         raise DataError(
             f"{place.notes} looks like none of the formats {', '.join(formats)}: expected a folder of {kind.name}s, or "
@@ -223,54 +276,26 @@ def find_format(
 
 
 def read_formats(
-    formats: Mapping[str, Format], kind: Kind, root: Path, listing: Path | None, format: str, split: int | None
-) -> Listing:
-    """The entries of one source; what its format tells is a warning too. Raises what ``find_format`` and its format
-    do."""
-    chosen, place = find_format(formats, kind, root, listing, format, split)
-    if split is not None and not chosen.numbered:
-        warnings.warn(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits", stacklevel=3)
-    entries = chosen.read(place)
-    for line in place.told:
-        warnings.warn(line, stacklevel=3)
-    return Listing(entries, chosen.name, place.told)
-
-
-def walk(
+    formats: Mapping[str, Format],
+    kind: Kind,
     root: Path,
-    seen: Counter[str],
-    is_sample: Callable[[str], bool],
-    is_folder: Callable[[str, list[str], list[str]], bool],
-) -> Iterator[PurePath]:
-    """Paths of the samples below ``root``, relative to it: files whose name ``is_sample``, and folders that are one
-    (``is_folder`` of path, folders and files). ``seen`` counts all files by extension."""
-    been = set()
-    for folder, folders, files in os.walk(root, onerror=_unlisted, followlinks=True):  # data sets are often linked
-        real = os.path.realpath(folder)
-        # In order: of several links to one folder the first one counts.
-        folders[:] = sorted((name for name in folders if not _hidden(name) and real not in been), key=os.fsencode)
-        files = [name for name in files if not name.startswith(".") and real not in been]
-        been.add(real)
-        seen.update(os.path.splitext(name)[1].lower() for name in files)
-        here = PurePath(os.path.relpath(folder, root))
-        if is_folder(folder, folders, files):
-            yield here
-            folders[:], files = [], []
-        yield from (here / name for name in files if is_sample(name))
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "lost+found"  # the latter is the file system's, and closed to users
-
-
-def _unlisted(error: OSError) -> None:
-    raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
-
-
-def folder_entry(root: Path, path: PurePath) -> Entry:
-    """The entry of a sample at ``path`` below ``root``: a top folder train, val or test is its split, the next one its
-    label."""
-    split, folders = "train", path.parts[:-1]
-    if folders and folders[0].lower() in SPLITS:
-        split, folders = SPLITS[folders[0].lower()], folders[1:]
-    return Entry(str(root / path), split, {"label": folders[0]} if folders else {})
+    listing: Path | None,
+    format: str,
+    split: int | None,
+    series: str | None = None,
+) -> Listing:
+    """The entries of one source; what its format tells, or warns of, is a warning and in the result. Raises what
+    ``find_format`` and its format do."""
+    chosen, place = find_format(formats, kind, root, listing, format, split, series)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        entries = chosen.read(place)
+    told = [*place.told, *dict.fromkeys(str(warning.message) for warning in warned)]
+    if split is not None and not chosen.numbered and not any("data.split" in line for line in told):
+        told.append(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits")
+    for line in told:
+        warnings.warn(line, stacklevel=3)
+    labelled = any(entry.labels or entry.tags for entry in entries)
+    if labelled and not any(entry.split in ("val", "test") for entry in entries):
+        told.append(f"{place.notes}: no val or test split: what is tested on is drawn from all {kind.name}s by name")
+    return Listing(entries, chosen.name, told, place.lengths)

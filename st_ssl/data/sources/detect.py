@@ -12,7 +12,7 @@ from st_ssl.core.inputs import Modality
 from st_ssl.data.packs import read_pack as pack
 from st_ssl.data.sources import points as clouds
 from st_ssl.data.sources import video as videos
-from st_ssl.data.sources.base import walk
+from st_ssl.data.sources.folders import LeftOut, Sifted, walk
 from st_ssl.data.sources.points.base import CLOUD
 from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.streams.points import READERS
@@ -40,7 +40,8 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
             return told
     if not place.is_dir():
         return "video"
-    return _of_names(path.name for path in walk(place, Counter(), lambda name: True, lambda *_: False)) or "video"
+    every = walk(place, lambda _, __, files: Sifted(files), LeftOut())
+    return _of_names(path.name for path in every) or "video"
 
 
 def _of_names(names: Iterable[str]) -> Modality | None:

@@ -2,85 +2,35 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from st_ssl.core.errors import DataError, nearest
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Kind, Place, Row, listed, read_lines, resolve, split_name
+from st_ssl.data.sources.base import Format, Kind, Place, Row, exists, listed
+from st_ssl.data.sources.paths import Finder
+from st_ssl.data.sources.split_files import by_split
+from st_ssl.data.sources.splits import folder_split, split_name
+from st_ssl.data.sources.table_rows import Table, peek_rows, plain
 
 FACTORS_FILE = "factors.csv"
 _BOX = ("x0", "y0", "x1", "y1")  # where the object is in the first frame: known, and not a label
-_DELIMITERS = ",\t;"
-# What people call a column, in any case; the first of these that a table has is taken.
-_PATH = ("path", "filename", "file_name", "filepath", "file_path", "video_path", "video", "file", "clip")
-_LABEL = ("label", "class", "class_name", "label_name", "category", "action", "target")
-_TAGS = ("tags", "labels", "classes")
-_SPLIT = ("split", "subset", "partition", "set")
-
-
-class Table:
-    """Comma-, tab- or semicolon-separated values below a ``header``, as the first line has them; goes through its rows
-    as (place, values by column). ``DataError`` with the line where it is none."""
-
-    def __init__(self, file: Path, kind: Kind) -> None:
-        self.file, self.kind = file, kind
-        lines = read_lines(file, kind)
-        self._rows = csv.reader(lines, delimiter=_delimiter(lines[0]), strict=True)
-        self.header = [name.strip() for name in self._next() or []]
-        twice = [name for name, count in Counter(self.header).items() if count > 1]
-        if twice:
-            raise DataError(f"{file}, line 1: the column {twice[0]!r} is there twice, or has no name")
-
-    def _next(self) -> list[str] | None:
-        try:
-            return next(self._rows, None)
-        except csv.Error as error:
-            where = f"{self.file}, line {self._rows.line_num}"
-            raise DataError(f"{where}: not a table of comma-separated values: {error}") from error
-
-    def __iter__(self) -> Iterator[tuple[str, dict[str, str]]]:
-        while (row := self._next()) is not None:
-            if not any(value.strip() for value in row):
-                continue
-            at = f"line {self._rows.line_num}"
-            if len(row) != len(self.header):
-                expected = f"expected {len(self.header)} ({', '.join(self.header)})"
-                raise DataError(f"{self.file}, {at}: {len(row)} fields, {expected}")
-            yield at, dict(zip(self.header, (value.strip() for value in row), strict=True))
-
-    def column(self, names: tuple[str, ...]) -> str | None:
-        """The column that has one of ``names``, in any case."""
-        own = {name.lower(): name for name in self.header}
-        return next((own[name] for name in names if name in own), None)
-
-    def needed(self, names: tuple[str, ...]) -> str:
-        """As ``column``; ``DataError`` where there is none."""
-        found = self.column(names)
-        if found is None:
-            known = f"{', '.join(self.header)}{nearest(names[0], self.header)}"
-            others = f" (or {', '.join(names[1:])})" if names[1:] else ""
-            raise DataError(f"{self.file}, line 1: no column `{names[0]}`{others}; the columns are {known}")
-        return found
-
-
-def peek_header(file: Path) -> list[str]:
-    """The names in the first line of ``file``, in lower case, as if it were the header of a table; [] for no text."""
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace") as text:
-            line = text.readline(1 << 16)
-    except OSError:
-        return []
-    return [name.strip().strip('"').lower() for name in line.split(_delimiter(line))]
-
-
-def _delimiter(line: str) -> str:
-    return max(_DELIMITERS, key=line.count)
+# What people call a column, in any case and with blanks, - and _ left out.
+PATH = (
+    *("path", "filename", "filepath", "videopath", "clippath", "cloudpath", "framespath", "relpath", "relativepath"),
+    *("video", "file", "clip", "cloud", "scan", "scene", "videofile", "videofilename", "videoname", "clipname"),
+    *("cloudname", "scenename", "name", "videoid", "clipid", "youtubeid", "ytid", "fileid", "sceneid", "uid", "id"),
+)
+LABEL = (
+    *("label", "class", "classname", "labelname", "category", "categoryname", "action", "actionname", "target"),
+    *("activity", "gesture", "gloss", "actionlabel", "actionclass", "classlabel", "videolabel", "labeltext", "y"),
+    *("labelid", "classid", "categoryid", "actionid", "targetid", "labelidx", "classidx", "labelindex", "classindex"),
+)
+TAGS = ("tags", "labels", "classes")
+SPLIT = ("split", "subset", "partition", "set", "phase", "usage", "datasplit")
+_SAID = "path, video_name, clip_id, id, … for the file; label, class, category, action, … ; split, subset, set; tags"
+_FEW = 64
 
 
 def _path(table: Table, at: str, values: dict[str, str], column: str) -> str:
@@ -90,12 +40,8 @@ def _path(table: Table, at: str, values: dict[str, str], column: str) -> str:
     return path
 
 
-def _factors_file(place: Place) -> Path:
-    return place.notes / FACTORS_FILE if place.notes.is_dir() else place.notes
-
-
 def _read_factors(kind: Kind, place: Place) -> list[Entry]:
-    table = Table(_factors_file(place), kind)
+    table = Table(place.notes / FACTORS_FILE if place.notes.is_dir() else place.notes, kind)
     column = table.needed(("path",))
     rows = []
     for at, values in table:
@@ -103,31 +49,76 @@ def _read_factors(kind: Kind, place: Place) -> list[Entry]:
         split = split_name(f"{table.file}, {at}", values.pop("split", ""))
         labels = {name: value for name, value in values.items() if name not in _BOX and value}
         rows.append(Row(table.file, at, path, Entry(str(place.root / path), split, labels)))
-    return _listed(table, rows, [place.root])
+    _check_rows(table, rows)
+    return listed(table.file, rows, [place.root])
 
 
-def _listed(table: Table, rows: list[Row], folders: list[Path]) -> list[Entry]:
+def _check_rows(table: Table, rows: list[Row]) -> None:
     if not rows:
         raise DataError(f"{table.file} lists no {table.kind.name}s: expected one row for each below the header")
-    return listed(table.file, rows, folders)
 
 
 def _read_csv(kind: Kind, place: Place) -> list[Entry]:
     table = Table(place.notes, kind)
-    column, label = table.needed(_PATH), table.column(_LABEL)
-    tags, split = table.column(_TAGS), table.column(_SPLIT)
     folders = list(dict.fromkeys((place.root, place.notes.parent)))
+    finder = Finder(kind, folders)
+    lines = list(table)
+    column = _path_column(table, finder, lines)
+    label, tags, split = table.column(LABEL), table.column(TAGS), table.column(SPLIT)
+    names = [_path(table, at, values, column) for at, values in lines]
+    below = None if split else _splits_of(names, place)
     rows = []
-    for at, values in table:
-        path = _path(table, at, values, column)
+    for (at, values), name, path in zip(lines, names, finder.all(names), strict=True):
+        said = split_name(f"{table.file}, {at}", values[split]) if split and values[split] else place.part
         entry = Entry(
-            resolve(path, folders),
-            split_name(f"{table.file}, {at}", values[split]) if split else "train",
+            path,
+            below[name.replace("\\", "/").lstrip("/").split("/")[0]] if below else said,
             {"label": values[label]} if label and values[label] else {},
             tags=_tags(values[tags]) if tags else (),
         )
-        rows.append(Row(table.file, at, path, entry))
-    return _listed(table, rows, folders)
+        rows.append(Row(table.file, at, name, entry))
+    _check_rows(table, rows)
+    used = [name for name in (column, label, tags, split) if name is not None]
+    _tell(place, table, used, label is not None or tags is not None)
+    return listed(table.file, rows, folders)
+
+
+def _path_column(table: Table, finder: Finder, lines: list[tuple[str, dict[str, str]]]) -> str:
+    """Of the columns that may name files the first that does, in one of the first rows; the first one where none does.
+    ``DataError`` where the header has none that is known."""
+    names = table.columns(PATH)
+    if not names:
+        known = f"the columns are {', '.join(table.header)}; known are {_SAID}"
+        likely = [name for name in table.header if any(exists(finder.one(row[name])) for _, row in lines[:_FEW])]
+        near = next((found for name in table.header if (found := nearest(plain(name), PATH))), "")
+        raise DataError(
+            f"{table.file}, line 1: no column `path` (or filename, video, name, …){near}: "
+            f"{known}{f'; {likely[0]!r} has the names of files: call it `path`' if likely else ''}"
+        )
+    for name in names[1:] and names:
+        if any(row[name] and exists(finder.one(row[name])) for _, row in lines[:_FEW]):
+            return name
+    return names[0]
+
+
+def _splits_of(names: list[str], place: Place) -> dict[str, str] | None:
+    """The splits by the top folders of paths, where all of these are named as splits; told."""
+    tops = dict.fromkeys(name.replace("\\", "/").lstrip("/").split("/")[0] for name in names)
+    if any("/" not in name.replace("\\", "/") for name in names) or not all(map(folder_split, tops)) or not tops:
+        return None
+    place.told.append(f"{place.notes}: splits by the folders {', '.join(tops)} in its paths")
+    return {top: split for top in tops if (split := folder_split(top))}
+
+
+def _tell(place: Place, table: Table, used: list[str], labelled: bool) -> None:
+    others = [name for name in table.header if name not in used]
+    if not others:
+        return
+    line = f"{table.file}: columns that are not used: {', '.join(others)}"
+    if not labelled:
+        near = next((found for name in others if (found := nearest(plain(name), LABEL))), "")
+        line += f". It has no labels: known are {', '.join(LABEL[:9])}, …{near}"
+    place.told.append(line)
 
 
 def _tags(cell: str) -> tuple[str, ...]:
@@ -138,13 +129,26 @@ def _tags(cell: str) -> tuple[str, ...]:
 
 
 def _is_csv(kind: Kind, place: Place) -> bool:
-    """Whether the first line names columns: one for the path, and none that is a path itself."""
+    """Whether the first line names columns: a known one for the path and none that is a path itself; or, whatever they
+    are called, with the same number of cells below it, of which some are files that are there, and none in it is."""
     if not place.notes.is_file():
         return False
-    names = peek_header(place.notes)
+    rows = peek_rows(place.notes)
+    if not rows:
+        return False
+    if place.notes.suffix.lower() == ".jsonl":
+        return True
+    names = rows[0]
+    finder = Finder(kind, [place.root, place.notes.parent])
     # a list of paths may begin with a folder of that name
     alone = len(names) == 1 and os.path.exists(place.root / names[0])
-    return any(name in _PATH for name in names) and not alone and not any(map(kind.is_file, " ".join(names).split()))
+    if alone or any(map(kind.is_file, " ".join(names).split())):
+        return False
+    if any(plain(name) in PATH for name in names):
+        return True
+    if len(names) < 2 or len({len(row) for row in rows}) > 1 or any(exists(finder.one(name)) for name in names if name):
+        return False
+    return any(cell and kind.is_file(cell) and exists(finder.one(cell)) for row in rows[1:] for cell in row)
 
 
 def table_formats(kind: Kind) -> tuple[Format, Format]:
@@ -153,7 +157,8 @@ def table_formats(kind: Kind) -> tuple[Format, Format]:
         Format(
             "factors",
             partial(_read_factors, kind),
-            lambda place: place.notes.is_dir() and _factors_file(place).is_file(),
+            lambda place: place.notes.is_dir() and (place.notes / FACTORS_FILE).is_file(),
+            lists=True,
         ),
-        Format("csv", partial(_read_csv, kind), partial(_is_csv, kind)),
+        by_split(Format("csv", partial(_read_csv, kind), partial(_is_csv, kind)), kind),
     )

@@ -37,10 +37,12 @@ class VideoDataConfig(Config):
     ``root``: a folder of videos, a list of ``path label`` lines, or a pack (a folder or URL); nothing means the
     planted-factor videos, which are written on first use. ``list``: a list whose paths are relative to ``root``, or the
     folder of a data set's annotations. ``format``: what that is, where its looks do not tell (configs/README.md has the
-    formats). ``split``: which of the official splits of UCF101 or HMDB51 (default: the first). ``index``: what
-    ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before it is
-    read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone through
-    several times an epoch.
+    formats). ``split``: which of the official splits of UCF101 or HMDB51 (default: the first). ``series``:
+    which images are a video where folders hold several series of them: ``img_`` (of ``img_*`` beside ``flow_x_*``),
+    ``each`` for every series, ``all`` for every image (default: by the rule of ``sources/video/series.py``). ``index``:
+    what ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before
+    it is read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone
+    through several times an epoch.
     ``sample_timeout``: seconds that a worker may spend on one video (on opening it and on each frame, where windows
     slide over whole videos); one that hangs or crashes its decoder is taken as broken. With ``num_workers=0`` nothing
     protects the run from such files.
@@ -51,6 +53,7 @@ class VideoDataConfig(Config):
     list: str | None = None
     format: SourceFormat = "auto"
     split: int | None = Field(default=None, ge=1, le=3)
+    series: str | None = None
     index: str | None = None
     reader: Backend = "auto"
     num_workers: int = Field(default_factory=default_workers, ge=0)
@@ -101,12 +104,14 @@ class VideoSource(DataSource):
         if isinstance(self.library, VideoPack):
             return self.library.entries
         if (place := self._place()) is not None:
-            return read_source(*place, config.format, config.split)
-        if config.format != "auto" or config.split is not None:
-            warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
+            self.listing = read_source(*place, config.format, config.split, config.series)
+            return self.listing
+        if config.format != "auto" or config.split is not None or config.series is not None:
+            warnings.warn("data.format, data.split and data.series are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
         root = Path("data") / f"planted-videos-{name:016x}"
-        return read_source(write_dataset(root, config.synthetic))
+        self.listing = read_source(write_dataset(root, config.synthetic))
+        return self.listing
 
     def format(self) -> Format | None:
         place = None if isinstance(self.library, VideoPack) else self._place()
@@ -138,7 +143,7 @@ def _library(config: VideoDataConfig) -> Library | VideoPack:
         return Library(config.reader)
     place = os.path.expanduser(config.root)
     if is_pack(place):
-        warn_of_ignored(config, ("list", "format", "split", "index", "reader"))
+        warn_of_ignored(config, ("list", "format", "split", "series", "index", "reader"))
         return VideoPack(place)
     root = Path(place)
     beside = root.parent if root.is_file() else root

@@ -26,7 +26,7 @@ from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry, RawPointView, RawView
 from st_ssl.data.base import DATA, Batch, DataSource, Views, too_many
 from st_ssl.data.loading.loader import build_loader
-from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
+from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, serve
 from st_ssl.training import distributed
 from st_ssl.transfer.features.array_shards import (
     Part,
@@ -115,7 +115,7 @@ def extract(
     else, ``UserError`` where another extraction is at work there, ``DataError`` where too many videos are broken.
     """
     is_main = distributed.rank() == 0
-    source: DataSource = DATA.build(config.data)
+    source = serve(DATA.build(config.data), run)
     check_modality(source, describe_encoder(run)[1])
     if not is_main:
         distributed.barrier()  # the main process goes first, since it may have to write the data

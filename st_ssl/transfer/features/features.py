@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import INPUTS
 from st_ssl.core.random import keyed_rng, keyed_seed
@@ -93,13 +94,13 @@ def _limit(entries: list[Entry], limit: int) -> list[Entry]:
 
 
 def classes_of(train: Split, test: Split) -> dict[str, list[str]]:
-    """Each target's classes, sorted. A target with a single class in the training part, or without a label in the test
-    part, says nothing and is left out."""
+    """Each target's classes, in order (numbers by their value). A target with a single class in the training part, or
+    without a label in the test part, says nothing and is left out."""
     result = {}
     for name in target_names(train.entries):
         known, asked = ({e.labels[name] for e in part.entries if name in e.labels} for part in (train, test))
         if len(known) > 1 and asked:
-            result[name] = sorted(known | asked)
+            result[name] = in_order(known | asked)
     return result
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from st_ssl.core.errors import SampleError
+from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry, RawView, VideoMeta
@@ -71,7 +71,7 @@ class Windows(Watched, Dataset[Piece | None]):
 
     def _next(self, video: int) -> Piece | None:
         try:
-            with self.working_on(video):
+            with self.working_on(video), sample_fault(self.entries[video].path):
                 return next(self._pieces, None)
         except SampleError as error:
             self._pieces = iter(())

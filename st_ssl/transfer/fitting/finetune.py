@@ -26,6 +26,7 @@ from st_ssl.encoders.base import (
     describe_encoder,
     load_encoder,
     random_encoder,
+    serve,
 )
 from st_ssl.training import distributed
 from st_ssl.training.optim import check_precision
@@ -171,6 +172,7 @@ class _Grid:
         self.epochs.setdefault((mode, share), []).append(fitted.epoch)
         if self.weights is not None and self._saves(mode, share, repeat):
             about = {"mode": mode, "fraction": share, "repeat": repeat, "figures": _nulls(found)}
+            model.encoder.prepared = self.feed.source.prepared
             save_tuned(model, task, self.classes, about, self.weights / f"{mode}_{100 * share:g}_{repeat}")
 
     def take_up(self, before: dict[str, Any]) -> None:
@@ -346,6 +348,7 @@ def _input(runs: Sequence[Path], config: FinetuneConfig) -> AnyInput:
 
 def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig, device: torch.device) -> None:
     encoder = load_encoder(run, _described(run, config))
+    serve(source, run, _described(run, config))
     modality = encoder.modality
     if not task.modality == source.modality == modality:
         raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from st_ssl.core.errors import ConfigError, UserError
 from st_ssl.core.files import missing_folder, replace_text, write_atomically
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.encoders.base import load_encoder, save_encoder
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.tasks.base import TASKS, Task
@@ -66,12 +67,12 @@ def load_tuned(folder: Path) -> tuple[Tuned, Task, list[str]]:
     encoder = load_encoder(folder)
     file = folder / "head.json"
     try:
-        described = json.loads(file.read_text(encoding="utf-8"))
+        described = load_json(file.read_text(encoding="utf-8"))
         if described["format"] > FORMAT:
             raise ValueError(f"format {described['format']} is newer than this st_ssl understands ({FORMAT})")
         task: Task = TASKS.build(TASKS.config(described["task"]["name"]).model_validate(described["task"]))
         classes = [str(name) for name in described["classes"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:  # also those of JSON, of pydantic and of unknown names
+    except (OSError, *NOT_PLAIN, RecursionError) as error:  # also those of JSON, of pydantic and of unknown names
         raise UserError(f"{file}: not the description of a head: {error}") from error
     task.restore(classes)
     head = task.head(encoder)

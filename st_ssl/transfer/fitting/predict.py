@@ -14,12 +14,11 @@ from st_ssl.core.limits import default_workers
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.data.points.dataset import PointDataConfig, PointSource
+from st_ssl.data.sources.base import Listing
 from st_ssl.data.sources.points import read_source as read_clouds
 from st_ssl.data.sources.video import read_source as read_videos
 from st_ssl.data.streams.points import is_scene
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.encoders.base import Encoder
-from st_ssl.encoders.prepared import read_options
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.fitting.evaluate import answers, evaluate
 from st_ssl.transfer.fitting.finetune_model import Tuned
@@ -143,28 +142,24 @@ def _asked(
     entries = [entry for file in files for entry in read(file)]
     if num_workers is None:
         num_workers = default_workers() if len(entries) > few else 0
-    source = own(num_workers, model.encoder)
-<<<<<<< HEAD
-    source.require(least_points(model.encoder.config))
+    source = own(num_workers)
+    source.listing = Listing(entries)
+    encoder = model.encoder
+    source.follow(encoder.prepared, encoder.needs(encoder.config, encoder.input))
     refused = {BadSample(entry.path, why): None for entry in entries if (why := task.refused(entry)) is not None}
     feed = Feed(source, task, model.encoder.input, device, bad=refused)
     kept = [entry for entry in entries if task.refused(entry) is None]
     if not kept:
         raise _none(feed, entries)
     return feed, kept
-=======
-    return Feed(source, task, model.encoder.input, device), entries
->>>>>>> parent of fc73f2f (A cloud of too few points for the encoder is one broken sample)
 
 
-def _videos(num_workers: int, encoder: Encoder) -> DataSource:
+def _videos(num_workers: int) -> DataSource:
     return VideoSource(VideoDataConfig(num_workers=num_workers, max_bad_share=1.0))
 
 
-def _clouds(num_workers: int, encoder: Encoder) -> DataSource:
-    source = PointSource(PointDataConfig(num_workers=num_workers, max_bad_share=1.0))
-    source.options = read_options(encoder)
-    return source
+def _clouds(num_workers: int) -> DataSource:
+    return PointSource(PointDataConfig(num_workers=num_workers, max_bad_share=1.0))
 
 
 def _in(file: Path) -> Sequence[Entry]:
@@ -175,7 +170,7 @@ def _clouds_in(file: Path) -> Sequence[Entry]:
     return read_clouds(file) if file.is_dir() and not is_scene(str(file)) else [Entry(str(file))]
 
 
-_KINDS: dict[str, tuple[Callable[[int, Encoder], DataSource], Callable[[Path], Sequence[Entry]]]] = {
+_KINDS: dict[str, tuple[Callable[[int], DataSource], Callable[[Path], Sequence[Entry]]]] = {
     "video": (_videos, _in),
     "points": (_clouds, _clouds_in),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.core.files import replace_text, write_atomically
+from st_ssl.core.files import csv_text, replace_text, write_atomically
 from st_ssl.core.types import Entry
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.tasks.base import Shown, Task
@@ -156,7 +154,7 @@ class VideoKeeper(Keeper):
         if truth.ndim == 1:
             confusion = confusion_matrix(truth, scores.argmax(1), len(self.classes))
             table = [["", *self.classes], *([n, *r] for n, r in zip(self.classes, confusion.tolist(), strict=True))]
-            replace_text(self.folder / "confusion.csv", _csv(table))
+            replace_text(self.folder / "confusion.csv", csv_text(table))
             count = confusion.sum(1)
             what, share = "accuracy", np.diagonal(confusion) / np.maximum(count, 1)
         else:
@@ -164,7 +162,7 @@ class VideoKeeper(Keeper):
             count = (truth == 1).sum(0)
         each = zip(self.classes, count.tolist(), (100 * share).tolist(), strict=True)
         lines = [[name, number, f"{value:.2f}" if number else ""] for name, number, value in each]
-        replace_text(self.folder / "per_class.csv", _csv([["class", "count", what], *lines]))
+        replace_text(self.folder / "per_class.csv", csv_text([["class", "count", what], *lines]))
         found = calibrated(scores, truth)
         bins = {
             "bounds": np.linspace(0, 1, len(found.count) + 1).tolist(),
@@ -186,12 +184,6 @@ class VideoKeeper(Keeper):
         best = int(scores.argmax())
         about |= {"label": own[0] if own else None, "prediction": self.classes[best]}
         return about | {"probability": round(float(scores[best]), 6)}
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _nulls(values: np.ndarray) -> list[float | None]:

@@ -23,7 +23,7 @@ from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import PointLabels
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - not an error: what is done is saved, and can be gone on from
     """The fits were told to stop; the message says where they stand."""
 
 

@@ -15,7 +15,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
 from st_ssl.transfer.features.features import (
     INSTANCE,
     ClipSet,
@@ -61,6 +61,7 @@ def probe_runs(
     """
     encoder, input = _network(runs)
     check_modality(source, input)
+    serve(source, runs[0])
     entries = source.entries()
     if (why := unprobed(entries, config)) is not None:
         raise DataError(why)

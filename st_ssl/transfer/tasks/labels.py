@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.types import Entry
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
@@ -46,9 +47,9 @@ class Labels(ABC):
         """What ``Task.targets`` gives, on the CPU."""
 
     def learn(self, train: Sequence[Entry]) -> list[str]:
-        """Take the labels of the training part, sorted, as the classes; ``ConfigError`` where there are less than
-        two."""
-        self.classes = sorted({name for entry in train for name in self.of(entry)})
+        """Take the labels of the training part, in order (numbers by their value), as the classes; ``ConfigError``
+        where there are less than two."""
+        self.classes = in_order(name for entry in train for name in self.of(entry))
         if len(self.classes) < 2:
             raise ConfigError(f"{self.key}: a single class in the training part: {self.classes}")
         return self.classes
@@ -57,7 +58,7 @@ class Labels(ABC):
         """Warn of the labels of ``entries`` that are no class, as no training sample has them: they count for nothing
         in any figure."""
         known = set(self.classes)
-        unknown = sorted({name for entry in entries for name in self.of(entry)} - known)
+        unknown = in_order({name for entry in entries for name in self.of(entry)} - known)
         if not unknown:
             return
         samples = sum(not known.issuperset(self.of(entry)) for entry in entries)

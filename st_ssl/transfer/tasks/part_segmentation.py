@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry, Features
 from st_ssl.data.points.views import LabelRule
@@ -121,11 +122,11 @@ class PartSegment(PointTask):
         there = {self.group(entry) for entry in parts.train}
         val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
         if not test:
-            raise DataError(f"no test shape is of a category that training shapes have: {', '.join(sorted(there))}")
+            raise DataError(f"no test shape is of a category that training shapes have: {', '.join(in_order(there))}")
         return Parts(parts.train, val, test)
 
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
-        categories = sorted({self.group(entry) for entry in parts.train})
+        categories = in_order(self.group(entry) for entry in parts.train)
         found = self.surveyed = survey(parts, look, self.settings.labels)
         if self.settings.parts is None:
             self.known = self._seen(found.of_training)
@@ -149,7 +150,7 @@ class PartSegment(PointTask):
         seen: dict[str, set[int]] = {}
         for row in train:
             seen.setdefault(self.group(row.entry), set()).update(row.values.tolist())
-        known = {name: tuple(sorted(labels)) for name, labels in sorted(seen.items())}
+        known = {name: tuple(sorted(seen[name])) for name in in_order(seen)}
         if empty := [name for name, labels in known.items() if not labels]:
             raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.settings.labels!r}")
         return known

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor
 
+from st_ssl.core.yaml_text import YAMLTextError, load_yaml
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.r3d import BLOCKS
 from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, Made, Published, WeightsError
@@ -184,9 +184,9 @@ class SlowfastLayout(Layout):
         """A setting of the configuration in the file, which is YAML in text; None where there is none."""
         text = self.published.about.get("cfg")
         try:
-            told = yaml.safe_load(text) if isinstance(text, str) else None
+            told = load_yaml(text)[0] if isinstance(text, str) else None
             return told[section][key] if isinstance(told, dict) else None
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):  # ValueError: of a 99th of a month
+        except (KeyError, TypeError, YAMLTextError):
             return None
 
     def _told_clip(self) -> dict[str, Any]:

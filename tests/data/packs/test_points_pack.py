@@ -235,9 +235,12 @@ def test_the_command(
 
     lines = run("pack", str(root), "--output", pack, "voxel_size=0.1")
     assert lines[0] == f"{root}: taken for clouds by its files (--kind video if it is not)"
-    assert lines[-3] == f"{pack}: train on it with data.name=points data.root={pack}"
-    assert lines[-2] == "1 clouds are left out; the same command with --retry packs their shards again"
+    assert lines[-4] == f"{pack}: train on it with data.name=points data.root={pack}"
+    assert lines[-3] == "1 clouds are left out; the same command with --retry packs their shards again"
     assert json.loads((tmp_path / "pack" / "pack.json").read_text())["config"]["voxel_size"] == 0.1
-    assert run("verify", pack)[-1].startswith("broken: test/one.npy: could not be packed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    *_, broken, last = run("verify", pack)
+    assert broken.startswith("broken: test/one.npy: could not be packed")
+    assert last == "4 of 5 clouds are sound, 1 broken"
     with pytest.raises(DataError, match="is a pack: it needs no index"):
         run("index", pack)

@@ -197,3 +197,11 @@ def test_index_names_files_that_are_there(clouds: Path, tmp_path: Path) -> None:
     extract(run, config_of(clouds), tmp_path / "out", CPU)
     assert all((tmp_path / "out" / row["tokens"]).is_file() for row in rows_of(tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "extract.json").read_text())["part"] == module.CLOUDS
+
+
+def test_a_cloud_of_too_few_points_is_refused_by_name(tmp_path: Path) -> None:
+    encoder = load_encoder(write_run(tmp_path / "run", "dgcnn"))
+    encoder.input = encoder.input.model_copy(update={"num_points": None})
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((5, 3)))
+    with pytest.raises(SampleError, match=r"a\.npy: has 5 points to show, .* need 8"):
+        st_ssl.cloud(encoder, tmp_path / "a.npy")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from st_ssl.core.errors import DataError, SampleError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Kind, Place, read_lines
-from st_ssl.data.streams.points import READERS, is_cloud
-from st_ssl.data.streams.points.hdf5 import open_hdf5
+from st_ssl.data.streams.limits import MAX_POINTS
+from st_ssl.data.streams.points import READERS, is_cloud, is_scene
+from st_ssl.data.streams.points.hdf5 import array_in, open_hdf5, read_rows
 
 EXTENSIONS = tuple(suffix for suffix in READERS if is_cloud(f"x{suffix}"))
 TEXT = (".txt", ".csv", ".asc", ".xyz", ".pts")
 """Ends of names of clouds that lists may have as well."""
 
-CLOUD = Kind("cloud", lambda name: is_cloud(name) and not name.lower().endswith(TEXT))
+CLOUD = Kind("cloud", lambda name: is_cloud(name) and not name.lower().endswith(TEXT), is_scene)
 
 
 def folders_of(place: Place) -> list[Path]:
@@ -40,8 +40,14 @@ def clouds_in(file: Path, split: str, classes: Sequence[str]) -> list[Entry]:
     try:
         with open_hdf5(str(file)) as arrays:
             if "data" not in arrays or "label" not in arrays:
-                raise DataError(f"{file}: expected the arrays data and label; it has {', '.join(arrays) or 'nothing'}")
-            count, labels = arrays["data"].shape[0], np.asarray(arrays["label"]).reshape(-1)
+                there = ", ".join(islice(arrays, 20)) or "nothing"
+                raise DataError(f"{file}: expected the arrays data and label; it has {there}")
+            where = str(file)
+            shape, kept = array_in(where, arrays, "data").shape, array_in(where, arrays, "label")
+            if len(shape) != 3 or kept.shape not in ((shape[0],), (shape[0], 1)):
+                expected = "expected [clouds, points, 3] and one label for each cloud"
+                raise DataError(f"{file}: data {list(shape)} and label {list(kept.shape)}: {expected}")
+            count, labels = shape[0], read_rows(where, kept, None, MAX_POINTS).reshape(-1)
     except SampleError as error:
         raise DataError(str(error)) from error
     if len(labels) != count or labels.dtype.kind not in "iu":

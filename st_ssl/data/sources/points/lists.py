@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Place, Row, listed, read_lines, resolve
+from st_ssl.data.sources.base import Format, Place, Row, listed, read_lines
 from st_ssl.data.sources.list_lines import check_labels, separator_hint, split_lines
+from st_ssl.data.sources.paths import Finder
 from st_ssl.data.sources.points.base import CLOUD
+from st_ssl.data.sources.split_files import by_split
 from st_ssl.data.streams.points import is_cloud, split_item
 
 
@@ -18,9 +20,10 @@ def _read(place: Place) -> list[Entry]:
     check_labels(file, lines)
     folders = list(dict.fromkeys((place.root, file.parent)))
     rows = []
-    for line in lines:
+    paths = Finder(CLOUD, folders).all([line.path for line in lines])
+    for line, path in zip(lines, paths, strict=True):
         label = {"label": " ".join(line.fields)} if line.fields else {}
-        rows.append(Row(file, f"line {line.at}", line.path, Entry(resolve(line.path, folders), labels=label)))
+        rows.append(Row(file, f"line {line.at}", line.path, Entry(path, place.part, label)))
     return listed(file, rows, folders, separator_hint(lines[0]))
 
 
@@ -30,4 +33,4 @@ def _matches(place: Place) -> bool:
     return place.notes.is_file() and (name.endswith((".txt", ".csv")) or not is_cloud(name))
 
 
-FORMATS = (Format("list", _read, _matches),)
+FORMATS = (by_split(Format("list", _read, _matches), CLOUD),)

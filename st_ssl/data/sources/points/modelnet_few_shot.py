@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place
 from st_ssl.data.sources.points.base import files_in, folders_of, subfolders
@@ -27,7 +27,8 @@ def _read(place: Place) -> list[Entry]:
 
 def _entries(file: Path, fold: str) -> list[Entry]:
     try:
-        samples = few_shot_samples(str(file))
+        with sample_fault(str(file)):
+            samples = few_shot_samples(str(file))
     except SampleError as error:
         raise DataError(str(error)) from error
     rows = enumerate(samples)

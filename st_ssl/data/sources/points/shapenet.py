@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path, PurePosixPath
 
 from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.plain_json import load_json
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place, Row, found, read_lines
 from st_ssl.data.sources.points.base import CLOUD, folders_of, names_in
@@ -77,7 +77,7 @@ def _read_parts(place: Place) -> list[Entry]:
 def _names(listing: Path) -> list[str]:
     text = "\n".join(read_lines(listing, CLOUD))
     try:
-        names = json.loads(text)
+        names = load_json(text)
     except ValueError as error:
         raise DataError(f"{listing}: not JSON: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

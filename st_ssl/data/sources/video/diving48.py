@@ -28,7 +28,7 @@ def _read(place: Place) -> list[Entry]:
     version, parts = "V2_" if second else "", {name[2].lower() for name in files.values() if not second or name[1]}
     if missing := {"train", "test"} - parts:
         raise DataError(f"{next(iter(files)).parent}: no Diving48_{version}{missing.pop()}.json, which is official")
-    index = VideoIndex(place.root)
+    index = VideoIndex(place)
     rows: list[Row] = []
     for file, name in files.items():
         if second and not name[1]:

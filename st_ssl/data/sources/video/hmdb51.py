@@ -21,7 +21,7 @@ def _read(place: Place) -> list[Entry]:
     if str(place.number) not in numbers:
         known = f"there are splits {', '.join(numbers)}" if numbers else "nor in testTrainMulti_7030_splits within"
         raise DataError(f"{place.notes}: no <class>_test_split{place.number}.txt there; {known}")
-    index = VideoIndex(place.root)
+    index = VideoIndex(place)
     rows = []
     for file, name in names.items():
         if name[2] != str(place.number):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import SPLITS, Format, Place, Row, split_name
-from st_ssl.data.sources.tables import Table, peek_header
+from st_ssl.data.sources.base import Format, Place, Row
+from st_ssl.data.sources.splits import split_in, split_name
+from st_ssl.data.sources.table_rows import Table, peek_header
 from st_ssl.data.sources.video.base import VIDEO
 from st_ssl.data.sources.video.folder import VideoIndex
 
@@ -27,7 +28,7 @@ def _read(place: Place) -> list[Entry]:
     tables = _tables(place)
     if not tables:
         raise DataError(f"{place.notes}: no table with the columns {', '.join(_COLUMNS)}, as Kinetics has them")
-    index = VideoIndex(place.root)
+    index = VideoIndex(place)
     rows: list[Row] = []
     for file in tables:
         rows += _rows(Table(file, VIDEO), index)
@@ -38,7 +39,8 @@ def _read(place: Place) -> list[Entry]:
 def _rows(table: Table, index: VideoIndex) -> list[Row]:
     video, start, end = (table.needed((name,)) for name in _COLUMNS)
     label, split = table.column(("label",)), table.column(("split",))
-    usual = SPLITS.get(table.file.stem.lower(), "train")
+    said = split_in(table.file.name)  # train.csv, kinetics_700_val.csv
+    usual = said[0] if said else "train"
     rows = []
     for at, values in table:
         where = f"{table.file}, {at}"

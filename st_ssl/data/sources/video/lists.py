@@ -11,11 +11,13 @@ from pathlib import Path
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Place, Row, listed, resolve
+from st_ssl.data.sources.base import Format, Place, Row, listed
 from st_ssl.data.sources.list_lines import ANY, NUMBER, Line, check_labels, separator_hint, split_lines
-from st_ssl.data.sources.video.base import is_video, read_lines
+from st_ssl.data.sources.paths import Finder
+from st_ssl.data.sources.split_files import by_split
+from st_ssl.data.sources.video.base import VIDEO, is_video, read_lines
 
-_INTEGER = re.compile(r"-?\d+")
+_INTEGER = re.compile(r"-?\d{1,18}")  # what an int64 holds
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _read(place: Place, name: str) -> list[Entry]:
     check_labels(file, lines, layout.head)
     folders = list(dict.fromkeys((place.root, file.parent)))
     tagged = name == "multilabel" or (not layout.words and any(len(line.fields) > layout.head + 1 for line in lines))
-    entries = _entries(lines, layout, tagged, folders)
+    entries = _entries(lines, layout, tagged, place.part, Finder(VIDEO, folders))
     rows = [Row(file, f"line {line.at}", line.path, entry) for line, entry in zip(lines, entries, strict=True)]
     hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
     return listed(file, rows, folders, hint or separator_hint(lines[0]))
@@ -133,11 +135,11 @@ def _fits(name: str, lines: Sequence[Line]) -> bool:
     return min(lengths) > 0
 
 
-def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Sequence[Path]) -> list[Entry]:
+def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, split: str, finder: Finder) -> list[Entry]:
     # The images of a folder are numbered from 1, unless a line for it starts at 0.
     from_zero = {line.path for line in lines if layout.whole and int(line.fields[0]) == 0}
     entries = []
-    for line in lines:
+    for line, path in zip(lines, finder.all([line.path for line in lines]), strict=True):
         labels = line.fields[layout.head :]
         start = int(line.fields[0]) if layout.start else 0
         count = int(line.fields[layout.head - 1]) if layout.count else -1
@@ -146,7 +148,8 @@ def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Seque
         elif layout.whole and not line.is_file and line.path not in from_zero:
             start -= 1
         entry = Entry(
-            resolve(line.path, folders),
+            path,
+            split,
             labels={} if tagged or not labels else {"label": " ".join(labels)},
             start=start,
             num_frames=None if count == -1 else count,
@@ -158,6 +161,6 @@ def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, folders: Seque
 
 FORMATS = (
     # any other file that is named is a list, in the layout that fits
-    Format("list", partial(_read, name="list"), lambda place: place.notes != place.root),
-    *(Format(name, partial(_read, name=name)) for name in LAYOUTS if name != "list"),
+    by_split(Format("list", partial(_read, name="list"), lambda place: place.notes != place.root), VIDEO),
+    *(by_split(Format(name, partial(_read, name=name)), VIDEO) for name in LAYOUTS if name != "list"),
 )

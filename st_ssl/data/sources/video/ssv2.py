@@ -9,7 +9,8 @@ from typing import Any
 
 from st_ssl.core.errors import DataError, nearest
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import SPLITS, Format, Place, Row
+from st_ssl.data.sources.base import Format, Place, Row
+from st_ssl.data.sources.splits import SPLITS
 from st_ssl.data.sources.video.base import read_json
 from st_ssl.data.sources.video.folder import VideoIndex
 
@@ -38,7 +39,7 @@ def _read(place: Place) -> list[Entry]:
         raise DataError(
             f"{place.notes}: no {_OURS}train.json (or train.json) there, nor in labels or annotations within"
         )
-    index = VideoIndex(place.root)
+    index = VideoIndex(place)
     rows: list[Row] = []
     for file in files:
         known = _known(file)

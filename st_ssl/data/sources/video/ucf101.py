@@ -20,7 +20,7 @@ def _read(place: Place) -> list[Entry]:
     if not found:
         raise DataError(f"{place.notes}: no classInd.txt there, nor in ucfTrainTestlist or annotations within")
     classes = _classes(found[0])
-    index = VideoIndex(place.root)
+    index = VideoIndex(place)
     rows: list[Row] = []
     for part in ("train", "test"):
         lists = place.find(re.compile(rf"{part}list0{place.number}\.txt", re.IGNORECASE))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
 from tokenize import TokenError
-from typing import Any
 
 import numpy as np
 
-from st_ssl.core.errors import SampleError, nearest
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ATTRIBUTES, ReadOptions, check_file, from_columns, whole
+from st_ssl.core.errors import SampleError, UserError, nearest
+from st_ssl.data.streams.limits import check_points, check_unpacked
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
 
+NO_POINTS = np.empty((0, 3), dtype=np.float32)
 _XYZ = ("xyz", "points", "point", "coord", "coords", "pos", "pc", "pointcloud", "data", "arr_0")
 _ATTRIBUTES = {
     "color": ("color", "colors", "rgb"),
@@ -30,6 +31,8 @@ _ERRORS = (
     OSError,
     TokenError,
     ValueError,
+    OverflowError,
+    RecursionError,
     EOFError,
     KeyError,
     TypeError,
@@ -49,52 +52,77 @@ def load_array(path: str) -> np.ndarray:
         raise SampleError(path, f"not an array: {error}") from error
 
 
-def read_npy(path: str, options: ReadOptions) -> PointCloud:
-    """One table [N, k]: see ``from_columns``."""
-    return from_columns(path, load_array(path))
+def read_npy(path: str, options: ReadOptions) -> RawCloud:
+    """One table [N, k]: see ``guess_roles``."""
+    table = load_array(path)
+    check_points(path, len(table) if table.ndim else 0, options.max_points)
+    return RawCloud(NO_POINTS, table=table)
 
 
-def read_npz(path: str, options: ReadOptions) -> PointCloud:
+def read_npz(path: str, options: ReadOptions) -> RawCloud:
     """Arrays of N rows: the points as ``xyz``, ``points``, ``coord``, ``pos`` or ``data``, perhaps with more columns as
-    in ``from_columns``; ``color``, ``normal``, ``intensity``, ``segment``, ``instance``, ``part`` beside them."""
+    in ``guess_roles``; ``color``, ``normal``, ``intensity``, ``segment``, ``instance``, ``part`` beside them."""
     check_file(path)
     try:
-        _check_members(path)
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {name: file[name] for name in file.files}
+        with zipfile.ZipFile(path) as archive:
+            return _cloud(path, _Members(path, archive, options.max_points))
     except _ERRORS as error:
+        if isinstance(error, UserError):
+            raise
         raise SampleError(path, f"not a file of arrays: {error}") from error
-    key = next((name for name in _XYZ if name in arrays), None)
+
+
+class _Members:
+    """The arrays of a file, each read when it is asked for: what nobody needs costs nothing."""
+
+    def __init__(self, path: str, archive: zipfile.ZipFile, most: int) -> None:
+        self.path, self.archive, self.most = path, archive, most
+        self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+
+    def named(self, options: Sequence[str]) -> Iterator[str]:
+        """Those of ``options`` that are there."""
+        there = set(self.names)
+        return (name for name in options if name in there)
+
+    def load(self, name: str) -> np.ndarray:
+        """An array, once its header and its size are those of numbers that the file has room for."""
+        whole_name = name if name in self.archive.NameToInfo else f"{name}.npy"
+        member = self.archive.getinfo(whole_name)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{whole_name} is compressed in a way that NumPy never uses")
+        with self.archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{whole_name} promises {shape} of {dtype} in {member.file_size} bytes")
+        check_points(self.path, shape[0] if shape else 0, self.most)
+        check_unpacked(self.path, member.file_size, member.compress_size, self.most)
+        with self.archive.open(member) as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _cloud(path: str, arrays: _Members) -> RawCloud:
+    key = next(arrays.named(_XYZ), None)
     if key is None:
-        known = f"{', '.join(arrays) or 'nothing'}{nearest('points', arrays)}"
+        known = f"{', '.join(arrays.names[:20]) or 'nothing'}{nearest('points', arrays.names[:20])}"
         raise SampleError(path, f"has no array of points ({', '.join(_XYZ)}); it has {known}")
-    cloud = from_columns(path, arrays[key])
-    for name, options_ in _ATTRIBUTES.items():
-        if (values := _beside(path, arrays, options_, len(cloud))) is not None:
-            cloud.attributes[name] = ATTRIBUTES[name](values.reshape(len(cloud), -1))
-    for name, options_ in _LABELS.items():
-        if (values := _beside(path, arrays, options_, len(cloud))) is not None:
-            cloud.labels[name] = whole(values)
+    table = arrays.load(key)
+    cloud = RawCloud(NO_POINTS, table=table)
+    count = len(table) if table.ndim else 0
+    for found, wanted in ((cloud.attributes, _ATTRIBUTES), (cloud.labels, _LABELS)):
+        for name, options in wanted.items():
+            if (values := _beside(path, arrays, options, count)) is not None:
+                found[name] = values
     return cloud
 
 
-def _beside(path: str, arrays: dict[str, np.ndarray], names: tuple[str, ...], count: int) -> np.ndarray | None:
-    name = next((name for name in names if name in arrays and arrays[name].ndim > 0), None)
-    if name is None:
-        return None  # a single number is the label of the whole cloud, which is not a reader's business
-    values = arrays[name]
-    if len(values) != count or values.dtype.kind not in "fiub":
-        raise SampleError(path, f"{name} is {values.dtype} {list(values.shape)}, for {count} points")
-    return values
-
-
-def _check_members(path: str) -> None:
-    """Raise ``ValueError`` where the header of an array promises more than its member of the archive holds."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-            if math.prod(shape) * dtype.itemsize > member.file_size:
-                raise ValueError(f"{member.filename} promises {shape} of {dtype} in {member.file_size} bytes")
+def _beside(path: str, arrays: _Members, names: tuple[str, ...], count: int) -> np.ndarray | None:
+    for name in arrays.named(names):
+        values = arrays.load(name)
+        if values.ndim == 0:
+            continue  # a single number is the label of the whole cloud, which is not a reader's business
+        if len(values) != count or values.dtype.kind not in "fiub":
+            raise SampleError(path, f"{name} is {values.dtype} {list(values.shape)}, for {count} points")
+        return values
+    return None

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import MissingDependencyError, SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, check_file, color, intensity, whole
+from st_ssl.data.streams.limits import check_points, check_unpacked
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
 
-_PIECE = 1_000_000
+_PIECE = 1_000_000, 1 << 26  # points, and bytes
 _PANIC = "PanicException"  # of lazrs, on bytes that make no sense: no Exception, and no module to import it from
 _MOST = 1024  # LAZ makes a tenth of real scans; without a bound a damaged count decompresses for ever
 
 
-def read_las(path: str, options: ReadOptions) -> PointCloud:
+def read_las(path: str, options: ReadOptions) -> RawCloud:
     """Places in metres, intensity, colour where there is one, and the classification as ``segment``."""
-    compressed = _check_header(path)
+    compressed, bytes_a_point = _check_header(path, options.max_points)
     try:
         import laspy
     except ImportError as error:
@@ -34,7 +34,7 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
         # process where there is not enough. Workers are as many as the cores anyway.
         with laspy.open(path, laz_backend=laspy.LazBackend.Lazrs) as file:
             promised = file.header.point_count
-            for piece in file.chunk_iterator(_PIECE):
+            for piece in file.chunk_iterator(max(1, min(_PIECE[0], _PIECE[1] // bytes_a_point))):
                 for name, values in _columns(piece).items():
                     pieces.setdefault(name, []).append(values)
     except BaseException as error:
@@ -47,15 +47,16 @@ def read_las(path: str, options: ReadOptions) -> PointCloud:
     if found != promised:
         raise SampleError(path, f"promises {promised} points, and has {found}")
     if found == 0:
-        return PointCloud(np.empty((0, 3)))
-    attributes = {"intensity": intensity(fields["intensity"])}
+        return RawCloud(np.empty((0, 3)))
+    attributes = {"intensity": fields["intensity"]}
     if "color" in fields and fields["color"].any():
-        attributes["color"] = color(fields["color"])
-    return PointCloud(fields["xyz"], attributes, {"segment": whole(fields["segment"])})
+        attributes["color"] = fields["color"]
+    return RawCloud(fields["xyz"], attributes, {"segment": fields["segment"]})
 
 
-def _check_header(path: str) -> bool:
-    """Whether the file is compressed; ``SampleError`` where the header promises more than the file has room for."""
+def _check_header(path: str, most: int) -> tuple[bool, int]:
+    """Whether the file is compressed, and the bytes of a point; ``SampleError`` where the header promises more than
+    the file has room for, or than ``most`` points."""
     check_file(path)
     try:
         size = os.path.getsize(path)
@@ -73,7 +74,9 @@ def _check_header(path: str) -> bool:
     compressed = bool(kind & 0xC0)
     if count * max(point, 1) > size * (_MOST if compressed else 1):
         raise SampleError(path, f"promises {count} points of {point} bytes, and has {size} bytes")
-    return compressed
+    check_points(path, count, most)
+    check_unpacked(path, count * max(point, 1), size, most)
+    return compressed, max(point, 1)
 
 
 def _check_chunks(path: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, from_fields, read_bytes
+from st_ssl.data.streams.limits import check_points, check_unpacked
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
+from st_ssl.data.streams.points.columns import from_fields
 from st_ssl.data.streams.points.text import parse_rows
 
 _HEADER = 1 << 16
@@ -14,11 +17,12 @@ _KINDS = {"F": "f", "U": "u", "I": "i"}
 _MOST = 88  # no three bytes of LZF stand for more than 264
 
 
-def read_pcd(path: str, options: ReadOptions) -> PointCloud:
+def read_pcd(path: str, options: ReadOptions) -> RawCloud:
     """All fields of one number each, by name; colours packed into ``rgb`` or ``rgba`` are unpacked."""
     data = read_bytes(path)
     header, start = _header(path, data)
     names, kind, count = _layout(path, header)
+    check_points(path, count, options.max_points)
     body = memoryview(data)[start:]
     how = header["DATA"][0].lower()
     if how == "ascii":
@@ -31,6 +35,7 @@ def read_pcd(path: str, options: ReadOptions) -> PointCloud:
         table = np.frombuffer(body, dtype=kind, count=count)
         fields = {name: table[name] for name in names}
     elif how == "binary_compressed":
+        check_unpacked(path, count * kind.itemsize, len(body), options.max_points)
         fields = _compressed(path, body, names, kind, count)
     else:
         raise SampleError(path, f"DATA {how}: expected ascii, binary or binary_compressed")
@@ -63,7 +68,8 @@ def _layout(path: str, header: dict[str, list[str]]) -> tuple[list[str], np.dtyp
     fields = header["FIELDS"]
     counts = header.get("COUNT", ["1"] * len(fields))
     try:
-        names = [name if fields.count(name) == 1 and name != "_" else f"_{i}" for i, name in enumerate(fields)]
+        times = Counter(fields)
+        names = [name if times[name] == 1 and name != "_" else f"_{i}" for i, name in enumerate(fields)]
         kinds = [f"<{_KINDS[k]}{int(s)}" for k, s in zip(header["TYPE"], header["SIZE"], strict=True)]
         shapes = [(int(c),) if int(c) != 1 else () for c in counts]
         kind = np.dtype([(n, k, s) for n, k, s in zip(names, kinds, shapes, strict=True)])

@@ -18,14 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, from_columns, read_bytes
+from st_ssl.data.streams.limits import check_points
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 from st_ssl.data.streams.points.hdf5 import split_item
 
 PARTS = ("train", "test")
 _MARK = object()
 _MOST_AXES = 64  # of NumPy
 _MOST_BYTES, _MOST_COLUMNS = 4, 64  # made in all, for each byte of a file; of a cloud
+_MOST_STEPS = 1 << 20  # a step may make a list of one byte; a fold of 600 clouds has 20,000 steps
+_MOST_LABEL = 1 << 31
 _PLAIN_DTYPE = re.compile(r"[biuf]\d{1,2}")
 
 
@@ -41,7 +43,7 @@ class FewShotSample(NamedTuple):
     label: int
 
 
-def read_few_shot(path: str, options: ReadOptions) -> PointCloud:
+def read_few_shot(path: str, options: ReadOptions) -> RawCloud:
     """One cloud of a fold, ``0.pkl#3``, counted through "train" and then "test"."""
     file, item = split_item(path)
     samples = few_shot_samples(file)
@@ -49,7 +51,9 @@ def read_few_shot(path: str, options: ReadOptions) -> PointCloud:
         raise SampleError(path, f"holds {len(samples)} clouds: one of them is {path}#0")
     if item >= len(samples):
         raise SampleError(path, f"holds {len(samples)} clouds, counted from 0")
-    return from_columns(path, samples[item].points.copy())  # others may ask for it again
+    check_points(path, len(samples[item].points), options.max_points)
+    points = samples[item].points.copy()  # others may ask for it again
+    return RawCloud(np.empty((0, 3)), table=points)
 
 
 def few_shot_samples(path: str) -> list[FewShotSample]:
@@ -57,7 +61,9 @@ def few_shot_samples(path: str) -> list[FewShotSample]:
     try:
         status = os.stat(path)
         return _samples(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, SampleError):
+            raise
         raise SampleError(path, "file is missing") from error
 
 
@@ -75,6 +81,8 @@ def _sample(path: str, part: str, number: int, row: Any) -> FewShotSample:
         label = label.reshape(-1)[0]
     if not isinstance(points, np.ndarray) or not isinstance(label, int | np.integer):
         raise SampleError(path, f"{part} {number} (from 0): expected (points, label): an array and a whole number")
+    if not 0 <= label < _MOST_LABEL:
+        raise SampleError(path, f"{part} {number} (from 0): its label is no number of a class")
     if points.ndim != 2 or not 3 <= points.shape[1] <= _MOST_COLUMNS:
         shape = f"an array {list(points.shape)}: expected [points, 3 … {_MOST_COLUMNS} columns]"
         raise SampleError(path, f"{part} {number} (from 0): the points of (points, label) are {shape}")
@@ -212,7 +220,9 @@ class _Machine:
     def run(self, data: bytes) -> Any:
         """What is left on the stack at the end."""
         self.left = _MOST_BYTES * len(data)
-        for opcode, argument, _ in pickletools.genops(data):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if step == _MOST_STEPS:
+                raise _RefusedError(f"takes more than {_MOST_STEPS} steps")
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name not in self.acts:

@@ -10,46 +10,80 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.points.base import ReadOptions, from_columns, from_fields, read_bytes
+from st_ssl.data.streams.limits import check_points, is_count
+from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
+from st_ssl.data.streams.points.columns import from_fields, roles_of
 
 _HEADER_LINES = 32
 _NUMBERS = re.compile(r"[-+0-9.eEnaNifIF,;\s]+")
 
 
-def read_text(path: str, options: ReadOptions) -> PointCloud:
+def read_text(path: str, options: ReadOptions) -> RawCloud:
     """One point a line; spaces, tabs, commas or semicolons between numbers; ``#`` begins a comment.
 
     Lines before the first one of numbers are a header: names such as ``x y z r g b`` in it tell the columns (see
-    ``from_fields``), otherwise their number does (see ``from_columns``). A ``.pts`` may begin with its size.
+    ``from_fields``), unless ``options`` name them; without names their numbers do (see ``guess_roles``). A ``.pts`` may
+    begin with its size. ``SampleError`` where a header is there that is not understood.
     """
-    data = read_bytes(path)
-    skip, names, promised = _head(path, data)
-    line = data.split(b"\n", skip + 1)[skip]
-    delimiter = next((mark for mark in (",", ";") if mark.encode() in line), None)
+    data = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
+    skip, header, promised = _head(path, data)
+    check_points(path, data.count(b"\n") - skip, options.max_points)
+    line = data.split(b"\n", skip + 1)[skip].decode("latin-1")
+    delimiter = next((mark for mark in ",;" if mark in line), None)
     table = _load(path, io.BytesIO(data), delimiter, skip)
     if promised is not None and promised != len(table):
         raise SampleError(path, f"promises {promised} points, and has {len(table)}")
-    if names is not None and len(names) == table.shape[1]:
-        return from_fields(path, dict(zip(names, table.T, strict=True)))
-    return from_columns(path, table, intensity_first=path.lower().endswith(".pts"))
+    between = delimiter or ("\t" if "\t" in line else None)
+    names = None if options.named else _names(path, header, between, table.shape[1])
+    if names is None:
+        return RawCloud(np.empty((0, 3)), table=table, kind="pts" if path.lower().endswith(".pts") else "")
+    unique = [name if names.index(name) == at else f"{name} ({at + 1})" for at, name in enumerate(names)]
+    return from_fields(path, dict(zip(unique, table.T, strict=True)))
 
 
-def _head(path: str, data: bytes) -> tuple[int, list[str] | None, int | None]:
-    """How many lines come before the numbers, the names in them if any, and how many points they promise."""
-    names = promised = None
+def _head(path: str, data: bytes) -> tuple[int, list[str], int | None]:
+    """How many lines come before the numbers, those of them that are text, and how many points they promise."""
+    header: list[str] = []
+    promised = None
     lines = data[: 1 << 16].split(b"\n")
     for number, raw in enumerate(lines[:_HEADER_LINES]):
-        line = raw.decode("latin-1").strip()
-        words = re.split(r"[\s,;]+", line.strip(",;"))
+        line = raw.decode("utf-8", errors="replace").strip()
         if line and _NUMBERS.fullmatch(line) and not line[0].isalpha():
+            words = re.split(r"[\s,;]+", line.strip(",;"))
             if len(words) > 1:
-                return number, names, promised
-            promised = int(words[0]) if words[0].isdecimal() else None
-        known = [word.strip('"').lower() for word in re.split(r"[\s,;]+", line.lstrip("#/ "))]
-        if {"x", "y", "z"} <= set(known):
-            names = known
+                return number, header, promised
+            promised = int(words[0]) if is_count(words[0]) else None
+        elif line:
+            header.append(line)
     raise SampleError(path, f"no numbers in its first {min(len(lines), _HEADER_LINES)} lines: expected a point a line")
+
+
+def _names(path: str, header: list[str], delimiter: str | None, count: int) -> list[str] | None:
+    """The names of ``count`` columns that the last understood line of ``header`` has; None where it has none."""
+    for line in reversed(header):
+        comment = line.startswith(("#", "//", "%"))
+        parts = _parts(line.lstrip("#/% "), delimiter)
+        there = ", ".join(parts)
+        keys = "data.columns=[…] names the columns"
+        if "x" in roles_of(parts):
+            if len(parts) == count:
+                return parts
+            if not (comment and count == 3):  # "# x y z in metres"
+                counts = f"{len(parts)} names ({there}), its rows {count} numbers"
+                raise SampleError(path, f"its header has {counts}; {keys}")
+        elif not comment and len(parts) == count:
+            raise SampleError(path, f"its header is not understood: no x, y and z among {there}; {keys}")
+    return None
+
+
+def _parts(line: str, delimiter: str | None) -> list[str]:
+    """The names in a line: between delimiters, or words, of which units in brackets are none."""
+    if delimiter is not None and delimiter in line:
+        parts = line.split(delimiter)
+    else:
+        parts = re.split(r"[\s,;]+", re.sub(r"\s*[\[(][^\])]*[\])]", "", line))
+    names = [part.strip().strip("\"'").strip() for part in parts]
+    return names[:-1] if names and not names[-1] else names
 
 
 def _load(path: str, file: io.BytesIO, delimiter: str | None, skip: int = 0, max_rows: int | None = None) -> np.ndarray:

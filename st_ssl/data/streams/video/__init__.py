@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from st_ssl.core.errors import ConfigError, nearest
-from st_ssl.data.streams.video.base import VideoReader
+from st_ssl.data.streams.video.base import VIDEO_EXTENSIONS, VideoReader
 from st_ssl.data.streams.video.decord import DecordReader
 from st_ssl.data.streams.video.frame_table import FrameTable
-from st_ssl.data.streams.video.image_sequence import IMAGE_EXTENSIONS, FramesReader
+from st_ssl.data.streams.video.image_sequence import FramesReader
+from st_ssl.data.streams.video.image_series import IMAGE_EXTENSIONS, is_series
 from st_ssl.data.streams.video.pyav import PyAVReader
 from st_ssl.data.streams.video.torchcodec import TorchCodecReader
 
-__all__ = ["IMAGE_EXTENSIONS", "READERS", "Backend", "VideoReader", "open_video"]
+__all__ = ["IMAGE_EXTENSIONS", "READERS", "VIDEO_EXTENSIONS", "Backend", "VideoReader", "open_video"]
 
 Backend = Literal["auto", "pyav", "torchcodec", "decord", "frames"]
 READERS: dict[str, Callable[[str], VideoReader]] = {
@@ -27,7 +28,8 @@ READERS: dict[str, Callable[[str], VideoReader]] = {
 
 
 def open_video(path: str | Path, backend: str = "auto", table: FrameTable | None = None) -> VideoReader:
-    """Open the video at ``path``: a file, or a folder of images in natural order (which ``"auto"`` reads as such).
+    """Open the video at ``path``: a file, a folder of images in natural order, or a series of them
+    (``folder#img_*``); ``"auto"`` reads the latter two as such.
 
     ``table``: what an index knows of the file, for readers that can use it.
 
@@ -36,7 +38,7 @@ def open_video(path: str | Path, backend: str = "auto", table: FrameTable | None
     is none of that name.
     """
     if backend == "auto":
-        backend = "frames" if os.path.isdir(path) else "pyav"
+        backend = "frames" if os.path.isdir(path) or is_series(str(path)) else "pyav"
     if backend not in READERS:
         allowed = ("auto", *READERS)
         raise ConfigError(f"no video reader {backend!r}: one of {', '.join(allowed)}{nearest(str(backend), allowed)}")

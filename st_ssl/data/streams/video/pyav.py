@@ -18,7 +18,9 @@ from st_ssl.data.streams.video.frame_table import FrameTable, compact
 _SEEK_GAIN = 8  # frames that a seek must skip to pay for refilling the decoder
 _MOST_TABLES = 1 << 17
 # Formats that hold their own frames: none that names other files or addresses (play lists, concat, HLS, DASH, SDP).
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,ivf,mxf,nut,h264,hevc,obu,dv,rm,wtv"
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,ivf,mxf,nut,h264,hevc,obu,dv,rm,wtv,yuv4mpegpipe"
+)
 _TABLES: dict[tuple[str, int, int], FrameTable] = {}  # by path, size and time of change: later epochs do not scan again
 
 

@@ -17,6 +17,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.sources.points import FORMATS, PointFormat, read_source
 from st_ssl.data.sources.points.scanobjectnn import CLASSES
 from st_ssl.data.streams.points import read_cloud
+from tests.data.streams.points.test_scannet import write_scannet
 from tests.data.streams.points.test_scenes import rows, write_pointcept, write_room
 
 Seen = list[tuple[str, str, str | None]]
@@ -125,6 +126,11 @@ def scannet(root: Path) -> None:
         write_pointcept(root / scene)
 
 
+def scannet_raw(root: Path) -> None:
+    for scene in ("scans/scene0000_00", "scans/scene0001_01", "scans_test/scene0707_00"):
+        write_scannet(root / scene, labels=None if "test" in scene else [0, 1, 39])
+
+
 def kitti(root: Path) -> None:
     for frame in ("training/velodyne/000000", "training/velodyne/000001", "testing/velodyne/000000"):
         (root / frame).parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +219,15 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], None], Seen]] = {
             ("val/scene0011_00", "val", None),
         ],
     ),
+    "scannet": (
+        "scannet",
+        scannet_raw,
+        [
+            ("scans/scene0000_00/scene0000_00_vh_clean_2.ply", "train", None),
+            ("scans/scene0001_01/scene0001_01_vh_clean_2.ply", "train", None),
+            ("scans_test/scene0707_00/scene0707_00_vh_clean_2.ply", "test", None),
+        ],
+    ),
     "kitti": (
         "kitti",
         kitti,
@@ -283,7 +298,9 @@ def test_a_table_with_a_header(tmp_path: Path) -> None:
     expected = [("a.npy", "train", "x"), ("b.npy", "test", "y")]
     assert seen(tmp_path, read_source(tmp_path / "list.csv")) == expected
     assert seen(tmp_path, read_source(tmp_path, tmp_path / "list.csv")) == expected
-    with pytest.raises(DataError, match=r"a.npy looks like none of the formats .*: expected a folder of clouds"):
+    with pytest.raises(
+        DataError, match=r"a.npy is a cloud: expected a folder of clouds, .* data.root=.* data.list=FILE"
+    ):
         read_source(tmp_path / "a.npy")
 
 

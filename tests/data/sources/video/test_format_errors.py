@@ -53,8 +53,8 @@ LISTS = {
     "nothing there": ("auto", "x 9 1\ny 8 1\n", "none of the 2 .* the first, x, not in .*; read as `folder num_frames"),
     "csv: no path": (
         "csv",
-        "name,label\na.mp4,1\n",
-        r"line 1: no column `path` .or filename, .*; the columns are name, l",
+        "recording,label\na.mp4,1\n",
+        r"line 1: no column `path` .or filename, .*: the columns are recording, label; known .* 'recording' has the ",
     ),
     "csv: separators": ("csv", "path,label\na.mp4;1\n", r"line 2: 1 fields, expected 2 .path, label."),
     "csv: path empty": ("csv", "path,label\n,1\n", "line 2: the path is empty"),

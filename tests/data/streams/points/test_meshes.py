@@ -116,3 +116,59 @@ def test_text_stl_is_read_like_binary_stl(mesh: Any, tmp_path: Path) -> None:
         text += ["facet normal 0 0 0", "   outer loop", *rows, "   endloop", "endfacet"]
     (tmp_path / "b.stl").write_text("\n".join([*text, "endsolid torus"]))
     assert np.allclose(read_cloud(tmp_path / "a.stl", COUNT).xyz, read_cloud(tmp_path / "b.stl", COUNT).xyz, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["ascii", "binary"])
+def test_a_mesh_in_ply_is_what_it_is_in_off(mesh: Any, tmp_path: Path, how: str) -> None:
+    assert o3d.io.write_triangle_mesh(str(tmp_path / "a.ply"), mesh, write_ascii=how == "ascii")
+    write(mesh, tmp_path / "a.off")
+    cloud = read_cloud(tmp_path / "a.ply", COUNT)
+    assert cloud.xyz.shape == (4000, 3)
+    on_the_mesh(cloud, mesh)
+    assert np.abs(cloud.xyz.mean(axis=0) - read_cloud(tmp_path / "a.off", COUNT).xyz.mean(axis=0)).max() < 0.05
+
+
+SQUARE = """ply
+format ascii 1.0
+element vertex 4
+property float x
+property float y
+property float z
+{more}element face 1
+property list uchar int vertex_indices
+end_header
+0 0 0{0}
+1 0 0{1}
+1 1 0{1}
+0 1 0{0}
+4 0 1 2 3
+"""
+
+
+def test_what_is_known_of_the_vertices_of_a_ply(tmp_path: Path) -> None:
+    """Colours are interpolated; vertices with labels, and those of dense scans, are points."""
+    colour = "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+    (tmp_path / "a.ply").write_text(SQUARE.format(" 0 0 0", " 200 200 200", more=colour))
+    cloud = read_cloud(tmp_path / "a.ply", COUNT)
+    assert len(cloud) == 4000
+    assert np.abs(cloud.attributes["color"] * 255 - 200 * cloud.xyz[:, :1]).max() < 1
+    assert len(read_cloud(tmp_path / "a.ply", ReadOptions(surface_points=4))) == 4  # as many vertices as points
+    (tmp_path / "b.ply").write_text(SQUARE.format(" 3", " 5", more="property uchar label\n"))
+    assert read_cloud(tmp_path / "b.ply", COUNT).labels["segment"].tolist() == [3, 5, 5, 3]
+    (tmp_path / "c.ply").write_text(SQUARE.format("", "", more="").replace("4 0 1 2 3", "3 0 1 2"))
+    assert read_cloud(tmp_path / "c.ply", COUNT).xyz[:, 1].max() <= 1
+
+
+def test_polygons_of_a_binary_ply(tmp_path: Path) -> None:
+    """A square, a triangle, and a number beside each; big end first."""
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 0, 0], [2, 1, 0]], ">f4").tobytes()
+    head = SQUARE.split("end_header")[0].format(more="").replace("ascii", "binary_big_endian")
+    head = head.replace("vertex 4", "vertex 6").replace("face 1", "face 2") + "property float quality\nend_header\n"
+    faces = b"\x04" + np.arange(4, dtype=">i4").tobytes() + b"\0\0\0\0"
+    faces += b"\x03" + np.array([1, 4, 5], ">i4").tobytes() + b"\0\0\0\0"
+    (tmp_path / "a.ply").write_bytes(head.encode() + corners + faces)
+    cloud = read_cloud(tmp_path / "a.ply", COUNT)
+    assert np.mean(cloud.xyz[:, 0] > 1) == pytest.approx(1 / 3, abs=0.03)  # of the area
+    (tmp_path / "a.ply").write_bytes(head.encode() + corners + faces[:-9])
+    with pytest.raises(ValueError, match=r"face 1 promises 3 corners, which are not there"):
+        read_cloud(tmp_path / "a.ply", COUNT)

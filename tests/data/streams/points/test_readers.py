@@ -16,7 +16,6 @@ import pytest
 from st_ssl.core.errors import SampleError
 from st_ssl.data.streams.points import READERS, ReadOptions, read_cloud, read_counted
 from st_ssl.data.streams.points import las as reader
-from st_ssl.data.streams.points.base import from_columns
 from st_ssl.data.streams.points.pcd import lzf
 
 RNG = np.random.default_rng(0)
@@ -150,8 +149,8 @@ def test_bin_columns(tmp_path: Path) -> None:
         assert np.array_equal(cloud.xyz, XYZ[:count])
         close(cloud.attributes["intensity"][:, 0], np.linspace(0, 1, 50)[:count], 1e-6)
     five[:40].tofile(tmp_path / "either.bin")  # 800 bytes: 50 points of four or 40 of five
-    assert len(read_cloud(tmp_path / "either.bin")) == 50
-    assert np.array_equal(read_cloud(tmp_path / "either.bin", ReadOptions(bin_columns=5)).xyz, XYZ[:40])
+    assert np.array_equal(read_cloud(tmp_path / "either.bin").xyz, XYZ[:40])  # as the numbers in it tell
+    assert len(read_cloud(tmp_path / "either.bin", ReadOptions(bin_columns=4))) == 50
     with pytest.raises(SampleError, match=r"has 800 bytes: no whole number of points of 3 float32 numbers"):
         read_cloud(tmp_path / "either.bin", ReadOptions(bin_columns=3))
 
@@ -207,16 +206,17 @@ def test_names_in_a_header_tell_the_columns(tmp_path: Path, header: str) -> None
     assert cloud.labels["segment"].tolist() == list(range(50))
 
 
-def test_columns_that_mean_nothing_are_refused() -> None:
+def test_columns_that_mean_nothing_are_refused(tmp_path: Path) -> None:
     for table, message in (
-        (np.zeros((4, 8)), r"\[4, 8\]: expected numbers"),
-        (np.zeros((4, 2, 3)), r"\[4, 2, 3\]"),
+        (np.zeros((4, 11)), "has 11 columns without names"),
+        (np.zeros((4, 2, 3)), r"\[4, 2, 3\]: expected numbers"),
         (np.array([["a"] * 3]), "expected numbers"),
-        (np.full((4, 6), -3.0), "columns 4 to 6 are neither normals .* nor colours"),
-        (np.hstack([XYZ, COLOR, np.full((50, 1), 0.5)]), "no class"),
+        (np.full((4, 6), -3.0), r"none of \[x,y,z,nx,ny,nz\], \[x,y,z,red,green,blue\]"),
+        (np.hstack([XYZ, COLOR, np.full((50, 1), 0.5)]), "has 7 columns without names that are none of"),
     ):
+        np.save(tmp_path / "a.npy", table)
         with pytest.raises(SampleError, match=message):
-            from_columns("a.npy", table)
+            read_cloud(tmp_path / "a.npy")
 
 
 def test_points_that_are_nowhere(tmp_path: Path) -> None:
@@ -251,6 +251,15 @@ def test_far_from_the_origin_nothing_is_rounded_away(tmp_path: Path) -> None:
     assert cloud.pose is not None
     assert np.abs(cloud.xyz).max() < 20
     close(cloud.xyz @ cloud.pose[:3, :3].T + cloud.pose[:3, 3], utm, 1e-6)
+
+
+def test_a_stray_point_leaves_the_others_where_they_are(tmp_path: Path) -> None:
+    """One return at 0, 0, 0 in a tile in UTM metres."""
+    utm = np.vstack([XYZ.astype(np.float64) + np.array([512_345.25, 5_403_210.5, 250]), np.zeros((1, 3))])
+    np.save(tmp_path / "utm.npy", utm)
+    cloud = read_cloud(tmp_path / "utm.npy")
+    assert cloud.pose is not None
+    close(cloud.xyz[:-1] @ cloud.pose[:3, :3].T + cloud.pose[:3, 3], utm[:-1], 1e-5)
 
 
 def test_hdf5(tmp_path: Path) -> None:
@@ -311,7 +320,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, str]] = {
     "pcd, compressed, huge": (".pcd", PCD.format(HUGE, "binary_compressed") + "x" * 24, "promises 1000000000000"),
     "pcd, compressed bomb": (
         ".pcd",
-        PCD.format(10**8, "binary_compressed").encode() + struct.pack("<2I", 8, 12 * 10**8) + b"x" * 8,
+        PCD.format(10**6, "binary_compressed").encode() + struct.pack("<2I", 8, 12 * 10**6) + b"x" * 8,
         "in 8 compressed ones",
     ),
     "pcd, data": (".pcd", PCD.format(2, "zip") + "1", "expected ascii, binary or binary_compressed"),
@@ -381,15 +390,15 @@ def test_laz_that_cannot_be_read_any_more_is_one_broken_sample(
     las.write(str(tmp_path / "a.laz"))
     check_header = reader._check_header
 
-    def checked(path: str) -> bool:
-        compressed = check_header(path)
+    def checked(path: str, most: int) -> tuple[bool, int]:
+        found = check_header(path, most)
         if damage == "disk":
             monkeypatch.setattr(reader, "open", refused, raising=False)
         else:
             size = os.path.getsize(path)
             os.truncate(path, 100)
             monkeypatch.setattr(os.path, "getsize", lambda path: size)  # as it was a moment before
-        return compressed
+        return found
 
     def refused(path: str, mode: str) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)

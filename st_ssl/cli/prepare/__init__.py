@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from st_ssl.core.config import Config
-    from st_ssl.core.types import Entry
+    from st_ssl.data.base import DataSource
 
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
@@ -29,7 +29,9 @@ EXAMPLES = """examples:
   python tools/pretrain.py CONFIG data.root=packed"""
 
 
-PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, surface_points, bin_columns"
+DATA_KEYS = "how samples are read, as data.KEY: series; of clouds columns, intensity_range, color_range, max_points"
+READ_SETTINGS = ("surface_points", "bin_columns", "max_points", "columns", "color_range", "intensity_range")
+PACK_SETTINGS = f"shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, {', '.join(READ_SETTINGS)}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -49,12 +51,14 @@ def _arguments() -> argparse.Namespace:
         help="num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is written "
         "is told at the end",
     )
-    _source(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
-    _source(verify := steps.add_parser("verify", help="decode every video or cloud whole, or every byte of a pack"))
+    _place(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
+    _place(verify := steps.add_parser("verify", help="decode all samples, tell how they are read"))
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
+        step.add_argument("keys", nargs="*", default=[], metavar="key=value", help=DATA_KEYS)
+        step.add_argument("--max-points", type=_count, help="points of the largest cloud, as data.max_points")
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
-    _source(pack)
+    _place(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
     pack.add_argument("--retry", action="store_true", help="pack the shards again in which samples failed or changed")
     pack.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=PACK_SETTINGS)
@@ -64,12 +68,12 @@ def _arguments() -> argparse.Namespace:
         )
     # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
     arguments, rest = parser.parse_known_args()
-    takes = "overrides" in arguments
+    takes = next((name for name in ("overrides", "keys") if name in arguments), None)
     step = steps.choices[arguments.step]
     if unknown := [text for text in rest if not takes or text.startswith("-") or "=" not in text]:
         step.refuse(unknown)
-    if takes:
-        arguments.overrides += rest
+    if takes is not None:
+        getattr(arguments, takes).extend(rest)
     if arguments.step == "pack":
         arguments.shard = _shard(step, arguments.shard)
         if arguments.output is None:
@@ -77,7 +81,7 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _source(parser: argparse.ArgumentParser) -> None:
+def _place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", help="a folder of videos or clouds, a list, or (verify) a pack: what data.root takes")
     parser.add_argument(
         "--kind", choices=["auto", "video", "points"], default="auto", help="what is in ROOT (auto: told by its files)"
@@ -87,7 +91,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         help="index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was "
-        "found of every sample (default: verified_<name of ROOT>.jsonl); pack: the folder",
+        "found of every sample (default: one in the user's cache folder); pack: the folder",
     )
     parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
     parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
@@ -113,11 +117,11 @@ def main() -> int:
     return {"synthetic": _synthetic, "index": _index, "verify": _verify, "pack": _pack}[arguments.step](arguments)
 
 
-def _settings(model: type[Config], overrides: list[str]) -> Any:
+def _settings(model: type[Config], overrides: list[str], values: dict[str, Any] | None = None) -> Any:
     from st_ssl.core.config import Place, parse_override, set_key, validate
 
     place = Place(Path("command line"))
-    values: dict[str, Any] = {}
+    values = dict(values or {})
     for text in overrides:
         key, value = parse_override(text)
         place.overrides[key] = text
@@ -153,89 +157,70 @@ def _is_points(arguments: argparse.Namespace) -> bool:
     return points
 
 
-def _entries(arguments: argparse.Namespace, points: bool) -> list[Entry]:
+def _source(arguments: argparse.Namespace, points: bool) -> DataSource:
+    """The data set that ROOT, its options and keys describe. Raises ``DataError`` where it is a pack."""
     from st_ssl.core.errors import DataError
+    from st_ssl.data.base import DATA
     from st_ssl.data.packs.read_pack import is_pack
-    from st_ssl.data.sources import points as clouds
-    from st_ssl.data.sources import video as videos
 
     if is_pack(arguments.root):
         raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
     if points and arguments.reader != "auto":
         warnings.warn(f"ignored with clouds: --reader {arguments.reader}", stacklevel=2)
-    read = clouds.read_source if points else videos.read_source
-    return read(Path(arguments.root).expanduser(), arguments.list, arguments.format, arguments.split)
+    name = "points" if points else "video"
+    values: dict[str, Any] = {"name": name, "root": arguments.root, "format": arguments.format}
+    values |= {"list": str(arguments.list)} if arguments.list else {}
+    values |= {"split": arguments.split} if arguments.split is not None else {}
+    values |= {} if points else {"reader": arguments.reader}
+    if points and getattr(arguments, "columns", None) is not None:
+        values["bin_columns"] = arguments.columns
+    keys = [text.removeprefix("data.") for text in getattr(arguments, "keys", ())]
+    source: DataSource = DATA.build(_settings(DATA.config(name), keys, values))
+    return source
 
 
 def _index(arguments: argparse.Namespace) -> int:
+    from st_ssl.cli.prepare.verify import account, clouds, tell
     from st_ssl.data.packs.video_index import INDEX_FILE, survey
 
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
-    if _is_points(arguments):
-        return _clouds(arguments, file)
-    records = survey(_entries(arguments, False), file, reader=arguments.reader, num_workers=arguments.workers)
+    points = _is_points(arguments)
+    source = _source(arguments, points)
+    if points:
+        return clouds(source, account(source), file, arguments.workers)
+    records = survey(source.entries(), file, reader=arguments.reader, num_workers=arguments.workers)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
     print(f"{file}: {len(records)} videos, {frames} frames, {seconds / 3600:.2f} hours")
-    return _tell({path: record.error for path, record in records.items() if record.error is not None})
+    broken = {path: record.error for path, record in records.items() if record.error is not None}
+    return tell(broken, len(records), "videos")
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from st_ssl.cli.prepare.verify import verify
     from st_ssl.data.packs.read_pack import is_pack
-    from st_ssl.data.packs.video_index import decode, survey
 
-    # One for each data set: what was found goes on where it was stopped.
-    file = arguments.output or Path(f"verified_{Path(arguments.root).expanduser().absolute().name}.jsonl")
-    if is_pack(arguments.root):
-        return _verify_pack(arguments, file)
-    if _is_points(arguments):
-        return _clouds(arguments, file)
-    records = survey(_entries(arguments, False), file, decode, arguments.reader, arguments.workers)
-    print(f"{file}: {len(records)} videos decoded")
-    return _tell({path: record.error for path, record in records.items() if record.error is not None})
-
-
-def _verify_pack(arguments: argparse.Namespace, file: Path) -> int:
-    from st_ssl.data.packs.points_read import CLOUDS
-    from st_ssl.data.packs.read_pack import Content, packed_items, verify_pack
-    from st_ssl.data.packs.video_read import VIDEOS
-
-    defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
-    ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
-    if ignored:
-        warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
-    contents: dict[str, Content[Any, Any]] = {content.items: content for content in (VIDEOS, CLOUDS)}
-    content = contents[packed_items(arguments.root)]
-    broken = dict(verify_pack(arguments.root, content, file, arguments.workers))
-    print(f"{file}: what was found of all {content.items}")
-    return _tell(broken)
-
-
-def _clouds(arguments: argparse.Namespace, file: Path) -> int:
-    """Read all clouds into ``file``; those that can be read have been decoded whole, so it is one step for both."""
-    from st_ssl.data.packs.points_index import describe, survey
-    from st_ssl.data.streams.points import ReadOptions
-
-    records = survey(_entries(arguments, True), file, ReadOptions(bin_columns=arguments.columns), arguments.workers)
-    tables = {path: record.table for path, record in records.items() if record.table is not None}
-    print(f"{file}: {len(records)} clouds read\n{describe(tables.values())}")
-    for path, table in tables.items():
-        if table.num_lost:
-            total = table.num_points + table.num_lost
-            print(f"left out: {path}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
-    return _tell({path: record.error for path, record in records.items() if record.error is not None})
+    pack = is_pack(arguments.root)
+    return verify(arguments, None if pack else _source(arguments, _is_points(arguments)))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
+    from st_ssl.cli.prepare.verify import tell
     from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
     from st_ssl.data.packs.video_write import PackConfig, VideoPacker
     from st_ssl.data.packs.write_pack import Packer, write_pack
 
     points, output = _is_points(arguments), arguments.output
     config = _settings(CloudPackConfig if points else PackConfig, arguments.overrides)
-    packer: Packer = CloudPacker(config) if points else VideoPacker(config, arguments.reader)
-    entries = _entries(arguments, points)
+    arguments.keys = [text for text in arguments.overrides if text.partition("=")[0] in READ_SETTINGS]
+    source = _source(arguments, points)
+    entries = source.entries()
+    if points:
+        options = source.reading.options  # type: ignore[attr-defined]
+        ranges = {key: getattr(options, key) for key in ("bin_columns", "color_range", "intensity_range")}
+        config = config.model_copy(update=ranges)
+    packer: Packer = CloudPacker(config, options) if points else VideoPacker(config, arguments.reader)
     broken = write_pack(entries, output, packer, arguments.shard, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     how = f"data.name=points data.root={output}" if points else f"data.root={output}"
@@ -244,10 +229,4 @@ def _pack(arguments: argparse.Namespace) -> int:
         print(
             f"{len(broken)} {packer.content.items} are left out; the same command with --retry packs their shards again"
         )
-    return _tell(dict(broken))
-
-
-def _tell(broken: dict[str, str]) -> int:
-    for path, reason in broken.items():
-        print(f"broken: {path}: {reason}")
-    return 1 if broken else 0
+    return tell(dict(broken), len(entries), packer.content.items)

@@ -1,0 +1,176 @@
+"""``prepare verify``: decode everything, and tell how a data set is read, so that a wrong guess is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from st_ssl.core.types import Entry, VideoMeta
+    from st_ssl.data.base import DataSource
+    from st_ssl.data.packs.file_index import Record
+    from st_ssl.data.packs.points_index import CloudTable
+
+_FEW = 5
+"""So many examples of a kind are named."""
+
+
+def verify(arguments: argparse.Namespace, source: DataSource | None) -> int:
+    """Decode all samples of ``source``, or every byte of the pack ROOT where it is None, and tell what was found: 1
+    where a sample is broken."""
+    file = arguments.output or kept_file(arguments.root)
+    if source is None:
+        return _pack(arguments, file)
+    entries = account(source)
+    if source.modality == "points":
+        return clouds(source, entries, file, arguments.workers)
+    return _videos(entries, file, arguments)
+
+
+def kept_file(root: str) -> Path:
+    """Where what was found of ROOT is kept, so that a stopped ``verify`` goes on: in the user's folder for caches, or
+    that of temporary files where there is none to write to."""
+    place = root if "://" in root else str(Path(root).expanduser().absolute())
+    name = f"{Path(place).name}-{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()[:12]}.jsonl"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st_ssl" / "verified"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return cache / name
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        warnings.warn(f"{cache} cannot be written to: what is found is kept in {tempfile.gettempdir()}", stacklevel=2)
+    return Path(tempfile.gettempdir()) / f"st_ssl-verified-{name}"
+
+
+def account(source: DataSource) -> Sequence[Entry]:
+    """Print how the samples of ``source`` are found and read; returns them."""
+    from st_ssl.core.errors import shown
+    from st_ssl.data.account import account_lines
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        entries = source.entries()
+        lines = account_lines(source.account())
+    lines += [text for text in dict.fromkeys(str(warning.message) for warning in warned) if text not in lines]
+    for line in lines:
+        print(shown(line))
+    return entries
+
+
+def _videos(entries: Sequence[Entry], file: Path, arguments: argparse.Namespace) -> int:
+    from st_ssl.data.packs.video_index import decode, survey
+
+    records = survey(entries, file, decode, arguments.reader, arguments.workers)
+    metas = {path: record.table.meta for path, record in records.items() if record.table is not None}
+    if metas:
+        _tell_metas(metas)
+    return closing(entries, records, file, "videos")
+
+
+def _tell_metas(metas: Mapping[str, VideoMeta]) -> None:
+    sizes = Counter(f"{meta.width}x{meta.height}" for meta in metas.values())
+    rates = Counter(f"{meta.fps:.4g}" for meta in metas.values())
+    lengths = sorted(meta.num_frames for meta in metas.values())
+    hours = sum(meta.num_frames / meta.fps for meta in metas.values()) / 3600
+    middle = lengths[len(lengths) // 2]
+    print(f"sizes: {_most(sizes)}\nframes a second: {_most(rates)}")
+    print(f"lengths: {lengths[0]} to {lengths[-1]} frames (median {middle}), {sum(lengths)} in all, {hours:.2f} hours")
+    _outliers("of another rate than most", {p: m.fps for p, m in metas.items()}, float(rates.most_common(1)[0][0]), 1.5)
+    _outliers("much shorter or longer than most", {p: m.num_frames for p, m in metas.items()}, middle, 10)
+
+
+def clouds(source: DataSource, entries: Sequence[Entry], file: Path, workers: int) -> int:
+    """Read all clouds into ``file`` and tell what is in them; 1 where one is broken."""
+    from st_ssl.core.errors import shown
+    from st_ssl.data.packs.points_index import describe, survey
+
+    records = survey(entries, file, source.reading.options, workers)  # type: ignore[attr-defined]
+    tables: dict[str, CloudTable] = {p: record.table for p, record in records.items() if record.table is not None}
+    print(describe(tables.values()))
+    if tables:
+        points = sorted(table.num_points for table in tables.values())
+        extents = sorted(table.extent for table in tables.values())
+        points_of = {path: table.num_points for path, table in tables.items()}
+        _outliers("of many more or fewer points than most", points_of, points[len(points) // 2], 20)
+        extent_of = {path: table.extent for path, table in tables.items()}
+        _outliers("much wider or narrower than most", extent_of, extents[len(extents) // 2], 10)
+    for path, table in tables.items():
+        if table.num_lost:
+            total = table.num_points + table.num_lost
+            print(f"left out: {shown(path)}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
+    return closing(entries, records, file, "clouds")
+
+
+def _most(counts: Counter[str]) -> str:
+    told = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_FEW))
+    return told + (f", and {len(counts) - _FEW} more" if len(counts) > _FEW else "")
+
+
+def _outliers(what: str, values: Mapping[str, float], usual: float, factor: float) -> None:
+    """Name some of those whose value is ``factor`` times larger or smaller than ``usual``."""
+    from st_ssl.core.errors import shown
+
+    odd = {path: value for path, value in values.items() if not usual / factor <= value <= usual * factor}
+    if odd:
+        named = ", ".join(f"{shown(path)} ({value:g})" for path, value in list(odd.items())[:_FEW])
+        print(f"{what} ({usual:g}): {len(odd)}: {named}{' …' if len(odd) > _FEW else ''}")
+
+
+def closing(entries: Sequence[Entry], records: Mapping[str, Record[Any]], file: Path, items: str) -> int:
+    """Tell of copies in several splits, of what is broken and why, and at last how many are sound; 1 where any is
+    broken."""
+
+    _tell_copies(entries, records, items)
+    print(f"what was found of each is in {file}")
+    broken = {path: record.error for path, record in records.items() if record.error is not None}
+    return tell(broken, len(records), items)
+
+
+def _tell_copies(entries: Sequence[Entry], records: Mapping[str, Record[Any]], items: str) -> None:
+    """Name samples of the same content in different splits: what is tested on was trained on."""
+    from st_ssl.core.errors import shown
+
+    seen: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in entries:
+        record = records.get(os.path.abspath(entry.path))
+        if record is not None and record.digest:
+            seen[f"{record.digest} {entry.start} {entry.num_frames}"].setdefault(entry.split, entry.path)
+    copies = [list(paths.values()) for paths in seen.values() if len(paths) > 1]
+    if copies:
+        named = "; ".join(" = ".join(map(shown, paths)) for paths in copies[:_FEW])
+        print(f"the same content in several splits: {len(copies)} {items}: {named}{' …' if len(copies) > _FEW else ''}")
+
+
+def tell(broken: Mapping[str, str | None], total: int, items: str) -> int:
+    """What is broken and why, a line each, and last how many of ``total`` are sound."""
+    from st_ssl.core.errors import shown
+
+    for path, reason in broken.items():
+        print(shown(f"broken: {path}: {reason}"))
+    print(f"{total - len(broken)} of {total} {items} are sound, {len(broken)} broken")
+    return 1 if broken else 0
+
+
+def _pack(arguments: argparse.Namespace, file: Path) -> int:
+    from st_ssl.data.packs.points_read import CLOUDS
+    from st_ssl.data.packs.read_pack import Content, Pack, packed_items, verify_pack
+    from st_ssl.data.packs.video_read import VIDEOS
+
+    defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
+    ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
+    if ignored:
+        warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
+    contents: dict[str, Content[Any, Any]] = {content.items: content for content in (VIDEOS, CLOUDS)}
+    content = contents[packed_items(arguments.root)]
+    broken = dict(verify_pack(arguments.root, content, file, arguments.workers))
+    pack: Pack[Any, Any] = Pack(arguments.root, content, whole=False)
+    print(f"what was found of each is in {file}")
+    return tell(broken, max(len(broken), len(pack.entries) + len(pack.failed)), content.items)

@@ -1,0 +1,57 @@
+"""What was decided of a data set and what was left out, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_MOST_CLASSES = 40
+
+
+def account_lines(account: Mapping[str, Any]) -> list[str]:
+    """The lines of ``DataSource.account``: the format, the samples of each split, the classes with their counts, series
+    and their lengths, what was left out, and how files are read that leave something open."""
+    lines = _listing(account["listing"]) if "listing" in account else []
+    return lines + (_reading(account["reading"]) if "reading" in account else [])
+
+
+def _listing(listing: Mapping[str, Any]) -> list[str]:
+    splits = ", ".join(f"{count} {name}" for name, count in listing["splits"].items())
+    lines = [f"read as data.format={listing['format']}: {listing['samples']} samples ({splits})"]
+    for target, classes in listing["classes"].items():
+        shown = [f"{name} ({_counts(counts, listing['splits'])})" for name, counts in classes.items()]
+        more = f", and {len(shown) - _MOST_CLASSES} more" if len(shown) > _MOST_CLASSES else ""
+        lines.append(f"{target}: {len(shown)} classes: {', '.join(shown[:_MOST_CLASSES])}{more}")
+    if not listing["classes"]:
+        lines.append("no labels: no folders, list or table tells any")
+    if listing["frames"]:
+        low, middle, high = listing["frames"]
+        lines.append(f"known lengths: {low} to {high} frames (median {middle})")
+    return lines + list(listing["told"])
+
+
+def _counts(counts: Mapping[str, int], splits: Mapping[str, int]) -> str:
+    """How many of a class there are in each split; of a single split the bare number."""
+    if len(splits) == 1:
+        return str(sum(counts.values()))
+    return ", ".join(f"{counts.get(split, 0)} {split}" for split in splits)
+
+
+def _reading(facts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "bin_columns" in facts:
+        lines.append(f".bin files have {facts['bin_columns']} float32 numbers a point (data.bin_columns)")
+    for roles in facts.get("columns", ()):
+        lines.append(f"columns of tables without names: {', '.join(roles)} (data.columns)")
+    for name in ("color", "intensity"):
+        if name in facts:
+            low, high = facts[f"{name}_range"]
+            seen = f"values {facts[name][0]:g} … {facts[name][1]:g}, as {_few(facts[f'{name}_values'])}"
+            lines.append(f"{name} of the range {low:g} … {high:g} becomes 0 … 1 ({seen}; data.{name}_range)")
+    if lines:
+        lines.append(f"decided from {facts['files']} of {facts['of']} files")
+    return lines + list(facts.get("told", ()))
+
+
+def _few(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,176 @@
+"""What is below a folder: samples, what is left out, and splits and labels by the names of folders."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from types import MappingProxyType
+from typing import NamedTuple
+
+from st_ssl.core.errors import DataError
+from st_ssl.core.types import Entry
+from st_ssl.data.sources.base import BESIDE, Kind
+from st_ssl.data.sources.splits import folder_split
+
+_CLOSED = ("lost+found", "@eadir", "__macosx", "$recycle.bin", "system volume information")
+_OWN = "st_ssl_"  # so begin the indexes that prepare.py writes
+
+
+class Sifted(NamedTuple):
+    """What of a folder is a sample: the folder itself (``whole``), or else some of its ``files``; and which of the
+    folders in it are not entered, since they belong to it or hold no samples. ``others``: what files are, by name,
+    whose extension does not tell that they are no samples."""
+
+    files: Sequence[str]
+    whole: bool = False
+    closed: Sequence[str] = ()
+    others: Mapping[str, str] = MappingProxyType({})
+
+
+Sift = Callable[[str, list[str], list[str]], Sifted]
+"""Of path, folders and files of a folder, without hidden ones."""
+
+
+@dataclass
+class LeftOut:
+    """What is below a folder and no sample: files by extension, folders that were not entered by name, and the topmost
+    folders without any sample."""
+
+    files: Counter[str] = field(default_factory=Counter)
+    closed: Counter[str] = field(default_factory=Counter)
+    bare: list[str] = field(default_factory=list)
+
+    def lines(self, root: Path, kind: Kind, most: int = 5) -> list[str]:
+        """One line for the user, or none where there is nothing to tell."""
+        common = self.files.most_common(most)
+        parts = [f"{count} {name or 'without extension'}" for name, count in common]
+        if rest := self.files.total() - sum(count for _, count in common):
+            parts.append(f"{rest} others")
+        parts += [f"{count} folders {name}" for name, count in self.closed.most_common(most)]
+        if self.bare:
+            more = f" and {len(self.bare) - most} more" if len(self.bare) > most else ""
+            parts.append(f"{len(self.bare)} folders without a {kind.name}: {', '.join(self.bare[:most])}{more}")
+        return [f"{root}: left out: {'; '.join(parts)}"] if parts else []
+
+
+def walk(root: Path, sift: Sift, left: LeftOut) -> Iterator[PurePath]:
+    """Paths of the samples below ``root``, relative to it; what is no sample is counted in ``left``. Links to folders
+    are followed, each folder once. ``DataError`` for one that cannot be listed."""
+    been: set[str] = set()
+    visited: list[PurePath] = []
+    full: set[PurePath] = set()
+    for folder, folders, files in os.walk(root, onerror=_unlisted, followlinks=True):  # data sets are often linked
+        real = os.path.realpath(folder)
+        if real in been:
+            folders[:] = []
+            continue
+        been.add(real)
+        # In order: of several links to one folder the first one counts.
+        folders[:] = sorted((name for name in folders if not _closed(name)), key=os.fsencode)
+        here = PurePath(os.path.relpath(folder, root))
+        sifted = sift(folder, folders, [name for name in files if not name.startswith(".")])
+        own = set(sifted.files)
+        left.closed.update(sifted.closed)
+        folders[:] = [name for name in folders if name not in sifted.closed]
+        others = (name for name in files if name not in own and not name.startswith(_OWN))
+        left.files.update(sifted.others.get(name, _kind_of(name)) for name in others)
+        visited.append(here)
+        if sifted.whole or own:
+            full.update((here, *here.parents))
+        if sifted.whole:
+            yield here
+            folders[:] = []
+        else:
+            yield from (here / name for name in files if name in own)
+    bare = [path for path in visited if path not in full and path.name.lower() not in BESIDE]
+    left.bare += [path.as_posix() for path in bare if path.parent in full and path != path.parent]
+
+
+def _kind_of(name: str) -> str:
+    return "hidden" if name.startswith(".") else os.path.splitext(name)[1].lower()
+
+
+def _closed(name: str) -> bool:
+    """Whether a folder is never entered: hidden ones, and those of file systems and archives."""
+    return name.startswith(".") or name.lower() in _CLOSED
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
+
+
+class Sample(NamedTuple):
+    """A sample below a root: its path, the folders that say what it is, and of a folder of images the series."""
+
+    path: PurePath
+    folders: tuple[str, ...]
+    series: str = ""
+
+
+def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list[str]) -> list[Entry]:
+    """The entries of samples in folders, by one rule for the whole of ``root``:
+
+    - folders at the top are splits where all of them have the name of one (``train``, ``val``, ``test_256``; see
+      ``splits.py``); where splits hold folders of the same names beside others, the others are left out. The next
+      folder is the label;
+    - or else the top folder is the label, and the folders in it are splits where all of them, of all classes, have the
+      name of one;
+    - any other folder with such a name is a label as others are.
+
+    What was decided, where names of splits play a part, is added to ``told``.
+    """
+    tops = _names(samples, 0)
+    named = {name: split for name in tops if (split := folder_split(name))}
+    if named and (len(named) == len(tops) or _alike(samples, named)):
+        return _at_top(root, samples, named, kind, told)
+    below = _names(samples, 1)
+    inner = {name: split for name in below if (split := folder_split(name))}
+    label = 0
+    if inner and len(inner) == len(below):
+        deep = len(tops) == 1 and any(len(sample.folders) > 2 for sample in samples)
+        label = 2 if deep else 0
+        told.append(f"{root}: the folders {', '.join(inner)} in each folder at the top are splits")
+    else:
+        if names := [*named, *inner]:
+            told.append(
+                f"{root}: the folders {', '.join(dict.fromkeys(names))} are no splits, since others are beside them: "
+                f"the folders at the top are the labels ({len(tops)})"
+            )
+        inner = {}
+    return [
+        _entry(root, sample, inner.get(sample.folders[1], "train") if len(sample.folders) > 1 else "train", label)
+        for sample in samples
+    ]
+
+
+def _at_top(root: Path, samples: Sequence[Sample], named: dict[str, str], kind: Kind, told: list[str]) -> list[Entry]:
+    others = Counter(s.folders[0] for s in samples if s.folders and s.folders[0] not in named)
+    if others:
+        names = ", ".join(f"{name} ({count} {kind.name}s)" for name, count in others.items())
+        told.append(f"{root}: the folders {', '.join(named)} are splits; left out beside them: {names}")
+    kept = [sample for sample in samples if not sample.folders or sample.folders[0] in named]
+    return [_entry(root, s, named[s.folders[0]] if s.folders else "train", 1) for s in kept]
+
+
+def _names(samples: Sequence[Sample], level: int) -> list[str]:
+    """The folders at a ``level`` that have samples, in order of appearance."""
+    return list(dict.fromkeys(sample.folders[level] for sample in samples if len(sample.folders) > level))
+
+
+def _alike(samples: Sequence[Sample], named: dict[str, str]) -> bool:
+    """Whether folders named as several splits, of which one is train, hold folders of the same names."""
+    if len(set(named.values())) < 2 or "train" not in named.values():
+        return False
+    inside: dict[str, set[str]] = {name: set() for name in named}
+    for sample in samples:
+        if len(sample.folders) > 1 and sample.folders[0] in named:
+            inside[sample.folders[0]].add(sample.folders[1])
+    return bool(set.intersection(*inside.values()))
+
+
+def _entry(root: Path, sample: Sample, split: str, label: int) -> Entry:
+    path = str(root / sample.path) + (f"#{sample.series}" if sample.series else "")
+    return Entry(path, split, {"label": sample.folders[label]} if len(sample.folders) > label else {})
