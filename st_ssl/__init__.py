@@ -2,6 +2,7 @@
 
 encoder = st_ssl.load("runs/mine")
 features = encoder(st_ssl.clip(encoder, "video.mp4"))  # .pooled [1, D], .map or .tokens
+features = encoder(st_ssl.cloud(encoder, "tile.las"))  # of an encoder of clouds: .pooled [1, D], .points or .tokens
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
+    from st_ssl.core.types import PointBatch
     from st_ssl.encoders.base import Encoder
 
 __version__ = "0.1.0"
@@ -46,3 +49,24 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
     from st_ssl.weights.loading import clip as cut
 
     return cut(encoder, video)
+
+
+def cloud(
+    encoder: Encoder,
+    cloud: str | os.PathLike[str] | npt.NDArray[np.floating],
+    attributes: Mapping[str, npt.NDArray[np.floating]] | None = None,
+) -> PointBatch:
+    """What ``encoder`` is to be fed of one cloud, a ``PointBatch`` of it, prepared as ``extract`` and ``probe`` do: the
+    points that ``encoder.input`` asks for, one a voxel or so many, on the unit sphere or above the origin.
+
+    ``cloud`` is a file of any format that is read (or a folder that is a scene, or ``file.h5#17``), or numbers [N, 3],
+    with ``attributes`` by name: ``color`` [N, 3] and ``intensity`` [N, 1] in 0 … 1, ``normal`` [N, 3]. These may also
+    be further columns, in the order of ``encoder.input.attributes``. Which points of the cloud they are is told by
+    ``source`` int64 [P] of the result.
+
+    Raises ``UserError`` where the cloud cannot be read, lacks what ``encoder.input.attributes`` asks for, or arrays are
+    of another shape or range.
+    """
+    from st_ssl.weights.loading import cloud as cut
+
+    return cut(encoder, cloud, attributes)

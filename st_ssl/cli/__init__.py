@@ -21,7 +21,7 @@ COMMANDS = {
     "prepare": "index, verify and pack videos and clouds, write planted ones",
     "probe": "measure what pretrained encoders learned",
     "finetune": "fine-tune pretrained encoders on a task",
-    "predict": "say what videos show, by a fine-tuned network",
+    "predict": "say what videos and clouds show, by a fine-tuned network",
     "convert": "bring published weights in, take encoders out",
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 EPILOG = """\
 FOLDER then holds, in the order of the data set:
   features.npy        float32 [N, D], with --clips [N, clips, D]: numpy.load(..., mmap_mode="r") reads what is used
-  tokens.npy          float16 [N, L, D] or [N, clips, L, D], with --tokens
+  tokens.npy          float16 [N, L, D] or [N, clips, L, D], with --tokens, of videos
+  tokens/000000.npz   with --tokens, of the cloud of row 0: features float16 [L, D] of its points or patches, and where
+                      they are, xyz float64 [L, 3] in the frame of the file; with --clips also the view int64 [L]
   index.jsonl         for each row: row, path, split, labels; of a video also the frames [clips][T] of the file that
-                      were looked at, and start and num_frames (null: up to the end) where a row is a part of it
+                      were looked at, and start and num_frames (null: up to the end) where a row is a part of it; of a
+                      cloud with --tokens also the file of them
   bad_samples.jsonl   videos or clouds that could not be read and have no row, if any
   extract.json        the settings
-With --format safetensors the arrays are tensors in features.safetensors. index.jsonl comes last: where it is, all is.
+With --format safetensors the arrays are tensors in features.safetensors, and in tokens/*.safetensors. index.jsonl
+comes last: where it is, all is.
 
 With --sliding there is a file for each video instead, for temporal action localisation (ActionFormer, OpenTAD):
   NAME.npy            float32 [N, D], row i of the window that begins at frame i * window_stride; NAME is that of the

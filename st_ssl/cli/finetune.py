@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser, config_file
+from st_ssl.core.summary import plus_minus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from st_ssl.core.types import Entry
     from st_ssl.data.base import DataSource
@@ -115,7 +117,9 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
 
     table = Table(show_header=False)
     sources = [of_split(config.data, number) for number in config.splits] or [DATA.build(config.data)]
-    for name, value in plan(sources[0], runs, config, runtime.device).items():
+    with ExitStack() as stack:
+        told = plan(sources[0], runs, config, runtime.device, _looking(stack, runtime))
+    for name, value in told.items():
         table.add_row(name, value)
     if config.splits:
         table.add_row("official splits", f"{', '.join(map(str, config.splits))}, each with all of the above")
@@ -129,7 +133,6 @@ def finetune_and_print(
     """Fine-tune, keep ``output``, and the table beside it, up to date with what is done, and print the tables. Of
     several processes the main one writes and prints."""
     import json
-    from contextlib import ExitStack
 
     from st_ssl.core.files import replace_text
     from st_ssl.engine.console import PlainConsole, RunProgress
@@ -153,7 +156,7 @@ def finetune_and_print(
             bars[0].update(done, status)
 
         stack.enter_context(runtime.deferred_stop())
-        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished)
+        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished, _looking(stack, runtime))
         try:
             if config.splits:
                 result = finetune_splits(config.data, config.splits, fit_split, show, keep, before)
@@ -201,6 +204,22 @@ def _opened(
     return sources, stamp, unfinished, distributed.gather_objects(before)[0]
 
 
+def _looking(stack: ExitStack, runtime: Runtime) -> Callable[[int, int], None]:
+    """What shows on a bar how many samples have been looked at, of those of each look; it is gone at the end of one."""
+    from st_ssl.engine.console import RunProgress
+
+    bars: list[RunProgress] = []
+
+    def looked(done: int, total: int) -> None:
+        if not bars:
+            bars.append(stack.enter_context(RunProgress("labels", total, done, runtime.is_main, "sample")))
+        bars[0].update(done, "looked at")
+        if done == total:
+            bars.pop().stop()
+
+    return looked
+
+
 def _free_keys() -> set[str]:
     """Keys that no figure depends on."""
     from st_ssl.engine.run_files import FREE_KEYS
@@ -215,6 +234,7 @@ def _fitter(
     output: Path,
     predictions: Predictions | None,
     unfinished: Unfinished,
+    looked: Callable[[int, int], None],
 ) -> FitSplit:
     """What fine-tunes on one official split, or on a data set that has none. Predictions are kept of the first split;
     the state of the fit under way of each has a folder of its own."""
@@ -233,7 +253,7 @@ def _fitter(
                 state.check()
         said = predictions if split in (None, *config.splits[:1]) else None
         given = (runs, config, runtime.device, progress, finished, weights, said, before, state)
-        return finetune(source, *given, lambda: runtime.stop_requested)
+        return finetune(source, *given, lambda: runtime.stop_requested, looked)
 
     return fit_split
 
@@ -345,7 +365,8 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
     if "splits" in result:
         parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
-    how = f"({contestant(result)}; {parts}, {result['repeats']} times)"
+    times = f"{result['repeats']} times" if result["repeats"] != 1 else "once"
+    how = f"({contestant(result)}; {parts}, {times})"
 
     def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
         """``lines`` are what is written in front, the figure, and the fraction."""
@@ -354,7 +375,7 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
         for mode in modes:
             made.add_column(mode, justify="right", no_wrap=True)
         for front, name, fraction in lines:
-            made.add_row(front, *(_cell(cells[mode, fraction][name]) for mode in modes))
+            made.add_row(front, *(plus_minus(cells[mode, fraction][name]) for mode in modes))
         return made
 
     if len(fractions) == 1:
@@ -379,7 +400,3 @@ def split_tables(result: dict[str, Any], task: str) -> list[Any]:
         values = [row["metrics"][metric]["values"][at] for row in rows]
         table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values))
     return [table]
-
-
-def _cell(figure: dict[str, Any]) -> str:
-    return "–" if figure["mean"] is None else f"{figure['mean']:.1f} ± {figure['std']:.1f}"

@@ -1,50 +1,60 @@
-"""``predict``: what a fine-tuned network says of videos."""
+"""``predict``: what a fine-tuned network says of videos, of clouds, and of every point of a scene."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser
 
 if TYPE_CHECKING:
-    from st_ssl.transfer.fitting.predict import Answers
+    import torch
+
+    from st_ssl.data.base import BadSample
+    from st_ssl.transfer.fitting.predict import Answers, Network
 
 EPILOG = """\
 The network is one that `finetune` kept: RUN/finetune/NAME/full_100_0, or any folder above it that holds no other. It
-looks at the same clips and crops of a video as when it was tested. Videos that cannot be read are listed; exit code 1
-where that is all of them.
+looks at the same views of a sample as when it was tested. Files that cannot be read are listed; exit code 1 where that
+is all of them.
 
-With --output a line of JSON for each video: path, prediction, probability, and top, the likeliest classes; or path and
-error.
+With --output FILE a line of JSON for each video or object: path, prediction, probability, and top, the likeliest
+classes; or path and error. Of a network for segmentation it is a FOLDER, with a file for each cloud:
+  NAME.npz      of every point of the file, in its order and its frame: xyz float64 [N, 3], segment int64 [N], the
+                probability of that class float32 [N]; and the names of the classes. As .ply with --format ply
+  index.jsonl   for each cloud: path, file, points, and the share of its points by class; or path and error
 
 examples:
   python tools/predict.py clip.mp4 --model runs/quickstart/video/videomae
   python tools/predict.py runs/mine/finetune/ucf101/full_100_0 holiday/*.mp4 --top 3
   python tools/predict.py --model runs/mine /data/videos --output predictions.jsonl
+  python tools/predict.py tile.las --model runs/scenes --output segmented
+  python tools/predict.py /data/scans --model runs/scenes --output segmented --format ply
 """
 
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(
-        description="Say what videos show, by a fine-tuned network.",
+        description="Say what videos and clouds show, by a fine-tuned network.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="files, or folders of them")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="videos or clouds, or folders of them")
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER", help="what fine-tuning kept (default: the first argument)"
     )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to tell (default: 5)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write JSON lines, too")
+    parser.add_argument("--output", type=Path, metavar="PLACE", help="write it, too: see below")
+    parser.add_argument("--format", choices=["npz", "ply"], default="npz", help="of files of points (default: npz)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse()
     if arguments.model is None:
-        arguments.model = arguments.videos.pop(0)
-    if not arguments.videos:
-        parser.error("expected videos, and the folder of a network: --model FOLDER")
+        arguments.model = arguments.files.pop(0)
+    if not arguments.files:
+        parser.error("expected videos or clouds, and the folder of a network: --model FOLDER")
     if arguments.top < 1:
         parser.error(f"--top {arguments.top}: expected 1 or more")
     return arguments
@@ -53,31 +63,76 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
-    from st_ssl.core.errors import shown
+    from st_ssl.engine.runtime import start_runtime
+    from st_ssl.transfer.fitting.finetuned_io import find_tuned, load_tuned
+
+    folder = find_tuned(arguments.model)
+    network = load_tuned(folder)
+    with start_runtime(arguments.device, "--device ") as runtime:
+        if network[1].whole:
+            _points(network, folder, arguments, runtime.device)
+        else:
+            _wholes(network, folder, arguments, runtime.device)
+
+
+def _wholes(network: Network, folder: Path, arguments: argparse.Namespace, device: torch.device) -> None:
+    """Classes of videos or objects."""
     from st_ssl.core.files import check_file, replace_text
     from st_ssl.engine.console import PlainConsole
-    from st_ssl.engine.runtime import start_runtime
-    from st_ssl.transfer.fitting.finetuned_io import find_tuned
     from st_ssl.transfer.fitting.predict import predict
 
     if arguments.output is not None:
         check_file(arguments.output, "--output ")
-    folder = find_tuned(arguments.model)
-    with start_runtime(arguments.device, "--device ") as runtime:
-        answers = predict(folder, arguments.videos, runtime.device)
+    answers = predict(network, arguments.files, device)
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         replace_text(arguments.output, jsonl(answers, arguments.top))
-    PlainConsole().print(table(answers, arguments.top, folder))
-    if answers.bad:
-        count = len(answers.bad) + len(answers.paths)
-        print(f"{len(answers.bad)} of {count} videos cannot be read:", file=sys.stderr)
-        for bad in answers.bad:
-            print(shown(f"  {bad.path}: {bad.reason}"), file=sys.stderr)
+    unit = "video" if network[1].modality == "video" else "cloud"
+    PlainConsole().print(table(answers, arguments.top, folder, unit))
+    _tell(answers.bad, len(answers.bad) + len(answers.paths), unit)
+
+
+def _points(network: Network, folder: Path, arguments: argparse.Namespace, device: torch.device) -> None:
+    """Classes of the points of clouds, written as they come."""
+    from st_ssl.core.files import check_writable
+    from st_ssl.engine.console import PlainConsole, RunProgress
+    from st_ssl.transfer.fitting.predict import segment
+    from st_ssl.transfer.fitting.segmented_io import SegmentedFolder, shares
+
+    output: SegmentedFolder | None = None
+    if arguments.output is not None:
+        check_writable(arguments.output)
+        output = SegmentedFolder(arguments.output, arguments.format, network[2])
+    scenes = segment(network, arguments.files, device)
+    rows: list[tuple[str, int, Any]] = []
+    with RunProgress("predict", scenes.count, 0, scenes.count > 1, "cloud") as bar:
+        for found in scenes.segmented:
+            if output is not None:
+                output.add(found)
+            rows.append((found.path, len(found.xyz), shares(found, len(scenes.classes))))
+            bar.update(len(rows), f"{len(found.xyz):,} points")
+    if output is not None:
+        output.close(scenes.bad)
+    print(f"{folder}: points by class, %")
+    PlainConsole().print(share_table(rows, scenes.classes))
+    if output is None:
+        print("nothing is written: --output FOLDER writes the class of every point")
+    else:
+        print(f"written to {output.folder}")
+    _tell(scenes.bad, scenes.count, "cloud")
+
+
+def _tell(bad: Sequence[BadSample], count: int, unit: str) -> None:
+    from st_ssl.core.errors import shown
+
+    if bad:
+        print(f"{len(bad)} of {count} {unit}s cannot be read:", file=sys.stderr)
+        for one in bad:
+            print(shown(f"  {one.path}: {one.reason}"), file=sys.stderr)
 
 
 def jsonl(answers: Answers, top: int) -> str:
-    """A line for each video, those that cannot be read last."""
+    """A line for each sample, those that cannot be read last."""
     import json
 
     lines = []
@@ -89,15 +144,45 @@ def jsonl(answers: Answers, top: int) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
-def table(answers: Answers, top: int, folder: Path) -> object:
-    """The likeliest classes of each video, per cent."""
+def table(answers: Answers, top: int, folder: Path, unit: str) -> object:
+    """The likeliest classes of each sample, per cent."""
     from rich.table import Table
 
     shown = Table(title=f"{folder}: the likeliest of {len(answers.classes)} classes, %", title_justify="left")
-    shown.add_column("video", overflow="fold")
+    shown.add_column(unit, overflow="fold")
     for rank in range(min(top, len(answers.classes))):
         shown.add_column(f"{rank + 1}")
     for row, path in enumerate(answers.paths):
         cells = (f"{name} {100 * value:.1f}" for name, value in answers.best(row, top))
         shown.add_row(path, *cells)
+    return shown
+
+
+def share_table(rows: Sequence[tuple[str, int, Any]], classes: Sequence[str], most: int = 20) -> object:
+    """The share of the points of each cloud by class, per cent: classes down, clouds across, and all together; of more
+    than three clouds these alone."""
+    import numpy as np
+    from rich.table import Table
+
+    points = np.array([count for _, count, _ in rows], dtype=float)
+    share = np.stack([own for _, _, own in rows])
+    together = points @ share / max(1.0, points.sum())
+    shown = Table()
+    shown.add_column("class", overflow="fold")
+    columns = [(Path(path).name, own) for path, _, own in rows] if len(rows) <= 3 else []
+    if len(rows) != 1:
+        columns.append((f"all {len(rows)} clouds", together))
+    for name, _ in columns:
+        shown.add_column(name, justify="right")
+    order = (-together).argsort(kind="stable")
+    for number in order[:most].tolist():
+        shown.add_row(classes[number], *(f"{100 * own[number]:.1f}" for _, own in columns))
+    if len(order) > most:
+        shown.add_row(f"{len(order) - most} more", *(f"{100 * own[order[most:]].sum():.1f}" for _, own in columns))
+    shown.add_row(
+        "points",
+        *([f"{int(count):,}" for count in points] if len(rows) <= 3 else []),
+        *([f"{int(points.sum()):,}"] if len(rows) != 1 else []),
+        end_section=True,
+    )
     return shown

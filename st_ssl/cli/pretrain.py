@@ -81,6 +81,9 @@ def main() -> None:
             check_directory(run.config)
         if runtime.is_main and all(run.config.data.root is None for run in runs):
             print("data.root is not set: planted data are used, and written to data/ where they are not there yet")
+        if runtime.is_main and not arguments.dry_run:
+            for run in runs:
+                _tell_unprobed(run.config)
         reported = _to_report(runs) if runtime.is_main and not arguments.dry_run else []
         for run in runs:
             (_dry_run if arguments.dry_run else _pretrain)(run, runtime)
@@ -148,12 +151,28 @@ def _probe(config: RunConfig, runtime: Runtime) -> None:
     from st_ssl.cli.probe import probe_and_print, probe_inputs
 
     assert config.probe is not None
+    if _unprobed(config) is not None:
+        return  # which was told before the training
     directory = Path(config.output_dir)
     done, encoder = directory / "probe.json", directory / "encoder.safetensors"
     current = done.is_file() and done.stat().st_mtime >= encoder.stat().st_mtime
     if current and json.loads(done.read_text()).get("config") == probe_inputs(config, config.probe):
         return
     probe_and_print([directory], config, config.probe, runtime.device, done)
+
+
+def _unprobed(config: RunConfig) -> str | None:
+    """Why the run cannot be probed on its own data, if so."""
+    from st_ssl.data.base import DATA
+    from st_ssl.transfer.probes.probe import unprobed
+
+    return None if config.probe is None else unprobed(DATA.build(config.data).entries(), config.probe)
+
+
+def _tell_unprobed(config: RunConfig) -> None:
+    """Say before the training that there will be no probe; where the data are planted there will be."""
+    if config.probe is not None and config.data.root is not None and (why := _unprobed(config)) is not None:
+        print(f"{why}: the training ends without a probe (probe=null says so, too)", file=sys.stderr)
 
 
 def _to_report(runs: list[NamedRun]) -> list[NamedRun]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser
+from st_ssl.core.summary import plus_minus
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +134,7 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
     """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds. Baselines too
     many for the width of a terminal have a table of their own."""
     sizes = result["sizes"]
-    parts = f"{sizes['train']} train, {sizes['test']} test, {result['seeds']} seeds"
+    parts = f"{sizes['train']} train, {sizes['test']} test, {result['seeds']} seed{'s' * (result['seeds'] != 1)}"
     if "splits" in result:
         parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
     how = f"({contestant(result)}; {parts})"
@@ -208,4 +209,4 @@ def _target(name: str, target: dict[str, Any]) -> str:
 
 
 def _cells(contestants: dict[str, Any]) -> list[str]:
-    return [f"{v['mean']:.1f} ± {v.get('interval', v['std']):.1f}" for v in contestants.values()]
+    return [plus_minus(figure) for figure in contestants.values()]

@@ -191,12 +191,14 @@ class PointBatch:
 @dataclass
 class RawPointView:
     """One view of a batch of clouds on its way from the workers: the points that were chosen, as they lie in their
-    files, and ``params`` name to [B, k] of what is still to be done to them; masks as in ``RawView``."""
+    files, and ``params`` name to [B, k] of what is still to be done to them; masks as in ``RawView``. ``pose`` float64
+    [B, 4, 4] takes the points of each cloud, before ``params``, to where its file has them."""
 
     points: PointBatch
     params: dict[str, Tensor]
     keep: Tensor | None = None
     masked: Tensor | None = None
+    pose: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -219,11 +221,12 @@ class RawPointView:
 
 @dataclass
 class PointView:
-    """One view of a batch of clouds as a method sees it; masks as in ``RawView``."""
+    """One view of a batch of clouds as a method sees it; masks and ``pose`` as in ``RawPointView``."""
 
     points: PointBatch
     keep: Tensor | None = None
     masked: Tensor | None = None
+    pose: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.points)

@@ -90,12 +90,12 @@ class DataSource(ABC):
     every source's configuration has for the engine; ``sample_timeout`` in seconds, for one sample in a worker."""
 
     modality: ClassVar[Modality] = "video"
-    items: ClassVar[str] = "videos"
-    """What samples are called."""
     packed: bool = False
     """Whether the samples come from a pack."""
     unit: ClassVar[str] = "clips"
     """What a view of a sample is called."""
+    items: ClassVar[str] = "videos"
+    """What samples are called."""
     num_workers: int
     epoch_size: int | None
     max_bad_share: float

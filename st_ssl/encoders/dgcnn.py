@@ -43,10 +43,6 @@ class EdgeConv(nn.Module):
         self.linear = nn.Linear(2 * cin, cout, bias=False)
         self.norm = nn.BatchNorm2d(cout)
 
-    @classmethod
-    def needs(cls, config: Any, input: Any) -> CloudNeeds:
-        return CloudNeeds(points=config.neighbours, where="encoder.neighbours")
-
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         difference, itself = self.linear.weight.split(x.shape[2], dim=1)
         there, here = nn.functional.linear(x, difference), nn.functional.linear(x, itself - difference)
@@ -75,6 +71,10 @@ class DGCNN(Encoder):
         self.edges = nn.ModuleList(EdgeConv(cin, cout) for cin, cout in pairwise(widths))
         self.last = nn.Linear(sum(config.widths), config.dim, bias=False)
         self.norm = nn.BatchNorm1d(config.dim)
+
+    @classmethod
+    def needs(cls, config: Any, input: Any) -> CloudNeeds:
+        return CloudNeeds(points=config.neighbours, where="encoder.neighbours")
 
     def forward(self, clip: PointBatch, keep: Tensor | None = None) -> Features:
         """A batch of clouds to features. Raises ``DataError`` where a cloud has fewer points than ``neighbours``, or

@@ -76,6 +76,10 @@ class RunProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """No more is told."""
         self._bar.stop()
 
     def update(self, step: int, status: str) -> None:

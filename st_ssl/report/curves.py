@@ -73,6 +73,8 @@ def _panel(name: str, rows: list[dict[str, float]]) -> Panel:
         axis.locator_params(axis="x", nbins=5, integer=True)
         if name == "grad_norm" and values.min() > 0 and values.max() > 30 * values.min():
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(lambda value, _: number(value))
+            axis.yaxis.set_minor_formatter(lambda value, _: "")
         elif name in ("clips_per_second", "effective_rank", "lr"):
             axis.set_ylim(0, None if values.max() > 0 else 1)
         elif name in ("feature_spread", "data_wait"):

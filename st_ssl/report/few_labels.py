@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from st_ssl.core.summary import plus_minus
 from st_ssl.report.contestants import CONTESTANTS, Key, keys
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import INK, draw
@@ -58,7 +59,7 @@ def _contestants(sections: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(cell: dict[str, Any] | None) -> str:
-    return "–" if cell is None else f"{cell['mean']:.1f} ± {cell['interval']:.1f}"
+    return "–" if cell is None else plus_minus(cell)
 
 
 def _curve(name: str, target: dict[str, Any]) -> Panel:

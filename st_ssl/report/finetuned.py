@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_ssl.core.errors import DataError
+from st_ssl.core.summary import plus_minus
 from st_ssl.report.clouds import by_height
 from st_ssl.report.figures import PALETTE
 from st_ssl.report.recognised import Recognised, recognised
@@ -76,11 +77,20 @@ def _load(file: Path) -> dict[str, np.ndarray]:
         return {name: stored[name] for name in ("xyz", "label", "prediction")}
 
 
+def _near(xyz: np.ndarray, sphere: bool) -> np.ndarray:
+    """Places as they are drawn, float32 [N, 3]: near the origin, or on the unit ``sphere``."""
+    middle = xyz.mean(0) if sphere else np.floor(xyz.min(0)) * (np.abs(xyz).max() > 1e4)
+    moved = xyz - middle
+    radius = float(np.sqrt((moved**2).sum(1).max())) if sphere else 1.0
+    return (moved / (radius or 1.0)).astype(np.float32)
+
+
 def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere: bool) -> Scene:
     """One cloud: of points that were asked about the input, the truth, what was said, and where that is wrong; of a
     whole cloud itself."""
-    chosen = choose(arrays["xyz"], sphere)
-    xyz = arrays["xyz"][chosen]
+    places = _near(arrays["xyz"], sphere and arrays["label"].ndim == 0)
+    chosen = choose(places, sphere)
+    xyz = places[chosen]
     if arrays["label"].ndim == 0:
         truth, said = int(arrays["label"]), int(arrays["prediction"])
         told = f"✓ {classes[said]}" if truth == said else f"✗ {classes[said]}"
@@ -156,7 +166,4 @@ def _class_name(metric: str, classes: list[str]) -> str:
 
 
 def _cell(figure: dict[str, Any] | None) -> str:
-    if figure is None or figure["mean"] is None:
-        return "–"
-    spread = f" ± {figure['std']:.1f}" if len(figure["values"]) > 1 else ""
-    return f"{figure['mean']:.1f}{spread}"
+    return "–" if figure is None else plus_minus(figure)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.core.errors import DataError
+from st_ssl.core.summary import plus_minus
 from st_ssl.report.contestants import Key, contestant, keys
 from st_ssl.report.curves import Panel
 from st_ssl.report.few_labels import FewLabels, few_labels
@@ -101,10 +102,10 @@ def _place(data: dict[str, Any]) -> str:
 def _cell(probes: dict[str, Any], who: str, first: bool) -> Cell:
     if who not in probes:
         return Cell("–", first)
-    mine, std = probes[who]["mean"], probes[who]["std"]
+    mine = probes[who]["mean"]
     rival = {"pretrained": "random", "random": "pretrained"}.get(who)
     best = rival in probes and mine > probes[rival]["mean"]
-    return Cell(f"{mine:.1f} ± {std:.1f}", first, best, best and who == "pretrained")
+    return Cell(plus_minus(probes[who]), first, best, best and who == "pretrained")
 
 
 def _dots(name: str, target: dict[str, Any]) -> Panel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from st_ssl.core.summary import plus_minus
 from st_ssl.report.contestants import CONTESTANTS, Key, contestant, keys
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, INK, draw
@@ -62,7 +63,7 @@ def _cell(cells: dict[str, Any], who: str) -> tuple[str, str]:
     rival = {"pretrained": "random", "random": "pretrained"}.get(who)
     best = rival in cells and cells[who]["mean"] > cells[rival]["mean"]
     style = ("best won" if who == "pretrained" else "best") if best else ""
-    return f"{cells[who]['mean']:.1f} ± {cells[who]['std']:.1f}", style
+    return plus_minus(cells[who]), style
 
 
 def _curves(name: str, target: dict[str, Any]) -> Panel:

@@ -14,6 +14,7 @@ from typing import Any
 from st_ssl.core.config import read_yaml
 from st_ssl.core.errors import DataError
 from st_ssl.core.inputs import InputConfig
+from st_ssl.core.summary import plus_minus
 from st_ssl.encoders.base import Encoder, count_parameters
 
 NO_LICENCE = "# license: which one is for the author to say, see https://huggingface.co/docs/hub/repositories-licenses"
@@ -106,7 +107,8 @@ def _learned(run: Path) -> str:
         sizes, seeds = result["sizes"], int(result["seeds"])
         rows = [row for name, target in result["targets"].items() for row in _probes(str(name), target)]
         who = list(dict.fromkeys(name for _, cells, _ in rows for name in cells))
-        note = f"Frozen features, per cent right, mean ± standard deviation over {seeds} seed{'s' * (seeds != 1)}; "
+        over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+        note = f"Frozen features, per cent right, {over}; "
         note += f"{int(sizes['train'])} samples to train on, {int(sizes['test'])} to test on."
         header = ["", *(WHO.get(name, _plain(name)) for name in who), "chance"]
         body = [[name, *(_figure(cells.get(key)) for key in who), f"{chance:.1f}"] for name, cells, chance in rows]
@@ -130,7 +132,7 @@ def _probes(name: str, target: dict[str, Any]) -> list[tuple[str, dict[str, Any]
 
 
 def _figure(cell: dict[str, Any] | None) -> str:
-    return "" if cell is None else f"{cell['mean']:.1f} ± {cell['std']:.1f}"
+    return "" if cell is None else plus_minus(cell)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

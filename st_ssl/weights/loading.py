@@ -1,9 +1,12 @@
-"""An encoder and a clip in two lines, for notebooks: what ``st_ssl.load`` and ``st_ssl.clip`` do."""
+"""An encoder and what it is fed in two lines, for notebooks: what ``st_ssl.load``, ``st_ssl.clip`` and
+``st_ssl.cloud`` do."""
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest, sample_fault
+from st_ssl.core.errors import (
+    ConfigError,
+    DataError,
+    MissingDependencyError,
+    SampleError,
+    UserError,
+    nearest,
+    sample_fault,
+)
 from st_ssl.core.files import missing_folder
 from st_ssl.encoders.base import Encoder, load_encoder
 from st_ssl.weights.bundle import read_bundle
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from st_ssl.core.types import PointBatch, PointCloud
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """What a repository on the Hub is called: user/name."""
@@ -69,7 +82,7 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
     from st_ssl.data.video.views import centred_views, stack_views
 
     if encoder.modality != "video":
-        raise ConfigError("st_ssl.clip: this encoder is fed clouds of points (PointBatch), not videos")
+        raise ConfigError("st_ssl.clip: this encoder is fed clouds of points, not videos: use st_ssl.cloud")
     input = encoder.input
     if isinstance(video, str | os.PathLike):
         views = centred_views(input)
@@ -92,3 +105,79 @@ def _checked(video: npt.NDArray[np.uint8], num_frames: int) -> npt.NDArray[np.ui
     if len(frames) != num_frames:
         raise DataError(f"st_ssl.clip: the encoder is fed clips of {num_frames} frames, these are {len(frames)}")
     return frames
+
+
+@torch.no_grad()
+def cloud(
+    encoder: Encoder,
+    cloud: str | os.PathLike[str] | npt.NDArray[np.floating],
+    attributes: Mapping[str, npt.NDArray[np.floating]] | None = None,
+) -> PointBatch:
+    """What ``encoder`` is to be fed of one cloud: see ``st_ssl.cloud``."""
+    from st_ssl.data.points.dataset import check_needs
+    from st_ssl.data.points.views import plain_views, stack_point_views
+
+    if encoder.modality != "points":
+        raise ConfigError("st_ssl.cloud: this encoder is fed clips of videos, not clouds: use st_ssl.clip")
+    views = plain_views(encoder.input)
+    if isinstance(cloud, str | os.PathLike):
+        if attributes is not None:
+            raise DataError("st_ssl.cloud: attributes belong to arrays; of a file they are in it")
+        name, found = str(cloud), _read(encoder, str(cloud))
+    else:
+        name, found = "st_ssl.cloud", _cloud_of(encoder, cloud, attributes or {})
+    if (fault := views.fault(found)) is not None:
+        raise SampleError(name, fault)
+    (cut,) = views.cut(found, ())
+    check_needs(name, cut.cloud, encoder.needs(encoder.config, encoder.input))
+    return views.prepare(stack_point_views([[cut]]))[0].points
+
+
+def _read(encoder: Encoder, path: str) -> PointCloud:
+    """The cloud of a file, read as those that ``encoder`` was trained on."""
+    from st_ssl.data.streams.points import read_cloud
+    from st_ssl.data.streams.points.reading import decide
+
+    reading = decide([path], None, encoder.prepared)
+    for line in reading.told:
+        warnings.warn(line, stacklevel=4)
+    with sample_fault(path):
+        return read_cloud(path, reading.options)
+
+
+def _cloud_of(
+    encoder: Encoder, points: npt.NDArray[np.floating], attributes: Mapping[str, npt.NDArray[np.floating]]
+) -> PointCloud:
+    """Arrays as a reader would give them."""
+    from st_ssl.core.inputs import ATTRIBUTE_WIDTHS
+    from st_ssl.core.types import PointCloud
+    from st_ssl.data.streams.points.base import clean
+
+    table, names = np.asarray(points), encoder.input.attributes
+    wide = 3 + sum(ATTRIBUTE_WIDTHS[name] for name in names)
+    columns = {3} if attributes else {3, wide}
+    if table.dtype.kind not in "fiu" or table.ndim != 2 or table.shape[1] not in columns:
+        also = f", or [N, {wide}] with {', '.join(names)} behind them" if wide in columns and names else ""
+        raise DataError(f"st_ssl.cloud: points are numbers [N, 3]{also}; these are {table.dtype} {list(table.shape)}")
+    given = {name: np.asarray(values) for name, values in attributes.items()}
+    first = 3
+    for name in names if table.shape[1] > 3 else ():
+        given[name] = table[:, first : first + ATTRIBUTE_WIDTHS[name]]
+        first += ATTRIBUTE_WIDTHS[name]
+    for name, values in given.items():
+        if name not in ATTRIBUTE_WIDTHS:
+            there = ", ".join(ATTRIBUTE_WIDTHS)
+            raise DataError(
+                f"st_ssl.cloud: no attribute {name!r}{nearest(name, ATTRIBUTE_WIDTHS)} (there are: {there})"
+            )
+        width = ATTRIBUTE_WIDTHS[name]
+        if values.size != len(table) * width or len(values) != len(table) or values.dtype.kind not in "fiu":
+            raise DataError(
+                f"st_ssl.cloud: {name} is numbers [{len(table)}, {width}]; this is {values.dtype} {list(values.shape)}"
+            )
+        if name != "normal" and values.size and not 0 <= np.nanmin(values) <= np.nanmax(values) <= 1.001:
+            low, high = np.nanmin(values), np.nanmax(values)
+            raise DataError(f"st_ssl.cloud: {name} is in 0 … 1; this is in {low:g} … {high:g}")
+        given[name] = values.reshape(len(table), width).astype(np.float32)
+    xyz = table[:, :3].astype(np.float32 if table.dtype == np.float32 else np.float64)
+    return clean("st_ssl.cloud", PointCloud(xyz, given))[0]

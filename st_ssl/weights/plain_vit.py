@@ -91,11 +91,27 @@ class ViTLayout(Layout):
         first = self.parts.block.format(0)
         self.expect(f"{first}{self.parts.fc1}.weight")
         hidden = len(self.state[f"{first}{self.parts.fc1}.weight"])
-        heads, depth = self._heads(dim), self._depth(dim)
+        heads, depth = self._told_together(dim)
         variant = next((name for name, shape in SIZES.items() if shape == (dim, depth, heads)), None)
         shape = {"variant": variant} if variant else {"dim": dim, "depth": depth, "heads": heads}
         ratio = mlp_ratio(hidden, dim)
         return {"name": "video_vit", **shape, "patch": patch, "tubelet": tubelet, "mlp_ratio": ratio}
+
+    def _told_together(self, dim: int) -> tuple[int, int]:
+        """Heads and blocks. One error tells all that has to be told of both."""
+        found, wrong = [], []
+        for part in (self._heads, self._depth):
+            try:
+                found.append(part(dim))
+            except WeightsError as error:
+                wrong.append(error)
+        if len(wrong) == 2:
+            second = str(wrong[1]).removeprefix(f"{self.published.path}: ")
+            raise WeightsError(f"{wrong[0]}; and it {second}") from wrong[0]
+        if wrong:
+            raise wrong[0]
+        heads, depth = found
+        return heads, depth
 
     def _heads(self, dim: int) -> int:
         told = self.told_heads() if self.config.heads is None else self.config.heads

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from st_ssl.augment.point_segments import SegmentsConfig, oversegment, segmented
+from st_ssl.augment.point_segments import SegmentsConfig, _Net, _pieces, oversegment, segmented
 from st_ssl.core.types import PointCloud
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig, scan_room
 
@@ -89,3 +89,53 @@ def test_labels_are_added_to_those_there_are() -> None:
     assert np.array_equal(cloud.labels["region"], region)
     assert np.array_equal(cloud.labels["foreground"], foreground)
     assert cloud.labels["foreground"].dtype == cloud.labels["region"].dtype == np.int64
+
+
+def tile(side: int, step: float = 0.2, seed: int = 0) -> np.ndarray:
+    """A rough ground of ``side`` x ``side`` points, with as many points scattered above a quarter of it."""
+    a, b = np.meshgrid(np.arange(side) * step, np.arange(side) * step, indexing="ij")
+    rng = np.random.default_rng(seed)
+    ground = np.stack([a, b, 0.02 * rng.standard_normal(a.shape)], -1).reshape(-1, 3)
+    trees = rng.uniform(0, 1, (side * side // 4, 3)) * [side * step / 2, side * step / 2, 3.0] + [0, 0, 0.5]
+    return np.concatenate([ground, trees])
+
+
+def test_seeds_of_a_part_are_apart_and_near_all_its_voxels() -> None:
+    place = tile(60)
+    part = (place[:, 0] > 5).astype(np.int64) * 7 + (place[:, 2] > 0.25)
+    size = 1.5
+    seed = _pieces(place, part, size)
+    assert np.array_equal(part[seed], part)
+    away = np.linalg.norm(place - place[seed], axis=1)
+    assert away.max() <= size * 1.001
+    for own in np.unique(part):
+        seeds = np.unique(seed[part == own])
+        distances = np.linalg.norm(place[seeds][:, None] - place[seeds][None], axis=-1)
+        assert (distances + np.where(np.eye(len(seeds)), np.inf, 0)).min() >= size * 0.999
+        nearest = np.linalg.norm(place[part == own][:, None] - place[seeds][None], axis=-1).min(1)
+        assert np.allclose(nearest, away[part == own], atol=1e-3)
+
+
+def test_the_cost_of_pieces_grows_with_the_points_alone() -> None:
+    compared = []
+    for side in (20, 40, 80, 160):
+        place = tile(side)
+        net = _Net(place, np.zeros(len(place), dtype=np.int64), 1.0)
+        rounds = 0
+        while net.open.any():
+            for colour in range(8):
+                net.sow(colour)
+            rounds += 1
+        assert rounds <= 8
+        compared.append(net.compared / len(place))
+    assert max(compared) < 27
+    assert compared[-1] < 1.3 * compared[1]  # of the small ones more is rim
+
+
+def test_a_stray_point_makes_no_wide_grid() -> None:
+    place = np.concatenate([tile(20), [[-5e5, -5e6, 0.0]]])
+    part = np.zeros(len(place), dtype=np.int64)
+    alone = _pieces(place[:-1], part[:-1], 1.0)
+    seed = _pieces(place, part, 1.0)
+    assert seed[-1] == len(place) - 1
+    assert abs(len(np.unique(seed)) - 1 - len(np.unique(alone))) < 0.2 * len(np.unique(alone))

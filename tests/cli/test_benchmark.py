@@ -12,7 +12,7 @@ from st_ssl.cli.benchmark import main, point_table, scenes
 from st_ssl.cli.benchmark.data import DECODING, Line, _cells
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.errors import ConfigError, DataError, UserError
 from tests.runs import write_videos
 
 SMALL = ["--frames", "4", "--size", "32", "--runs", "1", "--threads", "1"]
@@ -169,6 +169,15 @@ def test_a_checkout_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(sys, "argv", ["benchmark", "data", "--peer", f"videomae={tmp_path}"])
     with pytest.raises(ConfigError, match="expected the folder of a checkout"):
         main()
+
+
+def test_what_a_checkout_needs_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "kinetics.py").touch()
+    (tmp_path / "datasets.py").write_text("raise ModuleNotFoundError('No module', name='cv2')\n")
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    told = r"--peer videomae=.* needs the package opencv-python: pip install opencv-python"
+    with pytest.raises(UserError, match=told):
+        PEERS["videomae"](str(tmp_path))([], 2, 1, 16)
 
 
 @pytest.mark.parametrize("method", ["point_mae", "point2vec"])

@@ -46,7 +46,7 @@ def test_imported_then_probed_then_fine_tuned_then_probed(tmp_path: Path, call: 
     assert code == 0 and f"python tools/probe.py {folder} data.root=DATA" in out
 
     code, out, _ = call("probe", folder, f"data.root={root}", *QUICK)
-    assert code == 0 and "knn probe, % right (theirs on set; 16 train, 8 test, 1 seeds)" in out
+    assert code == 0 and "knn probe, % right (theirs on set; 16 train, 8 test, 1 seed)" in out
     probed = json.loads((folder / "probe_set.json").read_text())
     assert probed["runs"] == [str(folder)] and probed["config"]["data"]["root"] == str(root)
     assert set(probed["targets"]["light"]["probes"]["knn"]) >= {"pretrained", "random", "metadata"}

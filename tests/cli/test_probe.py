@@ -43,7 +43,7 @@ def test_results_on_several_data_sets_stand_beside_each_other(
     for folder in ("labelled", "elsewhere/labelled"):
         shutil.copytree(tmp_path / "own", tmp_path / folder)
     assert called(monkeypatch, run, "data.num_workers=1") == 0  # the same data, read in another way
-    assert "knn probe, % right (mine on own; 16 train, 8 test, 1 seeds)" in capsys.readouterr().out
+    assert "knn probe, % right (mine on own; 16 train, 8 test, 1 seed)" in capsys.readouterr().out
     own = (run / "probe.json").read_bytes()
     assert called(monkeypatch, run, f"data.root={tmp_path / 'labelled'}") == 0
     assert "(mine on labelled; " in capsys.readouterr().out
@@ -72,9 +72,9 @@ def test_splits_that_the_data_have_not(
 
 def test_tables_of_many_baselines_fit_a_terminal() -> None:
     names = ("pretrained", "random", "coordinates", "occupancy", "histograms", "metadata")
-    cells = {who: {"mean": 10.0 + i, "std": 1.0, "values": [10.0 + i]} for i, who in enumerate(names)}
+    cells = {who: {"mean": 10.0 + i, "std": 1.0, "values": [9.0 + i, 11.0 + i]} for i, who in enumerate(names)}
     targets = {"occlusion": {"classes": 3, "chance": 33.3, "probes": {"svm": cells}}}
-    tables = probe_tables({"runs": ["a"], "seeds": 1, "sizes": {"train": 2, "test": 2}, "bad": [], "targets": targets})
+    tables = probe_tables({"runs": ["a"], "seeds": 2, "sizes": {"train": 2, "test": 2}, "bad": [], "targets": targets})
     console = Console(width=80, record=True, file=io.StringIO())
     for table in tables:
         console.print(table)

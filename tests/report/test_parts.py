@@ -12,7 +12,7 @@ import pytest
 from st_ssl.encoders.base import InputConfig
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.report.contestants import CONTESTANTS, keys
-from st_ssl.report.curves import _moving_mean, number
+from st_ssl.report.curves import _moving_mean, _panel, number
 from st_ssl.report.embedding import how_many, project
 from st_ssl.report.figures import INK, PALETTE, draw, own_ids, pick_colours, strip
 from st_ssl.report.folder import RunFolder
@@ -28,6 +28,12 @@ def test_a_moving_mean_is_the_mean_of_what_is_near() -> None:
 @pytest.mark.parametrize(("value", "text"), [(12345.6, "12,346"), (0.06251, "0.0625"), (math.nan, "not finite")])
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_steep_curve_has_plain_figures_at_its_axis() -> None:
+    rows = [{"step": float(i), "grad_norm": 10.0 ** (i % 4 - 1)} for i in range(12)]
+    drawn = str(_panel("grad_norm", rows).figure)
+    assert "mathdefault" not in drawn and ">0.1<" in drawn and ">100<" in drawn
 
 
 def test_a_strip_keeps_the_order_and_the_ends() -> None:

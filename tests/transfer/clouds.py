@@ -57,7 +57,7 @@ class TinySource(DataSource):
     """Clouds in memory, with their kind as label."""
 
     modality: ClassVar[Modality] = "points"
-    unit = "clouds"
+    unit = items = "clouds"
     num_workers, epoch_size, max_bad_share = 0, None, 0.1
 
     def __init__(self, config: TinyDataConfig = TinyDataConfig()) -> None:  # noqa: B008

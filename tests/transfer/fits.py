@@ -31,7 +31,7 @@ def prepared(config: FinetuneConfig, val_share: float = 0.25) -> tuple[Task, Fee
     task: Task = TASKS.build(config.task)
     parts = task.parts(source.entries(), val_share, 0)
     feed = Feed(source, task, INPUT, CPU)
-    task.learn_classes(parts, lambda entries: (asked for _, asked in feed.testing(entries, 8)))
+    task.learn_classes(parts, feed.look)
     return task, feed, parts
 
 

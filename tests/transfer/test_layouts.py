@@ -90,7 +90,7 @@ def test_retrieval_over_three_splits_is_the_mean_of_each(
     data, config = data_of(place("ucf101")), ProbeConfig(**RETRIEVAL, splits=(1, 2, 3))
     told: list[str] = []
     result = probe_splits(data, [run], config, CPU, told.append)
-    assert told[0] == "split 1: probe 1 of 2: decoding" and told[-1].startswith("split 3: ")
+    assert told[0] == "split 1: probe 1 of 2: reading videos" and told[-1].startswith("split 3: ")
     alone = probe_runs(of_split(data, 2), [run], config, CPU)["targets"]["label"]
     label = result["targets"]["label"]
     for who in ("pretrained", "random", "raw", "metadata"):

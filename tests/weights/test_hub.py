@@ -20,7 +20,7 @@ FILES = ["README.md", "encoder.json", "encoder.safetensors"]
 
 
 def figures(**means: float) -> dict[str, Any]:
-    return {who: {"mean": mean, "std": 0.5, "values": [mean]} for who, mean in means.items()}
+    return {who: {"mean": mean, "std": 0.5, "values": [0.0, 1.0]} for who, mean in means.items()}
 
 
 @pytest.fixture

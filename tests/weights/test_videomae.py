@@ -96,6 +96,11 @@ def test_what_no_size_tells_is_asked_for() -> None:
         imported(state, "videomae", "layout.heads=5")
 
 
+def test_all_that_is_missing_is_asked_for_at_once() -> None:
+    with pytest.raises(WeightsError, match=r"give layout\.heads=NUMBER; and it has 2 blocks.*give layout\.depth=2"):
+        imported(VideoMAE().state_dict(), "videomae")
+
+
 def test_a_file_without_all_blocks_is_no_smaller_network() -> None:
     state = VideoMAE().state_dict()
     first = {name: tensor for name, tensor in state.items() if not name.startswith("blocks.1.")}

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from st_ssl.core.errors import ConfigError, MissingDependencyError
+from st_ssl.core.errors import ConfigError, MissingDependencyError, UserError
 
 Pass = Callable[[], object]
 Build = Callable[[list[str], int, int, int], Pass]
@@ -73,6 +73,9 @@ def videomae(checkout: str) -> Build:
         sys.path.insert(0, checkout)
         try:
             datasets = import_module("datasets")
+        except ImportError as error:
+            package = {"cv2": "opencv-python"}.get(error.name or "", error.name)
+            raise UserError(f"--peer videomae={checkout} needs the package {package}: pip install {package}") from error
         finally:
             sys.path.remove(checkout)
         with tempfile.NamedTemporaryFile("w", suffix=".csv", delete=False) as listing:

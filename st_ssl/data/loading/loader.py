@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from st_ssl.core.errors import DataError, WorkerError
 from st_ssl.data.base import Batch
 from st_ssl.data.loading.child_process import garbage_waits, interrupts_wait
-from st_ssl.data.loading.worker_heartbeat import NOTHING, Board, Watched, describe_exit
+from st_ssl.data.loading.worker_heartbeat import DECODING, NOTHING, Board, Watched, describe_exit
 from st_ssl.data.loading.worker_process import Failure, receive, work
 
 TIMEOUT = 60.0
@@ -135,7 +135,8 @@ class _Pool:
         self._look = min(_LOOK, timeout / 4)
         self._looked = time.monotonic()
         self._entries = dataset.entries if isinstance(dataset, Watched) else []
-        self._board = Board(num_workers, len(self._entries), timeout)
+        stages = dataset.stages if isinstance(dataset, Watched) else DECODING
+        self._board = Board(num_workers, len(self._entries), timeout, stages)
         self._crashes: dict[int, int] = {}
         self._lost: list[int] = []
         self._workers: list[_Worker] = []
@@ -230,13 +231,13 @@ class _Pool:
         self._crashes[entry] = self._crashes.get(entry, 0) + 1
         if code is not None and self._crashes[entry] < _CRASHES:
             return
-        self._board.lose(entry, code)
+        self._board.lose(entry, code, at)
         self._lost.append(entry)
         if len(self._lost) > self._max_lost:
             lines = [f"  {self._entries[i].path}: {self._board.reason(i)}" for i in self._lost[:5]]
             raise DataError(
-                f"{len(self._lost)} of {len(self._entries)} samples hung or crashed the decoder, more than "
-                "data.max_bad_share allows: then it is the decoder, the disk or the memory, not the samples\n"
+                f"{len(self._lost)} of {len(self._entries)} samples hung or crashed a worker, more than "
+                "data.max_bad_share allows: then it is the reader, the disk or the memory, not the samples\n"
                 + "\n".join(lines)
             )
 

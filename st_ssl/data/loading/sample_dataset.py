@@ -40,7 +40,10 @@ class SampleDataset(Watched, Dataset[Sample[Cut, Meta]], Generic[Cut, Meta]):
 
     One that cannot be used is replaced by another one, chosen by the same rule on every machine; which ones were found
     broken travels with the sample. Raises ``DataError`` without entries; ``items`` are "videos", say.
+    ``max_replacements``: how many others are tried in place of one.
     """
+
+    max_replacements = MAX_REPLACEMENTS
 
     def __init__(self, entries: Sequence[Entry], items: str, seed: Key = 0) -> None:
         if not entries:
@@ -66,7 +69,7 @@ class SampleDataset(Watched, Dataset[Sample[Cut, Meta]], Generic[Cut, Meta]):
     def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
         yield wanted
         others = keyed_rng(self.seed, epoch, wanted, "replacement").permutation(len(self.entries))
-        yield from others[others != wanted][:MAX_REPLACEMENTS].tolist()
+        yield from others[others != wanted][: self.max_replacements].tolist()
 
     @abstractmethod
     def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[Cut], Meta]:

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
@@ -19,15 +20,29 @@ NOTHING = -1
 _HUNG, _LEFT = 1 << 20, 1 << 21  # larger than any exit code; _LEFT stands for 0
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work on a sample: what is said of it where it ``hung`` for "{:g}" seconds, or ``crashed``."""
+
+    hung: str
+    crashed: str
+
+
+DECODING = (Stage("decoder hung for {:g} s", "decoder crashed"),)
+
+
 class Board:
     """Shared memory of a loader and its workers.
 
-    For each worker: a count that grows with everything it does, and the entry that it works on. For each entry of the
-    data set: whether it hung or crashed a worker, which keeps all of them from touching it again.
+    For each worker: a count that grows with everything it does, the entry that it works on, and at which of ``stages``
+    it is. For each entry of the data set: whether it hung or crashed a worker, which keeps all of them from touching it
+    again, and at which stage.
     """
 
-    def __init__(self, num_workers: int, num_entries: int, timeout: float) -> None:
-        self.timeout = timeout
+    def __init__(self, num_workers: int, num_entries: int, timeout: float, stages: Sequence[Stage] = DECODING) -> None:
+        self.timeout, self.stages = timeout, stages
+        self._stages = _shared(ctypes.c_int, num_workers)
+        self._lost_at = _shared(ctypes.c_int, num_entries)
         self._beats = _shared(ctypes.c_longlong, num_workers)
         self._entries = _shared(ctypes.c_longlong, num_workers)
         self._entries[:] = [NOTHING] * num_workers
@@ -35,15 +50,20 @@ class Board:
 
     def move(self, worker: int, entry: int) -> None:
         """``worker`` goes on to ``entry``, or to ``NOTHING``."""
-        self._entries[worker] = entry
+        self._entries[worker], self._stages[worker] = entry, 0
         self._beats[worker] += 1
+
+    def reach(self, worker: int, stage: int) -> None:
+        """``worker`` is at another stage of its entry; the time it may take is that of all stages."""
+        self._stages[worker] = stage
 
     def seen(self, worker: int) -> tuple[int, int]:
         """Count and entry of ``worker``."""
         return self._beats[worker], self._entries[worker]
 
-    def lose(self, entry: int, exit_code: int | None) -> None:
-        """Nobody touches ``entry`` again: it ended a worker with ``exit_code``, or (None) hung it."""
+    def lose(self, entry: int, exit_code: int | None, worker: int) -> None:
+        """Nobody touches ``entry`` again: it ended ``worker`` with ``exit_code``, or (None) hung it."""
+        self._lost_at[entry] = self._stages[worker]
         self._lost[entry] = _HUNG if exit_code is None else exit_code or _LEFT
 
     def reason(self, entry: int) -> str | None:
@@ -51,7 +71,8 @@ class Board:
         code = self._lost[entry]
         if code == 0:
             return None
-        return f"decoder hung for {self.timeout:g} s" if code == _HUNG else f"decoder crashed ({describe_exit(code)})"
+        stage = self.stages[self._lost_at[entry]]
+        return stage.hung.format(self.timeout) if code == _HUNG else f"{stage.crashed} ({describe_exit(code)})"
 
 
 def _shared(kind: Any, count: int) -> Any:
@@ -72,15 +93,22 @@ def describe_exit(code: int | None) -> str:
 
 
 class Watched:
-    """A data set that says on which of its ``entries`` it works, so that it is known which one ended a worker."""
+    """A data set that says on which of its ``entries`` it works, so that it is known which one ended a worker, and at
+    which of the ``stages`` of the work."""
 
     entries: Sequence[Entry]
+    stages: Sequence[Stage] = DECODING
     _board: Board | None = None
     _worker: int = 0
 
     def watch(self, board: Board, worker: int) -> None:
         """From now on tell ``board`` that it is ``worker`` who works here."""
         self._board, self._worker = board, worker
+
+    def reach(self, stage: int) -> None:
+        """Go on to ``stages[stage]`` of the work on an entry."""
+        if self._board is not None:
+            self._board.reach(self._worker, stage)
 
     @contextmanager
     def working_on(self, entry: int) -> Iterator[None]:

@@ -22,6 +22,7 @@ from st_ssl.core.types import Entry, PointCloud, RawPointView
 from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
 from st_ssl.data.loading.loader import TIMEOUT
 from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
+from st_ssl.data.loading.worker_heartbeat import Stage
 from st_ssl.data.packs.points_read import CloudPack
 from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
@@ -114,21 +115,21 @@ class PointDataset(SampleDataset[CutPointView, int]):
         self.views = views
         self.read = read
         self.needs = needs or CloudNeeds()
+        cutting = "cutting the cloud into segments and views" if views.segments else "cutting views of the cloud"
+        self.stages = [
+            Stage(f"{doing} took more than {{:g}} s (data.sample_timeout)", f"{doing} crashed")
+            for doing in ("reading the cloud", cutting)
+        ]
 
     def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
         cloud = self.read(entry.path)
-        missing = [name for name in self.views.attributes if name not in cloud.attributes]
-        if missing:
-            there = ", ".join(cloud.attributes)
-            raise SampleError(
-                entry.path,
-                f"has no {' nor '.join(missing)}, which input.attributes asks for: it has "
-                f"{there or 'the places of its points alone'} (input.attributes=[{there}])",
-            )
+        if (fault := self.views.fault(cloud)) is not None:
+            raise SampleError(entry.path, fault)
+        self.reach(1)
         views = self.views.cut(cloud, key)
         for view in views:
             if view.params:  # all of a cloud as it lies in its file is nothing that an encoder is fed
-                _check_needs(entry.path, view.cloud, self.needs)
+                check_needs(entry.path, view.cloud, self.needs)
         return views, len(cloud)
 
 
@@ -136,7 +137,7 @@ _MOST_CELLS = 2.0**50
 """Of the grid of a cloud: with those of a batch, and turned by any angle, they can be counted in 64 bits."""
 
 
-def _check_needs(path: str, cloud: PointCloud, needs: CloudNeeds) -> None:
+def check_needs(path: str, cloud: PointCloud, needs: CloudNeeds) -> None:
     """``SampleError`` where a view of a cloud has less than the encoder needs."""
     if len(cloud) < needs.points:
         raise SampleError(path, f"has {len(cloud)} points to show, and {needs.where} need {needs.points}")
@@ -156,8 +157,8 @@ class PointSource(DataSource):
     """A folder or list of clouds."""
 
     modality: ClassVar[Modality] = "points"
-    items: ClassVar[str] = "clouds"
     unit: ClassVar[str] = "clouds"
+    items: ClassVar[str] = "clouds"
 
     def __init__(self, config: PointDataConfig) -> None:
         super().__init__(config)

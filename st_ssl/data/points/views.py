@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch
 from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
 from st_ssl.augment.point_segments import SegmentsConfig, segmented
 from st_ssl.augment.points import PointAugment, plain
+from st_ssl.core.errors import nearest
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import PointBatch, PointCloud, PointView, RawPointView
@@ -28,12 +29,39 @@ class CutPointView:
 
 
 @dataclass(frozen=True)
+class LabelRule:
+    """The labels ``name`` that the points of a cloud must have: those of ``num_classes`` classes, -1 for none, or some
+    of those ``ignored``."""
+
+    name: str
+    num_classes: int
+    ignored: tuple[int, ...] = ()
+
+    def fault(self, cloud: PointCloud) -> str | None:
+        """What is wrong with the labels of ``cloud``, if anything."""
+        labels = cloud.labels.get(self.name)
+        if labels is None:
+            return no_labels(cloud, self.name)
+        known = labels[~np.isin(labels, self.ignored)] if self.ignored else labels
+        if len(known) and not -1 <= known.min() <= known.max() < self.num_classes:
+            wrong = known.max() if known.max() >= self.num_classes else known.min()
+            return f"{self.name} has {wrong}, which is none of the {self.num_classes} classes"
+        return None
+
+
+def no_labels(cloud: PointCloud, name: str) -> str:
+    """What is said of a cloud without the labels ``name``."""
+    return f"has no labels named {name!r}{nearest(name, cloud.labels)} (it has: {', '.join(cloud.labels) or 'none'})"
+
+
+@dataclass(frozen=True)
 class PointViews:
     """A method's declaration: how many views, the augmentation of each, and the mask of its ``num_groups`` patches, if
     any. Of a ``block`` mask ``masked`` is one patch, drawn here, and ``keep`` None: the others are those around it.
 
-    ``attributes`` are those that a cloud must have: one without is a broken sample. ``segments``: cut each cloud into
-    segments, which its points bring along as labels in all views (see ``segmented``).
+    ``attributes`` are those that a cloud must have, and ``labels`` what its labels must be: one without is a broken
+    sample. ``segments``: cut each cloud into segments, which its points bring along as labels in all views (see
+    ``segmented``).
 
     Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
     """
@@ -44,6 +72,18 @@ class PointViews:
     num_views: int = 1
     attributes: tuple[str, ...] = ()
     segments: SegmentsConfig | None = None
+    labels: LabelRule | None = None
+
+    def fault(self, cloud: PointCloud) -> str | None:
+        """Why ``cloud`` is a broken sample, if it is one. Runs in the worker."""
+        missing = [name for name in self.attributes if name not in cloud.attributes]
+        if missing:
+            there = ", ".join(cloud.attributes)
+            return (
+                f"has no {' nor '.join(missing)}, which input.attributes asks for: it has "
+                f"{there or 'the places of its points alone'} (input.attributes=[{there}])"
+            )
+        return self.labels.fault(cloud) if self.labels is not None else None
 
     def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         """All views of one cloud. Runs in the worker."""
@@ -65,7 +105,7 @@ class PointViews:
 
     def prepare(self, views: list[RawPointView]) -> list[PointView]:
         """Augment a batch on the device that it is on."""
-        return [PointView(self.augment.apply(raw.points, raw.params), raw.keep, raw.masked) for raw in views]
+        return [PointView(self.augment.apply(raw.points, raw.params), raw.keep, raw.masked, raw.pose) for raw in views]
 
 
 @dataclass(frozen=True)
@@ -82,14 +122,14 @@ class PlainViews(PointViews):
         """All views of one cloud. Runs in the worker."""
         views = self._shares(cloud, key if self.drawn else ())
         if self.whole:
-            views.append(CutPointView(PointCloud(cloud.xyz, {}, cloud.labels), np.arange(len(cloud)), {}))
+            views.append(CutPointView(PointCloud(cloud.xyz, {}, cloud.labels, cloud.pose), np.arange(len(cloud)), {}))
         return views
 
     def prepare(self, views: list[RawPointView]) -> list[PointView]:
         """Augment a batch on the device that it is on; whole clouds are left alone."""
         if not self.whole:
             return super().prepare(views)
-        return [*super().prepare(views[:-1]), PointView(views[-1].points)]
+        return [*super().prepare(views[:-1]), PointView(views[-1].points, pose=views[-1].pose)]
 
     def _shares(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
         if self.span == (0.0, 1.0):
@@ -99,6 +139,28 @@ class PlainViews(PointViews):
         part = np.sort(keyed_rng("part", len(cloud)).permutation(len(cloud))[first : max(last, first + 1)])
         views = super().cut(cloud.take(part), key)
         return [replace(view, source=part[view.source]) for view in views]
+
+
+@dataclass(frozen=True)
+class LabelViews(PointViews):
+    """Of a cloud only which labels ``name`` its points have: a "point" for each value, its number of points in the
+    label ``COUNT``. One without such labels is a broken sample."""
+
+    augment: PointAugment = field(default_factory=lambda: plain(None, False))
+    name: str = ""
+
+    def cut(self, cloud: PointCloud, key: tuple[Key, ...]) -> list[CutPointView]:
+        """A single view. Runs in the worker."""
+        values, counts = np.unique(cloud.labels[self.name], return_counts=True)
+        nowhere = np.zeros((len(values), 3), dtype=np.float32)
+        seen = {self.name: values.astype(np.int64), COUNT: counts.astype(np.int64)}
+        return [CutPointView(PointCloud(nowhere, {}, seen), np.arange(len(values)), {})]
+
+    def fault(self, cloud: PointCloud) -> str | None:
+        return None if self.name in cloud.labels else no_labels(cloud, self.name)
+
+
+COUNT = "count"
 
 
 def plain_views(
@@ -130,6 +192,7 @@ def _stack(column: list[CutPointView]) -> RawPointView:
         params,
         torch.from_numpy(np.stack(keep)) if keep else None,
         torch.from_numpy(np.stack(masked)) if masked else None,
+        torch.from_numpy(np.stack([np.eye(4) if cloud.pose is None else cloud.pose for cloud in clouds])),
     )
 
 

@@ -89,7 +89,7 @@ class PartFolder:
 
         about = {"indices": json.dumps(content.indices), "bad": json.dumps(content.bad)}
         data = save({name: np.ascontiguousarray(array) for name, array in content.arrays.items()}, about)
-        _replace(self._file(part), [data])
+        write_bytes(self._file(part), [data])
 
     def load(self, part: int, arrays: Iterable[str]) -> Part:
         """A part, with those of its ``arrays`` alone. Raises ``SafetensorError`` for a file that is not whole,
@@ -150,7 +150,7 @@ def write_npy(file: Path, stream: Stream) -> None:
     header = io.BytesIO()
     about = {"descr": np.lib.format.dtype_to_descr(stream.dtype), "fortran_order": False, "shape": stream.shape}
     np.lib.format.write_array_header_1_0(header, about)
-    _replace(file, _data(header.getvalue(), [stream]))
+    write_bytes(file, _data(header.getvalue(), [stream]))
 
 
 def write_safetensors(file: Path, streams: Mapping[str, Stream]) -> None:
@@ -162,12 +162,12 @@ def write_safetensors(file: Path, streams: Mapping[str, Stream]) -> None:
         end = offsets[1]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    _replace(file, _data(len(text).to_bytes(8, "little") + text, streams.values()))
+    write_bytes(file, _data(len(text).to_bytes(8, "little") + text, streams.values()))
 
 
 def write_text(file: Path, lines: Iterable[str]) -> None:
     """Write text."""
-    _replace(file, (line.encode() for line in lines))
+    write_bytes(file, (line.encode() for line in lines))
 
 
 def _data(header: bytes, streams: Iterable[Stream]) -> Iterable[bytes]:
@@ -181,7 +181,7 @@ def _data(header: bytes, streams: Iterable[Stream]) -> Iterable[bytes]:
         assert written == stream.num_bytes, (written, stream)
 
 
-def _replace(file: Path, data: Iterable[bytes]) -> None:
+def write_bytes(file: Path, data: Iterable[bytes]) -> None:
     """Write a file in one step: whatever happens, what has its name is complete. Raises ``UserError`` where the disk
     refuses."""
     try:

@@ -23,7 +23,7 @@ from pydantic import Field, create_model
 
 from st_ssl.core.config import Config, differences
 from st_ssl.core.errors import ConfigError, DataError
-from st_ssl.core.types import Entry, RawView
+from st_ssl.core.types import Entry, RawPointView, RawView
 from st_ssl.data.base import DATA, Batch, DataSource, Views, too_many
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, serve
@@ -37,10 +37,22 @@ from st_ssl.transfer.features.array_shards import (
     write_safetensors,
     write_text,
 )
+from st_ssl.transfer.features.cloud_tokens import (
+    PACKED,
+    TOKENS,
+    encode_clouds,
+    packed_tokens,
+    tokens_name,
+    unpacked_tokens,
+    write_tokens,
+)
 from st_ssl.transfer.features.features import check_modality, copied, encode_views
 
 PART = 64
 """Clips of a part (of one video at least): what is in memory at once, and the most that a killed process loses."""
+
+CLOUDS = 8
+"""As ``PART``, of clouds with tokens: a scene may have a million."""
 
 PARTS = ".parts"
 """The folder of the parts within that of the extraction."""
@@ -87,8 +99,11 @@ def extract(
     """Write the features that the encoder in the folder ``run`` gives for all videos of ``config.data`` to ``output``.
 
     - ``features.npy`` float32 [N, D], for several clips [N, clips, D]: pooled features, in the order of the data set
-    - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features, where asked for
+    - ``tokens.npy`` float16 [N, L, D] or [N, clips, L, D]: local features of videos, where asked for
       (with ``format: safetensors`` both are tensors in ``features.safetensors``)
+    - ``tokens/000000.npz`` (or ``.safetensors``) … of row 0 …, for clouds: ``features`` float16 [L, D] of its points or
+      patches, and where these are, ``xyz`` float64 [L, 3] in the frame of the file; of several views one after the
+      other, with the number ``view`` int64 [L] of each
     - ``index.jsonl`` a line for each row: row, path, split, labels, and of videos the frames [clips][T] looked at;
       for a part of a video also its start and num_frames (null: up to the end), for one of several labels its tags,
       for one of a pack its source, the file that was packed
@@ -108,7 +123,7 @@ def extract(
     if is_main:
         distributed.barrier()
     with claimed(output, settings_of(run, config, entries)) if is_main else nullcontext():
-        parts = PartFolder(output / PARTS, len(entries), max(1, PART // config.clips))
+        parts = PartFolder(output / PARTS, len(entries), max(1, _part(config) // config.clips))
         pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
         mine = pending[distributed.rank() :: distributed.world_size()]
         if mine:
@@ -119,6 +134,12 @@ def extract(
             _assemble(parts, entries, config, output, source)
         if is_main:
             parts.remove()
+
+
+def _part(config: FeatureConfig) -> int:
+    """Clips or views of clouds in a part."""
+    of_clouds = DATA.registered(config.data.name).modality == "points"
+    return CLOUDS if of_clouds and getattr(config, "tokens", False) else PART
 
 
 def settings_of(run: Path, config: FeatureConfig, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -133,7 +154,7 @@ def settings_of(run: Path, config: FeatureConfig, entries: Sequence[Entry]) -> d
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
         "data": {key: value for key, value in data.items() if key not in ("num_workers", "max_bad_share")},
         "videos": len(entries),
-        "part": PART,
+        "part": _part(config),
         "list": hashlib.sha256(listed.encode()).hexdigest(),
         **config.model_dump(mode="json", exclude={"data", "device"}),
     }
@@ -223,7 +244,7 @@ def _work(
         parts.save(part, _encode(encoder, views, usable, bad, config, device))
         progress(parts.count(), len(entries))
         lost += [f"{entries[index].path}: {reason}" for index, reason in bad]
-        check_broken(lost, len(entries), source.max_bad_share)
+        check_broken(lost, len(entries), source)
 
 
 def _encode(
@@ -239,25 +260,32 @@ def _encode(
         return Part([], bad, {})
     first, *others = [view for _, cut in usable for view in cut]
     raw = first.joined(others)
+    indices = [index for index, _ in usable]
+    if config.tokens and isinstance(raw, RawPointView):
+        pooled, clouds = encode_clouds(encoder, views, raw, config.batch_size, device)
+        features = pooled.unflatten(0, (-1, config.clips)).numpy()
+        return Part(indices, bad, {"features": features} | packed_tokens(clouds))
     pooled, tokens = encode_views(encoder, views, raw, config.batch_size, device, config.tokens)
+    if config.tokens and not tokens.shape[1]:
+        raise ConfigError("tokens: this encoder gives features of whole clips alone, no local ones")
     arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
     if isinstance(raw, RawView):
         arrays["frames"] = raw.frame_index
     grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
-    return Part([index for index, _ in usable], bad, grouped)
+    return Part(indices, bad, grouped)
 
 
 def _too_many(num_bad: int, num_videos: int, max_share: float) -> bool:
     return num_bad == num_videos or too_many(num_bad, num_videos, max_share)
 
 
-def check_broken(lost: list[str], num_videos: int, max_share: float) -> None:
-    """Raise ``DataError`` where too many of the videos are broken; ``lost`` has a line for each that is."""
-    if _too_many(len(lost), num_videos, max_share):
+def check_broken(lost: list[str], count: int, source: DataSource) -> None:
+    """Raise ``DataError`` where too many of the samples are broken; ``lost`` has a line for each that is."""
+    if _too_many(len(lost), count, source.max_bad_share):
         shown = "\n".join(f"  {line}" for line in lost[:5])
         raise DataError(
-            f"{len(lost)} of {num_videos} videos are broken, more than data.max_bad_share={max_share:g} allows; the "
-            f"same command tries them again. The first:\n{shown}"
+            f"{len(lost)} of {count} {source.items} are broken, more than data.max_bad_share="
+            f"{source.max_bad_share:g} allows; the same command tries them again. The first:\n{shown}"
         )
 
 
@@ -267,7 +295,7 @@ def _assemble(
     """Put the parts together, the index last."""
     done = [parts.load(part, ()) for part in range(len(parts))]
     bad = [(entries[index].path, reason) for part in done for index, reason in part.bad]
-    check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source.max_bad_share)
+    check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source)
     full = [number for number, part in enumerate(done) if part.indices]
     num_rows = sum(len(part.indices) for part in done)
 
@@ -280,21 +308,29 @@ def _assemble(
         first = next(rows())
         return Stream(first.dtype, (num_rows, *first.shape[1:]), rows())
 
-    streams = {name: stream(name) for name in ("features", "tokens")[: 1 + config.tokens]}
+    of_clouds = config.tokens and source.modality == "points"
+    streams = {name: stream(name) for name in ("features", "tokens")[: 1 + (config.tokens and not of_clouds)]}
     if config.format == "npy":
         for name, array in streams.items():
             write_npy(output / f"{name}.npy", array)
     else:
         write_safetensors(output / "features.safetensors", streams)
+    if of_clouds:
+        clouds = (tokens for part in full for tokens in unpacked_tokens(parts.load(part, PACKED), config.clips))
+        write_tokens(output / TOKENS, clouds, config.format)
     listed = output / "bad_samples.jsonl"
     listed.unlink(missing_ok=True)
     if bad:
         write_text(listed, (_line({"path": path, "reason": reason}) for path, reason in bad))
-    write_text(output / "index.jsonl", _index(parts, full, entries, ("frames",) if source.modality == "video" else ()))
+    names = ("frames",) if source.modality == "video" else ()
+    write_text(output / "index.jsonl", _index(parts, full, entries, names, config.format if of_clouds else None))
 
 
-def _index(parts: PartFolder, full: list[int], entries: Sequence[Entry], names: tuple[str, ...]) -> Iterator[str]:
-    """A line for each row of the features; ``names`` are the arrays that belong into it: "frames" for videos."""
+def _index(
+    parts: PartFolder, full: list[int], entries: Sequence[Entry], names: tuple[str, ...], tokens: str | None
+) -> Iterator[str]:
+    """A line for each row of the features; ``names`` are the arrays that belong into it: "frames" for videos, and
+    ``tokens`` is the format of the files of tokens, where each row has one."""
     row = 0
     for number in full:
         part = parts.load(number, names)
@@ -310,6 +346,8 @@ def _index(parts: PartFolder, full: list[int], entries: Sequence[Entry], names: 
                 about |= {"start": entry.start, "num_frames": entry.num_frames}
             for name in names:
                 about[name] = (part.arrays[name][place] + entry.start).tolist()
+            if tokens is not None:
+                about["tokens"] = f"{TOKENS}/{tokens_name(row, tokens)}"
             yield _line(about)
             row += 1
 

@@ -148,7 +148,8 @@ def collect_clips(
             metadata.append(batch.metadata.numpy().copy())
         progress(len(batch.wanted))
     if not used:
-        raise DataError(f"none of {len(split.entries)} samples can be read; the first: {bad[0].path}: {bad[0].reason}")
+        first = f"{bad[0].path}: {bad[0].reason}"
+        raise DataError(f"none of {len(split.entries)} {source.items} can be read; the first: {first}")
     entries = [split.entries[i] for i in used]
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
     found = list(dict.fromkeys(bad))

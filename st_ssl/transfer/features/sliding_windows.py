@@ -95,7 +95,7 @@ def slide(
                 progress(done, len(entries))
                 time.sleep(_PAUSE)
             progress(len(entries), len(entries))
-            records.assemble(entries, _about(run, input, config), source.max_bad_share)
+            records.assemble(entries, _about(run, input, config), source)
 
 
 def _source(run: Path, config: SlidingConfig) -> tuple[VideoSource, InputConfig]:
@@ -148,7 +148,7 @@ def _work(
             begun.pop(video, None)
             records.save_broken(video, content)
             lost.append(f"{windows.entries[video].path}: {content}")
-            check_broken(lost, total, windows.source.max_bad_share)
+            check_broken(lost, total, windows.source)
         progress(records.count(), total)
 
 
@@ -188,7 +188,7 @@ class _Records:
             raise UserError(f"{self.folder} is gone: another process finished or removed this extraction")
         return len(self._numbers())
 
-    def assemble(self, entries: Sequence[Entry], about: dict[str, Any], max_bad_share: float) -> None:
+    def assemble(self, entries: Sequence[Entry], about: dict[str, Any], source: VideoSource) -> None:
         """Write what there is to tell of all videos, the index last."""
         lines, bad = [], []
         for number, entry in enumerate(entries):
@@ -199,7 +199,7 @@ class _Records:
             own = {"file": f"{self.names[number]}.npy", "path": entry.path, "split": entry.split}
             segment = {"start": entry.start} if entry.start else {}
             lines.append(own | {"labels": entry.labels} | segment | record)
-        check_broken([f"{row['path']}: {row['reason']}" for row in bad], len(entries), max_bad_share)
+        check_broken([f"{row['path']}: {row['reason']}" for row in bad], len(entries), source)
         if variable := sum(line["variable_rate"] for line in lines):
             told = f"{variable} of {len(lines)} videos have no constant frame rate: no formula of fps finds their rows"
             warnings.warn(f"{told}; `times` in index.jsonl has the second at the middle of each", stacklevel=2)

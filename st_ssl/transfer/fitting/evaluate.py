@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from st_ssl.transfer.tasks.voting import Ballot
 
 
 @dataclass
-class _Answer:
+class Answer:
     """What a batch was ``asked``, and what a ``Meter`` is given of it: by all votes, and (None: the same) by the
     first."""
 
@@ -49,10 +49,9 @@ def evaluate(
     Of several processes each looks at its share, the main one adds up (and alone has a ``keep``), and all return the
     same. Raises ``Interrupted`` where one of them is asked to end.
     """
-    model.eval()
     together, alone = task.meter(), task.meter()
-    answers = _answers(model, task, feed, entries, config, votes)
-    for answer in _of_all(answers, feed, entries, keep):
+    found = answers(model, task, feed, entries, config, votes)
+    for answer in _of_all(found, feed, entries, keep):
         asked, truth, sample = answer.asked, answer.truth, answer.sample
         together.add(answer.means, truth, sample, asked.entries)
         if answer.alone is not None:
@@ -67,26 +66,38 @@ def evaluate(
     return distributed.gather_objects(figures)[0]
 
 
-def _answers(
-    model: Tuned, task: Task, feed: Feed, entries: Sequence[Entry], config: FitConfig, votes: int
-) -> Iterator[_Answer]:
-    """Those to this process's share of the batches."""
+@torch.no_grad()
+def answers(
+    model: Tuned,
+    task: Task,
+    feed: Feed,
+    entries: Sequence[Entry],
+    config: FitConfig,
+    votes: int,
+    batch_size: int | None = None,
+    compare: bool = True,
+) -> Iterator[Answer]:
+    """What ``model`` says of ``entries``, by the mean over ``votes`` views: of this process's share of the batches of
+    ``batch_size`` (None: that of ``config``), one after the other. Those that are broken are left out, and in
+    ``feed.bad``. ``compare``: what the first view says alone is wanted, too."""
+    model.eval()
+    batch_size = batch_size or config.batch_size
 
     def score(shown: Shown) -> Tensor:
         with autocast(config, feed.device):
             return model(shown)
 
     rank, world_size = distributed.rank(), distributed.world_size()
-    for views, asked in feed.testing(entries, config.batch_size, votes, rank, world_size):
+    for views, asked in feed.testing(entries, batch_size, votes, rank, world_size):
         ballot = Ballot(task, asked)
         truth, sample = ballot.truth.cpu().numpy(), ballot.sample.cpu().numpy()
         alone = None
-        for vote, scored in enumerate(_scored(score, task, views, config.batch_size), 1):
+        for vote, scored in enumerate(_scored(score, task, views, batch_size), 1):
             for first, piece, scores in scored:
                 ballot.add(piece, scores, first)
-            if vote == 1 < votes:
+            if compare and vote == 1 < votes:
                 alone = ballot.means().cpu().numpy()
-        yield _Answer(asked, ballot.means().cpu().numpy(), alone, truth, sample)
+        yield Answer(asked, ballot.means().cpu().numpy(), alone, truth, sample)
 
 
 def _scored(
@@ -107,7 +118,7 @@ def _scored(
             yield [(0, shown, scores)]
 
 
-def _of_all(answers: Iterator[_Answer], feed: Feed, entries: Sequence[Entry], keep: Keep | None) -> Iterator[_Answer]:
+def _of_all(answers: Iterator[Answer], feed: Feed, entries: Sequence[Entry], keep: Keep | None) -> Iterator[Answer]:
     """On the main process the answers of all; on the others none."""
     shared = distributed.world_size() > 1
     shows = shared and distributed.gather_objects(keep is not None)[0]
@@ -135,4 +146,6 @@ def _of_all(answers: Iterator[_Answer], feed: Feed, entries: Sequence[Entry], ke
 
 def _sent(view: Any) -> Any:
     """What is kept of a view beside its answer: the points of clouds, none of the pixels of clips."""
-    return replace(view, points=view.points.map(lambda t: t.cpu())) if isinstance(view, PointView) else None
+    if not isinstance(view, PointView):
+        return None
+    return PointView(view.points.map(lambda t: t.cpu()), pose=None if view.pose is None else view.pose.cpu())

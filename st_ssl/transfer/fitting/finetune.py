@@ -4,7 +4,7 @@ labels. What the task is, and of which modality, is its own affair (see ``tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -39,8 +39,8 @@ from st_ssl.transfer.fitting.fit_config import FitConfig, LoraConfig, Mode
 from st_ssl.transfer.fitting.label_fractions import Parts, Share
 from st_ssl.transfer.fitting.lora import merge_lora
 from st_ssl.transfer.fitting.predictions import Keeper, Predictions
-from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
-from st_ssl.transfer.tasks.base import TASKS, Shown, Task
+from st_ssl.transfer.fitting.task_loader import Feed
+from st_ssl.transfer.tasks.base import TASKS, Task
 
 _OF_ROOT = ("root", "list", "format", "split", "index")
 """Keys of data that say where they are and in which form."""
@@ -238,6 +238,7 @@ def finetune(
     before: dict[str, Any] | None = None,
     unfinished: Unfinished | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    looked: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Fine-tune the encoders of ``runs`` (folders with ``encoder.json``, of one architecture) on ``config.task``.
 
@@ -249,14 +250,15 @@ def finetune(
     The weights that ``config.save`` asks for go to ``weights``, a folder for each fit. To ``predictions`` goes what the
     last of the modes says of test samples, with the largest fraction, in the first repetition.
 
-    Several processes share the samples; files are written by the main one alone. Raises ``Interrupted`` soon after
-    ``stopped`` is true on one of them.
+    Where labels of points are learned those of all parts are looked at first; ``looked`` is told how many samples have
+    been, and of how many. Several processes share the samples; files are written by the main one alone. Raises
+    ``Interrupted`` soon after ``stopped`` is true on one of them.
     """
     task: Task = TASKS.build(config.task)
     input = _input(runs, config)
     _check(task, source, runs[0], config, device)
     repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
-    feed = Feed(source, task, input, device, stopped=stopped)
+    feed = Feed(source, task, input, device, stopped=stopped, looked=looked)
     fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
     grid = _Grid(feed, config, runs, progress, weights, predictions, repeats * len(fits) * config.epochs, unfinished)
     entries = _entries(source, config)
@@ -264,15 +266,16 @@ def finetune(
     if before is not None:
         grid.take_up(before)
         result |= {key: before[key] for key in ("classes", "sizes", "tested", "results", "bad") if key in before}
-    parts: Parts | None = None
+    asked, parts = None, Parts([])
     for repeat in range(repeats):
         missing = [fit for fit in fits if not grid.has(fit[1], fit[0], repeat)]
         if not missing:
             continue
         divided = task.parts(entries, config.val_share, repeat)
-        if divided != parts:  # or else what was learned of the classes still holds
-            parts = divided
-            result["classes"] = grid.classes = task.learn_classes(parts, _look(feed, config))
+        if divided != asked:  # or else what was learned of the classes still holds
+            asked = divided
+            result["classes"] = grid.classes = task.learn_classes(divided, feed.look)
+            parts = task.usable(divided)
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
             result["tested"] = parts.tested
         for share, mode in missing:
@@ -288,16 +291,24 @@ def finetune(
     return result
 
 
-def plan(source: DataSource, runs: Sequence[Path], config: FinetuneConfig, device: torch.device) -> dict[str, str]:
+def plan(
+    source: DataSource,
+    runs: Sequence[Path],
+    config: FinetuneConfig,
+    device: torch.device,
+    looked: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, str]:
     """What ``finetune`` would do with the same arguments, for people to read: the samples and classes of the first
-    repetition, how many fits there are, and how much of the network each mode trains. Nothing is trained or written."""
+    repetition, how many fits there are, and how much of the network each mode trains. Labels of points are looked at
+    as for a fit. Nothing is trained or written."""
     task: Task = TASKS.build(config.task)
-    feed = Feed(source, task, _input(runs, config), device)
+    feed = Feed(source, task, _input(runs, config), device, looked=looked)
     _check(task, source, runs[0], config, device)
     repeats = task.repeats(len(runs) if len(runs) > 1 else config.seeds)
     entries = _entries(source, config)
     parts = task.parts(entries, config.val_share, 0)
-    classes = task.learn_classes(parts, _look(feed, config))
+    classes = task.learn_classes(parts, feed.look)
+    parts = task.usable(parts)
     names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
     told = {"task": config.task.name, "classes": f"{len(classes)} ({names})"}
     for share in config.label_fractions:
@@ -307,6 +318,7 @@ def plan(source: DataSource, runs: Sequence[Path], config: FinetuneConfig, devic
     drawn = "" if any(entry.split in ("val", "test") for entry in entries) else ", drawn: the data have no test part"
     told |= {"choose the epoch on": f"{len(parts.val):,} samples", "test on": f"{len(parts.test):,} samples{drawn}"}
     grid = f"{len(config.modes)} modes × {len(config.label_fractions)} fractions × {repeats} times"
+    told |= task.counted()
     told["fits"] = f"{len(config.modes) * len(config.label_fractions) * repeats:,} ({grid})"
     for mode in config.modes:
         network = load_encoder(runs[0], _described(runs[0], config))
@@ -360,21 +372,6 @@ def _entries(source: DataSource, config: FinetuneConfig) -> list[Entry]:
     if not any(entry.split == "val" for entry in entries):
         raise DataError("test_on=val: no sample of the data is of the split val")
     return [entry for entry in entries if entry.split != "test"]
-
-
-def _look(feed: Feed, config: FinetuneConfig) -> Callable[[Sequence[Entry]], Iterator[Shown]]:
-    def show(entries: Sequence[Entry]) -> Iterator[Shown]:
-        none = True
-        for _, judged in feed.testing(entries, config.batch_size):
-            none = False
-            if feed.stopped():
-                raise Interrupted("stopped before the first fit")
-            yield judged
-        if none:
-            told = "".join(f"; the first: {bad.path}: {bad.reason}" for bad in list(feed.bad)[:1])
-            raise DataError(f"all of the {len(entries)} training samples are broken{told}")
-
-    return show
 
 
 def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

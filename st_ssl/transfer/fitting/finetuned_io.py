@@ -26,7 +26,7 @@ def save_tuned(model: Tuned, task: Task, classes: Sequence[str], about: dict[str
     save_encoder(model.encoder, folder)
     with write_atomically(folder / "head.safetensors") as unfinished:
         save_file({name: t.detach().cpu().contiguous() for name, t in model.head.state_dict().items()}, unfinished)
-    described = {"format": FORMAT, "task": task.config.model_dump(mode="json"), "classes": list(classes), "fit": about}
+    described = {"format": FORMAT, "task": task.saved().model_dump(mode="json"), "classes": list(classes), "fit": about}
     replace_text(folder / "head.json", json.dumps(described, indent=2) + "\n")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from st_ssl.core.files import csv_text, replace_text, write_atomically
 from st_ssl.core.types import Entry
+from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.labels import LabelTask
 from st_ssl.transfer.tasks.metrics import average_precisions, confusion_matrix
@@ -76,9 +77,9 @@ class Keeper(ABC):
 
 
 class CloudKeeper(Keeper):
-    """``0000.npz`` … one for each cloud: ``xyz`` float32 [N, 3], and ``label`` and ``prediction`` int64, [N] where
-    points are asked about (``xyz`` is then all of the file) or [] for the whole cloud (``xyz`` is what the network was
-    shown first); -1 is no label. ``about.json`` has the path of each."""
+    """``0000.npz`` … one for each cloud: ``xyz`` float64 [N, 3] as the file has it, and ``label`` and ``prediction``
+    int64, [N] where points are asked about (``xyz`` is then all of the file) or [] for the whole cloud (``xyz`` is what
+    the network was shown first); -1 is no label. ``about.json`` has the path of each."""
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class CloudKeeper(Keeper):
                 label, prediction = truth[own], predicted[own]
                 if not self.task.whole:
                     label, prediction = label[0], prediction[0]
-                xyz = asked.view.points.part(number, number + 1).xyz.cpu().numpy()
+                xyz = in_file_frame(asked.view, number, asked.view.points.part(number, number + 1).xyz)
                 with write_atomically(self.folder / name) as unfinished, unfinished.open("wb") as stream:
                     np.savez_compressed(stream, xyz=xyz, label=label, prediction=prediction)
                 self.clouds[name] = entry.path

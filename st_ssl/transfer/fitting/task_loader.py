@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
 from st_ssl.core.errors import DataError
@@ -14,9 +15,12 @@ from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, Batch, DataSource, Views
 from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import SampleDataset
 from st_ssl.data.loading.sample_order import Order, SampleKey
+from st_ssl.data.points.views import COUNT, LabelViews
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.label_survey import PointLabels
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: what is done is saved, and can be gone on from
@@ -26,7 +30,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error: what is done is save
 @dataclass
 class Feed:
     """The samples of ``source`` as ``task`` wants to see them, on ``device``; ``bad`` is what was found broken.
-    ``stopped`` tells whether this process was asked to end."""
+    ``stopped`` tells whether this process was asked to end, and ``looked`` is told how many of how many samples have
+    been looked at before anything is trained."""
 
     source: DataSource
     task: Task
@@ -34,6 +39,32 @@ class Feed:
     device: torch.device
     bad: dict[BadSample, None] = field(default_factory=dict)
     stopped: Callable[[], bool] = lambda: False
+    looked: Callable[[int, int], None] = lambda *_: None
+
+    def look(self, entries: Sequence[Entry], name: str) -> list[PointLabels]:
+        """Which labels ``name`` the points of each of ``entries`` have: each is read once, by one process. Raises
+        ``Interrupted`` where one of them is asked to end."""
+        rank, world_size = distributed.rank(), distributed.world_size()
+        keys = [[(0, i)] for i in range(rank, len(entries), world_size)]
+        nothing = np.zeros(0, dtype=np.int64)
+        found: dict[int, tuple[np.ndarray, np.ndarray, str | None]] = {}
+        stopped = False
+        self.looked(0, len(entries))
+        for batch in self._batches(entries, LabelViews(name=name), 0, keys, replaces=False):
+            (row,) = batch.wanted.tolist()
+            if batch.views:
+                labels = batch.views[0].points.labels
+                found[row] = (labels[name].cpu().numpy().copy(), labels[COUNT].cpu().numpy().copy(), None)
+            else:
+                found[row] = (nothing, nothing, batch.bad[0].reason)
+            self.looked(min(len(found) * world_size, len(entries)), len(entries))
+            if stopped := self.stopped():
+                break
+        shared = distributed.gather_objects((stopped, found))
+        if any(stop for stop, _ in shared):
+            raise Interrupted("stopped before the first fit")
+        rows = {row: labels for _, own in shared for row, labels in own.items()}
+        return [PointLabels(entry, *rows[row]) for row, entry in enumerate(entries)]
 
     def training(
         self, entries: list[Entry], seed: int, batch_size: int, epochs: int, accumulate: int = 1, start: int = 0
@@ -77,9 +108,13 @@ class Feed:
         for found in distributed.gather_objects(list(self.bad)):
             self.bad.update(dict.fromkeys(found))
 
-    def _batches(self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any]) -> Iterator[Batch]:
+    def _batches(
+        self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any], replaces: bool = True
+    ) -> Iterator[Batch]:
         source = self.source
         dataset = source.dataset(entries, views, keyed_seed(seed, "finetune"))
+        if not replaces and isinstance(dataset, SampleDataset):
+            dataset.max_replacements = 0
         pin = self.device.type == "cuda"
         lost = source.max_bad(len(entries))
         timeout = source.sample_timeout

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
 from st_ssl.transfer.features.features import (
@@ -63,16 +64,16 @@ def probe_runs(
     check_modality(source, input)
     serve(source, runs[0])
     entries = source.entries()
+    if (why := unprobed(entries, config)) is not None:
+        raise DataError(why)
     splits = split_entries(entries, config.test_share, config.limit)
     classes = classes_of(*splits)
-    if not classes:
-        raise DataError("nothing to probe: no target has two classes")
     _check_episodes(splits, classes, config)
     seeds = len(runs) if len(runs) > 1 else config.seeds
     table: dict[Cell, list[float]] = {}
     bad: dict[BadSample, None] = {}
     for seed in range(seeds):
-        progress(f"probe {seed + 1} of {seeds}: decoding")
+        progress(f"probe {seed + 1} of {seeds}: reading {source.items}")
         train, test = (
             collect_clips(source, split, classes, input, 2 * seed + part, num_clips=config.clips)
             for part, split in enumerate(splits)
@@ -95,6 +96,18 @@ def probe_runs(
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
     }
+
+
+def unprobed(entries: Sequence[Entry], config: ProbeConfig) -> str | None:
+    """Why there is nothing to probe on ``entries``, if so: known before anything is trained."""
+    try:
+        splits = split_entries(entries, config.test_share, config.limit)
+    except DataError as error:
+        return f"nothing to probe: {error}"
+    if classes_of(*splits):
+        return None
+    told = "there is one sample alone, from which no other is told apart" if len(entries) == 1 else ""
+    return f"nothing to probe: {told or 'no target has two classes'}"
 
 
 def _check_episodes(splits: tuple[Split, Split], classes: dict[str, list[str]], config: ProbeConfig) -> None:

@@ -25,7 +25,8 @@ from st_ssl.encoders.base import Encoder
 from st_ssl.parts.attentive_pooling import QueryPool
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts
-from st_ssl.transfer.tasks.base import TASKS, ShowAll, Shown
+from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.labels import Labels, LabelTask, OneLabel, Tags
 from st_ssl.transfer.tasks.video_measures import TagMeter, TopMeter
 
@@ -116,8 +117,8 @@ class Recognise(LabelTask):
         self.votes = config.clips * config.crops
         self.weights: Tensor | None = None
 
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        names = super().learn_classes(parts, show)
+    def learn_classes(self, parts: Parts, look: Look) -> list[str]:
+        names = super().learn_classes(parts, look)
         self.begin(parts.train)
         return names
 

@@ -6,7 +6,7 @@ A task is one file in this folder: a configuration with a ``name`` and a class t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -24,6 +24,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import DataSource, Views
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, balanced, divide
+from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.metrics import IGNORE
 
 
@@ -40,11 +41,6 @@ class Shown:
     @property
     def device(self) -> torch.device:
         return self.view.content.device
-
-
-ShowAll = Callable[[Sequence[Entry]], Iterable[Shown]]
-"""All of some samples once, as they are evaluated, on the CPU; those that are broken are left out, and where none is
-sound that is a ``DataError``."""
 
 
 class Meter(Protocol):
@@ -95,14 +91,34 @@ class Task(ABC):
         """Told before each fit which samples it trains on: a fraction of the training part."""
 
     @abstractmethod
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
-        """Find out the classes, from the samples themselves or from a look at them, before ``head`` and the rest are
-        asked for. Their names."""
+    def learn_classes(self, parts: Parts, look: Look) -> list[str]:
+        """Find out the classes, from what is known of the samples or from a ``look`` at the labels of their points,
+        before ``head`` and the rest are asked for. Their names. Raises ``UserError`` where a label of any part is none
+        of them."""
+
+    def usable(self, parts: Parts) -> Parts:
+        """The ``parts`` of ``learn_classes`` without the samples that were seen to have no labels, or to be broken."""
+        return parts
+
+    def counted(self) -> dict[str, str]:
+        """What ``learn_classes`` has counted, for people to read."""
+        return {}
+
+    def saved(self) -> Config:
+        """The configuration that a head is kept with: what ``restore`` needs is in it."""
+        return self.config
+
+    def refused(self, entry: Entry) -> str | None:
+        """Why nothing can be said of ``entry`` by what is known of it beside its content, if so."""
+        return None
 
     def restore(self, classes: Sequence[str]) -> None:
         """Take the ``classes`` that ``learn_classes`` found at another time, for a head with its weights to be used on
         samples without labels."""
-        raise ConfigError(f"{type(self).__name__} is no task of whole samples: its head cannot be used on its own")
+        raise ConfigError(
+            f"{self.config.model_dump().get('name')}: the head of this task cannot be used on its own: it has to be "
+            "told more of a sample than its content"
+        )
 
     @abstractmethod
     def head(self, encoder: Encoder) -> nn.Module:

@@ -16,7 +16,8 @@ from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.types import Entry
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
-from st_ssl.transfer.tasks.base import ShowAll, Shown, Task
+from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.metrics import IGNORE
 
 
@@ -158,7 +159,7 @@ class LabelTask(Task):
     def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
         return divide(self.labels.select(entries), self.group, val_share)
 
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+    def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         classes = self.labels.learn(parts.train)
         self.labels.tell_unknown([*parts.val, *parts.test])
         return classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -14,31 +15,35 @@ from torch.nn.functional import one_hot
 from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry, Features
+from st_ssl.data.points.views import LabelRule
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
-from st_ssl.transfer.tasks.base import TASKS, ShowAll, Shown
+from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, PointLabels, Surveyed, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import IGNORE, part_scores, shape_iou
 from st_ssl.transfer.tasks.points_common import (
     PointTask,
     PointTaskConfig,
-    checked,
     named,
     point_features,
     point_labels,
     point_rows,
+    told_counts,
 )
 
 
 class PartConfig(PointTaskConfig):
     """``target``: the label of a shape that is its category (the only one where null); ``labels``: the labels of its
-    points. Which parts a category has is seen in its training shapes, or told by ``parts``: category to labels.
+    points. Which parts a category has is seen in its training shapes (none above ``max_classes``), or told by
+    ``parts``: category to labels. All shapes are looked at before anything is trained, as in semantic segmentation.
     ``class_names``: those of the parts of all categories, by label."""
 
     name: Literal["part"] = "part"
     target: str | None = None
     labels: str = "part"
     parts: dict[str, tuple[int, ...]] | None = None
+    max_classes: int = Field(default=MAX_CLASSES, gt=1)
     class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
 
 
@@ -106,6 +111,7 @@ class PartSegment(PointTask):
         self.settings = config
         self.target = config.target or ""
         self.known: dict[str, tuple[int, ...]] = {}
+        self.surveyed: Surveyed | None = None
 
     def group(self, entry: Entry) -> str:
         return entry.labels[self.target]
@@ -119,10 +125,11 @@ class PartSegment(PointTask):
             raise DataError(f"no test shape is of a category that training shapes have: {', '.join(in_order(there))}")
         return Parts(parts.train, val, test, parts.tested)
 
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+    def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         categories = in_order(self.group(entry) for entry in parts.train)
+        found = self.surveyed = survey(parts, look, self.settings.labels)
         if self.settings.parts is None:
-            self.known = self._look(parts.train, show)
+            self.known = self._seen(found.of_training)
             if broken := [name for name in categories if name not in self.known]:
                 raise DataError(
                     f"none of the training shapes of {', '.join(broken)} can be read, to see which parts they have"
@@ -132,18 +139,61 @@ class PartSegment(PointTask):
             if missing:
                 raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
             self.known = {name: self.settings.parts[name] for name in categories}
+        ways = "These are those that training shapes have, or task.parts and task.class_names say"
+        check_range(found.all, self.settings.labels, self._count(), ways)
+        self._tell_foreign(found)
         return named(self.settings.class_names, self._count())
 
-    def _look(self, train: Sequence[Entry], show: ShowAll) -> dict[str, tuple[int, ...]]:
+    def _seen(self, train: Sequence[PointLabels]) -> dict[str, tuple[int, ...]]:
+        """The parts of each category."""
+        largest(train, self.settings.labels, self.settings.max_classes)
         seen: dict[str, set[int]] = {}
-        for shown in show(train):
-            labels, (cloud, _) = point_labels(shown, self.settings.labels), point_rows(shown.view.points)
-            for number, entry in enumerate(shown.entries):
-                seen.setdefault(self.group(entry), set()).update(labels[cloud == number].tolist())
-        known = {name: tuple(sorted(seen[name] - {IGNORE})) for name in in_order(seen)}
-        if empty := [name for name, found in known.items() if not found]:
+        for row in train:
+            seen.setdefault(self.group(row.entry), set()).update(row.values.tolist())
+        known = {name: tuple(sorted(seen[name])) for name in in_order(seen)}
+        if empty := [name for name, labels in known.items() if not labels]:
             raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.settings.labels!r}")
         return known
+
+    def _tell_foreign(self, found: Surveyed) -> None:
+        """Warn of shapes with a part that their category does not have: no answer is right there."""
+        foreign = [row for row in found.all if not set(row.values.tolist()) <= set(self.known[self.group(row.entry)])]
+        if foreign:
+            entry, category = foreign[0].entry, self.group(foreign[0].entry)
+            labels = sorted(set(foreign[0].values.tolist()) - set(self.known[category]))
+            warnings.warn(
+                f"task.labels={self.settings.labels}: {len(foreign)} shapes have parts that their category has in no "
+                f"training shape, where no answer is right: {entry.path} ({category}) has "
+                f"{', '.join(map(str, labels))}; task.parts says which parts there are",
+                stacklevel=4,
+            )
+
+    def usable(self, parts: Parts) -> Parts:
+        assert self.surveyed is not None, "the classes are learned first"
+        return self.surveyed.parts
+
+    def counted(self) -> dict[str, str]:
+        assert self.surveyed is not None, "the classes are learned first"
+        return told_counts(self.surveyed, named(self.settings.class_names, self._count()))
+
+    def saved(self) -> PartConfig:
+        return self.settings.model_copy(update={"target": self.target, "parts": self.known})
+
+    def restore(self, classes: Sequence[str]) -> None:
+        if not self.settings.parts:
+            super().restore(classes)  # of before the parts were kept
+        self.known, self.blind = dict(self.settings.parts or {}), True
+
+    def refused(self, entry: Entry) -> str | None:
+        category, known = entry.labels.get(self.target), ", ".join(self.known)
+        if category is None:
+            return f"its category is not told: expected the folder above, with a folder for each of {known}"
+        return None if category in self.known else f"its category {category!r} is none of {known}"
+
+    def rule(self) -> LabelRule | None:
+        if self.blind:
+            return None
+        return LabelRule(self.settings.labels, self._count())
 
     def _count(self) -> int:
         seen = 1 + max(part for parts in self.known.values() for part in parts)
@@ -154,7 +204,9 @@ class PartSegment(PointTask):
         return PartHead(encoder, self.settings, categories, self.target, self._count())
 
     def targets(self, shown: Shown) -> Tensor:
-        return checked(point_labels(shown, self.settings.labels), self._count(), shown)
+        if self.blind:
+            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
+        return point_labels(shown, self.settings.labels)
 
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         return point_rows(shown.view.points)

@@ -14,15 +14,16 @@ from torch.nn.functional import cross_entropy
 
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.config import Config
-from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import Modality, PointInputConfig
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import Features, PointBatch
 from st_ssl.data.base import DataSource, Views
-from st_ssl.data.points.views import PlainViews, PointViews
+from st_ssl.data.points.views import LabelRule, PlainViews, PointViews
 from st_ssl.ops.interpolation import interpolate
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.label_survey import Surveyed
 from st_ssl.transfer.tasks.metrics import IGNORE
 
 
@@ -66,6 +67,8 @@ class PointTask(Task):
     a cloud in every epoch, moved in another way."""
 
     fixed_views: bool = False
+    blind: bool = False
+    """Whether it is asked about clouds without labels."""
 
     modality: ClassVar[Modality] = "points"
 
@@ -77,15 +80,19 @@ class PointTask(Task):
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(scores, targets, ignore_index=IGNORE, label_smoothing=self.common.label_smoothing)
 
+    def rule(self) -> LabelRule | None:
+        """What the labels of points must be, where these are learned."""
+        return None
+
     def training_views(self, source: DataSource, input: PointInputConfig) -> Views:
         if self.fixed_views:
-            return source.evaluation(input)
+            return replace(cast(PlainViews, source.evaluation(input)), labels=self.rule())
         augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
-        return PointViews(augment, attributes=input.attributes)
+        return PointViews(augment, attributes=input.attributes, labels=self.rule())
 
     def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> Views:
         views = cast(PlainViews, source.evaluation(input, votes))
-        return replace(views, whole=self.whole)
+        return replace(views, whole=self.whole, labels=self.rule())
 
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
         return moved(shown, self.common.augment, keys) if self.fixed_views else shown
@@ -137,14 +144,8 @@ def boxes(shown: Shown, limit: int) -> Iterator[tuple[int, Shown]]:
 
 
 def point_labels(shown: Shown, name: str, ignored: Sequence[int] = ()) -> Tensor:
-    """The labels ``name`` int64 [P] of points, -1 for those ``ignored``; ``ConfigError`` where the data has none."""
-    labels = shown.view.points.labels
-    if name not in labels:
-        raise ConfigError(
-            f"the clouds have no labels named {name!r} for this task (they have: {', '.join(labels) or 'none'}; "
-            f"the first: {shown.entries[0].path})"
-        )
-    found = cast(Tensor, labels[name])
+    """The labels ``name`` int64 [P] of points, -1 for those ``ignored``."""
+    found = cast(Tensor, shown.view.points.labels[name])  # ``LabelRule`` has seen to it, where the file was read
     return found.masked_fill(torch.isin(found, found.new_tensor(ignored)), IGNORE) if ignored else found
 
 
@@ -155,14 +156,16 @@ def named(names: Sequence[str] | None, count: int) -> list[str]:
     return list(names or map(str, range(count)))
 
 
-def checked(targets: Tensor, num_classes: int, shown: Shown) -> Tensor:
-    """``targets``; raises ``DataError`` where one is neither -1 nor one of the classes."""
-    if len(targets) and not IGNORE <= int(targets.min()) <= int(targets.max()) < num_classes:
-        raise DataError(
-            f"{', '.join(entry.path for entry in shown.entries)}: labels from {int(targets.min())} to "
-            f"{int(targets.max())}, expected those of {num_classes} classes (0 to {num_classes - 1}), or -1 for none"
-        )
-    return targets
+def told_counts(found: Surveyed, classes: Sequence[str], most: int = 12) -> dict[str, str]:
+    """How many points of each part have each of the ``classes``, for people to read."""
+    told = {}
+    for part, rows in found.seen.items():
+        if rows:
+            counts = found.counts(part, len(classes))
+            each = [f"{name} {count:,}" for name, count in zip(classes, counts.tolist(), strict=True)]
+            more = f", … ({len(each) - most} more)" if len(each) > most else ""
+            told[f"points, {part}"] = ", ".join(each[:most]) + more
+    return told
 
 
 def point_features(features: Features, points: PointBatch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -13,30 +13,35 @@ from torch import Tensor, nn
 from st_ssl.augment.points import PointAugmentConfig
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Entry
+from st_ssl.data.points.views import LabelRule
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
-from st_ssl.transfer.tasks.base import TASKS, ShowAll, Shown
+from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, Surveyed, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import IGNORE, confusion_matrix, ious, segmentation_scores
 from st_ssl.transfer.tasks.points_common import (
     PointHead,
     PointTask,
     PointTaskConfig,
     boxes,
-    checked,
     cuts_away,
     named,
     point_labels,
     point_rows,
+    told_counts,
 )
 
 
 class SegmentConfig(PointTaskConfig):
     """``labels``: which labels of the points are learned; -1 and those ``ignored`` are none. ``num_classes``: how many
     classes (null: as many as ``class_names``, or without these one more than the largest label in the training part,
-    which is gone through once to see). ``label_points``: how many labelled points of each training scene keep their
-    label, or as a fraction (0.1) which share of them (null: all). ``chunk_points``: of a test view with more points the
-    network is fed boxes of at most so many, one after the other (null: all of a batch at once).
-    ``background``: classes such as floor, wall and ceiling, without which ``foreground_mIoU`` is taken.
+    ``max_classes`` at most). The labels of all parts are looked at before anything is trained: a scene without any is
+    left out, and a label that is no class is an error.
+
+    ``label_points``: how many labelled points of each training scene keep their label, or as a fraction (0.1) which
+    share of them (null: all). ``chunk_points``: of a test view with more points the network is fed boxes of at most so
+    many, one after the other (null: all of a batch at once). ``background``: classes such as floor, wall and ceiling,
+    without which ``foreground_mIoU`` is taken.
 
     Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
 
@@ -44,6 +49,7 @@ class SegmentConfig(PointTaskConfig):
     labels: str = "segment"
     ignored: tuple[int, ...] = (255,)
     num_classes: int | None = Field(default=None, gt=1)
+    max_classes: int = Field(default=MAX_CLASSES, gt=1)
     class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
     label_points: int | float | None = Field(default=None, gt=0)
     chunk_points: int | None = Field(default=None, gt=0)
@@ -99,23 +105,43 @@ class Segment(PointTask):
         self.settings = config
         self.told = config.num_classes or len(config.class_names or ())
         self.num_classes = self.told
+        self.surveyed: Surveyed | None = None
         # The points that keep their label must be the same ones in every epoch.
         self.fixed_views = config.label_points is not None
 
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+    def learn_classes(self, parts: Parts, look: Look) -> list[str]:
+        name = self.settings.labels
+        found = self.surveyed = survey(parts, look, name, self.settings.ignored)
         if not self.told:
-            largest = max(int(self._labels(shown).max()) for shown in show(parts.train))
-            if largest < 1:
-                raise ConfigError(
-                    f"task.labels: {self.settings.labels!r} of the training part has fewer than 2 classes"
-                )
-            self.num_classes = largest + 1
+            self.num_classes = largest(found.of_training, name, self.settings.max_classes) + 1
+            if self.num_classes < 2:
+                raise ConfigError(f"task.labels: {name!r} of the training part has fewer than 2 classes")
+        ignored = ", ".join(["{}", *map(str, self.settings.ignored)])
+        who = "task.num_classes and task.class_names say" if self.told else "the training part has"
+        ways = f"These are those that {who}: task.ignored=[{ignored}] makes it none, task.num_classes=NUMBER a class"
+        check_range(found.all, name, self.num_classes, ways)
         if max(self.settings.background, default=0) >= self.num_classes:
             raise ConfigError(
                 f"task.background={list(self.settings.background)}: expected some of the {self.num_classes} classes "
                 f"(0 to {self.num_classes - 1})"
             )
         return named(self.settings.class_names, self.num_classes)
+
+    def restore(self, classes: Sequence[str]) -> None:
+        self.num_classes, self.blind = len(classes), True
+
+    def usable(self, parts: Parts) -> Parts:
+        assert self.surveyed is not None, "the classes are learned first"
+        return self.surveyed.parts
+
+    def counted(self) -> dict[str, str]:
+        assert self.surveyed is not None, "the classes are learned first"
+        return told_counts(self.surveyed, named(self.settings.class_names, self.num_classes))
+
+    def rule(self) -> LabelRule | None:
+        if self.blind:
+            return None
+        return LabelRule(self.settings.labels, self.num_classes, self.settings.ignored)
 
     def _labels(self, shown: Shown) -> Tensor:
         return point_labels(shown, self.settings.labels, self.settings.ignored)
@@ -124,7 +150,9 @@ class Segment(PointTask):
         return PointHead(encoder.embed_dim, self.settings, self.num_classes)
 
     def targets(self, shown: Shown) -> Tensor:
-        return checked(self._labels(shown), self.num_classes, shown)
+        if self.blind:
+            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
+        return self._labels(shown)
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:
         targets = self.targets(shown)

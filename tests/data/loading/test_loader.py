@@ -80,7 +80,7 @@ def test_a_single_crash_is_forgiven(entries: list[Entry], tmp_path: Path, monkey
 
 @pytest.mark.usefixtures("disasters")
 def test_too_many_disasters_end_in_a_message(entries: list[Entry]) -> None:
-    with pytest.raises(DataError, match=r"3 of 12 samples hung or crashed the decoder(.|\n)*crash: decoder crashed"):
+    with pytest.raises(DataError, match=r"3 of 12 samples hung or crashed a worker(.|\n)*crash: decoder crashed"):
         batches(with_paths(entries, dict.fromkeys(range(12), "crash")), 2, max_lost=2)
 
 

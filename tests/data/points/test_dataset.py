@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from st_ssl.augment.point_masking import PointMaskConfig
+from st_ssl.augment.point_segments import SegmentsConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.config import Place, validate
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import PointInputConfig
-from st_ssl.core.types import Entry, RawPointView
+from st_ssl.core.types import Entry, PointCloud, RawPointView
 from st_ssl.data.base import DATA, Batch
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS
@@ -22,6 +24,7 @@ from st_ssl.data.points.dataset import PointDataConfig, PointDataset, PointSourc
 from st_ssl.data.points.views import PointViews
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
+from tests.data.loading.disasters import hang
 
 VIEWS = PointViews(PointAugment(PointAugmentConfig(), num_points=16), PointMaskConfig(ratio=0.5), 8, num_views=2)
 
@@ -218,3 +221,41 @@ def test_clouds_of_a_single_place_stay_finite(tmp_path: Path, input: dict[str, A
     assert batch.bad == [] and torch.isfinite(points.xyz).all()
     assert points.offsets.diff().tolist() == ([1, 1] if input else [1024, 1024])
     assert all(np.isfinite(features).all() for features in source.raw_features(view_of(batch)).values())
+
+
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [
+        ("read", "reading the cloud took more than 2 s (data.sample_timeout)"),
+        ("cut", "cutting views of the cloud took more than 2 s (data.sample_timeout)"),
+    ],
+)
+def test_what_took_too_long_is_told(root: Path, monkeypatch: pytest.MonkeyPatch, at: str, reason: str) -> None:
+    slow = entries_of(root)[0].path
+    cut, lengths = PointViews.cut, []
+
+    def read(path: str) -> PointCloud:
+        if path == slow and at == "read":
+            hang()
+        cloud = read_cloud(path)
+        lengths.append((path, len(cloud)))
+        return cloud
+
+    def cut_or_hang(views: PointViews, cloud: PointCloud, key: tuple[Any, ...]) -> list[Any]:
+        if at == "cut" and lengths[-1][0] == slow:
+            hang()
+        return cut(views, cloud, key)
+
+    monkeypatch.setattr(PointViews, "cut", cut_or_hang)
+    dataset = PointDataset(entries_of(root)[:3], VIEWS, read=read)
+    (batch,) = build_loader(dataset, [[(0, 0), (0, 1)]], collate, 1, timeout=2.0)
+    assert [(bad.path, bad.reason) for bad in batch.bad] == [(slow, reason)]
+
+
+def test_cutting_segments_is_told_of() -> None:
+    views = replace(VIEWS, segments=SegmentsConfig())
+    stages = PointDataset([Entry("a.npz")], views).stages
+    assert [stage.crashed for stage in stages] == [
+        "reading the cloud crashed",
+        "cutting the cloud into segments and views crashed",
+    ]

@@ -168,7 +168,7 @@ def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
     source = TinySource()
     parts = task.parts(source.entries(), 0.2, 0)
     feed = Feed(source, task, INPUT, CPU)
-    task.learn_classes(parts, lambda entries: (asked for _, asked in feed.testing(entries, 8)))
+    task.learn_classes(parts, feed.look)
     return task, parts
 
 
@@ -337,9 +337,9 @@ def test_clouds_of_several_sizes(token_run: Path) -> None:
 def test_what_does_not_fit_together_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task.target: no target named 'kinds'; did you mean 'kind'"):
         finetune(TinySource(), [run], settings({"name": "classify", "target": "kinds"}), CPU)
-    with pytest.raises(ConfigError, match=r"no labels named 'semantic'.*segment, part"):
+    with pytest.raises(DataError, match=r"no labels named 'semantic'.*segment, part"):
         finetune(TinySource(), [run], settings({"name": "segment", "labels": "semantic"}), CPU)
-    with pytest.raises(DataError, match="expected those of 2 classes"):
+    with pytest.raises(ConfigError, match=r"train/disc/.*none of the 2 classes.*task\.num_classes"):
         finetune(TinySource(), [run], settings({"name": "segment", "labels": "part", "num_classes": 2}), CPU)
     with pytest.raises(ConfigError, match=r"task.background=\[0, 2\]: expected some of the 2 classes"):
         finetune(TinySource(), [run], settings({"name": "segment", "background": [0, 2]}), CPU)

@@ -52,7 +52,7 @@ def test_classes_that_no_sound_training_sample_shows_are_told(task: str, run: Pa
             finetune(source, [run], config, CPU)
     source.rows = [Entry(f"{row.path}/broken", row.split, row.labels) for row in source.rows]
     with pytest.raises(
-        DataError, match=r"^all of the 36 training samples are broken; the first: train/broken/0/broken: broken$"
+        DataError, match=r"none of the 36 training clouds has labels; the first: train/broken/0/broken: broken$"
     ):
         finetune(source, [run], config, CPU)
 

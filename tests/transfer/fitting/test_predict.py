@@ -195,7 +195,7 @@ def test_networks_that_cannot_be_used_are_named(made: Made, tmp_path: Path) -> N
         ({"task": described["task"] | {"name": "recognize"}}, "did you mean 'recognise'"),
         ({"classes": 3}, "head.json: not the description"),
         ({"classes": ["0", "1"]}, r"head\.safetensors: cannot be loaded"),
-        ({"task": {"name": "segment"}}, "its head cannot be used on its own"),
+        ({"task": {"name": "part"}}, "part: the head of this task cannot be used on its own"),
     ):
         (a / "head.json").write_text(json.dumps(described | change))
         with pytest.raises(UserError, match=told):
@@ -264,7 +264,7 @@ def test_the_hardest_videos_of_official_splits_are_those_of_the_first_one(made: 
 def test_predictions_are_in_the_order_of_the_test_part_however_they_come(tmp_path: Path) -> None:
     task = Recognise(RecogniseConfig(target="x"))
     tested = [Entry(f"{i}", "test", {"x": "ab"[i % 2]}) for i in range(4)]
-    task.learn_classes(Parts(tested), lambda _: [])
+    task.learn_classes(Parts(tested), lambda *_: [])
     keeper = Predictions(tmp_path).keeper(task, ["a", "b"], tested, {})
     assert keeper is not None
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]], np.float32)

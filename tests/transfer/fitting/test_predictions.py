@@ -67,7 +67,9 @@ def test_a_few_objects_spread_over_the_test_part(run: Path, tmp_path: Path) -> N
     entries = TinySource().entries()[-18:]
     assert list(about["clouds"].values()) == [entries[row].path for row in (0, 6, 11, 17)]
     for arrays, path in zip(clouds, about["clouds"].values(), strict=True):
-        assert arrays["xyz"].shape == (48, 3) and arrays["xyz"].dtype == np.float32
+        assert arrays["xyz"].shape == (48, 3) and arrays["xyz"].dtype == np.float64
+        own = cloud(path).xyz  # of the file, and not of the unit sphere that the network was shown
+        assert np.linalg.norm(arrays["xyz"][:, None] - own[None], axis=-1).min(1).max() < 1e-6
         assert arrays["label"].shape == arrays["prediction"].shape == ()
         assert KINDS[int(arrays["label"])] == path.split("/")[1]
         assert 0 <= int(arrays["prediction"]) < 3

@@ -20,7 +20,8 @@ from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit_config import FitConfig
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
-from st_ssl.transfer.tasks.base import Meter, ShowAll, Shown, Task
+from st_ssl.transfer.tasks.base import Meter, Shown, Task
+from st_ssl.transfer.tasks.label_survey import Look as LookAt
 from tests.transfer.tiny import INPUT, VIT, source_of, write_dataset
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ class Look(Task):
         self.views_together = together  # type: ignore[misc]
         self.meters: list[Kept] = []
 
-    def learn_classes(self, parts: Parts, show: ShowAll) -> list[str]:
+    def learn_classes(self, parts: Parts, look: LookAt) -> list[str]:
         return ["a", "b", "c"]
 
     def head(self, encoder: Encoder) -> nn.Module:

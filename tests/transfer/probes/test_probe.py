@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from st_ssl.core.errors import DataError, UserError
-from st_ssl.transfer.probes.probe import probe_runs
+from st_ssl.core.types import Entry
+from st_ssl.transfer.probes.probe import probe_runs, unprobed
 from st_ssl.transfer.probes.probe_config import ProbeConfig
 from tests.transfer.tiny import source_of, write_clip, write_dataset, write_encoder
 
@@ -86,7 +87,7 @@ def test_several_runs_are_one_seed_each(dataset: Path, tmp_path: Path) -> None:
     for target in result["targets"].values():
         knn = target["probes"]["knn"]
         assert knn["pretrained"]["values"][:2] == knn["random"]["values"][:2]  # runs 0 and 1 are the random ones
-    assert said[0] == "probe 1 of 3: decoding"
+    assert said[0] == "probe 1 of 3: reading videos"
     assert len(said) == 9
 
 
@@ -131,3 +132,16 @@ def test_what_cannot_be_probed_is_said(dataset: Path, tmp_path: Path) -> None:
     listing.write_text(f"{dataset}/{(dataset / 'factors.csv').read_text().splitlines()[1].split(',')[0]}\n")
     with pytest.raises(DataError, match="nothing to probe"):
         probe_runs(source_of(listing), [run], ProbeConfig(**QUICK), CPU)
+
+
+def test_what_cannot_be_probed_is_known_before() -> None:
+    plain = [Entry(f"{i}.las") for i in range(3)]
+    assert unprobed(plain, ProbeConfig()) is None  # each against the others
+    assert unprobed(plain[:1], ProbeConfig()) == (
+        "nothing to probe: there is one sample alone, from which no other is told apart"
+    )
+    labelled = [Entry("0", "test", {"label": "a"}), Entry("1", "train", {"label": "b"})]
+    assert unprobed(labelled, ProbeConfig()) == "nothing to probe: no target has two classes"
+    assert unprobed([*labelled, Entry("2", "train", {"label": "a"})], ProbeConfig()) is None
+    drawn = [Entry(f"{i}", "train", {"label": f"{i}"}) for i in range(2)]
+    assert "too few for a train and a test part" in str(unprobed(drawn, ProbeConfig(test_share=0.01)))

@@ -64,7 +64,7 @@ def test_tags(dataset: Path, run: Path) -> None:
 
 def task_of(entries: list[Entry], **keys: Any) -> Recognise:
     task = Recognise(RecogniseConfig(**keys))
-    task.learn_classes(task.parts([*entries, replace(entries[0], split="test")], 0.0, 0), lambda _: [])
+    task.learn_classes(task.parts([*entries, replace(entries[0], split="test")], 0.0, 0), lambda *_: [])
     return task
 
 
@@ -152,10 +152,10 @@ def test_a_class_of_tests_alone_is_unlabelled() -> None:
     parts = task.parts([*rows, Entry("new", "test", {"label": "c"}), Entry("no label")], 0.0, 0)
     told = r"target=label: 1 classes of 1 validation and test samples are of no training .* not counted: 'c'"
     with pytest.warns(UserWarning, match=told):
-        assert task.learn_classes(parts, lambda _: []) == ["a", "b"]
+        assert task.learn_classes(parts, lambda *_: []) == ["a", "b"]
     assert task.labels.targets(parts.test).tolist() == [0, 1, -1]
     with pytest.raises(ConfigError, match=r"task\.target=label: a single class in the training part: \['a'\]"):
-        task.learn_classes(Parts(rows[::2]), lambda _: [])
+        task.learn_classes(Parts(rows[::2]), lambda *_: [])
 
 
 def test_tags_of_tests_alone_are_told_with_the_nearest_ones() -> None:
@@ -165,10 +165,10 @@ def test_tags_of_tests_alone_are_told_with_the_nearest_ones() -> None:
     parts = Parts(known, [Entry("v", "val", tags=("jumps",))], tested)
     told = r"multi_label: 7 classes of 7 .*: 'jumps'; did you mean 'jump'\?, 'new_0', .*, 'new_3' and 2 more"
     with pytest.warns(UserWarning, match=told):
-        task.learn_classes(parts, lambda _: [])
+        task.learn_classes(parts, lambda *_: [])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        task.learn_classes(Parts(known, [], known), lambda _: [])
+        task.learn_classes(Parts(known, [], known), lambda *_: [])
 
 
 @pytest.mark.parametrize("form", ["tokens", "map"])

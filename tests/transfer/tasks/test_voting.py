@@ -131,17 +131,19 @@ def test_classes_that_no_view_has_are_known_all_the_same() -> None:
     task, _ = prepared("segment")
     feed = Feed(Line(), task, PointInputConfig(num_points=1, unit_sphere=False), CPU)
     entries = [Entry("line")]
+    parts = Parts(entries, [], entries)
     (((views, asked)),) = feed.testing(entries, 1)
     assert len(views[0].view.points.xyz) == 1 and len(asked.view.points.xyz) == 7
+    parts = Parts(entries, [], entries)
     for extra, classes in (({}, ["0", "1"]), ({"ignored": ()}, [str(number) for number in range(256)])):
         task = TASKS.build(settings({"name": "segment", **extra}).task)
-        assert task.learn_classes(Parts(entries), lambda rows: [asked]) == classes
+        assert task.learn_classes(parts, feed.look) == classes
     task = TASKS.build(settings({"name": "segment", "class_names": ["floor", "wall", "lamp"]}).task)
-    assert task.learn_classes(Parts(entries), lambda rows: [asked]) == ["floor", "wall", "lamp"]
+    assert task.learn_classes(parts, feed.look) == ["floor", "wall", "lamp"]
     assert task.targets(asked).tolist() == [0, 0, 1, -1, 1, 1, -1]
     task = TASKS.build(settings({"name": "segment", "class_names": ["floor", "wall"], "num_classes": 3}).task)
     with pytest.raises(ConfigError, match=r"task\.class_names: 2 names for 3 classes"):
-        task.learn_classes(Parts(entries), lambda rows: [asked])
+        task.learn_classes(parts, feed.look)
 
 
 def test_objects_are_judged_by_the_mean_of_their_votes() -> None:
