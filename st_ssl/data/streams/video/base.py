@@ -178,7 +178,7 @@ def check_head(path: str, head: bytes, max_pixels: int = MAX_PIXELS) -> None:
     those a "video" could name other files and addresses, which a decoder would open; or a GIF that is too large."""
     if not head:
         raise SampleError(path, "file is empty")
-    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head[:512]):
+    if not head.startswith(b"YUV4MPEG2 ") and all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head[:512]):
         raise SampleError(path, "not a video: it is text")
     if head.startswith(b"GIF8") and len(head) >= 10:  # FFmpeg makes room for the whole screen when it opens the file
         width, height = struct.unpack("<HH", head[6:10])

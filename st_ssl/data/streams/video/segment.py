@@ -54,7 +54,9 @@ class SegmentReader(Reader):
 
     def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique) of the segment, in order, as (index, uint8 [H, W, 3] RGB)."""
-        for index, image in self._reader.frames([self._start + i for i in self._asked(indices)]):
+        asked, start = self._asked(indices), self._start
+        shifted = range(asked.start + start, asked.stop + start, asked.step) if isinstance(asked, range) else None
+        for index, image in self._reader.frames(shifted or [start + i for i in asked]):
             yield index - self._start, image
 
     def close(self) -> None:
