@@ -34,11 +34,9 @@ from tests.data.made import write_video
 XYZ = np.random.default_rng(0).normal(size=(24, 3)).astype("f4")
 FEW = ReadOptions(surface_points=32)
 OFF = "OFF\n4 3 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2\n3 0 2 3\n4 0 1 2 3\n"
-STL = (
-    "solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 1 1 0\nendloop\nendfacet\nendsolid a\n"
-)
+STL = "solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 1 1 0\nendfacet\nendsolid a\n"
 HEADERS = {
-    "ply": "ply\nformat {how} 1.0\ncomment made\nelement vertex 24\nproperty float x\nproperty float y\nproperty float z\n"
+    "ply": "ply\nformat {how} 1.0\nelement vertex 24\nproperty float x\nproperty float y\nproperty float z\n"
     "element face 2\nproperty list uchar int vertex_indices\nend_header\n",
     "pcd": "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 24\nHEIGHT 1\n"
     "VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 24\nDATA {how}\n",
@@ -100,7 +98,7 @@ def _clouds(folder: Path) -> list[str]:
     np.savez(folder / "a.npz" / "a.npz", xyz=XYZ, normal=XYZ, label=np.arange(24))
     np.savez_compressed(folder / "packed.npz" / "packed.npz", xyz=np.tile(XYZ, (40, 1)))
     (folder / "a.pkl" / "a.pkl").write_bytes(_few_shot())
-    return names + ["a.npy", "a.npz", "packed.npz", "a.pkl"] + _optional(folder)
+    return [*names, "a.npy", "a.npz", "packed.npz", "a.pkl", *_optional(folder)]
 
 
 def _optional(folder: Path) -> list[str]:

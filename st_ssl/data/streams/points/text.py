@@ -11,7 +11,7 @@ import numpy as np
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.limits import check_points, is_count
+from st_ssl.data.streams.limits import check_points
 from st_ssl.data.streams.points.base import ReadOptions, from_columns, from_fields, read_bytes
 
 _HEADER_LINES = 32
@@ -47,7 +47,7 @@ def _head(path: str, data: bytes) -> tuple[int, list[str] | None, int | None]:
         if line and _NUMBERS.fullmatch(line) and not line[0].isalpha():
             if len(words) > 1:
                 return number, names, promised
-            promised = int(words[0]) if is_count(words[0]) else None
+            promised = int(words[0][:18]) if words[0].isdecimal() else None  # what an int64 holds
         known = [word.strip('"').lower() for word in re.split(r"[\s,;]+", line.lstrip("#/ "))]
         if {"x", "y", "z"} <= set(known):
             names = known
