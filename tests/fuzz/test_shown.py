@@ -11,6 +11,7 @@ import pytest
 from rich.table import Table
 
 from st_ssl.cli import guarded
+from st_ssl.cli.finetune import finetune_csv
 from st_ssl.core.errors import DataError, SampleError, nearest, shown
 from st_ssl.core.files import csv_text
 from st_ssl.engine.console import PlainConsole, RunProgress
@@ -77,3 +78,11 @@ def test_cells_of_a_table_are_no_formulas() -> None:
 def test_reasons_and_names_are_short() -> None:
     assert len(str(SampleError("a", "x" * 10**6))) < 1100
     assert nearest("x" * 10**6, ["y"]) == ""
+
+
+def test_the_table_of_a_fine_tuning_quotes_its_cells() -> None:
+    part = {"results": [{"mode": "linear", "fraction": 0.1, "metrics": {"IoU_a,b": {"values": [1.5, None]}}}]}
+    lines = '{0}linear,0.1,1,"IoU_a,b",1.5\n{0}linear,0.1,2,"IoU_a,b",\n'
+    assert finetune_csv(part) == "mode,fraction,repeat,metric,value\n" + lines.format("")
+    split = finetune_csv(part | {"by_split": {2: part}})
+    assert split == "split,mode,fraction,repeat,metric,value\n" + lines.format("2,")
