@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.yaml_text import YAMLTextError, load_yaml
 
+_MOST_MISTAKES, _LONGEST = 50, 2000  # told at once; characters of each
+
 
 class Config(BaseModel):
     """Base of all configuration models: extra keys are errors, values are checked, instances are immutable."""
@@ -127,8 +129,8 @@ def validate(model: type[Config], data: dict[str, Any], place: Place, inside: tu
         raise ConfigError("\n".join(dict.fromkeys(lines + more))) from None
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _cut(text: str, most: int = _LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _follows(error: dict[str, Any]) -> bool:
@@ -137,8 +139,6 @@ def _follows(error: dict[str, Any]) -> bool:
         return False
     return len(error["input"]) >= int(error["ctx"]["min_length"])
 
-
-_MOST_MISTAKES, _LONGEST = 50, 2000  # told at once; characters of each
 
 _WORDS = {
     "int": "a whole number",
@@ -152,7 +152,7 @@ _WORDS = {
 
 def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place, inside: tuple[str, ...]) -> str:
     key, owner = _locate(model, data, error["loc"])
-    name, kind, given = ".".join(key), error["type"], error["input"]
+    name, kind, given = _cut(".".join(key), 200), error["type"], error["input"]
     where = place.of(key, inside)
     if kind == "extra_forbidden":
         known = list(owner.model_fields)

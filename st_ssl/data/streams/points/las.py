@@ -66,9 +66,11 @@ def _check_header(path: str, most: int) -> tuple[bool, int]:
         raise SampleError(path, f"file cannot be read: {error.strerror}") from error
     if not head.startswith(b"LASF") or len(head) < 227:
         raise SampleError(path, "not a LAS or LAZ file: it does not begin with LASF and a header")
-    records, kind, point, count = struct.unpack_from("<IBHI", head, 100)
+    begin, records, kind, point, count = struct.unpack_from("<IIBHI", head, 96)
     later, more = struct.unpack_from("<IQ", head, 243) if head[25] >= 4 and len(head) == 375 else (0, 0)
     count = max(count, more)
+    if begin > size:  # all that is before it is read at once
+        raise SampleError(path, f"its points would be at byte {begin} of {size}")
     if 54 * records + 60 * later > size:
         raise SampleError(path, f"promises {records + later} records, and has {size} bytes")
     compressed = bool(kind & 0xC0)

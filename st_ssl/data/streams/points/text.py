@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import SampleError
-from st_ssl.data.streams.limits import check_points, is_count
+from st_ssl.data.streams.limits import check_points
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, read_bytes
 from st_ssl.data.streams.points.columns import from_fields, roles_of
 
@@ -52,7 +52,7 @@ def _head(path: str, data: bytes) -> tuple[int, list[str], int | None]:
             words = re.split(r"[\s,;]+", line.strip(",;"))
             if len(words) > 1:
                 return number, header, promised
-            promised = int(words[0]) if is_count(words[0]) else None
+            promised = int(words[0][:18]) if words[0].isdecimal() else None  # what an int64 holds
         elif line:
             header.append(line)
     raise SampleError(path, f"no numbers in its first {min(len(lines), _HEADER_LINES)} lines: expected a point a line")

@@ -1,0 +1,81 @@
+"""Whatever a reader raises is a broken sample by name, also where it is read by another way than a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from st_ssl.core.errors import SampleError
+from st_ssl.core.inputs import InputConfig
+from st_ssl.core.types import Entry, VideoMeta
+from st_ssl.data.packs import points_write, read_pack
+from st_ssl.data.packs.points_read import CLOUDS
+from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
+from st_ssl.data.packs.read_pack import verify_pack
+from st_ssl.data.packs.video_index import Library, Record
+from st_ssl.data.packs.video_read import VIDEOS
+from st_ssl.data.packs.write_pack import write_pack
+from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
+from st_ssl.engine.quarantine import Quarantine
+from st_ssl.transfer.features.window_loader import Windows
+from st_ssl.weights import loading
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("a part of nothing")
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Path:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(24, 3)).astype("f4"))
+    return tmp_path / "a.npy"
+
+
+def test_packing(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points_write, "read_counted", broken)
+    failed = write_pack([Entry(str(cloud))], tmp_path / "pack", CloudPacker(CloudPackConfig()), progress=False)
+    assert failed == [(str(cloud), "cannot be read: ZeroDivisionError: a part of nothing")]
+
+
+def test_verifying(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pack([Entry(str(cloud))], tmp_path / "pack", CloudPacker(CloudPackConfig()), progress=False)
+    monkeypatch.setattr(read_pack, "open_packed", broken)
+    found = verify_pack(str(tmp_path / "pack"), CLOUDS, tmp_path / "verified.jsonl", progress=False)
+    assert [reason for _, reason in found] == ["cannot be read: ZeroDivisionError: a part of nothing"]
+
+
+def test_windows_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = VideoSource(VideoDataConfig(root=str(tmp_path), num_workers=0))
+    monkeypatch.setattr(source.library, "open", broken)
+    windows = Windows(source, [Entry("a.mp4")], InputConfig(num_frames=4, size=16), 2, 4)
+    piece = windows[(0,)]
+    assert piece is not None and piece.content == "cannot be read: ZeroDivisionError: a part of nothing"
+    monkeypatch.setattr("st_ssl.data.streams.video.open_video", broken)
+
+    class Encoder:
+        modality, input = "video", InputConfig(num_frames=4, size=16)
+
+    with pytest.raises(SampleError, match=r"a.mp4: cannot be read: ZeroDivisionError: a part of nothing"):
+        loading.clip(Encoder(), "a.mp4")  # type: ignore[arg-type]
+
+
+def test_a_table_of_more_frames_than_bytes(tmp_path: Path) -> None:
+    table = FrameTable(VideoMeta(3 * 10**8, 25.0, 64, 64), range(3 * 10**8), {})
+    with pytest.raises(SampleError, match="the list of its shard says 300000000 frames in 10 bytes"):
+        VIDEOS.open("a.mp4", bytes(10), table)
+    (tmp_path / "a.mp4").write_bytes(bytes(10))
+    status = (tmp_path / "a.mp4").stat()
+    record = Record(status.st_size, status.st_mtime_ns, table)
+    with pytest.raises(SampleError, match="its index says 300000000 frames in 10 bytes"):
+        Library(records={str(tmp_path / "a.mp4"): record}).open(str(tmp_path / "a.mp4"))
+
+
+def test_rows_of_a_run_that_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "bad_samples.jsonl"
+    lines = ['{"path": "a", "reason": "b"}', "[1]", "3", '{"path": "c"}', "[" * 100_000, f'{{"path": {"9" * 5000}}}']
+    file.write_text("\n".join(lines) + "\n")
+    assert Quarantine(file, 10, 0.5).known == {"a": "b"}
