@@ -271,7 +271,12 @@ def test_columns_left_out_are_told(tmp_path: Path) -> None:
 
 
 def test_arrays_are_known_by_their_usual_names_and_others_are_told(tmp_path: Path) -> None:
-    arrays: dict[str, Any] = {"sem_label": LABEL[:, 0], "Reflectance": INTENSITY, "velocity": INTENSITY, "label": np.array([3])}
+    arrays: dict[str, Any] = {
+        "sem_label": LABEL[:, 0],
+        "Reflectance": INTENSITY,
+        "velocity": INTENSITY,
+        "label": np.array([3]),
+    }
     np.savez(tmp_path / "a.npz", Points=XYZ, **arrays)
     reading = decide([str(tmp_path / "a.npz")])
     assert reading.told == ("columns left out, whose names mean nothing to us: velocity (in 1 of 1 files)",)
