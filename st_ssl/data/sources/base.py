@@ -193,7 +193,9 @@ def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
             continue
         if strict and first.entry != row.entry:
             where = f"on {first.at}" if first.file == row.file else f"in {first.file}, {first.at}"
-            raise DataError(f"{row.file}, {row.at}: {row.video} is there twice, first {where}, with other labels")
+            splits = [first.entry.split, row.entry.split]
+            said = "labels" if splits[0] == splits[1] else f"splits ({', '.join(splits)})"
+            raise DataError(f"{row.file}, {row.at}: {row.video} is there twice, first {where}, with other {said}")
         repeated.append(row)
     if repeated:
         row, count = repeated[0], len(repeated)
