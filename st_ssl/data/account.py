@@ -52,6 +52,14 @@ def _reading(facts: Mapping[str, Any]) -> list[str]:
             low, high = facts[f"{name}_range"]
             seen = f"values {facts[name][0]:g} … {facts[name][1]:g}, as {_few(facts[f'{name}_values'])}"
             lines.append(f"{name} of the range {low:g} … {high:g} becomes 0 … 1 ({seen}; data.{name}_range)")
+    if "meshes" in facts:
+        count, points = facts["meshes"]
+        read = (
+            f"{points} points of their surface (data.surface_points)"
+            if points
+            else "their vertices, as of labelled ones"
+        )
+        lines.append(f"{count} of the files looked at are meshes, read as {read}")
     if lines:
         lines.append(f"decided from {facts['files']} of {facts['of']} files")
     return lines + list(facts.get("told", ()))

@@ -95,11 +95,13 @@ def prepared_of(directory: Path) -> dict[str, Any]:
 
 
 def parse_prepared(description: dict[str, Any], where: str) -> dict[str, Any]:
-    """The key ``data`` of a ``description``: ranges by name, each a lowest and a highest number. Raises ``UserError``,
-    that names ``where`` it is from, for anything else."""
+    """The key ``data`` of a ``description``: ranges by name, each a lowest and a highest number, and what is true.
+    Raises ``UserError``, that names ``where`` it is from, for anything else."""
     try:
         told = description.get("data", {})
-        return {str(name): [float(low), float(high)] for name, (low, high) in told.items()}
+        facts = {str(name): True for name, value in told.items() if value is True}
+        ranges = ((str(name), ends) for name, ends in told.items() if name not in facts)
+        return facts | {name: [float(low), float(high)] for name, (low, high) in ranges}
     except (AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{where}: data: expected [lowest, highest] by names: {error}") from error
 

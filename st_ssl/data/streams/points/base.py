@@ -25,7 +25,8 @@ class ReadOptions:
     ``.bin`` file. ``max_points``: a cloud of more points, or that takes the memory of more, is refused before that is
     taken (see ``streams/limits.py``). ``layouts``: the roles of the columns of tables without names, one for each
     number of columns; ``named``: they are the user's, and count for headers too. ``color_range`` and
-    ``intensity_range``: the lowest and highest value, which become 0 and 1.
+    ``intensity_range``: the lowest and highest value, which become 0 and 1. ``vertices``: meshes in PLY are read as
+    their vertices, since some of the data set have labels for them.
     """
 
     surface_points: int = 8192
@@ -35,6 +36,7 @@ class ReadOptions:
     named: bool = False
     color_range: tuple[float, float] | None = None
     intensity_range: tuple[float, float] | None = None
+    vertices: bool = False
 
 
 @dataclass
@@ -43,12 +45,13 @@ class RawCloud(PointCloud):
 
     ``table`` [N, k]: points as rows of numbers without names, still to be understood (``xyz`` is empty), of the
     ``kind`` "bin", "pts" or "". ``ignored``: the names of columns and arrays
-    that mean nothing to us.
+    that mean nothing to us. ``drawn``: whether its points were drawn on the surface of a mesh.
     """
 
     table: np.ndarray | None = None
     kind: str = ""
     ignored: tuple[str, ...] = ()
+    drawn: bool = False
 
 
 CloudReader = Callable[[str, ReadOptions], RawCloud]

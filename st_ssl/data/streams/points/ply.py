@@ -46,9 +46,10 @@ def read_ply(path: str, options: ReadOptions) -> RawCloud:
     """The vertices with all that is known of them; of a mesh points on its surface, as of the other formats of meshes.
 
     A mesh has faces, and no labels for its vertices. One with colours or intensities that has ``surface_points``
-    vertices or more is a scan, whose vertices are taken as they are. Other elements are left out.
+    vertices or more is a scan, whose vertices are taken as they are; so are all where ``options.vertices`` says so.
+    Other elements are left out.
     """
-    return _read(path, options, surfaces=True)
+    return _read(path, options, surfaces=not options.vertices)
 
 
 def read_vertices(path: str, options: ReadOptions) -> RawCloud:

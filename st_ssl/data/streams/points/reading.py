@@ -37,9 +37,10 @@ class Reading:
 
     @property
     def prepared(self) -> dict[str, Any]:
-        """What goes into ``encoder.json``: the ranges that became 0 … 1."""
+        """What goes into ``encoder.json``: the ranges that became 0 … 1, and whether meshes are their vertices."""
         ranges = {f"{name}_range": getattr(self.options, f"{name}_range") for name in _RANGES}
-        return {key: list(value) for key, value in ranges.items() if value is not None}
+        found: dict[str, Any] = {key: list(value) for key, value in ranges.items() if value is not None}
+        return found | ({"vertices": True} if self.options.vertices else {})
 
 
 @dataclass
@@ -57,7 +58,8 @@ def decide(
     """How the clouds at ``paths`` are read, from up to 64 of them (chosen by a rule, up to 256 MB together).
 
     What ``options`` say stays. Decided are the numbers a point has in ``.bin`` files, the roles of columns without
-    names (one layout for each number of columns), and the ranges of colours and intensities. ``prepared``: how the data
+    names (one layout for each number of columns), the ranges of colours and intensities, and whether meshes in PLY are
+    points of their surface or, where one has labels for them, their vertices. ``prepared``: how the data
     of an encoder were read; these are read in the same way where that fits them, and a line tells where it does not.
     Raises ``DataError`` where two readings fit; the message names both and the key that decides.
     """
@@ -69,6 +71,10 @@ def decide(
     clouds = _named(seen, options)
     told: list[str] = []
     facts: dict[str, Any] = {"files": len(chosen), "of": len(paths)}
+    labelled = any(cloud.labels and path.lower().endswith(".ply") for path, cloud in seen.clouds)
+    options = replace(options, vertices=labelled or (prepared or {}).get("vertices") is True)
+    if meshes := sum(cloud.drawn for cloud in clouds):
+        facts["meshes"] = [meshes, 0 if options.vertices else options.surface_points]
     if options.bin_columns is not None and any(_is_bin(path) for path in chosen):
         facts["bin_columns"] = options.bin_columns
     if options.layouts:

@@ -49,7 +49,7 @@ def on_surface(
     weights = np.concatenate([1 - root, root * (1 - along), root * along], axis=1)
     xyz = (weights[:, :, None] * vertices[faces[chosen]]).sum(axis=1)
     normals = _cross(vertices, faces[chosen]) / twice[chosen, None]
-    cloud = RawCloud(xyz, {"normal": normals.astype(np.float32)})
+    cloud = RawCloud(xyz, {"normal": normals.astype(np.float32)}, drawn=True)
     for name in ("color", "intensity"):
         if attributes is not None and name in attributes:
             values = attributes[name]

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from st_ssl.core.types import PointCloud
+from st_ssl.data.account import account_lines
 from st_ssl.data.streams.points import ReadOptions, read_cloud
+from st_ssl.data.streams.points.reading import decide
+from st_ssl.encoders.base import parse_prepared
 
 o3d = pytest.importorskip("open3d", exc_type=ImportError)
 COUNT = ReadOptions(surface_points=4000)
@@ -157,6 +160,23 @@ def test_what_is_known_of_the_vertices_of_a_ply(tmp_path: Path) -> None:
     assert read_cloud(tmp_path / "b.ply", COUNT).labels["segment"].tolist() == [3, 5, 5, 3]
     (tmp_path / "c.ply").write_text(SQUARE.format("", "", more="").replace("4 0 1 2 3", "3 0 1 2"))
     assert read_cloud(tmp_path / "c.ply", COUNT).xyz[:, 1].max() <= 1
+
+
+def test_vertices_of_all_are_read_where_some_have_labels(tmp_path: Path) -> None:
+    """Also of scans to predict, by an encoder that was trained on such."""
+    paths = [str(tmp_path / name) for name in ("a.ply", "b.ply")]
+    for path in paths:
+        Path(path).write_text(SQUARE.format("", "", more=""))
+    alone = decide(paths[:1])
+    assert alone.prepared == {} and alone.facts["meshes"] == [1, 8192]
+    assert len(read_cloud(paths[0], alone.options)) == 8192
+    Path(paths[1]).write_text(SQUARE.format(" 3", " 5", more="property uchar label\n"))
+    both = decide(paths)
+    assert "1 of the files looked at are meshes, read as their vertices" in account_lines({"reading": both.facts})[0]
+    assert [len(read_cloud(path, both.options)) for path in paths] == [4, 4]
+    trained = parse_prepared({"data": both.prepared}, "encoder.json")
+    assert trained == {"vertices": True}
+    assert len(read_cloud(paths[0], decide(paths[:1], prepared=trained).options)) == 4
 
 
 def test_polygons_of_a_binary_ply(tmp_path: Path) -> None:
