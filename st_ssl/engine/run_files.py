@@ -31,7 +31,7 @@ them."""
 
 
 def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The resolved configuration of a run, with ``key=value`` overrides; with another ``data.root``, its list, split and
+    """The resolved configuration of a run, with ``key=value`` overrides; with another ``data.root`` its list, split and
     index are those of the overrides alone. Raises ``ConfigError`` where there is none."""
     file = directory / "config.yaml"
     if not file.is_file():

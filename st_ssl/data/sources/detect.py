@@ -1,5 +1,5 @@
-"""What a place has, by the names of the files in it or in its list: videos or clouds, and in another format than the one
-that somebody named for another place."""
+"""Whether a place has videos or clouds, by the names of the files in it or in its list; and whether it is in the format
+that was named for another place."""
 
 from __future__ import annotations
 
