@@ -82,7 +82,7 @@ def tiny_pretrain(recipe: str) -> list[str]:
             "data.rooms.num_views=1",
         ]
     else:
-        keys += ["data.synthetic.num_train=24", "data.synthetic.num_test=12"]
+        keys += ["data.synthetic.num_train=16", "data.synthetic.num_test=8"]
     for name, own in (runs or {"": {}}).items():
         run: dict[str, Any] = merge(shared, own)
         small = [*_ENCODERS[run["encoder"]["name"]], *_METHODS[run["method"]["name"]]]
