@@ -28,7 +28,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def house(tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> House:
-    pytest.importorskip("av")
+    for needed in ("av", "h5py", "laspy", "matplotlib", "onnxruntime", "onnxscript"):
+        pytest.importorskip(needed)
     return House(tmp_path, machine, monkeypatch)
 
 
