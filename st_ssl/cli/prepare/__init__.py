@@ -29,9 +29,8 @@ EXAMPLES = """examples:
   python tools/pretrain.py CONFIG data.root=packed"""
 
 
-DATA_KEYS = "how samples are read, as data.KEY: series; of clouds columns, intensity_range, color_range, max_points"
-READ_SETTINGS = ("surface_points", "bin_columns", "max_points", "columns", "color_range", "intensity_range")
-PACK_SETTINGS = f"shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, {', '.join(READ_SETTINGS)}"
+DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"
+PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size; and keys of data as for verify"
 
 
 def _arguments() -> argparse.Namespace:
@@ -56,7 +55,6 @@ def _arguments() -> argparse.Namespace:
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
         step.add_argument("keys", nargs="*", default=[], metavar="key=value", help=DATA_KEYS)
-        step.add_argument("--max-points", type=_count, help="points of the largest cloud, as data.max_points")
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _place(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
@@ -175,7 +173,7 @@ def _source(arguments: argparse.Namespace, points: bool) -> DataSource:
     values |= {} if points else {"reader": arguments.reader}
     if points and getattr(arguments, "columns", None) is not None:
         values["bin_columns"] = arguments.columns
-    keys = [text.removeprefix("data.") for text in getattr(arguments, "keys", ())]
+    keys = [text.removeprefix("data.") for text in arguments.keys]
     source: DataSource = DATA.build(_settings(DATA.config(name), keys, values))
     return source
 
@@ -190,7 +188,8 @@ def _index(arguments: argparse.Namespace) -> int:
     source = _source(arguments, points)
     if points:
         return clouds(source, account(source), file, arguments.workers)
-    records = survey(source.entries(), file, reader=arguments.reader, num_workers=arguments.workers)
+    how = {"reader": source.config.reader, "max_pixels": source.config.max_pixels}  # type: ignore[attr-defined]
+    records = survey(source.entries(), file, num_workers=arguments.workers, **how)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
     print(f"{file}: {len(records)} videos, {frames} frames, {seconds / 3600:.2f} hours")
@@ -213,15 +212,19 @@ def _pack(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.write_pack import Packer, write_pack
 
     points, output = _is_points(arguments), arguments.output
-    config = _settings(CloudPackConfig if points else PackConfig, arguments.overrides)
-    arguments.keys = [text for text in arguments.overrides if text.partition("=")[0] in READ_SETTINGS]
+    model: type[Config] = CloudPackConfig if points else PackConfig
+    own, arguments.keys = _divided(arguments.overrides, model, "points" if points else "video")
+    config = _settings(model, own)
     source = _source(arguments, points)
     entries = source.entries()
+    packer: Packer
     if points:
         options = source.reading.options  # type: ignore[attr-defined]
         ranges = {key: getattr(options, key) for key in ("bin_columns", "color_range", "intensity_range")}
         config = config.model_copy(update=ranges)
-    packer: Packer = CloudPacker(config, options) if points else VideoPacker(config, arguments.reader)
+        packer = CloudPacker(config, options)
+    else:
+        packer = VideoPacker(config, source.config.reader, source.config.max_pixels)  # type: ignore[attr-defined]
     broken = write_pack(entries, output, packer, arguments.shard, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     how = f"data.name=points data.root={output}" if points else f"data.root={output}"
@@ -231,3 +234,13 @@ def _pack(arguments: argparse.Namespace) -> int:
             f"{len(broken)} {packer.content.items} are left out; the same command with --retry packs their shards again"
         )
     return tell(dict(broken), len(entries), packer.content.items)
+
+
+def _divided(overrides: list[str], model: type[Config], name: str) -> tuple[list[str], list[str]]:
+    """Settings of a pack, and keys of the data in it: one that both know is given to both."""
+    from st_ssl.data.base import DATA
+
+    known, settings = DATA.config(name).model_fields, model.model_fields
+    named = [(text.partition("=")[0].strip(), text) for text in overrides]
+    own = [text for key, text in named if key in settings or key not in known]
+    return own, [text for key, text in named if key in known]

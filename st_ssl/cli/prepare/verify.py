@@ -32,7 +32,7 @@ def verify(arguments: argparse.Namespace, source: DataSource | None) -> int:
     entries = account(source)
     if source.modality == "points":
         return clouds(source, entries, file, arguments.workers)
-    return _videos(entries, file, arguments)
+    return _videos(source, entries, file, arguments.workers)
 
 
 def kept_file(root: str) -> Path:
@@ -65,10 +65,11 @@ def account(source: DataSource) -> Sequence[Entry]:
     return entries
 
 
-def _videos(entries: Sequence[Entry], file: Path, arguments: argparse.Namespace) -> int:
+def _videos(source: DataSource, entries: Sequence[Entry], file: Path, workers: int) -> int:
     from st_ssl.data.packs.video_index import decode, survey
 
-    records = survey(entries, file, decode, arguments.reader, arguments.workers)
+    config: Any = source.config
+    records = survey(entries, file, decode, config.reader, workers, max_pixels=config.max_pixels)
     metas = {path: record.table.meta for path, record in records.items() if record.table is not None}
     if metas:
         _tell_metas(metas)
