@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from st_ssl.core.config import Config
-    from st_ssl.data.base import DataSource
 
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
@@ -156,40 +155,44 @@ def _is_points(arguments: argparse.Namespace) -> bool:
     return points
 
 
-def _source(arguments: argparse.Namespace, points: bool) -> DataSource:
-    """The data set that ROOT, its options and keys describe. Raises ``DataError`` where it is a pack."""
+def _data(arguments: argparse.Namespace, points: bool) -> Any:
+    """The configuration of the data that ROOT, its options and keys describe. Raises ``DataError`` for a pack."""
     from st_ssl.core.errors import DataError
-    from st_ssl.data.base import DATA
     from st_ssl.data.packs.read_pack import is_pack
 
     if is_pack(arguments.root):
         raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
     if points and arguments.reader != "auto":
         warnings.warn(f"ignored with clouds: --reader {arguments.reader}", stacklevel=2)
-    name = "points" if points else "video"
-    values: dict[str, Any] = {"name": name, "root": arguments.root, "format": arguments.format}
+    values: dict[str, Any] = {"root": arguments.root, "format": arguments.format}
     values |= {"list": str(arguments.list)} if arguments.list else {}
     values |= {"split": arguments.split} if arguments.split is not None else {}
     values |= {} if points else {"reader": arguments.reader}
     if points and getattr(arguments, "columns", None) is not None:
         values["bin_columns"] = arguments.columns
-    keys = [text.removeprefix("data.") for text in arguments.keys]
-    source: DataSource = DATA.build(_settings(DATA.config(name), keys, values))
-    return source
+    return _settings(_model(points), [text.removeprefix("data.") for text in arguments.keys], values)
+
+
+def _model(points: bool) -> type[Config]:
+    """Of one kind of data; light, since importing torch takes seconds."""
+    from st_ssl.data.points.config import PointDataConfig
+    from st_ssl.data.video.config import VideoDataConfig
+
+    return PointDataConfig if points else VideoDataConfig
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from st_ssl.cli.prepare.verify import account, clouds, tell
+    from st_ssl.cli.prepare.verify import find, read_clouds, tell
     from st_ssl.data.packs.video_index import INDEX_FILE, survey
 
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
     points = _is_points(arguments)
-    source = _source(arguments, points)
+    config = _data(arguments, points)
     if points:
-        return clouds(source, account(source), file, arguments.workers)
-    how = {"reader": source.config.reader, "max_pixels": source.config.max_pixels}  # type: ignore[attr-defined]
-    records = survey(source.entries(), file, num_workers=arguments.workers, **how)
+        return read_clouds(*find(config), file, arguments.workers)
+    how = {"reader": config.reader, "max_pixels": config.max_pixels}
+    records = survey(config.listing(), file, num_workers=arguments.workers, **how)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
     print(f"{file}: {len(records)} videos, {frames} frames, {seconds / 3600:.2f} hours")
@@ -202,7 +205,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.read_pack import is_pack
 
     pack = is_pack(arguments.root)
-    return verify(arguments, None if pack else _source(arguments, _is_points(arguments)))
+    return verify(arguments, None if pack else _data(arguments, _is_points(arguments)))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -210,21 +213,22 @@ def _pack(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
     from st_ssl.data.packs.video_write import PackConfig, VideoPacker
     from st_ssl.data.packs.write_pack import Packer, write_pack
+    from st_ssl.data.streams.points.reading import decide
 
     points, output = _is_points(arguments), arguments.output
     model: type[Config] = CloudPackConfig if points else PackConfig
-    own, arguments.keys = _divided(arguments.overrides, model, "points" if points else "video")
+    own, arguments.keys = _divided(arguments.overrides, model, _model(points))
     config = _settings(model, own)
-    source = _source(arguments, points)
-    entries = source.entries()
+    data = _data(arguments, points)
+    entries = data.listing()
     packer: Packer
     if points:
-        options = source.reading.options  # type: ignore[attr-defined]
+        options = decide([entry.path for entry in entries], data.options).options
         ranges = {key: getattr(options, key) for key in ("bin_columns", "color_range", "intensity_range")}
         config = config.model_copy(update=ranges)
         packer = CloudPacker(config, options)
     else:
-        packer = VideoPacker(config, source.config.reader, source.config.max_pixels)  # type: ignore[attr-defined]
+        packer = VideoPacker(config, data.reader, data.max_pixels)
     broken = write_pack(entries, output, packer, arguments.shard, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     how = f"data.name=points data.root={output}" if points else f"data.root={output}"
@@ -236,11 +240,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     return tell(dict(broken), len(entries), packer.content.items)
 
 
-def _divided(overrides: list[str], model: type[Config], name: str) -> tuple[list[str], list[str]]:
+def _divided(overrides: list[str], pack: type[Config], data: type[Config]) -> tuple[list[str], list[str]]:
     """Settings of a pack, and keys of the data in it: one that both know is given to both."""
-    from st_ssl.data.base import DATA
-
-    known, settings = DATA.config(name).model_fields, model.model_fields
     named = [(text.partition("=")[0].strip(), text) for text in overrides]
-    own = [text for key, text in named if key in settings or key not in known]
-    return own, [text for key, text in named if key in known]
+    own = [text for key, text in named if key in pack.model_fields or key not in data.model_fields]
+    return own, [text for key, text in named if key in data.model_fields]
