@@ -219,7 +219,7 @@ def test_broken_videos_are_left_out_and_listed(tmp_path: Path) -> None:
     assert sum(seen) == 16
     assert [bad.reason for bad in collect_clips(source, test, {}, INPUT, 0).bad] == ["file is missing"]
     lost = Split([Entry(str(root / "06.mp4"))])
-    with pytest.raises(DataError, match=r"none of 1 samples can be read; the first: .*06\.mp4: file is missing"):
+    with pytest.raises(DataError, match=r"none of 1 videos can be read; the first: .*06\.mp4: file is missing"):
         collect_clips(source, lost, {}, INPUT, 0)
 
 
