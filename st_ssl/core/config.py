@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.yaml_text import YAMLTextError, load_yaml
@@ -20,6 +21,22 @@ class Config(BaseModel):
     """Base of all configuration models: extra keys are errors, values are checked, instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, data: Any) -> Any:
+        """``epochs: yes`` is no 1: as text it is a mistake of its key."""
+        if not isinstance(data, dict):
+            return data
+        fields = cls.model_fields
+        wrong = [key for key, value in data.items() if isinstance(value, bool) and key in fields]
+        wrong = [key for key in wrong if bool not in (kinds := _kinds(fields[key].annotation)) and kinds & {int, float}]
+        return data | {key: str(data[key]).lower() for key in wrong}
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """A type, or those of a union."""
+    return set(get_args(annotation)) if get_origin(annotation) in (Union, UnionType) else {annotation}
 
 
 def once(value: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -77,9 +94,13 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"{text!r}: expected dotted.key=value, for example engine.epochs=10")
     try:
-        return tuple(key.strip().split(".")), load_yaml(value)[0]
+        data, lines = load_yaml(value)
     except YAMLTextError as error:
         raise ConfigError(f"{_cut(text)!r}: the value is not YAML: {error}") from error
+    inside = [path for path, _ in lines]
+    if twice := next((path for at, path in enumerate(inside) if path in inside[:at]), None):
+        raise ConfigError(f"{_cut(text)!r}: {_cut('.'.join(twice))} stands twice")
+    return tuple(key.strip().split(".")), data
 
 
 def set_key(data: dict[str, Any], key: tuple[str, ...], value: Any) -> None:

@@ -24,9 +24,13 @@ def _listing(listing: Mapping[str, Any]) -> list[str]:
         lines.append(f"{target}: {len(shown)} classes: {', '.join(shown[:_MOST_CLASSES])}{more}")
     if not listing["classes"]:
         lines.append("no labels: no folders, list or table tells any")
+    if listing.get("unlabelled"):
+        lines.append(f"without a label: {listing['unlabelled']} of {listing['samples']}")
     if listing["frames"]:
         low, middle, high = listing["frames"]
-        lines.append(f"known lengths: {low} to {high} frames (median {middle})")
+        known = listing.get("of_known_length", listing["samples"])
+        of = "" if known == listing["samples"] else f" of {known} of {listing['samples']}"
+        lines.append(f"known lengths{of}: {low} to {high} frames (median {middle})")
     return lines + list(listing["told"])
 
 

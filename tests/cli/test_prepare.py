@@ -8,6 +8,7 @@ import pytest
 
 from st_ssl.cli.prepare import main
 from st_ssl.core.errors import DataError
+from tests.data.made import write_images, write_video
 from tests.runs import write_videos
 
 
@@ -169,6 +170,32 @@ def test_verify_names_outliers(
     assert run(monkeypatch, "verify", str(tmp_path)) == 0
     assert "much wider or narrower than most (0.9" in (out := capsys.readouterr().out)
     assert f"): 1: {tmp_path}/3.npy (" in out
+
+
+def test_verify_shows_stray_classes_of_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, top in {"train/a": 3, "train/b": 2, "test/a": 3, "test/b": 149}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        xyz = np.random.default_rng(len(name)).random((40, 3))
+        np.savez(tmp_path / f"{name}.npz", xyz=xyz, segment=np.where(np.arange(40) > 30, top, -1))
+    assert run(monkeypatch, "verify", str(tmp_path)) == 0
+    assert f"segment: 3 … 149 in test ({tmp_path}/test/b.npz), 2 … 3 in train\n" in capsys.readouterr().out
+
+
+def test_verify_counts_what_has_no_label_length_or_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    for name in ("run", "jump"):
+        (root / name).mkdir(parents=True)
+        write_images(root / name / "0", 3)
+    write_video(root / "a.mp4", 8)
+    write_video(root / "run" / "b.mkv", 8, times=[0, 40, 80, 120, 160, 600, 640, 680])
+    assert run(monkeypatch, "verify", str(root)) == 0
+    out = capsys.readouterr().out
+    for line in ("without a label: 1 of 4", "known lengths of 2 of 4: 3 to 3", "no constant frame rate: 1 of 2"):
+        assert line in out, out
 
 
 def test_all_may_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,8 @@ def complaints(file: Path, text: str, *overrides: str) -> list[str]:
         ("lr: 0.1", "lr: .inf", "run.yaml:11: optim.lr: must be a finite number, not inf"),
         ("lr: 0.1", "lr: -1", "run.yaml:11: optim.lr: must be greater than 0, not -1"),
         ("lr: 0.1", "eps: 0.1", "run.yaml:10: optim.lr: is needed but not given"),
+        ("size: 32", "size: yes", "run.yaml:2: input.size: must be a whole number, not 'true'"),
+        ("lr: 0.1", "lr: 1\n  weight_decay: off", "run.yaml:12: optim.weight_decay: must be a number, not 'false'"),
         ("size: 32", "size: 3.5", "run.yaml:2: input.size: must be a whole number, not 3.5"),
         ("{num_frames: 8, size: 32}", "8", "run.yaml:2: input: must be a mapping of keys to values, not 8"),
         ("{num_frames: 8, size: 32}", "{std: [1, 0, 1]}", "run.yaml:2: input.std.1: must be greater than 0, not 0"),
@@ -124,6 +126,11 @@ def test_bytes_that_are_not_text_are_refused(file: Path) -> None:
     file.write_bytes(b"a: \xff\n")
     with pytest.raises(ConfigError, match="not YAML that can be read"):
         read_yaml(file)
+
+
+def test_a_key_that_stands_twice_in_an_override_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"'data={a: {b: 1, b: 2}}': a.b stands twice"):
+        parse_override("data={a: {b: 1, b: 2}}")
 
 
 def test_python_tags_are_refused_in_overrides(file: Path) -> None:

@@ -72,11 +72,14 @@ def find(config: Any) -> tuple[Listing, Reading | None]:
 
 def _videos(config: Any, listing: Listing, file: Path, workers: int) -> int:
     from st_ssl.data.packs.video_index import decode, survey
+    from st_ssl.data.streams.video.frame_table import uneven
 
     records = survey(listing, file, decode, config.reader, workers, max_pixels=config.max_pixels)
-    metas = {path: record.table.meta for path, record in records.items() if record.table is not None}
-    if metas:
-        _tell_metas(metas)
+    tables = {path: record.table for path, record in records.items() if record.table is not None}
+    if tables:
+        _tell_metas({path: table.meta for path, table in tables.items()})
+    if variable := sum(uneven(table.times(), table.meta.fps) for table in tables.values()):
+        print(f"no constant frame rate: {variable} of {len(tables)}")
     return closing(listing, records, file, "videos")
 
 
@@ -107,11 +110,30 @@ def read_clouds(listing: Listing, reading: Reading | None, file: Path, workers: 
         _outliers("of many more or fewer points than most", points_of, points[len(points) // 2], 20)
         extent_of = {path: table.extent for path, table in tables.items()}
         _outliers("much wider or narrower than most", extent_of, extents[len(extents) // 2], 10)
+        _tell_ids(listing, tables)
     for path, table in tables.items():
         if table.num_lost:
             total = table.num_points + table.num_lost
             print(f"left out: {shown(path)}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
     return closing(listing, records, file, "clouds")
+
+
+def _tell_ids(entries: Sequence[Entry], tables: Mapping[str, CloudTable]) -> None:
+    """Of each label of points the lowest and highest class of each split, and a file with the highest where it is
+    beyond that of another split."""
+    from st_ssl.core.errors import shown
+
+    ranges: dict[str, dict[str, tuple[int, int, str]]] = defaultdict(dict)
+    for entry in entries:
+        table = tables.get(os.path.abspath(entry.path))
+        for name, (low, high) in (table.ids if table is not None else {}).items():
+            least, most, where = ranges[name].get(entry.split, (low, -1, ""))
+            known = (most, where) if most >= high else (high, entry.path)
+            ranges[name][entry.split] = min(least, low), *known
+    for name, splits in ranges.items():
+        usual = min(high for _, high, _ in splits.values())
+        places = {split: f" ({shown(where)})" if high > usual else "" for split, (_, high, where) in splits.items()}
+        print(f"{name}: " + ", ".join(f"{low} … {high} in {at}{places[at]}" for at, (low, high, _) in splits.items()))
 
 
 def _most(counts: Counter[str]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, spli
 class CloudTable:
     """What is in a cloud: how many points, and how many of the file were left out since they are nowhere; the ends of
     its bounding box in the unit of the file; names of attributes with their number of columns, and of labels with the
-    number of classes (-1 left out)."""
+    number of classes (-1 left out); ``ids``: the lowest and the highest class of each (tables of older versions have
+    none)."""
 
     num_points: int
     num_lost: int
@@ -31,6 +32,7 @@ class CloudTable:
     high: tuple[float, ...]
     attributes: dict[str, int]
     labels: dict[str, int]
+    ids: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -44,7 +46,8 @@ class CloudTable:
         num_points, num_lost = int(data["num_points"]), int(data["num_lost"])
         if min(num_points, num_lost) < 0 or len(low) != 3 or len(high) != 3:
             raise ValueError(f"{num_points} points, {num_lost} lost, from {low} to {high}")
-        return CloudTable(num_points, num_lost, low, high, *counts)
+        ids = {str(name): (int(ends[0]), int(ends[1])) for name, ends in data.get("ids", {}).items()}
+        return CloudTable(num_points, num_lost, low, high, counts[0], counts[1], ids)
 
     @property
     def extent(self) -> float:
@@ -58,9 +61,11 @@ def describe_cloud(cloud: PointCloud, num_lost: int) -> CloudTable:
     if cloud.pose is not None:
         ends = ends @ cloud.pose[:3, :3].T + cloud.pose[:3, 3]
     attributes = {name: values.shape[1] for name, values in cloud.attributes.items()}
-    labels = {name: len(np.unique(values[values >= 0])) for name, values in cloud.labels.items()}
+    classes = {name: np.unique(values[values >= 0]) for name, values in cloud.labels.items()}
+    labels = {name: len(found) for name, found in classes.items()}
+    ids = {name: (int(found[0]), int(found[-1])) for name, found in classes.items() if len(found)}
     low, high = (tuple(end.tolist()) for end in (ends.min(axis=0), ends.max(axis=0)))
-    return CloudTable(len(cloud), num_lost, low, high, attributes, labels)
+    return CloudTable(len(cloud), num_lost, low, high, attributes, labels, ids)
 
 
 def survey(

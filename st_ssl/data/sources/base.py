@@ -104,7 +104,8 @@ class Listing(list[Entry]):
     def summary(self) -> dict[str, Any]:
         """What there is, as plain data and without a look at any file: ``format``, ``samples``, ``splits`` with their
         counts, ``classes`` (target to class to split to count, classes in order), ``frames`` ([fewest, median, most]
-        of the samples of which it is known: series of images and rows with a number of frames), and ``told``."""
+        of the samples of which it is known, ``of_known_length``: series of images and rows with a number of frames),
+        how many are ``unlabelled`` where others are not, and ``told``."""
         splits = Counter(entry.split for entry in self)
         counts: dict[str, dict[str, Counter[str]]] = {}
         for entry in self:
@@ -121,6 +122,8 @@ class Listing(list[Entry]):
             "splits": dict(splits),
             "classes": classes,
             "frames": frames,
+            "of_known_length": len(lengths),
+            "unlabelled": sum(not entry.labels and not entry.tags for entry in self) if classes else 0,
             "told": list(self.told),
         }
 
@@ -190,7 +193,9 @@ def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
             continue
         if strict and first.entry != row.entry:
             where = f"on {first.at}" if first.file == row.file else f"in {first.file}, {first.at}"
-            raise DataError(f"{row.file}, {row.at}: {row.video} is there twice, first {where}, with other labels")
+            splits = [first.entry.split, row.entry.split]
+            said = "labels" if splits[0] == splits[1] else f"splits ({', '.join(splits)})"
+            raise DataError(f"{row.file}, {row.at}: {row.video} is there twice, first {where}, with other {said}")
         repeated.append(row)
     if repeated:
         row, count = repeated[0], len(repeated)

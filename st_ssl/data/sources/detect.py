@@ -40,6 +40,8 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
     if (format in videos.FORMATS) != (format in clouds.FORMATS):
         return "points" if format in clouds.FORMATS else "video"
     place = Path(root).expanduser()
+    if place.is_file() and CLOUD.is_file(place.name):
+        return "points"  # a cloud alone, which is no data set: said by those who know clouds
     for file in (listing, place):
         if file is not None and file.is_file() and (told := _of_names(_names_in(file))):
             return told

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from st_ssl.core.errors import DataError
+from st_ssl.data.sources.splits import SPLITS
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 ANY = 1 << 30
@@ -48,12 +49,17 @@ def _split(line: str, at: int, is_file: Callable[[str], bool], most: int) -> Lin
 
 
 def check_labels(file: object, lines: Sequence[Line], head: int = 0) -> None:
-    """``DataError`` where some of ``lines`` have labels behind ``head`` other fields, and others none."""
+    """``DataError`` where some of ``lines`` have labels behind ``head`` other fields, and others none, or where all end
+    with the name of a split, which would be taken for a label."""
     labelled = len(lines[0].fields) > head
     for line in lines:
         if (len(line.fields) > head) != labelled:
             has, first = ("no label", "one") if labelled else ("a label", "none")
             raise DataError(f"{file}, line {line.at}: {line.path} has {has}, while line {lines[0].at} has {first}")
+    last = {line.fields[-1].lower() if len(line.fields) > head else "" for line in lines}
+    if last <= SPLITS.keys() and (len(last) > 1 or all(len(line.fields) > head + 1 for line in lines)):
+        header = "a list has no splits; with a header `path,label,split` and commas between the fields it is a table"
+        raise DataError(f"{file}, line {lines[0].at}: `{lines[0]}` ends with a split: {header}")
 
 
 def separator_hint(line: Line) -> str:

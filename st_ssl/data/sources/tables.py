@@ -11,7 +11,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Kind, Place, Row, exists, listed
 from st_ssl.data.sources.paths import Finder
 from st_ssl.data.sources.split_files import by_split
-from st_ssl.data.sources.splits import folder_split, split_name
+from st_ssl.data.sources.splits import SPLITS, folder_split, split_name
 from st_ssl.data.sources.table_rows import Table, peek_rows, plain
 
 FACTORS_FILE = "factors.csv"
@@ -65,6 +65,8 @@ def _read_csv(kind: Kind, place: Place) -> list[Entry]:
     lines = list(table)
     column = _path_column(table, finder, lines)
     label, tags, split = table.column(LABEL), table.column(TAGS), table.column(SPLIT)
+    if split is None and (split := _split_column(table, lines, [column, label, tags])):
+        place.told.append(f"{table.file}: splits by its column {split!r}, whose values are all names of splits")
     names = [_path(table, at, values, column) for at, values in lines]
     below = None if split else _splits_of(names, place)
     rows = []
@@ -99,6 +101,16 @@ def _path_column(table: Table, finder: Finder, lines: list[tuple[str, dict[str, 
         if any(row[name] and exists(finder.one(row[name])) for _, row in lines[:_FEW]):
             return name
     return names[0]
+
+
+def _split_column(table: Table, lines: list[tuple[str, dict[str, str]]], used: list[str | None]) -> str | None:
+    """The only column but those ``used`` whose values are names of splits, and not all the same."""
+    found = []
+    for name in table.header:
+        values = {row[name].lower() for _, row in lines}
+        if name not in used and len(values) > 1 and values <= SPLITS.keys():
+            found.append(name)
+    return found[0] if len(found) == 1 else None
 
 
 def _splits_of(names: list[str], place: Place) -> dict[str, str] | None:

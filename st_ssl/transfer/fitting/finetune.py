@@ -34,7 +34,7 @@ from st_ssl.training.optim import check_precision
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_model import tuned
 from st_ssl.transfer.fitting.finetuned_io import save_tuned
-from st_ssl.transfer.fitting.fit import Watch, fit
+from st_ssl.transfer.fitting.fit import Watch, check_batch, fit
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.fit_config import FitConfig, LoraConfig, Mode
 from st_ssl.transfer.fitting.label_fractions import Parts, Share
@@ -332,6 +332,8 @@ def plan(
     for mode in config.modes:
         network = load_encoder(runs[0], _described(runs[0], config))
         model = tuned(network, task.head(network), mode, config.last_blocks, config.lora)
+        for share in config.label_fractions:
+            check_batch(model.train(), len(task.fraction(parts.train, share, 0)), config)
         every = sum(p.numel() for p in model.parameters())
         told[f"trained, {mode}"] = f"{count_parameters(model):,} of {every:,} parameters"
     return told

@@ -91,6 +91,22 @@ def fit(
     return course.result()
 
 
+def check_batch(model: nn.Module, samples: int, config: FitConfig) -> None:
+    """``DataError`` or ``ConfigError`` where batches of ``samples`` have parts (one a process and step of
+    ``accumulate``) without a sample, or with one where ``model``, in the mode of training, has batch norm."""
+    batch, processes = min(config.batch_size, samples), distributed.world_size()
+    smallest = batch // (processes * config.accumulate)
+    if not smallest:
+        raise DataError(
+            f"a batch of {batch} of {samples} samples is less than processes × accumulate = "
+            f"{processes} × {config.accumulate}: each part needs a sample"
+        )
+    norms = any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+    if smallest == 1 and norms and processes == 1:
+        told = f"accumulate={config.accumulate}: batch norm needs two samples in each part of a batch of {batch}"
+        raise ConfigError(f"{told} ({samples} to train on: see label_fractions, val_share and batch_size)")
+
+
 @dataclass
 class _Course:
     """A fit on its way: all that changes from step to step."""
@@ -138,17 +154,8 @@ class _Course:
         return layer_scale(names, decay)
 
     def _check(self, smallest: int) -> None:
-        config, samples = self.config, len(self.parts.train)
-        if not smallest:
-            raise DataError(
-                f"a batch of {self.batch} of {samples} samples is less than processes × accumulate = "
-                f"{self.processes} × {config.accumulate}: each part needs a sample"
-            )
-        norms = any(isinstance(m, _BatchNorm) and m.training for m in self.model.modules())
-        if smallest == 1 and norms and self.processes == 1:
-            raise ConfigError(
-                f"accumulate={config.accumulate}: batch norm needs two samples in each part of a batch of {self.batch}"
-            )
+        config = self.config
+        check_batch(self.model, len(self.parts.train), config)
         self._check_mixing(smallest)
         if config.patience is not None and not self.parts.val:
             raise ConfigError(

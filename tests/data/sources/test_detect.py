@@ -40,6 +40,8 @@ def test_lists_and_formats_tell(tmp_path: Path) -> None:
         (tmp_path / "list").write_text(text)
         assert modality_of(str(tmp_path / "list")) == kind
         assert modality_of(str(tmp_path), tmp_path / "list") == kind
+    (tmp_path / "a.las").write_bytes(b"LASF")
+    assert modality_of(str(tmp_path / "a.las")) == "points"
     (tmp_path / "list").write_text("words alone")
     assert modality_of(str(tmp_path), tmp_path / "list") == "video"  # by the folder then
     assert modality_of(str(tmp_path), format="modelnet") == "points"

@@ -122,6 +122,14 @@ def test_names_that_look_the_same_are_the_same(tmp_path: Path, on_disk: str, in_
             assert [entry.path for entry in listing] == [str(root / spelled[on_disk].format(end))]
 
 
+def test_a_column_of_splits_is_known_by_its_values(tmp_path: Path) -> None:
+    touch(tmp_path, "0.mp4", "1.mp4")
+    (tmp_path / "t.csv").write_text("path,label,Fold\n0.mp4,train,Train\n1.mp4,test,Test\n")
+    listing = read_source(tmp_path, tmp_path / "t.csv")
+    assert [(entry.split, entry.labels["label"]) for entry in listing] == [("train", "train"), ("test", "test")]
+    assert listing.told == [f"{tmp_path / 't.csv'}: splits by its column 'Fold', whose values are all names of splits"]
+
+
 def test_a_summary(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number}.mp4" for number in range(12)))
     rows = "".join(f"{number}.mp4,{number},{'test' if number > 9 else 'train'}\n" for number in range(12))

@@ -153,6 +153,14 @@ def test_a_dry_run_counts_points_by_class_and_part(tmp_path: Path) -> None:
         assert told[f"points, {part}"] == ", ".join(f"{k} {(own == k).sum()}" for k in range(4))
 
 
+def test_a_dry_run_tells_that_batch_norm_has_one_sample(tmp_path: Path) -> None:
+    root = scenes(tmp_path / "data", {})
+    config = settings({"name": "segment"}, val_share=0.0, label_fractions=[0.01, 1.0])
+    said = r"batch norm needs two samples .* batch of 1 \(1 to train on: see label_fractions"
+    with pytest.raises(ConfigError, match=said):
+        plan(source_of(root), [write_run(tmp_path / "run")], config, CPU)
+
+
 def test_each_cloud_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = scenes(tmp_path / "data", {"s3": lambda _: None})
     read: list[str] = []

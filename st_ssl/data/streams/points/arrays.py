@@ -13,19 +13,21 @@ import numpy as np
 from st_ssl.core.errors import SampleError, UserError, nearest
 from st_ssl.data.streams.limits import check_points, check_unpacked
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
+from st_ssl.data.streams.points.columns import SINGLES, plain
 
 NO_POINTS = np.empty((0, 3), dtype=np.float32)
-_XYZ = ("xyz", "points", "point", "coord", "coords", "pos", "pc", "pointcloud", "data", "arr_0")
+_XYZ = ("xyz", "points", "point", "coord", "coords", "pos", "pc", "pointcloud", "data", "arr0")
 _ATTRIBUTES = {
-    "color": ("color", "colors", "rgb"),
+    "color": ("color", "colors", "colour", "colours", "rgb"),
     "normal": ("normal", "normals"),
-    "intensity": ("intensity", "remission"),
+    "intensity": SINGLES["intensity"],
 }
 _LABELS = {
-    "segment": ("segment", "label", "labels", "semantic"),
-    "instance": ("instance", "instances"),
-    "part": ("part",),
+    "segment": ("segment", *SINGLES["segment"]),
+    "instance": (*SINGLES["instance"], "instances"),
+    "part": SINGLES["part"],
 }
+_BESIDE = {name for wanted in (_ATTRIBUTES, _LABELS) for names in wanted.values() for name in names}
 
 _ERRORS = (
     OSError,
@@ -80,9 +82,9 @@ class _Members:
         self.names = [name.removesuffix(".npy") for name in archive.namelist()]
 
     def named(self, options: Sequence[str]) -> Iterator[str]:
-        """Those of ``options`` that are there."""
-        there = set(self.names)
-        return (name for name in options if name in there)
+        """Those arrays that are called as one of ``options``, in their order: see ``plain``."""
+        there = {plain(name): name for name in reversed(self.names)}
+        return (there[name] for name in options if name in there)
 
     def load(self, name: str) -> np.ndarray:
         """An array, once its header and its size are those of numbers that the file has room for."""
@@ -114,13 +116,14 @@ def _cloud(path: str, arrays: _Members) -> RawCloud:
         for name, options in wanted.items():
             if (values := _beside(path, arrays, options, count)) is not None:
                 found[name] = values
+    cloud.ignored = tuple(name for name in arrays.names if name != key and plain(name) not in _BESIDE)
     return cloud
 
 
 def _beside(path: str, arrays: _Members, names: tuple[str, ...], count: int) -> np.ndarray | None:
     for name in arrays.named(names):
         values = arrays.load(name)
-        if values.ndim == 0:
+        if values.shape in ((), (1,)) and count != 1:
             continue  # a single number is the label of the whole cloud, which is not a reader's business
         if len(values) != count or values.dtype.kind not in "fiub":
             raise SampleError(path, f"{name} is {values.dtype} {list(values.shape)}, for {count} points")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,12 +42,13 @@ class RawCloud(PointCloud):
     """A cloud with the numbers of its file: attributes in the file's units, labels of any type.
 
     ``table`` [N, k]: points as rows of numbers without names, still to be understood (``xyz`` is empty), of the
-    ``kind`` "bin", "pts" or "". ``ignored``: columns by names that mean nothing to us.
+    ``kind`` "bin", "pts" or "". ``ignored``: the names of columns and arrays
+    that mean nothing to us.
     """
 
     table: np.ndarray | None = None
     kind: str = ""
-    ignored: dict[str, np.ndarray] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
 
 CloudReader = Callable[[str, ReadOptions], RawCloud]

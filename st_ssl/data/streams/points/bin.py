@@ -10,6 +10,7 @@ import numpy as np
 from st_ssl.core.errors import SampleError
 from st_ssl.data.streams.limits import check_points
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions, check_file
+from st_ssl.data.streams.points.columns import is_intensity
 
 CANDIDATES = (4, 5, 6, 3, 7, 8, 9, 10)
 """Numbers a point that are tried, the more usual ones first."""
@@ -58,7 +59,8 @@ def guess_columns(files: Sequence[tuple[str, int, np.ndarray]]) -> int | str:
 
     Sizes of nine in ten files must be whole numbers of points. Among what is left the numbers decide: read rightly, a
     column holds one kind of quantity and varies little beside a mixture of all. Where that does not tell, four is taken
-    (KITTI), or five for names of nuScenes (``.pcd.bin``), if sizes allow.
+    (KITTI), or five for names of nuScenes (``.pcd.bin``), if sizes allow; but three where the fourth would have
+    fractions below 0.
     """
     named = 2 * sum(path.lower().endswith(".pcd.bin") for path, *_ in files) > len(files)
     usual = 5 if named else 4
@@ -73,10 +75,16 @@ def guess_columns(files: Sequence[tuple[str, int, np.ndarray]]) -> int | str:
     good = [count for count in fits if scores[count] <= best + _ALIKE]
     # twice the columns of a right reading are as good: the smallest of such multiples is meant
     good = [count for count in good if not any(count % other == 0 for other in good if other < count)]
+    if usual in good and 3 in good and not is_intensity(_column(pooled, usual, 3)):
+        return 3
     if usual in good or len(good) == 1:
         return usual if usual in good else good[0]
     ways = " or ".join(map(str, good))
     return f"has {ways} float32 numbers a point, and nothing tells which: data.bin_columns={good[0]} says so"
+
+
+def _column(files: Sequence[np.ndarray], count: int, at: int) -> np.ndarray:
+    return np.concatenate([numbers[: len(numbers) // count * count].reshape(-1, count)[:, at] for numbers in files])
 
 
 def _score(files: Sequence[np.ndarray], count: int) -> float:

@@ -27,7 +27,7 @@ _TRIPLES = {
     RGB: (("red", "green", "blue"), ("r", "g", "b"), ("diffusered", "diffusegreen", "diffuseblue"), ("cr", "cg", "cb")),
     NORMAL: (("nx", "ny", "nz"), ("normalx", "normaly", "normalz"), ("normalsx", "normalsy", "normalsz")),
 }
-_SINGLES = {
+SINGLES = {
     "intensity": ("intensity", "reflectance", "reflectivity", "remission", "intensities", "strength", "amplitude", "i"),
     "segment": (
         *("label", "labels", "labelid", "segment", "segmentid", "semantic", "semantics", "semanticid", "sem"),
@@ -59,7 +59,7 @@ def roles_of(names: Sequence[str]) -> dict[str, int]:
         option = next((option for option in options if known.keys() >= set(option)), None)
         if option is not None:
             found |= {role: known[name] for role, name in zip(roles, option, strict=True)}
-    for role, aliases in _SINGLES.items():
+    for role, aliases in SINGLES.items():
         alias = next((alias for alias in aliases if alias in known and known[alias] not in found.values()), None)
         if alias is not None:
             found[role] = known[alias]
@@ -74,8 +74,8 @@ def from_fields(path: str, fields: Mapping[str, np.ndarray]) -> RawCloud:
     if "x" not in roles:
         raise SampleError(path, f"has no x, y and z; its fields are {', '.join(fields) or 'none'}")
     cloud = from_roles({role: fields[names[at]] for role, at in roles.items()})
-    others = (name for at, name in enumerate(names) if at not in roles.values() and plain(name) not in _MEANINGLESS)
-    cloud.ignored = {name: fields[name] for name in others}
+    others = (name for at, name in enumerate(names) if at not in roles.values())
+    cloud.ignored = tuple(name for name in others if plain(name) not in _MEANINGLESS)
     return cloud
 
 
@@ -135,8 +135,9 @@ def guess_roles(table: np.ndarray, kind: str = "") -> tuple[str, ...]:
     - 10: the same with an intensity before them, or a class behind
 
     Three numbers are a normal where their length is 1 or 0 (within 5 %) in nine of ten points, and a colour where they
-    lie in 0 … 65535, all channels up to 1 or all above. A class is a whole number. Where both a class behind a colour
-    and an intensity before it fit, up to 64 classes are classes; beyond, the channels of a colour change together.
+    lie in 0 … 65535, all channels up to 1 or all to 16 and more. Fractions below 0 are no intensity. A class is a whole
+    number. Where both a class behind a colour and an intensity before it fit, up to 64 classes are classes; beyond, the
+    channels of a colour change together.
 
     ``kind``: "pts" has an intensity first (Leica), "bin" may have numbers behind the intensity that mean nothing.
     Raises ``UnclearColumnsError`` with what each reading would be.
@@ -178,6 +179,8 @@ def _fits(table: np.ndarray, roles: tuple[str, ...]) -> bool:
         return False
     if "red" in at and not is_color(table[:, at["red"] : at["red"] + 3]):
         return False
+    if "intensity" in at and not is_intensity(table[:, at["intensity"]]):
+        return False
     return all(is_class(table[:, at[name]]) for name in LABELS if name in at)
 
 
@@ -210,12 +213,21 @@ def is_normal(values: np.ndarray) -> bool:
 
 
 def is_color(values: np.ndarray) -> bool:
-    """Whether 99 % of the numbers [N, 3] lie in 0 … 65535, and the channels that are not 0 all above 1 or none does."""
+    """Whether 99 % of the numbers [N, 3] lie in 0 … 65535, and the channels that are not 0 all end at 1 or below, or
+    all reach 16, none beyond 16 times another: an intensity beside the numbers of returns is no colour."""
     finite = np.where(np.isfinite(values), values, 0)
     if finite.size and np.mean((finite >= 0) & (finite <= 65535)) < 0.99:
         return False
     tops = finite.max(axis=0, initial=0)
-    return len({bool(top > 1.001) for top in tops if top > 0}) <= 1
+    lit = tops[tops > 0]
+    return bool((lit <= 1.001).all() or (lit.min() >= 16 and lit.max() <= 16 * lit.min()))
+
+
+def is_intensity(values: np.ndarray) -> bool:
+    """Whether the numbers [N] may be an intensity: 99 % of them whole numbers, or 0 and above."""
+    finite = values[np.isfinite(values)]
+    whole = np.floor(finite) == finite
+    return bool(finite.size == 0 or np.mean(whole | (finite >= 0)) >= 0.99)
 
 
 def is_class(values: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from st_ssl.data.streams.points.units import Range, Spread, decide_range, disagr
 
 MOST_FILES, MOST_BYTES = 64, 1 << 28
 _ROWS = 4096
+_OF_EACH_KIND = 4  # files that end alike
 _NUMBERS = 1 << 18
 _RANGES = ("color", "intensity")
 
@@ -88,11 +89,18 @@ def decide(
 
 
 def _chosen(paths: Sequence[str]) -> list[str]:
-    """Up to 64 of ``paths``, in an order that depends on their number alone."""
+    """Up to 64 of ``paths``, in an order that depends on their number alone; four of each kind of file come first."""
     chosen: list[str] = []
     total = 0
-    for at in keyed_rng("reading", len(paths)).permutation(len(paths))[:MOST_FILES].tolist():
-        path = paths[at]
+    mixed = [paths[at] for at in keyed_rng("reading", len(paths)).permutation(len(paths)).tolist()]
+    met: Counter[str] = Counter()
+    first: list[str] = []
+    for path in mixed:
+        kind = os.path.splitext(split_item(path)[0])[1].lower()
+        if met[kind] < _OF_EACH_KIND and len(met) <= MOST_FILES // _OF_EACH_KIND:
+            first.append(path)
+        met[kind] += 1
+    for path in list(dict.fromkeys([*first, *mixed]))[:MOST_FILES]:
         try:
             total += os.path.getsize(split_item(path)[0])
         except OSError:

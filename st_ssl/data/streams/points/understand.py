@@ -40,6 +40,7 @@ def named(path: str, raw: RawCloud, options: ReadOptions) -> RawCloud:
     found = by_roles(path, table, _roles(path, table, raw.kind, options))
     found.attributes |= raw.attributes
     found.labels |= raw.labels
+    found.ignored = raw.ignored
     return found
 
 

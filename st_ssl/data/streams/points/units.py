@@ -53,7 +53,8 @@ def decide_range(name: str, spreads: Sequence[Spread]) -> Range:
     Every file votes for 0 to the smallest of 1 (not of whole types), 255 and 65535 that holds 99 % of its values, or
     to its highest value; half of the votes or more decide. Files of bytes do not vote: those are 0 … 255 by their type.
     Where more than half of the files have more than 1 % of their values below 0, the range is -2048 … 2047 for
-    intensities and -1 … 1 for colours where these hold all values, or else from the lowest to the highest.
+    intensities that are whole numbers and -1 … 1 for colours where these hold all values, or else from the lowest to
+    the highest.
     """
     voters = [one for one in spreads if one.kind != "byte"]
     if not voters:
@@ -62,7 +63,8 @@ def decide_range(name: str, spreads: Sequence[Spread]) -> Range:
     if 2 * len(signed) > len(voters):
         low, high = min(one.low for one in signed), max(one.high for one in signed)
         usual = _SIGNED[name]
-        return usual if usual[0] <= low and high <= usual[1] else (low, high)
+        fits = usual[0] <= low and high <= usual[1] and (name == "color" or not any(one.fractions for one in signed))
+        return usual if fits else (low, high)
     votes = sorted(_vote(one) for one in voters)
     high = votes[len(votes) // 2]
     return 0.0, high if high <= _UNITS["float"][-1] else votes[-1]

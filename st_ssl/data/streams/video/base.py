@@ -35,15 +35,6 @@ VIDEO_EXTENSIONS = tuple(f".{name}" for name in _NAMES.split())
 """How files end that FFmpeg reads as a video: the usual names of the containers in ``pyav.py``."""
 
 
-_NAMES = """
-mp4 m4v mp4v mov qt mj2 3gp 3gpp 3g2 f4v mkv mk3d webm avi divx xvid amv flv asf wmv wm ogv ogm ogx rm rmvb rv
-ts mts m2ts m2t tp trp tod mpg mpeg mpe mpv m1v m2v m2p vob vro mod mxf nut ivf obu av1 dv dif wtv y4m gif
-h264 264 avc h265 265 hevc
-"""
-VIDEO_EXTENSIONS = tuple(f".{name}" for name in _NAMES.split())
-"""How files end that FFmpeg reads as a video: the usual names of the containers in ``pyav.py``."""
-
-
 class VideoReader(Protocol):
     """One open video. ``meta`` is known on opening; use as a context manager, or ``close`` it."""
 

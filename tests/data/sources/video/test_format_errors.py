@@ -50,6 +50,12 @@ LISTS = {
         "a.mp4 0\nb.mp4 1\na.mp4 1\n",
         "line 3: a.mp4 is there twice, first on line 1, with other",
     ),
+    "a split": (
+        "auto",
+        "a.mp4 0 train\nb.mp4 1 train\n",
+        "line 1: `a.mp4 0 train` ends with a split: .* `path,label,split`",
+    ),
+    "two splits": ("auto", "a.mp4 Train\nb.mp4 Test\n", "line 1: `a.mp4 Train` ends with a split"),
     "nothing there": ("auto", "x 9 1\ny 8 1\n", "none of the 2 .* the first, x, not in .*; read as `folder num_frames"),
     "csv: no path": (
         "csv",
@@ -62,7 +68,11 @@ LISTS = {
     "csv: nothing there": ("auto", "path,label\nx.mp4,1\n", "none of the 1 files listed exists; the first, x.mp4"),
     "csv: nothing listed": ("auto", "path,label\n\n", "lists no videos: expected one row for each below the header"),
     "csv: another label": ("auto", "path,label\na.mp4,1\na.mp4,2\n", "line 3: a.mp4 is there twice, first on line 2"),
-    "csv: another split": ("auto", "path,split\na.mp4,train\na.mp4,test\n", "line 3: a.mp4 is there twice"),
+    "csv: another split": (
+        "auto",
+        "path,split\na.mp4,train\na.mp4,test\n",
+        "line 3: a.mp4 .* other splits .train, test.",
+    ),
 }
 
 

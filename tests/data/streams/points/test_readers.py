@@ -363,7 +363,7 @@ def test_arrays_that_promise_too_much(tmp_path: Path) -> None:
         archive.write(tmp_path / "huge.npy", "xyz.npy")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "huge.npz").read_bytes()[:-30])
     np.savez(tmp_path / "objects.npz", xyz=np.array([{"a": 1}, None], dtype=object))
-    np.savez(tmp_path / "names.npz", point_s=XYZ)
+    np.savez(tmp_path / "names.npz", pionts=XYZ)
     np.savez(tmp_path / "rows.npz", xyz=XYZ, normal=NORMAL[:9])
     for name, message in (
         ("cut.npy", "not an array"),
@@ -372,7 +372,7 @@ def test_arrays_that_promise_too_much(tmp_path: Path) -> None:
         ("huge.npz", "promises .1000000000000, 3."),
         ("cut.npz", "not a file of arrays"),
         ("objects.npz", "not a file of arrays"),
-        ("names.npz", "did you mean 'point_s'"),
+        ("names.npz", "did you mean 'pionts'"),
         ("rows.npz", r"normal is float32 \[9, 3\], for 50 points"),
     ):
         with pytest.raises(SampleError, match=message):

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,18 @@ def test_two_readings_that_fit_are_an_error_that_names_both() -> None:
     assert guess_roles(np.hstack([XYZ, noise]), "pts")[3] == "intensity"
     with pytest.raises(UnclearColumnsError, match="has 12 columns"):
         guess_roles(np.zeros((9, 12)))
+
+
+@pytest.mark.parametrize("columns", [(INTENSITY, LABEL, LABEL, LABEL), (INTENSITY, LABEL + 1, LABEL + 1)])
+def test_numbers_of_returns_are_no_channels_of_a_colour(columns: tuple[np.ndarray, ...]) -> None:
+    with pytest.raises(UnclearColumnsError, match="that are none of"):
+        guess_roles(np.hstack([XYZ, *columns]))
+
+
+@pytest.mark.parametrize("first", [np.arange(400)[:, None], RNG.normal(size=(400, 1))])
+def test_fractions_below_0_are_no_intensity(first: np.ndarray) -> None:
+    with pytest.raises(UnclearColumnsError, match="that are none of"):  # an index first; the speed of a radar last
+        guess_roles(np.hstack([first, XYZ - 1]))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +140,12 @@ def test_bin_files_have_one_number_of_columns(tmp_path: Path, columns: int) -> N
     assert list(found) == {3: [], 4: ["intensity"], 5: ["intensity"], 6: ["color"]}[columns]
 
 
+def test_places_alone_are_three_numbers_a_point(tmp_path: Path) -> None:
+    for number in range(3):  # sizes are whole numbers of four, too, and all columns are alike
+        RNG.normal(size=(240, 3)).astype("<f4").tofile(tmp_path / f"{number}.bin")
+    assert decide([str(tmp_path / f"{number}.bin") for number in range(3)]).facts["bin_columns"] == 3
+
+
 def test_bin_files_that_disagree_are_broken_samples(tmp_path: Path) -> None:
     paths = write_bins(tmp_path, 5, range(61, 81))
     np.zeros(62 * 4, "<f4").tofile(tmp_path / "odd.bin")
@@ -188,6 +207,7 @@ def test_a_file_of_another_range_is_told_of_and_broken(tmp_path: Path) -> None:
         (np.array([0, 1, 1], np.uint8), "color", (0, 255)),
         (np.array([0, 0.4, 1]), "intensity", (0, 1)),
         (np.array([-100.0, -90, 5, 900]), "intensity", (-2048, 2047)),
+        (np.linspace(-40, 20.5, 50), "intensity", (-40, 20.5)),  # decibels
         (np.linspace(-0.9, 0.9, 50), "color", (-1, 1)),
         (np.array([0.0, 0, 0]), "intensity", (0, 1)),
         (np.array([1.0, 1e6, 1e6]), "intensity", (0, 1e6)),
@@ -248,6 +268,29 @@ def test_columns_left_out_are_told(tmp_path: Path) -> None:
     assert told == (
         "columns left out, whose names mean nothing to us: gps_time (in 1 of 1 files), echo (in 1 of 1 files)",
     )
+
+
+def test_arrays_are_known_by_their_usual_names_and_others_are_told(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {
+        "sem_label": LABEL[:, 0],
+        "Reflectance": INTENSITY,
+        "velocity": INTENSITY,
+        "label": np.array([3]),
+    }
+    np.savez(tmp_path / "a.npz", Points=XYZ, **arrays)
+    reading = decide([str(tmp_path / "a.npz")])
+    assert reading.told == ("columns left out, whose names mean nothing to us: velocity (in 1 of 1 files)",)
+    cloud = read_cloud(tmp_path / "a.npz", reading.options)
+    assert cloud.labels["segment"].tolist() == LABEL[:, 0].tolist()  # a single label is that of the whole cloud
+    assert list(cloud.attributes) == ["intensity"]
+
+
+def test_a_rare_kind_of_file_is_looked_at(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number:03d}.npy") for number in range(600)]
+    for path in paths:
+        np.save(path, XYZ[:5])
+    write_bins(tmp_path, 4, range(61, 62))
+    assert decide([*paths, str(tmp_path / "000.bin")]).facts["bin_columns"] == 4
 
 
 @pytest.mark.parametrize(
