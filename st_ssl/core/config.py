@@ -123,6 +123,15 @@ def override(data: dict[str, Any], given: Sequence[tuple[tuple[str, ...], Any, s
     return data
 
 
+def given_keys(given: Sequence[tuple[tuple[str, ...], Any, str]], section: str) -> set[str]:
+    """Which keys of a ``section`` the command line sets, as ``section.key=value`` or in ``section={key: value}``."""
+    keys: set[str] = set()
+    for key, value, _ in given:
+        if key[0] == section:
+            keys |= {key[1]} if len(key) > 1 else set(value) if isinstance(value, dict) else set()
+    return keys
+
+
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``, mapping by mapping; a mapping with another ``name`` replaces instead."""
     result = dict(base)

@@ -15,6 +15,9 @@ GROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 LITTLE = 1 << 30
 """Bytes: about what the video quickstart takes, its workers and its files in the cache included."""
 
+SAMPLE_TIMEOUT = 60.0
+"""Seconds that a worker may spend on one sample."""
+
 
 def memory_limits(groups: Path = GROUPS, own: Path = OWN) -> list[int]:
     """The bytes that this process's group, and each one around it, may have; [] without a limit."""

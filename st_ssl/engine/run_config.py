@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from st_ssl.core.config import Config, Place, merge, override, parse_override, read_yaml, validate
+from st_ssl.core.config import Config, Place, given_keys, merge, override, parse_override, read_yaml, validate
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.inputs import INPUTS, Modality
 from st_ssl.data.base import DATA
+from st_ssl.data.sources.detect import of_another_root
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.methods.base import METHODS
 from st_ssl.training.optim import OptimConfig
@@ -183,6 +184,9 @@ def _one(
     kind = data["data"].get("name") if isinstance(data["data"], dict) else None
     modality = DATA.registered(kind).modality if kind in DATA.names() else "video"
     _refuse_others(data, modality, place, inside)
+    asked = given_keys(overrides, "data")
+    if asked & {"root", "list"} and isinstance(data["data"], dict):
+        data["data"] = of_another_root(data["data"], asked, modality, place.of(("data", "format"), inside))
     return validate(run_model(modality), data, place, inside)
 
 

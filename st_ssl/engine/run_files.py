@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from st_ssl.core.config import differences, read_yaml
+from st_ssl.core.config import differences, parse_override, read_yaml
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.files import check_writable, missing_folder
 from st_ssl.encoders.base import ENCODERS, describe_encoder
@@ -31,7 +31,8 @@ them."""
 
 
 def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The resolved configuration of a run, with ``key=value`` overrides. Raises ``ConfigError`` where there is none."""
+    """The resolved configuration of a run, with ``key=value`` overrides; with another ``data.root`` its list, split and
+    index are those of the overrides alone. Raises ``ConfigError`` where there is none."""
     file = directory / "config.yaml"
     if not file.is_file():
         runs = sorted(p.parent.name for p in directory.glob("*/config.yaml"))
@@ -43,7 +44,16 @@ def load_run_config(directory: Path, overrides: Sequence[str] = ()) -> RunConfig
                 "with data.root=FOLDER, extract.py with --data FOLDER"
             )
         raise ConfigError(f"{directory}: not the folder of a run: {why}")
-    return load_runs(file, overrides)[0].config
+    return load_runs(file, [*_of_another_root(file, overrides), *overrides])[0].config
+
+
+def _of_another_root(file: Path, overrides: Sequence[str]) -> list[str]:
+    """Overrides that take back what the data of a run have and what only their root has, where there is another one."""
+    own = read_yaml(file)[0].get("data")
+    asked = {".".join(key): value for key, value in map(parse_override, overrides)}
+    if not isinstance(own, dict) or asked.get("data.root", own.get("root")) == own.get("root"):
+        return []
+    return [f"data.{key}=null" for key in ("list", "split", "index") if own.get(key) is not None]
 
 
 def has_encoder_alone(directory: Path) -> bool:

@@ -117,9 +117,23 @@ def guess(
         for name in known:
             if isinstance(several := fit[name], SeveralError):
                 raise several
-        said = f"{', '.join(best or known)} fit it alike" if known else f"none of {', '.join(LAYOUTS.names())} fits it"
+        if not known:
+            raise WeightsError(f"{published.path}: {_unknown(published)}")
+        said = f"{', '.join(best or known)} fit it alike"
         raise WeightsError(f"{published.path}: its layout cannot be guessed ({said}): name it by --from")
     return best[0]
+
+
+_HEADS = re.compile(r"(.*\.)?(pooler|linear|classifiers?|head|fc|fc_cls|cls_head)\.(.*\.)?[^.]+")
+
+
+def _unknown(published: Published) -> str:
+    """What is said of a file that no layout fits: that it has no encoder, where all of its names are those of heads."""
+    names = list(dict.fromkeys(name for group in published.groups.values() for name in group))
+    some = ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+    if names and all(map(_HEADS.fullmatch, names)):
+        return f"holds the head of a probe or classifier ({some}) and no encoder: import the file of the encoder itself"
+    return f"none of {', '.join(LAYOUTS.names())} fits it: its names are {some or 'none'}; --from names a layout"
 
 
 def _fits(name: str, published: Published, container: Any) -> WeightsError | None:

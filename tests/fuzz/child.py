@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from st_ssl.core.errors import UserError
 
@@ -43,7 +43,7 @@ def _act(action: Callable[[], object], mouth: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders say
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, 2 * SECONDS)
-    before, kind, said = _peak(), "", ""
+    before, kind, said = memory_now(), "", ""
     try:
         action()
     except UserError as error:
@@ -52,8 +52,20 @@ def _act(action: Callable[[], object], mouth: Connection) -> None:
         kind, said = type(error).__name__, str(error)
     if started:
         kind, said = "a program", started[0]
-    mouth.send((kind, said, (_peak() - before) >> 10))
+    mouth.send((kind, said, (memory_peak() - before) >> 20))
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory_now() -> int:
+    """Bytes of memory that this process has now, from where its peak is counted anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def memory_peak() -> int:
+    """The most bytes of memory that this process has had since ``memory_now``."""
+    return _memory("VmHWM")
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) << 10

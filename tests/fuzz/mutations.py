@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from st_ssl.core.errors import UserError
+from tests.fuzz.child import memory_now, memory_peak
 from tests.fuzz.seeds import Seed, make
 
 CPU_SECONDS, WALL_SECONDS, MEMORY = 10, 60, 512 << 20
@@ -153,7 +154,7 @@ def _work(case: Case, numbers: Sequence[int], at: Any, tell: Connection) -> None
                 tell.send(Finding(number, case.name(number), found))
             tell.send(number)
             if found.startswith("memory"):
-                return  # the high-water mark of a process never falls
+                return  # what it left in this process is not the next one's
     tell.close()
 
 
@@ -165,7 +166,7 @@ def _read(case: Case, number: int, place: Path, started: list[str]) -> str:
         shutil.rmtree(folder)
         shutil.copytree(case.folder / name, folder)
     (folder / one.path).write_bytes(case.content(number))
-    before, said = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, ""
+    before, said = memory_now(), ""
     signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
     signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
     try:
@@ -176,7 +177,7 @@ def _read(case: Case, number: int, place: Path, started: list[str]) -> str:
         said = f"{type(error).__name__}: {str(error)[:200]}"
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    grown = memory_peak() - before
     if grown > MEMORY:
         said = f"memory: {grown >> 20} MiB more"
     if started:

@@ -73,10 +73,12 @@ def _clouds(folder: Path) -> list[str]:
 
     names: list[str] = []
     text = "\n".join(" ".join(f"{value:.4f}" for value in row) for row in XYZ) + "\n"
-    faces = b"".join(bytes([3]) + np.array([i, i + 1, i + 2], dtype="<i4").tobytes() for i in range(2))
+    faces, big = (
+        b"".join(b"\3" + np.array([i, i + 1, i + 2], kind).tobytes() for i in range(2)) for kind in ("<i4", ">i4")
+    )
     put("text.ply", HEADERS["ply"].format(how="ascii") + text + "3 0 1 2\n3 1 2 3\n")
     put("binary.ply", HEADERS["ply"].format(how="binary_little_endian").encode() + XYZ.tobytes() + faces)
-    put("big.ply", HEADERS["ply"].format(how="binary_big_endian").encode() + XYZ.astype(">f4").tobytes() + faces)
+    put("big.ply", HEADERS["ply"].format(how="binary_big_endian").encode() + XYZ.astype(">f4").tobytes() + big)
     put("text.pcd", HEADERS["pcd"].format(how="ascii") + text)
     put("binary.pcd", HEADERS["pcd"].format(how="binary").encode() + XYZ.tobytes())
     plain = b"".join(b"\x1f" + XYZ.T.tobytes()[at : at + 32] for at in range(0, XYZ.nbytes, 32))

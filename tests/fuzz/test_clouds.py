@@ -197,7 +197,7 @@ def test_more_points_are_read_by_who_asks(tmp_path: Path, suffix: str) -> None:
         lines = "\n".join(" ".join(map(str, row)) for row in XYZ.tolist()) + "\n"
         texts = {".xyz": lines, ".ply": PLY.format(24) + lines, ".pcd": PCD.format(24, 1, "ascii") + lines}
         made: dict[str, Callable[[], object]] = {
-            ".bin": lambda: np.c_[XYZ, XYZ[:, :1]].astype("<f4").tofile(path),
+            ".bin": lambda: np.c_[XYZ, np.abs(XYZ[:, :1])].astype("<f4").tofile(path),
             ".npy": lambda: np.save(path, XYZ),
             ".npz": lambda: np.savez(path, xyz=XYZ),
             ".h5": lambda: hdf5(lambda file: file.update(data=XYZ))(path),

@@ -38,14 +38,14 @@ def cloud(tmp_path: Path) -> Path:
 def test_packing(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(points_write, "read_counted", broken)
     failed = write_pack([Entry(str(cloud))], tmp_path / "pack", CloudPacker(CloudPackConfig()), progress=False)
-    assert failed == [(str(cloud), "cannot be read: ZeroDivisionError: a part of nothing")]
+    assert failed == [(str(cloud), "cannot be used: ZeroDivisionError: a part of nothing")]
 
 
 def test_verifying(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pack([Entry(str(cloud))], tmp_path / "pack", CloudPacker(CloudPackConfig()), progress=False)
     monkeypatch.setattr(read_pack, "open_packed", broken)
     found = verify_pack(str(tmp_path / "pack"), CLOUDS, tmp_path / "verified.jsonl", progress=False)
-    assert [reason for _, reason in found] == ["cannot be read: ZeroDivisionError: a part of nothing"]
+    assert [reason for _, reason in found] == ["cannot be used: ZeroDivisionError: a part of nothing"]
 
 
 def test_windows_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,13 +53,13 @@ def test_windows_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(source.library, "open", broken)
     windows = Windows(source, [Entry("a.mp4")], InputConfig(num_frames=4, size=16), 2, 4)
     piece = windows[(0,)]
-    assert piece is not None and piece.content == "cannot be read: ZeroDivisionError: a part of nothing"
+    assert piece is not None and piece.content == "cannot be used: ZeroDivisionError: a part of nothing"
     monkeypatch.setattr("st_ssl.data.streams.video.open_video", broken)
 
     class Encoder:
         modality, input = "video", InputConfig(num_frames=4, size=16)
 
-    with pytest.raises(SampleError, match=r"a.mp4: cannot be read: ZeroDivisionError: a part of nothing"):
+    with pytest.raises(SampleError, match=r"a.mp4: cannot be used: ZeroDivisionError: a part of nothing"):
         loading.clip(Encoder(), "a.mp4")  # type: ignore[arg-type]
 
 

@@ -131,7 +131,10 @@ def test_clips_that_no_network_is_fed_are_not_believed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["auto", "torchvision"])
 def test_a_tensor_without_axes_where_the_first_layer_is_looked_for(tmp_path: Path, layout: str) -> None:
     file = write(tmp_path / "r3d.pth", {"stem.0.weight": torch.tensor(1.0)})
-    with pytest.raises(WeightsError, match=r"cannot be guessed|not of the layout torchvision: its tensors have other"):
+    with pytest.raises(
+        WeightsError,
+        match=r"fits it: its names|not of the layout torchvision: its tensors have other",
+    ):
         import_weights(file, layout)
 
 
@@ -291,4 +294,13 @@ def test_the_command_looks_lists_and_refuses(tmp_path: Path, convert: Any) -> No
     torch.save({"blocks.0.attn.relative": torch.zeros(1)}, file)
     code, _, err = convert(file)
     assert code == 1
-    assert "its layout cannot be guessed (none of " in err
+    assert "fits it: its names are " in err
+    assert "--from names a layout" in err
+
+
+def test_the_file_of_a_probe_says_that_it_has_no_encoder(tmp_path: Path) -> None:
+    """As those of V-JEPA 2, which hold attentive probes alone."""
+    names = ("pooler.query_tokens", "pooler.blocks.0.attn.qkv.weight", "linear.weight", "linear.bias")
+    torch.save({"classifiers": {f"module.{name}": torch.zeros(2, 2) for name in names}}, tmp_path / "probe.pt")
+    with pytest.raises(WeightsError, match=r"holds the head of a probe .*pooler.query_tokens.* and no encoder"):
+        import_weights(tmp_path / "probe.pt", "auto")

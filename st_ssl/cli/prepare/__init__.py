@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from st_ssl.core.config import Config
-    from st_ssl.data.base import DataSource
 
 EXAMPLES = """examples:
   python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
@@ -29,9 +28,8 @@ EXAMPLES = """examples:
   python tools/pretrain.py CONFIG data.root=packed"""
 
 
-DATA_KEYS = "how samples are read, as data.KEY: series; of clouds columns, intensity_range, color_range, max_points"
-READ_SETTINGS = ("surface_points", "bin_columns", "max_points", "columns", "color_range", "intensity_range")
-PACK_SETTINGS = f"shard_size; of videos short_side, crf, keyframes; of clouds voxel_size, {', '.join(READ_SETTINGS)}"
+DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"
+PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size; and keys of data as for verify"
 
 
 def _arguments() -> argparse.Namespace:
@@ -56,7 +54,6 @@ def _arguments() -> argparse.Namespace:
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
         step.add_argument("keys", nargs="*", default=[], metavar="key=value", help=DATA_KEYS)
-        step.add_argument("--max-points", type=_count, help="points of the largest cloud, as data.max_points")
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _place(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
@@ -158,39 +155,44 @@ def _is_points(arguments: argparse.Namespace) -> bool:
     return points
 
 
-def _source(arguments: argparse.Namespace, points: bool) -> DataSource:
-    """The data set that ROOT, its options and keys describe. Raises ``DataError`` where it is a pack."""
+def _data(arguments: argparse.Namespace, points: bool) -> Any:
+    """The configuration of the data that ROOT, its options and keys describe. Raises ``DataError`` for a pack."""
     from st_ssl.core.errors import DataError
-    from st_ssl.data.base import DATA
     from st_ssl.data.packs.read_pack import is_pack
 
     if is_pack(arguments.root):
         raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
     if points and arguments.reader != "auto":
         warnings.warn(f"ignored with clouds: --reader {arguments.reader}", stacklevel=2)
-    name = "points" if points else "video"
-    values: dict[str, Any] = {"name": name, "root": arguments.root, "format": arguments.format}
+    values: dict[str, Any] = {"root": arguments.root, "format": arguments.format}
     values |= {"list": str(arguments.list)} if arguments.list else {}
     values |= {"split": arguments.split} if arguments.split is not None else {}
     values |= {} if points else {"reader": arguments.reader}
     if points and getattr(arguments, "columns", None) is not None:
         values["bin_columns"] = arguments.columns
-    keys = [text.removeprefix("data.") for text in getattr(arguments, "keys", ())]
-    source: DataSource = DATA.build(_settings(DATA.config(name), keys, values))
-    return source
+    return _settings(_model(points), [text.removeprefix("data.") for text in arguments.keys], values)
+
+
+def _model(points: bool) -> type[Config]:
+    """Of one kind of data; light, since importing torch takes seconds."""
+    from st_ssl.data.points.config import PointDataConfig
+    from st_ssl.data.video.config import VideoDataConfig
+
+    return PointDataConfig if points else VideoDataConfig
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from st_ssl.cli.prepare.verify import account, clouds, tell
+    from st_ssl.cli.prepare.verify import find, read_clouds, tell
     from st_ssl.data.packs.video_index import INDEX_FILE, survey
 
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
     points = _is_points(arguments)
-    source = _source(arguments, points)
+    config = _data(arguments, points)
     if points:
-        return clouds(source, account(source), file, arguments.workers)
-    records = survey(source.entries(), file, reader=arguments.reader, num_workers=arguments.workers)
+        return read_clouds(*find(config), file, arguments.workers)
+    how = {"reader": config.reader, "max_pixels": config.max_pixels}
+    records = survey(config.listing(), file, num_workers=arguments.workers, **how)
     metas = [record.table.meta for record in records.values() if record.table is not None]
     frames, seconds = sum(m.num_frames for m in metas), sum(m.num_frames / m.fps for m in metas)
     print(f"{file}: {len(records)} videos, {frames} frames, {seconds / 3600:.2f} hours")
@@ -203,7 +205,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.read_pack import is_pack
 
     pack = is_pack(arguments.root)
-    return verify(arguments, None if pack else _source(arguments, _is_points(arguments)))
+    return verify(arguments, None if pack else _data(arguments, _is_points(arguments)))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -211,17 +213,22 @@ def _pack(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
     from st_ssl.data.packs.video_write import PackConfig, VideoPacker
     from st_ssl.data.packs.write_pack import Packer, write_pack
+    from st_ssl.data.streams.points.reading import decide
 
     points, output = _is_points(arguments), arguments.output
-    config = _settings(CloudPackConfig if points else PackConfig, arguments.overrides)
-    arguments.keys = [text for text in arguments.overrides if text.partition("=")[0] in READ_SETTINGS]
-    source = _source(arguments, points)
-    entries = source.entries()
+    model: type[Config] = CloudPackConfig if points else PackConfig
+    own, arguments.keys = _divided(arguments.overrides, model, _model(points))
+    config = _settings(model, own)
+    data = _data(arguments, points)
+    entries = data.listing()
+    packer: Packer
     if points:
-        options = source.reading.options  # type: ignore[attr-defined]
+        options = decide([entry.path for entry in entries], data.options).options
         ranges = {key: getattr(options, key) for key in ("bin_columns", "color_range", "intensity_range")}
         config = config.model_copy(update=ranges)
-    packer: Packer = CloudPacker(config, options) if points else VideoPacker(config, arguments.reader)
+        packer = CloudPacker(config, options)
+    else:
+        packer = VideoPacker(config, data.reader, data.max_pixels)
     broken = write_pack(entries, output, packer, arguments.shard, arguments.workers, retry=arguments.retry)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     how = f"data.name=points data.root={output}" if points else f"data.root={output}"
@@ -231,3 +238,10 @@ def _pack(arguments: argparse.Namespace) -> int:
             f"{len(broken)} {packer.content.items} are left out; the same command with --retry packs their shards again"
         )
     return tell(dict(broken), len(entries), packer.content.items)
+
+
+def _divided(overrides: list[str], pack: type[Config], data: type[Config]) -> tuple[list[str], list[str]]:
+    """Settings of a pack, and keys of the data in it: one that both know is given to both."""
+    named = [(text.partition("=")[0].strip(), text) for text in overrides]
+    own = [text for key, text in named if key in pack.model_fields or key not in data.model_fields]
+    return own, [text for key, text in named if key in data.model_fields]

@@ -15,24 +15,25 @@ if TYPE_CHECKING:
     import argparse
 
     from st_ssl.core.types import Entry, VideoMeta
-    from st_ssl.data.base import DataSource
     from st_ssl.data.packs.file_index import Record
     from st_ssl.data.packs.points_index import CloudTable
+    from st_ssl.data.sources.base import Listing
+    from st_ssl.data.streams.points.reading import Reading
 
 _FEW = 5
 """So many examples of a kind are named."""
 
 
-def verify(arguments: argparse.Namespace, source: DataSource | None) -> int:
-    """Decode all samples of ``source``, or every byte of the pack ROOT where it is None, and tell what was found: 1
-    where a sample is broken."""
+def verify(arguments: argparse.Namespace, config: Any) -> int:
+    """Decode all samples of the data that ``config`` describes, or every byte of the pack ROOT where it is None, and
+    tell what was found: 1 where a sample is broken."""
     file = arguments.output or kept_file(arguments.root)
-    if source is None:
+    if config is None:
         return _pack(arguments, file)
-    entries = account(source)
-    if source.modality == "points":
-        return clouds(source, entries, file, arguments.workers)
-    return _videos(entries, file, arguments)
+    listing, reading = find(config)
+    if reading is not None:
+        return read_clouds(listing, reading, file, arguments.workers)
+    return _videos(config, listing, file, arguments.workers)
 
 
 def kept_file(root: str) -> Path:
@@ -50,32 +51,36 @@ def kept_file(root: str) -> Path:
     return Path(tempfile.gettempdir()) / f"st_ssl-verified-{name}"
 
 
-def account(source: DataSource) -> Sequence[Entry]:
-    """Print how the samples of ``source`` are found and read; returns them."""
+def find(config: Any) -> tuple[Listing, Reading | None]:
+    """Print how the samples that ``config`` describes are found and read; returns them, and of clouds how."""
     from st_ssl.core.errors import shown
     from st_ssl.data.account import account_lines
+    from st_ssl.data.streams.points.reading import decide
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        entries = source.entries()
-        lines = account_lines(source.account())
+        listing: Listing = config.listing()
+        account = {"listing": listing.summary()}
+        reading = decide([e.path for e in listing], config.options) if config.name == "points" else None
+        account |= {"reading": reading.account()} if reading is not None else {}
+    lines = account_lines(account)
     lines += [text for text in dict.fromkeys(str(warning.message) for warning in warned) if text not in lines]
     for line in lines:
         print(shown(line))
-    return entries
+    return listing, reading
 
 
-def _videos(entries: Sequence[Entry], file: Path, arguments: argparse.Namespace) -> int:
+def _videos(config: Any, listing: Listing, file: Path, workers: int) -> int:
     from st_ssl.data.packs.video_index import decode, survey
     from st_ssl.data.streams.video.frame_table import uneven
 
-    records = survey(entries, file, decode, arguments.reader, arguments.workers)
+    records = survey(listing, file, decode, config.reader, workers, max_pixels=config.max_pixels)
     tables = {path: record.table for path, record in records.items() if record.table is not None}
     if tables:
         _tell_metas({path: table.meta for path, table in tables.items()})
     if variable := sum(uneven(table.times(), table.meta.fps) for table in tables.values()):
         print(f"no constant frame rate: {variable} of {len(tables)}")
-    return closing(entries, records, file, "videos")
+    return closing(listing, records, file, "videos")
 
 
 def _tell_metas(metas: Mapping[str, VideoMeta]) -> None:
@@ -90,12 +95,12 @@ def _tell_metas(metas: Mapping[str, VideoMeta]) -> None:
     _outliers("much shorter or longer than most", {p: m.num_frames for p, m in metas.items()}, middle, 10)
 
 
-def clouds(source: DataSource, entries: Sequence[Entry], file: Path, workers: int) -> int:
+def read_clouds(listing: Listing, reading: Reading | None, file: Path, workers: int) -> int:
     """Read all clouds into ``file`` and tell what is in them; 1 where one is broken."""
     from st_ssl.core.errors import shown
     from st_ssl.data.packs.points_index import describe, survey
 
-    records = survey(entries, file, source.reading.options, workers)  # type: ignore[attr-defined]
+    records = survey(listing, file, reading.options if reading is not None else None, workers)
     tables: dict[str, CloudTable] = {p: record.table for p, record in records.items() if record.table is not None}
     print(describe(tables.values()))
     if tables:
@@ -105,12 +110,12 @@ def clouds(source: DataSource, entries: Sequence[Entry], file: Path, workers: in
         _outliers("of many more or fewer points than most", points_of, points[len(points) // 2], 20)
         extent_of = {path: table.extent for path, table in tables.items()}
         _outliers("much wider or narrower than most", extent_of, extents[len(extents) // 2], 10)
-        _tell_ids(entries, tables)
+        _tell_ids(listing, tables)
     for path, table in tables.items():
         if table.num_lost:
             total = table.num_points + table.num_lost
             print(f"left out: {shown(path)}: {table.num_lost} of {total} points, which are nowhere (NaN, infinity)")
-    return closing(entries, records, file, "clouds")
+    return closing(listing, records, file, "clouds")
 
 
 def _tell_ids(entries: Sequence[Entry], tables: Mapping[str, CloudTable]) -> None:

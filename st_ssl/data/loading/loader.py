@@ -23,12 +23,12 @@ import torch
 from torch.utils.data import Dataset
 
 from st_ssl.core.errors import DataError, WorkerError
+from st_ssl.core.limits import SAMPLE_TIMEOUT
 from st_ssl.data.base import Batch
 from st_ssl.data.loading.child_process import garbage_waits, interrupts_wait
 from st_ssl.data.loading.worker_heartbeat import DECODING, NOTHING, Board, Watched, describe_exit
 from st_ssl.data.loading.worker_process import Failure, receive, work
 
-TIMEOUT = 60.0
 _CRASHES = 2  # the second one proves that it is the sample: the first may be memory that another one spoiled
 _UNEXPLAINED = 3  # ends of the same worker in a row, outside any sample
 _LOOK = 1.0  # seconds; at most so much is counted between two looks at the workers, however long the process slept
@@ -41,7 +41,7 @@ def build_loader(
     num_workers: int,
     pin_memory: bool = False,
     prefetch: int = 2,
-    timeout: float = TIMEOUT,
+    timeout: float = SAMPLE_TIMEOUT,
     max_lost: float = float("inf"),
     in_turn: bool = False,
 ) -> Iterable[Batch]:

@@ -37,7 +37,7 @@ def read_index(file: Path) -> dict[str, Record]:
     return known
 
 
-def probe(reader: str, path: str) -> Record:
+def probe(reader: str, path: str, max_pixels: int = MAX_PIXELS) -> Record:
     """Open one video and take down what it is; one that cannot be used gets its reason."""
     try:
         status = os.stat(split_series(path)[0])
@@ -46,21 +46,21 @@ def probe(reader: str, path: str) -> Record:
     except ValueError:
         return Record(0, 0, None, "not a path: it holds a NUL character")
     try:
-        with sample_fault(path), open_video(path, reader) as video:
+        with sample_fault(path), open_video(path, reader, max_pixels=max_pixels) as video:
             return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
     except SampleError as error:
         return Record(status.st_size, status.st_mtime_ns, None, error.reason)
 
 
-def decode(reader: str, path: str) -> Record:
+def decode(reader: str, path: str, max_pixels: int = MAX_PIXELS) -> Record:
     """``probe``, and then decode every frame of it, if it is whole."""
-    record = probe(reader, path)
+    record = probe(reader, path, max_pixels)
     if record.error is not None:
         return record
     try:
         if os.path.isfile(path):
             check_whole(path)
-        with sample_fault(path), open_video(path, reader, record.table) as video:
+        with sample_fault(path), open_video(path, reader, record.table, max_pixels) as video:
             for _ in video.frames(range(video.meta.num_frames)):
                 continue
     except SampleError as error:
@@ -88,10 +88,11 @@ def _digest(path: str) -> str:
 def survey(
     entries: Sequence[Entry],
     file: Path,
-    look: Callable[[str, str], Record] = probe,
+    look: Callable[..., Record] = probe,
     reader: str = "auto",
     num_workers: int = 0,
     progress: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Record]:
     """``look`` at every video once and write the index ``file``: ``probe`` it or ``decode`` it whole.
 
@@ -103,21 +104,22 @@ def survey(
         open_video("", reader)  # raises, and names the nearest
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
     job = Job(
-        partial(_look, look, reader),
+        partial(_look, look, reader, max_pixels),
         lambda path: path,
         _crashed,
         lambda path, record: record.fits(path),
         FrameTable.from_json,
     )
-    return take_down(paths, file, f"{look.__name__} {reader} {FORMAT}", job, num_workers, progress)
+    made_by = f"{look.__name__} {reader} {FORMAT}" + (f" {max_pixels}" if max_pixels != MAX_PIXELS else "")
+    return take_down(paths, file, made_by, job, num_workers, progress)
 
 
 def _crashed(path: str) -> tuple[str, Record]:
     return path, Record(0, 0, None, "the decoder crashed on it")
 
 
-def _look(look: Callable[[str, str], Record], reader: str, path: str) -> tuple[str, Record]:
-    return path, look(reader, path)
+def _look(look: Callable[..., Record], reader: str, max_pixels: int, path: str) -> tuple[str, Record]:
+    return path, look(reader, path, max_pixels)
 
 
 class Library:

@@ -14,7 +14,7 @@ from st_ssl.data.packs import write_pack as packing
 from st_ssl.data.packs.video_encoding import encode
 from st_ssl.data.packs.video_read import VIDEOS
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
-from st_ssl.data.streams.video import open_video
+from st_ssl.data.streams.video import MAX_PIXELS, open_video
 from st_ssl.data.streams.video.frame_table import FrameTable, uneven
 from st_ssl.data.streams.video.pyav import PyAVReader
 from st_ssl.data.streams.video.segment import segment_of
@@ -30,13 +30,13 @@ class PackConfig(ShardConfig):
 
 
 class VideoPacker(Packer):
-    """Videos as ``reader`` reads them, made small."""
+    """Videos as ``reader`` reads them, with up to ``max_pixels`` a frame, made small."""
 
     content = VIDEOS
 
-    def __init__(self, config: PackConfig, reader: str = "auto") -> None:
+    def __init__(self, config: PackConfig, reader: str = "auto", max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(config)
-        self.how, self.reader = config, reader
+        self.how, self.reader, self.max_pixels = config, reader, max_pixels
 
     def make(self, entry: Entry, name: str) -> tuple[bytes, FrameTable]:
         content = self.shrunken(entry)
@@ -44,7 +44,7 @@ class VideoPacker(Packer):
 
     def shrunken(self, entry: Entry) -> bytes:
         """The video as MP4; ``SampleError`` where it cannot be read."""
-        with segment_of(open_video(entry.path, self.reader), entry) as video:
+        with segment_of(open_video(entry.path, self.reader, max_pixels=self.max_pixels), entry) as video:
             meta = video.meta
             scale = min(1.0, self.how.short_side / min(meta.width, meta.height))
             size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))

@@ -8,96 +8,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import SampleError
 from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, Modality, PointInputConfig
-from st_ssl.core.limits import default_workers
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry, PointCloud, RawPointView
 from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
-from st_ssl.data.loading.loader import TIMEOUT
 from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
 from st_ssl.data.loading.worker_heartbeat import Stage
 from st_ssl.data.packs.points_read import CloudPack
 from st_ssl.data.packs.read_pack import is_pack
+from st_ssl.data.points.config import PointDataConfig
 from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
 from st_ssl.data.sources.base import Format
-from st_ssl.data.sources.points import PointFormat, format_of, read_source
-from st_ssl.data.streams.limits import MAX_POINTS
-from st_ssl.data.streams.points import ReadOptions, read_cloud
-from st_ssl.data.streams.points.columns import check_roles
+from st_ssl.data.sources.points import format_of, read_source
+from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.reading import Reading, decide
 from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic import rooms, shapes
-from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
-from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
-
-
-class PointDataConfig(Config):
-    """Clouds: where they are and how they are read.
-
-    ``root``: a folder of clouds, a list of ``path label`` lines, or a pack (a folder or URL); nothing means planted
-    ones, which are written on first use: ``planted`` says whether objects (``shapes``) or furnished ``rooms``.
-    ``list``: a list or table whose paths are relative to ``root``, or where a data set's lists are. ``format``: what
-    that is, where its looks do not tell (configs/README.md has the formats). ``split``: the area of S3DIS that is held
-    out (default: 5). ``surface_points``: how many points are drawn on a mesh, the same ones every time.
-    ``max_points``: a cloud that has or announces more points is broken, and so is a file of more than 32 bytes for each
-    of them that is read whole. ``epoch_size``: how many clouds make an epoch (default: all of them).
-    ``sample_timeout``: seconds that a worker may spend on one cloud, which is then taken as broken.
-
-    What files leave open is decided once for a data set, from 64 of its files. These keys say it instead:
-    ``bin_columns``: how many float32 numbers a point has in ``.bin`` files. ``columns``: what the columns of tables
-    are, of x, y, z, intensity, red, green, blue, nx, ny, nz, segment, instance, part, and _ for one to leave out.
-    ``color_range`` and ``intensity_range``: the lowest and highest value, which become 0 and 1.
-    """
-
-    name: Literal["points"] = "points"
-    root: str | None = None
-    list: str | None = None
-    format: PointFormat = "auto"
-    split: int | None = Field(default=None, ge=1, le=6)
-    surface_points: int = Field(default=8192, gt=1)
-    bin_columns: int | None = Field(default=None, ge=3, le=16)
-    max_points: int = Field(default=MAX_POINTS, gt=1)
-    columns: tuple[str, ...] | None = None
-    color_range: tuple[float, float] | None = None
-    intensity_range: tuple[float, float] | None = None
-    planted: Literal["shapes", "rooms"] = "shapes"
-    shapes: SyntheticShapeConfig = SyntheticShapeConfig()
-    rooms: SyntheticRoomConfig = SyntheticRoomConfig()
-    num_workers: int = Field(default_factory=default_workers, ge=0)
-    epoch_size: int | None = Field(default=None, gt=0)
-    max_bad_share: float = Field(default=0.1, ge=0, le=1)
-    sample_timeout: float = Field(default=TIMEOUT, gt=0)
-
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if names is None else check_roles(names)
-
-    @field_validator("color_range", "intensity_range")
-    @classmethod
-    def _rising(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
-        return None if ends is None else check_range(ends)
-
-    @property
-    def options(self) -> ReadOptions:
-        """What readers are told by the keys."""
-        return ReadOptions(
-            self.surface_points,
-            self.bin_columns,
-            self.max_points,
-            (self.columns,) if self.columns else (),
-            self.columns is not None,
-            self.color_range,
-            self.intensity_range,
-        )
 
 
 class PointDataset(SampleDataset[CutPointView, int]):
@@ -202,7 +134,7 @@ class PointSource(DataSource):
     def account(self) -> dict[str, Any]:
         if self.pack is not None:
             return super().account()
-        return super().account() | {"reading": self.reading.facts | {"told": list(self.reading.told)}}
+        return super().account() | {"reading": self.reading.account()}
 
     def entries(self) -> Sequence[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
@@ -210,21 +142,12 @@ class PointSource(DataSource):
         config = self.points
         if self.pack is not None:
             return self.pack.entries
-        if (place := self._place()) is None:
-            self.listing = read_source(self._planted())
-        else:
-            self.listing = read_source(*place, config.format, config.split)
+        self.listing = config.listing() or read_source(self._planted())
         return self.listing
 
     def format(self) -> Format | None:
-        place = None if self.pack is not None else self._place()
+        place = None if self.pack is not None else self.points.place
         return format_of(*place, self.points.format) if place is not None else None
-
-    def _place(self) -> tuple[Path, Path | None] | None:
-        """``root`` and ``list`` as paths; None where neither is given."""
-        root, listing = (Path(path).expanduser() if path else None for path in (self.points.root, self.points.list))
-        root, listing = (listing, None) if root is None else (root, listing)
-        return (root, listing) if root is not None else None
 
     def _planted(self) -> Path:
         """The folder of the planted clouds, written if need be."""

@@ -1,20 +1,25 @@
-"""Whether a place has videos or clouds, by the names of the files in it or in its list."""
+"""Whether a place has videos or clouds, by the names of the files in it or in its list; and whether it is in the format
+that was named for another place."""
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import Modality
 from st_ssl.data.packs import read_pack as pack
 from st_ssl.data.sources import points as clouds
 from st_ssl.data.sources import video as videos
+from st_ssl.data.sources.base import find_format
 from st_ssl.data.sources.folders import LeftOut, Sifted, walk
 from st_ssl.data.sources.points.base import CLOUD
-from st_ssl.data.sources.video.base import is_video
+from st_ssl.data.sources.video.base import VIDEO, is_video
 from st_ssl.data.streams.points import READERS
 from st_ssl.data.streams.video import IMAGE_EXTENSIONS
 
@@ -44,6 +49,45 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
         return "video"
     every = walk(place, lambda _, __, files: Sifted(files), LeftOut())
     return _of_names(path.name for path in every) or "video"
+
+
+def of_another_root(
+    data: Mapping[str, Any], asked: Collection[str], modality: Modality, where: str = "the recipe"
+) -> dict[str, Any]:
+    """The section ``data`` of a configuration whose root or list is not from the file that names the format.
+
+    ``asked``: the keys of the section that the user gave. A ``format`` that is not among them is kept where the place
+    looks like it, or cannot be looked at; else it becomes "auto", ``split`` goes with it, and a warning says so, with
+    ``where`` the format is from. The format of a list stays for any list.
+    """
+    kept = dict(data)
+    name, root, listing = data.get("format", "auto"), data.get("root") or data.get("list"), data.get("list")
+    formats, kind = (clouds.FORMATS, CLOUD) if modality == "points" else (videos.FORMATS, VIDEO)
+    if "format" in asked or name not in formats or not isinstance(root, str) or not isinstance(listing, str | None):
+        return kept
+    if pack.is_pack(os.path.expanduser(root)):
+        kept.pop("format")  # a pack needs none, and its own warning is for who asked for one
+        return kept
+    beside = None if listing is None or listing == root else Path(listing).expanduser()
+    place = (formats, kind, Path(root).expanduser(), beside)
+    try:
+        named = find_format(*place, name, None)
+        if named[0].matches(named[1]):
+            return kept
+        found = find_format(*place, "auto", None)[0]
+    except (DataError, ConfigError):
+        return kept  # who reads it says what is wrong with the place
+    if found.lists and named[0].lists:
+        return kept
+    kept["format"] = "auto"
+    if "split" not in asked:
+        kept.pop("split", None)
+    warnings.warn(
+        f"{where}: data.format={name} is left out, since {beside or root} does not look like it: read as {found.name} "
+        f"(data.format={name} on the command line keeps it)",
+        stacklevel=2,
+    )
+    return kept
 
 
 def _of_names(names: Iterable[str]) -> Modality | None:

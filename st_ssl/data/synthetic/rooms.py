@@ -204,7 +204,7 @@ def write_dataset(root: Path, config: SyntheticRoomConfig, num_workers: int = 2,
     root = Path(root)
     what = {"format": "st_ssl synthetic rooms", "version": FORMAT_VERSION, "config": config.model_dump()}
     claim_folder(root, "synthetic.json", {**what, "classes": list(SEGMENTS)}, "set of synthetic rooms")
-    for split in SPLITS:
+    for split in filter(config.count, SPLITS):  # an empty folder would be told of as a class without a room
         (root / split).mkdir(exist_ok=True)
     rooms = [(split, index) for split in SPLITS for index in range(config.count(split))]
     missing = [room for room in rooms if not _folder(root, *room).exists()]

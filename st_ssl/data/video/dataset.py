@@ -6,63 +6,25 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import DataError, SampleError
 from st_ssl.core.inputs import InputConfig
-from st_ssl.core.limits import default_workers
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry, RawView, VideoMeta
 from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
-from st_ssl.data.loading.loader import TIMEOUT
 from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
 from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.packs.video_index import INDEX_FILE, Library, read_index
 from st_ssl.data.packs.video_read import VideoPack
 from st_ssl.data.sources.base import Format
-from st_ssl.data.sources.video import SourceFormat, format_of, read_source
-from st_ssl.data.streams.video import MAX_PIXELS, Backend, VideoReader, open_video
+from st_ssl.data.sources.video import format_of, read_source
+from st_ssl.data.streams.video import VideoReader, open_video
 from st_ssl.data.streams.video.segment import segment_of
-from st_ssl.data.synthetic.videos import FORMAT_VERSION, SyntheticVideoConfig, write_dataset
+from st_ssl.data.synthetic.videos import FORMAT_VERSION, write_dataset
+from st_ssl.data.video.config import VideoDataConfig
 from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
-
-
-class VideoDataConfig(Config):
-    """Videos: where the videos are and how they are read.
-
-    ``root``: a folder of videos, a list of ``path label`` lines, or a pack (a folder or URL); nothing means the
-    planted-factor videos, which are written on first use. ``list``: a list whose paths are relative to ``root``, or the
-    folder of a data set's annotations. ``format``: what that is, where its looks do not tell (configs/README.md has the
-    formats). ``split``: which of the official splits of UCF101 or HMDB51 (default: the first). ``series``:
-    which images are a video where folders hold several series of them: ``img_`` (of ``img_*`` beside ``flow_x_*``),
-    ``each`` for every series, ``all`` for every image (default: by the rule of ``sources/video/series.py``). ``index``:
-    what ``prepare.py index`` wrote (default: the one in ``root``, if any), which spares going through each file before
-    it is read. ``epoch_size``: how many videos make an epoch (default: all of them); a small folder is then gone
-    through several times an epoch.
-    ``sample_timeout``: seconds that a worker may spend on one video (on opening it and on each frame, where windows
-    slide over whole videos); one that hangs or crashes its decoder is taken as broken. With ``num_workers=0`` nothing
-    protects the run from such files. ``max_pixels``: a video whose frames have more pixels is broken, and no room is
-    made for them.
-    """
-
-    name: Literal["video"] = "video"
-    root: str | None = None
-    list: str | None = None
-    format: SourceFormat = "auto"
-    split: int | None = Field(default=None, ge=1, le=3)
-    series: str | None = None
-    index: str | None = None
-    reader: Backend = "auto"
-    num_workers: int = Field(default_factory=default_workers, ge=0)
-    epoch_size: int | None = Field(default=None, gt=0)
-    max_bad_share: float = Field(default=0.1, ge=0, le=1)
-    sample_timeout: float = Field(default=TIMEOUT, gt=0)
-    max_pixels: int = Field(default=MAX_PIXELS, gt=0)
-    synthetic: SyntheticVideoConfig = SyntheticVideoConfig()
 
 
 class VideoDataset(SampleDataset[CutView, VideoMeta]):
@@ -106,9 +68,9 @@ class VideoSource(DataSource):
         config = self.video
         if isinstance(self.library, VideoPack):
             return self.library.entries
-        if (place := self._place()) is not None:
-            self.listing = read_source(*place, config.format, config.split, config.series)
-            return self.listing
+        if (listing := config.listing()) is not None:
+            self.listing = listing
+            return listing
         if config.format != "auto" or config.split is not None or config.series is not None:
             warnings.warn("data.format, data.split and data.series are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
@@ -117,14 +79,8 @@ class VideoSource(DataSource):
         return self.listing
 
     def format(self) -> Format | None:
-        place = None if isinstance(self.library, VideoPack) else self._place()
+        place = None if isinstance(self.library, VideoPack) else self.video.place
         return format_of(*place, self.video.format) if place is not None else None
-
-    def _place(self) -> tuple[Path, Path | None] | None:
-        """``root`` and ``list`` as paths; None where neither is given."""
-        root, listing = (Path(path).expanduser() if path else None for path in (self.video.root, self.video.list))
-        root, listing = (listing, None) if root is None else (root, listing)
-        return (root, listing) if root is not None else None
 
     def dataset(self, entries: Sequence[Entry], views: VideoViews, seed: Key = 0) -> VideoDataset:
         return VideoDataset(entries, views, seed, self.library.open)

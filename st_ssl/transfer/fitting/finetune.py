@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt, create_model, field_validator
 
-from st_ssl.core.config import Config, Place, merge, once, override, parse_override, read_yaml, validate
+from st_ssl.core.config import Config, Place, given_keys, merge, once, override, parse_override, read_yaml, validate
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.random import keyed_seed
 from st_ssl.core.types import Entry
 from st_ssl.data.base import DATA, BadSample, DataSource
+from st_ssl.data.sources.detect import of_another_root
 from st_ssl.encoders.base import (
     AnyInput,
     Encoder,
@@ -105,9 +106,12 @@ def finetune_model() -> type[FinetuneConfig]:
 def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | None = None) -> FinetuneConfig:
     """The configuration in a YAML file with ``key=value`` overrides; ``data`` is that of the pretraining, on which the
     file's own is laid: of another root, without what only says how to read the first; None where no run tells it, as of
-    an imported encoder. Raises ``ConfigError`` that lists every mistake with its place."""
+    an imported encoder. A format that the file names for another root than its own counts where the data look like it.
+    Raises ``ConfigError`` that lists every mistake with its place."""
     given, place = read_yaml(file)
-    given = override(given, [(*parse_override(text), text) for text in overrides], place)
+    theirs = set(given["data"]) if isinstance(given.get("data"), dict) else set()
+    parsed = [(*parse_override(text), text) for text in overrides]
+    given = override(given, parsed, place)
     if "task" not in given and (strange := [key for key in ("method", "runs") if key in given]):
         raise ConfigError(f"{place.of((strange[0],))}: it has {strange[0]}, and no task: this file is for pretrain")
     own = given.get("data") or {}
@@ -123,6 +127,11 @@ def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | N
         if own.get("root", data.get("root")) != data.get("root"):
             data = {key: value for key, value in data.items() if key not in _OF_ROOT}
         given["data"] = merge(data, own)
+    section, asked = given.get("data"), given_keys(parsed, "data")
+    elsewhere = asked & {"root", "list"} or "root" not in theirs
+    if "format" in theirs and elsewhere and isinstance(section, dict) and section.get("name") in DATA.names():
+        modality = DATA.registered(section["name"]).modality
+        given["data"] = of_another_root(section, asked, modality, place.of(("data", "format")))
     return validate(finetune_model(), given, place)
 
 

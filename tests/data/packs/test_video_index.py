@@ -76,7 +76,7 @@ def test_an_index_goes_on_where_it_was_stopped(videos: Path, monkeypatch: pytest
     file.write_text("".join(lines[:2]) + lines[2][:30])  # killed while it wrote the third
     looked: list[str] = []
 
-    def counted(reader: str, path: str) -> Record:
+    def counted(reader: str, path: str, max_pixels: int) -> Record:
         looked.append(path)
         return probe(reader, path)
 
@@ -150,7 +150,7 @@ def test_other_videos_stay_in_the_file(videos: Path) -> None:
     assert read_index(file).keys() == {os.path.abspath(entry.path) for entry in entries}
 
 
-def crash_on_two(reader: str, path: str) -> Record:
+def crash_on_two(reader: str, path: str, max_pixels: int) -> Record:
     if path.endswith("02.mp4"):
         crash()
     return probe(reader, path)

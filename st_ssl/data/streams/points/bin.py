@@ -39,6 +39,7 @@ def read_bin(path: str, options: ReadOptions) -> RawCloud:
         raise SampleError(
             path, f"has {size} bytes: no whole number of points of {columns} float32 numbers (data.bin_columns)"
         )
+    check_points(path, size // (4 * columns), options.max_points)
     _check_places(path, numbers)
     return RawCloud(np.empty((0, 3)), table=numbers.reshape(-1, columns), kind="bin")
 

@@ -35,6 +35,10 @@ class Reading:
     facts: dict[str, Any] = field(default_factory=dict)
     told: tuple[str, ...] = ()
 
+    def account(self) -> dict[str, Any]:
+        """``facts`` and what was ``told``, for ``account_lines``."""
+        return self.facts | {"told": list(self.told)}
+
     @property
     def prepared(self) -> dict[str, Any]:
         """What goes into ``encoder.json``: the ranges that became 0 … 1, and whether meshes are their vertices."""

@@ -50,6 +50,7 @@ class PyAVReader(Reader):
         self.meta = self.table.meta
         self._pts, self._keys = self.table.pts, self.table.keys
         self._key_indices = sorted(self._keys)
+        self._shown: dict[tuple[int, int], tuple[int, int]] = {}  # sizes as stored and as shown
 
     def close(self) -> None:
         """Release the file; may be called twice."""
@@ -104,12 +105,11 @@ class PyAVReader(Reader):
             packets = self._video.packets()
         else:
             packets = self._seek(self._key_before(wanted[0]))
-        asked = wanted if isinstance(wanted, range) else set(wanted)
+        asked = None if from_start or self._pts is None else {self._pts[i] for i in wanted if i < len(self._pts)}
         shown = -1
         for packet in packets:
-            if not from_start:
-                skipped = "DEFAULT" if self._index(packet.pts) in asked else "NONREF"
-                self._video.stream.codec_context.skip_frame = skipped
+            if asked is not None:
+                self._video.stream.codec_context.skip_frame = "DEFAULT" if packet.pts in asked else "NONREF"
             for frame in self._video.decode(packet):
                 shown += 1
                 index = shown if self._pts is None else self._index(frame.pts)
@@ -131,7 +131,10 @@ class PyAVReader(Reader):
     def _rgb(self, index: int, frame: Any) -> np.ndarray:
         if frame.is_corrupt:
             raise self._undecodable(index, "its data are damaged")
-        width, height = self.table.stretched(frame.width, frame.height)
+        stored = frame.width, frame.height
+        if stored not in self._shown:  # of most files all frames are of one size
+            self._shown[stored] = self.table.stretched(*stored)
+        width, height = self._shown[stored]
         image = self._reformatter(frame, width=width, height=height, format="rgb24").to_ndarray()
         if self.table.mirrored:
             image = image[:, ::-1]
