@@ -146,15 +146,18 @@ _LINES = "\n\t"
 
 @contextmanager
 def _warnings_as_text() -> Iterator[None]:
-    """Warnings name files, whose names may hold codes that a terminal obeys."""
+    """Warnings in one line, without the line of our source that warns. They name files, whose names may hold codes that
+    a terminal obeys."""
     import warnings
 
     from st_ssl.core.errors import shown
 
     usual = warnings.formatwarning
 
-    def visible(message: Warning | str, *place: Any, **more: Any) -> str:
-        return usual(shown(str(message), _LINES), *place, **more)
+    def visible(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return usual(shown(str(message), _LINES), category, filename, lineno, "")
 
     warnings.formatwarning = visible
     try:

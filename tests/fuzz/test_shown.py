@@ -43,6 +43,7 @@ def test_errors_and_warnings_show_them(capsys: pytest.CaptureFixture[str]) -> No
     assert f"UserWarning: left out: {VISIBLE}\n" in said
     assert f"error: {VISIBLE}: broken\nsecond line\n" in said
     assert "\x1b" not in said
+    assert "warnings.warn" not in said  # the line of the source
 
 
 def test_a_console_takes_no_markup() -> None:
