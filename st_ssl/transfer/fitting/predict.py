@@ -67,7 +67,7 @@ class Scenes:
 
     @property
     def bad(self) -> list[BadSample]:
-        return list(self._feed.bad)
+        return sorted(self._feed.bad, key=lambda one: one.path)
 
 
 Network = tuple[Tuned, Task, list[str]]
@@ -101,7 +101,9 @@ def predict(
     evaluate(model.to(device), task, feed, entries, FitConfig(batch_size=batch_size), task.votes, keep)
     if not seen:
         raise _none(feed, entries)
-    return Answers(classes, [entry.path for entry in seen], np.concatenate(rows), list(feed.bad))
+    return Answers(
+        classes, [entry.path for entry in seen], np.concatenate(rows), sorted(feed.bad, key=lambda one: one.path)
+    )
 
 
 def segment(
