@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from st_ssl.core.config import Config
 from st_ssl.core.limits import SAMPLE_TIMEOUT, default_workers
-from st_ssl.data.sources.base import Listing
+from st_ssl.data.sources.base import Listing, find_place
 from st_ssl.data.sources.points import PointFormat, read_source
 from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions
@@ -82,9 +82,7 @@ class PointDataConfig(Config):
     @property
     def place(self) -> tuple[Path, Path | None] | None:
         """``root`` and ``list`` as paths; None where neither is given."""
-        root, listing = (Path(path).expanduser() if path else None for path in (self.root, self.list))
-        root, listing = (listing, None) if root is None else (root, listing)
-        return (root, listing) if root is not None else None
+        return find_place(self.root, self.list)
 
     def listing(self) -> Listing | None:
         """The clouds that ``root`` and ``list`` name; None where neither is given. Raises what ``read_source`` does."""

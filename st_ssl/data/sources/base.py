@@ -237,6 +237,13 @@ def found(
     return unique(rows, strict)
 
 
+def find_place(root: str | None, listing: str | None) -> tuple[Path, Path | None] | None:
+    """``data.root`` and ``data.list`` as paths, ``~`` expanded; a list without a root stands for both. None where
+    neither is given."""
+    paths = [Path(path).expanduser() for path in (root, listing) if path]
+    return (paths[0], paths[1] if len(paths) > 1 else None) if paths else None
+
+
 def find_format(
     formats: Mapping[str, Format],
     kind: Kind,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from st_ssl.core.config import Config
 from st_ssl.core.limits import SAMPLE_TIMEOUT, default_workers
-from st_ssl.data.sources.base import Listing
+from st_ssl.data.sources.base import Listing, find_place
 from st_ssl.data.sources.video import SourceFormat, read_source
 from st_ssl.data.streams.video import MAX_PIXELS, Backend
 from st_ssl.data.synthetic.videos import SyntheticVideoConfig
@@ -51,9 +51,7 @@ class VideoDataConfig(Config):
     @property
     def place(self) -> tuple[Path, Path | None] | None:
         """``root`` and ``list`` as paths; None where neither is given."""
-        root, listing = (Path(path).expanduser() if path else None for path in (self.root, self.list))
-        root, listing = (listing, None) if root is None else (root, listing)
-        return (root, listing) if root is not None else None
+        return find_place(self.root, self.list)
 
     def listing(self) -> Listing | None:
         """The videos that ``root`` and ``list`` name; None where neither is given. Raises what ``read_source`` does."""
