@@ -56,13 +56,13 @@ def cloud(
     cloud: str | os.PathLike[str] | npt.NDArray[np.floating],
     attributes: Mapping[str, npt.NDArray[np.floating]] | None = None,
 ) -> PointBatch:
-    """What ``encoder`` is to be fed of one cloud, a ``PointBatch`` of it, prepared as ``extract`` and ``probe`` do: the
-    points that ``encoder.input`` asks for, one a voxel or so many, on the unit sphere or above the origin.
+    """The batch of one cloud that ``encoder`` takes, prepared as ``extract`` and ``probe`` do it.
+    ``encoder.input`` says how: one point a voxel or a number of points, moved onto the unit sphere or above the origin.
 
     ``cloud`` is a file of any format that is read (or a folder that is a scene, or ``file.h5#17``), or numbers [N, 3],
     with ``attributes`` by name: ``color`` [N, 3] and ``intensity`` [N, 1] in 0 … 1, ``normal`` [N, 3]. These may also
-    be further columns, in the order of ``encoder.input.attributes``. Which points of the cloud they are is told by
-    ``source`` int64 [P] of the result.
+    be further columns, in the order of ``encoder.input.attributes``. ``source`` int64 [P] of the result
+    holds the place of each point in the cloud.
 
     Raises ``UserError`` where the cloud cannot be read, lacks what ``encoder.input.attributes`` asks for, or arrays are
     of another shape or range.

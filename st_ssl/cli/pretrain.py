@@ -152,7 +152,7 @@ def _probe(config: RunConfig, runtime: Runtime) -> None:
 
     assert config.probe is not None
     if _unprobed(config) is not None:
-        return  # which was told before the training
+        return  # the user was told before the training
     directory = Path(config.output_dir)
     done, encoder = directory / "probe.json", directory / "encoder.safetensors"
     current = done.is_file() and done.stat().st_mtime >= encoder.stat().st_mtime

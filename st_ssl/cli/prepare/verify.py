@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from st_ssl.data.streams.points.reading import Reading
 
 _FEW = 5
-"""So many examples of a kind are named."""
+"""The most examples of a kind that the page names."""
 
 
 def verify(arguments: argparse.Namespace, config: Any) -> int:
