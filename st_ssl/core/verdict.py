@@ -1,0 +1,165 @@
+"""Who is ahead of whom: the one meaning of "ahead", for every table, figure and sentence.
+
+A contestant is ahead of a rival where the 95 % bootstrap interval (Efron 1979) of their paired difference, over seeds
+and test samples, lies above 0. Pretraining is ahead where it is ahead of the same network untrained and of the
+strongest trivial baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from st_ssl.core.random import keyed_rng
+
+DRAWS = 2000
+"""Bootstrap draws of an interval."""
+FEWEST = 10
+"""Test samples below which nothing is called ahead or behind: a bootstrap of so few says too little."""
+
+MOST = 4096
+"""Samples that are drawn one by one: more of them are drawn in so many random groups, for memory."""
+
+_ROUNDING = 1e-9
+
+Standing = Literal["ahead", "level", "behind"]
+Figure = Callable[[np.ndarray], np.ndarray]
+
+
+def mean_figure(totals: np.ndarray) -> np.ndarray:
+    """The mean in per cent, from sums [..., 2] of scores in 0 … 1 and of how many there are; NaN of none."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * totals[..., 0] / totals[..., 1]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one contestant got of M test samples in S seeds.
+
+    ``parts`` float [S, M, K]: what each sample adds to the sums that ``figure`` turns into per cent, [..., K] to [...];
+    zeros for a sample that was not judged in that seed.
+    """
+
+    parts: np.ndarray
+    figure: Figure = mean_figure
+
+    @classmethod
+    def of_scores(cls, scores: Sequence[Sequence[float]] | np.ndarray) -> Outcomes:
+        """A figure that is the mean of ``scores`` [S, M] in 0 … 1: whether each sample was told right, say. NaN for one
+        that was not judged."""
+        found = np.asarray(scores, dtype=np.float64)
+        known = ~np.isnan(found)
+        return cls(np.stack([np.where(known, found, 0.0), known.astype(np.float64)], -1))
+
+    def values(self) -> np.ndarray:
+        """The figure of each seed in per cent, float [S]."""
+        return self.figure(self.parts.sum(1))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a contestant is from the rival ``name``, in points: the mean over the seeds, and the interval ``low`` to
+    ``high`` that holds 95 % of the bootstrap draws."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def standing(self) -> Standing:
+        return "ahead" if self.low > _ROUNDING else "behind" if self.high < -_ROUNDING else "level"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.mean:+.1f}, {self.low:+.1f} to {self.high:+.1f})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A contestant against its rivals. ``standing``: ahead of all of them; behind where one of them is ahead of it;
+    level otherwise. ``samples`` and ``seeds``: over how many."""
+
+    against: tuple[Difference, ...]
+    samples: int
+    seeds: int
+
+    @property
+    def standing(self) -> Standing:
+        if self.samples < FEWEST or not self.against:
+            return "level"
+        found = {difference.standing for difference in self.against}
+        return "behind" if "behind" in found else "ahead" if found == {"ahead"} else "level"
+
+    def sentence(self) -> str:
+        """All of it for people: "ahead of random (+9.1, +6.0 to +12.2), behind occupancy (-2.0, -3.1 to -0.9)"."""
+        if self.samples < FEWEST:
+            return f"undecided: {self.samples} test samples are too few, {FEWEST} are needed"
+        words = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
+        return ", ".join(f"{words[difference.standing]} {difference}" for difference in self.against)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``from_json``, with the ``standing`` for other readers."""
+        return {"standing": self.standing, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Verdict:
+        against = tuple(Difference(**difference) for difference in told["against"])
+        return cls(against, int(told["samples"]), int(told["seeds"]))
+
+
+def judge(ours: Outcomes, rivals: Mapping[str, Outcomes]) -> Verdict:
+    """``ours`` against each of ``rivals``, of the same seeds and samples in the same order.
+
+    Seeds and samples are drawn with replacement, each by itself: a sample that is drawn counts in all seeds. With a
+    single seed the interval is over samples alone. The draws depend on the numbers of seeds and samples only, so that
+    the same outcomes give the same verdict everywhere.
+    """
+    seeds, samples = ours.parts.shape[:2]
+    against = []
+    for name, theirs in rivals.items():
+        assert theirs.parts.shape[:2] == (seeds, samples), f"{name}: {theirs.parts.shape} against {ours.parts.shape}"
+        mean = float(np.nanmean(ours.values() - theirs.values())) if samples else 0.0
+        against.append(Difference(name, mean, *_interval(ours, theirs)) if samples else Difference(name, 0.0, 0.0, 0.0))
+    return Verdict(tuple(against), samples, seeds)
+
+
+def strongest(figures: Mapping[str, float]) -> str | None:
+    """The name of the largest of ``figures`` (NaN never is), the first of equal ones; None where there is none."""
+    known = {name: value for name, value in figures.items() if not np.isnan(value)}
+    return max(known, key=lambda name: known[name]) if known else None
+
+
+def _interval(ours: Outcomes, theirs: Outcomes) -> tuple[float, float]:
+    """The 2.5th and the 97.5th percentile of the difference over the bootstrap draws."""
+    both = [_grouped(of.parts) for of in (ours, theirs)]
+    rows, counts = _draws(*both[0].shape[:2])
+    figures = [
+        np.stack([of.figure(counts @ parts) for parts in grouped], 1)  # [draws, S]
+        for of, grouped in zip((ours, theirs), both, strict=True)
+    ]
+    differences = np.nanmean(np.take_along_axis(figures[0] - figures[1], rows, 1), 1)
+    low, high = np.nanpercentile(differences, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _grouped(parts: np.ndarray) -> np.ndarray:
+    """``parts`` [S, M, K] as they are, or summed over ``MOST`` groups of samples, the same for all contestants."""
+    samples = parts.shape[1]
+    if samples <= MOST:
+        return parts
+    order = keyed_rng("bootstrap groups", samples).permutation(samples)
+    return np.add.reduceat(parts[:, order], np.linspace(0, samples, MOST, endpoint=False).astype(int), axis=1)
+
+
+@lru_cache(maxsize=4)
+def _draws(seeds: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of every draw the seeds, int64 [DRAWS, S], and how often each sample is in it, float64 [DRAWS, M]."""
+    rng = keyed_rng("bootstrap", seeds, samples)
+    rows = rng.integers(0, seeds, (DRAWS, seeds))
+    drawn = rng.integers(0, samples, (DRAWS, samples)) + samples * np.arange(DRAWS)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=DRAWS * samples).reshape(DRAWS, samples)
+    return rows, counts.astype(np.float64)

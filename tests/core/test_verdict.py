@@ -1,0 +1,116 @@
+"""Who is ahead: the interval against theory and a slow loop, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from st_ssl.core.verdict import DRAWS, FEWEST, MOST, Outcomes, Verdict, judge, strongest
+
+
+def scores(right: float, seeds: int = 3, samples: int = 400, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).random((seeds, samples)) < right).astype(float)
+
+
+def test_of_one_seed_the_interval_is_that_of_the_central_limit() -> None:
+    ours, theirs = scores(0.8, 1, 2000, 1), scores(0.7, 1, 2000, 2)
+    (found,) = judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).against
+    pairs = 100 * (ours - theirs)[0]
+    half = 1.96 * pairs.std() / np.sqrt(len(pairs))
+    assert found.mean == pytest.approx(pairs.mean())
+    assert found.low == pytest.approx(pairs.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(pairs.mean() + half, abs=0.15 * half)
+
+
+def test_the_interval_is_that_of_a_slow_loop() -> None:
+    ours, theirs = scores(0.6, 3, 50, 3), scores(0.5, 3, 50, 4)
+    ours[1, 7] = theirs[1, 7] = np.nan  # not judged in that seed
+    (found,) = judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).against
+    rng, draws = np.random.default_rng(5), []
+    for _ in range(DRAWS):
+        samples = rng.integers(0, 50, 50)
+        by_seed = np.nanmean(ours[:, samples], 1) - np.nanmean(theirs[:, samples], 1)
+        draws.append(100 * by_seed[rng.integers(0, 3, 3)].mean())
+    low, high = np.percentile(draws, [2.5, 97.5])
+    assert found.low == pytest.approx(low, abs=1.0) and found.high == pytest.approx(high, abs=1.0)
+
+
+def test_pairing_counts() -> None:
+    """Two points more on the same samples is clear; on other samples it is lost in the noise."""
+    theirs = scores(0.5, 1, 400, 1)
+    ours = theirs.copy()
+    ours[0, np.flatnonzero(theirs[0] == 0)[:8]] = 1
+    paired = judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)})
+    shuffled = np.random.default_rng(6).permutation(ours[0])[None]
+    loose = judge(Outcomes.of_scores(shuffled), {"random": Outcomes.of_scores(theirs)})
+    assert paired.standing == "ahead" and loose.standing == "level"
+    assert paired.against[0].mean == pytest.approx(2.0) and loose.against[0].mean == pytest.approx(2.0)
+
+
+def test_seeds_count() -> None:
+    """A lead that one seed of three alone has is none."""
+    theirs = scores(0.5, 3, 400, 1)
+    ours = theirs.copy()
+    ours[0] = 1
+    assert judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).standing == "level"
+    ours[1:, :60] = 1
+    assert judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).standing == "ahead"
+
+
+@pytest.mark.parametrize(
+    ("random", "baseline", "standing", "words"),
+    [
+        (0.5, 0.6, "ahead", ["ahead of random", "ahead of occupancy"]),
+        (0.5, 0.9, "behind", ["ahead of random", "behind occupancy"]),
+        (0.9, 0.5, "behind", ["behind random", "ahead of occupancy"]),
+        (0.5, None, "level", ["ahead of random", "level with occupancy (+0.0"]),
+    ],
+)
+def test_ahead_is_ahead_of_both(random: float, baseline: float | None, standing: str, words: list[str]) -> None:
+    ours = scores(0.75, seed=1)
+    rivals = {"random": scores(random, seed=2), "occupancy": ours if baseline is None else scores(baseline, seed=3)}
+    verdict = judge(Outcomes.of_scores(ours), {name: Outcomes.of_scores(found) for name, found in rivals.items()})
+    assert verdict.standing == standing
+    assert all(word in verdict.sentence() for word in words)
+
+
+def test_a_handful_of_samples_decides_nothing() -> None:
+    few = FEWEST - 1
+    verdict = judge(Outcomes.of_scores(np.ones((3, few))), {"random": Outcomes.of_scores(np.zeros((3, few)))})
+    assert verdict.standing == "level" and f"{few} test samples are too few" in verdict.sentence()
+
+
+def test_figures_need_not_be_means() -> None:
+    """An IoU is made of sums over samples: hits and union here, of 30 scenes."""
+    rng = np.random.default_rng(7)
+    union = rng.integers(50, 100, (2, 30)).astype(float)
+    ours, theirs = (np.stack([union * share, union], -1) for share in (0.6, 0.4))
+    verdict = judge(
+        Outcomes(ours, lambda totals: 100 * totals[..., 0] / totals[..., 1]),
+        {"scratch": Outcomes(theirs, lambda totals: 100 * totals[..., 0] / totals[..., 1])},
+    )
+    (found,) = verdict.against
+    assert (found.mean, found.low, found.high) == pytest.approx((20.0, 20.0, 20.0))
+
+
+def test_many_samples_are_drawn_in_groups_and_the_interval_is_the_same() -> None:
+    samples = 3 * MOST
+    ours, theirs = scores(0.8, 1, samples, 1), scores(0.79, 1, samples, 2)
+    (found,) = judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).against
+    pairs = 100 * (ours - theirs)[0]
+    width = 2 * 1.96 * pairs.std() / np.sqrt(samples)
+    assert found.mean == pytest.approx(pairs.mean())
+    assert found.high - found.low == pytest.approx(width, rel=0.15)
+
+
+def test_a_verdict_goes_through_json() -> None:
+    verdict = judge(Outcomes.of_scores(scores(0.8)), {"random": Outcomes.of_scores(scores(0.3, seed=1))})
+    told = json.loads(json.dumps(verdict.as_json()))
+    assert told["standing"] == "ahead" and Verdict.from_json(told) == verdict
+
+
+def test_the_strongest_is_the_first_of_the_largest() -> None:
+    assert strongest({"a": 1.0, "b": 3.0, "c": 3.0, "d": float("nan")}) == "b"
+    assert strongest({"d": float("nan")}) is None
