@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,8 @@ def probe_and_print(
     replace_text(output, json.dumps(result, indent=2) + "\n")
     for table in probe_tables(result):
         PlainConsole().print(table)
+    for line in verdict_lines(result):
+        print(line)
     print(f"tested on {result['tested']}")
     print(f"written to {output}")
 
@@ -131,27 +134,27 @@ def probe_inputs(config: RunConfig | EncoderProbeConfig, probe: ProbeConfig) -> 
 
 
 def probe_tables(result: dict[str, Any]) -> list[Any]:
-    """One table per kind of probe: targets down, contestants across, per cent, mean ± std over the seeds. Baselines too
-    many for the width of a terminal have a table of their own."""
+    """One table per kind of probe: a target a row, per cent, mean ± std over the seeds, with the strongest baseline and
+    the verdict; and where there are several baselines one of all of them."""
     sizes = result["sizes"]
     parts = f"{sizes['train']} train, {sizes['test']} test, {result['seeds']} seed{'s' * (result['seeds'] != 1)}"
     if "splits" in result:
         parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
     how = f"({contestant(result)}; {parts})"
     targets = result["targets"]
-    first = next(iter(targets.values()))
+    kinds = list(dict.fromkeys(kind for target in targets.values() for kind in target["probes"]))
     tables = []
-    for kind, contestants in first["probes"].items():
-        for number, part in enumerate(_side_by_side(list(contestants))):
-            table = _table(f"{kind} probe{', baselines' * number}, % right {how}", part)
-            for name, target in targets.items():
-                cells = _cells({who: target["probes"][kind][who] for who in part})
-                table.add_row(_target(name, target), *cells, f"{target['chance']:.1f}")
-            tables.append(table)
+    for kind in kinds:
+        told = {name: target for name, target in targets.items() if kind in target["probes"]}
+        lines = [
+            Line(_target(name, target), target["probes"][kind], target["chance"], target["verdicts"].get(kind))
+            for name, target in told.items()
+        ]
+        tables += _tables(f"{kind} probe", "% right", how, lines)
     for section in SECTIONS:
         told = {name: target for name, target in targets.items() if section in target}
         if told:
-            tables.append(_section_table(section, told, how))
+            tables += _section_tables(section, told, how)
     return tables
 
 
@@ -159,30 +162,111 @@ SECTIONS = ("retrieval", "few_shot", "curve")
 """What has several rows for each target."""
 
 
-def _section_table(section: str, targets: dict[str, Any], how: str) -> Any:
+@dataclass
+class Line:
+    """A row of a table: its ``name``, who got what, what chance gets, and the verdict; of a heading the name alone."""
+
+    name: str
+    cells: dict[str, Any] = field(default_factory=dict)
+    chance: float = 0.0
+    verdict: dict[str, Any] | None = None
+
+
+def _section_tables(section: str, targets: dict[str, Any], how: str) -> list[Any]:
     """The rows of one section, target by target."""
     first = next(iter(targets.values()))[section]
     titles = {
-        "retrieval": "retrieval, % with one right among the k nearest",
-        "few_shot": "few-shot, % right ± 95 % interval, {ways} classes, {shots} shots, {episodes} episodes",
-        "curve": "linear probe by the share of the labels, % right",
+        "retrieval": ("retrieval", "% with one right among the k nearest"),
+        "few_shot": ("few-shot", "% right ± 95 % interval, {ways} classes, {shots} shots, {episodes} episodes"),
+        "curve": ("linear probe by the share of the labels", "% right"),
     }
-    table = _table(f"{titles[section].format_map(first)} {how}", next(iter(first["probes"].values())))
+    lines = []
     for name, target in targets.items():
         own = target[section]
-        table.add_row(_target(name, target))
+        lines.append(Line(_target(name, target)))
         for key, cells in own["probes"].items():
             chance = own["chance"][key] if isinstance(own["chance"], dict) else own["chance"]
-            table.add_row(f"  {key}", *_cells(cells), f"{chance:.1f}")
-        table.add_section()
-    return table
+            lines.append(Line(f"  {key}", cells, chance, own["verdicts"].get(key)))
+    title, figure = titles[section]
+    return _tables(title, figure.format_map(first), how, lines)
 
 
-def _side_by_side(contestants: list[str]) -> list[list[str]]:
-    """Who shares a table: all, or the networks and then the baselines where these are more than two."""
-    networks = [who for who in contestants if who in ("pretrained", "random")]
-    baselines = [who for who in contestants if who not in networks]
-    return [networks, baselines] if networks and len(baselines) > 2 else [contestants]
+def _tables(title: str, figure: str, how: str, lines: list[Line]) -> list[Any]:
+    """The table of the networks, the strongest baseline and the verdict; and that of all baselines, if there is more
+    than one."""
+    from rich.text import Text
+
+    everyone = list(dict.fromkeys(who for line in lines for who in line.cells))
+    networks = [who for who in everyone if who in ("pretrained", "random")]
+    baselines = [who for who in everyone if who not in networks]
+    verdicts = any(line.verdict for line in lines)
+    chance = ["chance"] if len(baselines) < 2 else []
+    heads = [*map(_called, networks), *(["best baseline", "verdict"] if verdicts else []), *chance]
+    first = _table(f"{title}, {figure} {how}", heads)
+    for line in lines:
+        ahead = line.verdict is not None and line.verdict["standing"] == "ahead"
+        cells = [
+            Text(plus_minus(line.cells[who]), "bold" if ahead and who == "pretrained" else "") if line.cells else ""
+            for who in networks
+        ]
+        if verdicts:
+            cells += [_best(line), "" if line.verdict is None else short_verdict(line.verdict)]
+        first.add_row(line.name, *cells, *([_chance(line)] if chance else []))
+    if len(baselines) < 2:
+        return [first]
+    second = _table(f"{title}, baselines, {figure} {how}", [*map(_called, baselines), "chance"])
+    for line in lines:
+        cells = [plus_minus(line.cells[who]) if line.cells else "" for who in baselines]
+        second.add_row(line.name, *cells, _chance(line))
+    return [first, second]
+
+
+def _chance(line: Line) -> str:
+    return f"{line.chance:.1f}" if line.cells else ""
+
+
+def _called(who: str) -> str:
+    """What a contestant is called in a table."""
+    return {"random": "untrained"}.get(who, who)
+
+
+def _best(line: Line) -> str:
+    """The figure and the name of the strongest baseline."""
+    if line.verdict is None or len(line.verdict["against"]) < 2:
+        return ""
+    name = line.verdict["against"][1]["name"]
+    return f"{plus_minus(line.cells[name]) if name in line.cells else f'{line.chance:.1f}'} {name}"
+
+
+def short_verdict(verdict: dict[str, Any]) -> str:
+    """``ahead``, or behind or level with whom."""
+    from st_ssl.core.verdict import FEWEST, Verdict
+
+    told = Verdict.from_json(verdict)
+    if told.samples < FEWEST:
+        return "too few samples"
+    if told.standing == "ahead":
+        return "ahead"
+    names = [_called(each.name) for each in told.against if each.standing == told.standing]
+    return f"{'behind' if told.standing == 'behind' else 'level with'} {', '.join(names)}"
+
+
+def verdict_lines(result: dict[str, Any]) -> list[str]:
+    """What the probe says, kind by kind, over all targets; and what it cannot say."""
+    from st_ssl.core.verdict import Verdict
+
+    count = len(result["targets"])
+    lines = []
+    for key, verdict in result["overall"]["verdicts"].items():
+        if verdict is not None:
+            mean = f", mean of {count} targets" if count > 1 else ""
+            prepared = result["prepared"].get("retrieval" if key.startswith("R@") else key)
+            told = Verdict.from_json(verdict).sentence().replace("random (", "untrained (")
+            lines.append(f"{key}{mean}: {told}{f'; features {prepared}' if prepared else ''}")
+    lines.append("ahead or behind: the 95 % interval of the paired difference, over seeds and test samples, excludes 0")
+    if result["pretrainings"] == 1:
+        lines.append("one pretraining: how much another would differ is not in these figures")
+    return lines
 
 
 def contestant(result: dict[str, Any]) -> str:
@@ -199,14 +283,11 @@ def _table(title: str, contestants: Iterable[str]) -> Any:
 
     table = Table(title=title, title_justify="left")
     table.add_column("target", no_wrap=True)
-    for column in (*contestants, "chance"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in contestants:
+        words = column in ("best baseline", "verdict")
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
     return table
 
 
 def _target(name: str, target: dict[str, Any]) -> str:
     return f"{name} ({target['classes']})"
-
-
-def _cells(contestants: dict[str, Any]) -> list[str]:
-    return [plus_minus(figure) for figure in contestants.values()]

@@ -103,7 +103,7 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """For ``from_json``, with the ``standing`` for other readers."""
-        return {"standing": self.standing, **asdict(self)}
+        return {"standing": self.standing, **asdict(self), "against": [asdict(each) for each in self.against]}
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Verdict:
@@ -118,13 +118,17 @@ def judge(ours: Outcomes, rivals: Mapping[str, Outcomes]) -> Verdict:
     single seed the interval is over samples alone. The draws depend on the numbers of seeds and samples only, so that
     the same outcomes give the same verdict everywhere.
     """
-    seeds, samples = ours.parts.shape[:2]
+    judged = ours.parts.any((0, 2))
+    samples = int(judged.sum())
     against = []
     for name, theirs in rivals.items():
-        assert theirs.parts.shape[:2] == (seeds, samples), f"{name}: {theirs.parts.shape} against {ours.parts.shape}"
-        mean = float(np.nanmean(ours.values() - theirs.values())) if samples else 0.0
-        against.append(Difference(name, mean, *_interval(ours, theirs)) if samples else Difference(name, 0.0, 0.0, 0.0))
-    return Verdict(tuple(against), samples, seeds)
+        shape = theirs.parts.shape
+        assert shape[:2] == ours.parts.shape[:2], f"{name}: {shape} against {ours.parts.shape}"
+        if samples:
+            both = [Outcomes(of.parts[:, judged], of.figure) for of in (ours, theirs)]
+            mean = float(np.nanmean(both[0].values() - both[1].values()))
+            against.append(Difference(name, mean, *_interval(*both)))
+    return Verdict(tuple(against), samples, len(ours.parts))
 
 
 def strongest(figures: Mapping[str, float]) -> str | None:
@@ -141,8 +145,10 @@ def _interval(ours: Outcomes, theirs: Outcomes) -> tuple[float, float]:
         np.stack([of.figure(counts @ parts) for parts in grouped], 1)  # [draws, S]
         for of, grouped in zip((ours, theirs), both, strict=True)
     ]
-    differences = np.nanmean(np.take_along_axis(figures[0] - figures[1], rows, 1), 1)
-    low, high = np.nanpercentile(differences, [2.5, 97.5])
+    drawn = np.take_along_axis(figures[0] - figures[1], rows, 1)
+    known = ~np.isnan(drawn)  # a draw of few samples may hold none that a seed has judged
+    sums = np.where(known, drawn, 0.0).sum(1)[known.any(1)]
+    low, high = np.percentile(sums / known.sum(1)[known.any(1)], [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -8,11 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from st_ssl.cli import guarded
 from st_ssl.cli.probe import main, probe_tables
+from st_ssl.core.verdict import Outcomes, judge
 from st_ssl.report.page import write_report
 from tests.runs import tiny, write_config
 from tests.transfer.tiny import write_dataset, write_encoder
@@ -73,7 +75,9 @@ def test_splits_that_the_data_have_not(
 def test_tables_of_many_baselines_fit_a_terminal() -> None:
     names = ("pretrained", "random", "coordinates", "occupancy", "histograms", "metadata")
     cells = {who: {"mean": 10.0 + i, "std": 1.0, "values": [9.0 + i, 11.0 + i]} for i, who in enumerate(names)}
-    targets = {"occlusion": {"classes": 3, "chance": 33.3, "probes": {"svm": cells}}}
+    scores = {who: Outcomes.of_scores(np.full((2, 40), 0.1 + 0.01 * i)) for i, who in enumerate(names)}
+    verdict = judge(scores["pretrained"], {"random": scores["random"], "metadata": scores["metadata"]}).as_json()
+    targets = {"occlusion": {"classes": 3, "chance": 33.3, "probes": {"svm": cells}, "verdicts": {"svm": verdict}}}
     tables = probe_tables({"runs": ["a"], "seeds": 2, "sizes": {"train": 2, "test": 2}, "bad": [], "targets": targets})
     console = Console(width=80, record=True, file=io.StringIO())
     for table in tables:
@@ -81,4 +85,5 @@ def test_tables_of_many_baselines_fit_a_terminal() -> None:
     shown = console.export_text()
     assert "…" not in shown and shown.count("occlusion (3)") == 2
     for i, who in enumerate(names):
-        assert who in shown and f" {10 + i}.0 ± 1.0 " in shown
+        assert who.replace("random", "untrained") in shown and f" {10 + i}.0 ± 1.0 " in shown
+    assert "behind" in shown and "15.0 ± 1.0" in shown

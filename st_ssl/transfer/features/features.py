@@ -36,7 +36,7 @@ class Split:
 class ClipSet:
     """Clips of N videos, or N clouds, on their way to an encoder: ``raw`` holds N × ``num_clips``, sample by sample,
     which ``views`` had cut and can prepare; ``targets`` name to int64 [N], -1 for no label; ``metadata`` float [N, k]:
-    what the file says of itself."""
+    what the file says of itself; ``rows`` int64 [N]: which of the videos that were asked for these are."""
 
     entries: list[Entry]
     views: Views
@@ -45,6 +45,7 @@ class ClipSet:
     metadata: np.ndarray
     bad: list[BadSample] = field(default_factory=list)
     num_clips: int = 1
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -154,7 +155,7 @@ def collect_clips(
     targets = {name: _encode([e.labels.get(name) for e in entries], values) for name, values in classes.items()}
     found = list(dict.fromkeys(bad))
     raw = parts[0].joined(parts[1:])
-    return ClipSet(entries, views, raw, targets, np.concatenate(metadata), found, num_clips)
+    return ClipSet(entries, views, raw, targets, np.concatenate(metadata), found, num_clips, np.array(used))
 
 
 def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:
@@ -201,3 +202,12 @@ def copied(view: RawView | RawPointView) -> RawView | RawPointView:
     """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
     these a process may often have no more than a thousand."""
     return view.map(lambda tensor: tensor.clone())
+
+
+def metadata_features(train: ClipSet, test: ClipSet) -> tuple[np.ndarray, np.ndarray]:
+    """What files say of themselves as features, float64 [N, 2 k] and [M, 2 k]: of each column the standard score z
+    among the training files, as the direction (z, 1) of length 1. So a file of average metadata has a direction too."""
+    mean, deviation = train.metadata.mean(0), train.metadata.std(0)
+    scores = ((clips.metadata - mean) / np.where(deviation > 0, deviation, 1.0) for clips in (train, test))
+    first, second = (np.hstack([z, np.ones_like(z)]) / np.sqrt(1 + np.hstack([z, z]) ** 2) for z in scores)
+    return first, second

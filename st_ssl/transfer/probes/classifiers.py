@@ -16,6 +16,13 @@ from st_ssl.core.random import keyed_rng, keyed_seed
 from st_ssl.parts.attentive_pooling import AttentivePool
 
 
+def centred(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """``train`` [N, D] and ``others`` [M, D] less the mean of ``train``, float64. Cosine similarities of features that
+    are not centred are all near 1 where the features have much in common, and tell little."""
+    mean = train.double().mean(0) if len(train) else 0.0
+    return tuple(rows.double() - mean for rows in (train, *others))
+
+
 def knn_predict(
     train: Tensor, labels: np.ndarray, test: Tensor, num_classes: int, k: int = 20, temperature: float = 0.07
 ) -> np.ndarray:

@@ -38,8 +38,8 @@ def able_classes(labels: np.ndarray, truth: np.ndarray, config: EpisodeConfig) -
 
 def few_shot_accuracy(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray, config: EpisodeConfig, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Mean accuracy in per cent over episodes and half the width of its 95 % interval, by the names in ``FEW_SHOT``.
+) -> dict[str, np.ndarray]:
+    """The accuracy of every episode in 0 … 1, float64 [episodes], by the names in ``FEW_SHOT``.
 
     ``train`` float [N, D] with ``labels`` int64 [N], ``test`` [M, D] with ``truth`` int64 [M]. Features have the mean
     of the training part taken off and length 1 (CL2N of SimpleShot, Wang et al. 2019); logistic regression on them is
@@ -59,9 +59,13 @@ def few_shot_accuracy(
         shots = np.stack([rng.permutation(np.flatnonzero(labels == c))[: config.shots] for c in classes])
         queries = np.stack([rng.permutation(np.flatnonzero(truth == c))[: config.queries] for c in classes])
         for name, predicted in _predict(x[shots], y[queries].reshape(-1, y.shape[1])).items():
-            scores[name].append(float(100 * np.mean(predicted == answers)))
-    half = 1.96 / np.sqrt(config.episodes)
-    return {name: (float(np.mean(found)), float(half * np.std(found, ddof=1))) for name, found in scores.items()}
+            scores[name].append(float(np.mean(predicted == answers)))
+    return {name: np.array(found) for name, found in scores.items()}
+
+
+def half_interval(scores: np.ndarray) -> float:
+    """Half the width of the 95 % interval of the mean of ``scores`` [episodes], in per cent."""
+    return float(100 * 1.96 * np.std(scores, ddof=1) / np.sqrt(len(scores)))
 
 
 def _predict(shots: np.ndarray, queries: np.ndarray) -> dict[str, np.ndarray]:
@@ -89,7 +93,7 @@ def subset_rows(entries: Sequence[Entry], name: str, share: float, seed: int) ->
     return balanced_rows(entries, share, lambda entry: entry.labels[name], "labels", seed)
 
 
-def accuracy_by_share(
+def right_by_share(
     train: np.ndarray,
     labels: np.ndarray,
     test: np.ndarray,
@@ -97,10 +101,10 @@ def accuracy_by_share(
     subsets: Sequence[Sequence[int]],
     seed: int,
     strengths: tuple[float, ...],
-) -> list[float]:
-    """Accuracy in per cent of ``linear_predict`` on ``test`` [M, D], trained on each of ``subsets`` of the rows of
+) -> list[np.ndarray]:
+    """Which of ``test`` [M, D] ``linear_predict`` tells right, bool [M], trained on each of ``subsets`` of the rows of
     ``train`` [N, D]."""
     return [
-        float(100 * np.mean(linear_predict(train[rows], labels[rows], test, seed, strengths)[0] == truth))
+        linear_predict(train[rows], labels[rows], test, seed, strengths)[0] == truth
         for rows in map(np.asarray, subsets)
     ]

@@ -13,8 +13,9 @@ import torch
 from st_ssl.core.config import Config
 from st_ssl.data.base import DataSource, of_split
 from st_ssl.transfer.fitting import finetune as finetuning
-from st_ssl.transfer.probes.probe import Progress, probe_runs
+from st_ssl.transfer.probes.probe import Progress, probe_source
 from st_ssl.transfer.probes.probe_config import ProbeConfig
+from st_ssl.transfer.probes.scores import add_verdicts, joined
 
 
 def probe_splits(
@@ -28,23 +29,27 @@ def probe_splits(
 
     The result is as that of one: ``values`` are now the means of the splits, in the order of ``splits``, ``mean`` and
     ``std`` are over them, and ``seeds`` holds the values of each split's seeds; sizes and chance levels are means over
-    the splits. Raises ``ConfigError`` where the data set has no such splits, before anything is decoded.
+    the splits. Verdicts are over the seeds and the test samples of all splits. Raises ``ConfigError`` where the data
+    set has no such splits, before anything is decoded.
     """
     sources = {number: of_split(data, number) for number in config.splits}
-    results = []
-    for number, source in sources.items():
-        told = partial(_tell, progress, number)
-        results.append(probe_runs(source, runs, config, device, told))
+    probed = [
+        probe_source(source, runs, config, device, partial(_tell, progress, number))
+        for number, source in sources.items()
+    ]
+    results = [each.result for each in probed]
     first = results[0]
     shared = [name for name in first["targets"] if all(name in result["targets"] for result in results)]
     bad = {(b["path"], b["reason"]): b for result in results for b in result["bad"]}
-    return {
-        **{key: first[key] for key in ("runs", "seeds", "tested")},
+    result = {
+        **{key: first[key] for key in ("runs", "pretrainings", "seeds", "tested", "prepared")},
         "splits": list(config.splits),
         "sizes": _sizes(results),
         "bad": list(bad.values()),
         "targets": {name: _mean([result["targets"][name] for result in results]) for name in shared},
     }
+    add_verdicts(result, joined([each.scores for each in probed]))
+    return result
 
 
 class FitSplit(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,39 @@ from st_ssl.transfer.features.features import (
     collect_clips,
     describe_test_part,
     encode,
+    metadata_features,
     raw_features,
     split_entries,
 )
-from st_ssl.transfer.probes.classifiers import attentive_predict, knn_predict, linear_predict, max_mean, svm_predict
+from st_ssl.transfer.probes.classifiers import (
+    attentive_predict,
+    centred,
+    knn_predict,
+    linear_predict,
+    max_mean,
+    svm_predict,
+)
 from st_ssl.transfer.probes.few_labels import (
     FEW_SHOT,
     able_classes,
-    accuracy_by_share,
     few_shot_accuracy,
+    half_interval,
+    right_by_share,
     subset_rows,
 )
 from st_ssl.transfer.probes.probe_config import ProbeConfig
-from st_ssl.transfer.probes.retrieval import recall_at, recall_by_chance
+from st_ssl.transfer.probes.retrieval import hits_at, recall_by_chance
+from st_ssl.transfer.probes.scores import EPISODES, Scores, add_verdicts, rows_of
 
-_SECTIONS = ("retrieval", "few_shot", "curve")
-"""Kinds that have several rows for a target, and a place of their own in the result."""
 Progress = Callable[[str], None]
+
+
+@dataclass
+class Probed:
+    """The ``result`` of a probe without verdicts, and the ``scores`` that they are made of."""
+
+    result: dict[str, Any]
+    scores: Scores
 
 
 def probe_runs(
@@ -53,13 +70,29 @@ def probe_runs(
 ) -> dict[str, Any]:
     """Probe the encoders of ``runs`` (folders with ``encoder.json``), which must be of one architecture.
 
-    With one run, seeds differ in all that the probe draws; with several, each is one seed. Returns, ready for JSON,
-    each target's number of classes, chance level (see ``chance_level``) and for each probe the accuracies of
-    ``pretrained``, ``random`` (same network, not trained), ``raw`` (kNN on shrunken clips) and ``metadata`` (kNN on
-    width, height, rate and length), in per cent, mean ± std and single values; for retrieval the same and its own
-    chance level for each R@k; so too for few-shot episodes (with ``interval``, half the 95 % interval of the mean over
-    episodes alone: how much seeds or runs differ is in ``std``) and for each fraction of the labels.
+    With one run, seeds differ in all that the probe draws; with several, each is one seed. Returns, ready for JSON:
+
+    - for each target its number of classes, its chance level (see ``chance_level``), how many samples were judged;
+    - for each kind of probe the accuracies of ``pretrained``, ``random`` (the same network untrained) and of trivial
+      baselines (what ``DataSource.raw_features`` gives, and ``metadata``), in per cent: mean, std, single values;
+    - for each kind the verdict: the pretrained encoder against the untrained one and the strongest baseline, as
+      ``core/verdict.py`` has it;
+    - the same for each R@k of retrieval, which has chance levels of its own, for few-shot episodes (with ``interval``,
+      half the 95 % interval of the mean over episodes alone) and for each fraction of the labels;
+    - ``overall``: means and verdicts over all targets.
+
+    Everyone's features are prepared alike, as ``prepared`` says. An attentive probe has nothing to attend to in a
+    baseline, which is a single vector: beside it stands the linear probe of the baseline.
     """
+    probed = probe_source(source, runs, config, device, progress)
+    add_verdicts(probed.result, probed.scores)
+    return probed.result
+
+
+def probe_source(
+    source: DataSource, runs: Sequence[Path], config: ProbeConfig, device: torch.device, progress: Progress
+) -> Probed:
+    """``probe_runs`` before verdicts are made."""
     encoder, input = _network(runs)
     check_modality(source, input)
     serve(source, runs[0])
@@ -70,7 +103,7 @@ def probe_runs(
     classes = classes_of(*splits)
     _check_episodes(splits, classes, config)
     seeds = len(runs) if len(runs) > 1 else config.seeds
-    table: dict[Cell, list[float]] = {}
+    scores = Scores([f"{entry.path}:{entry.start}" for entry in splits[1].entries])
     bad: dict[BadSample, None] = {}
     for seed in range(seeds):
         progress(f"probe {seed + 1} of {seeds}: reading {source.items}")
@@ -79,23 +112,41 @@ def probe_runs(
             for part, split in enumerate(splits)
         )
         bad.update(dict.fromkeys(train.bad + test.bad))
-        cells = _baselines(source, train, test, classes, config, seed)
+        sets = Sets(train, test, classes)
+        _probe_baselines(source, sets, config, seed, scores)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
             run = runs[seed % len(runs)]
             probed = load_encoder(run) if who == "pretrained" else random_encoder(encoder, input, seed)
-            for (kind, name), accuracy in _probe(probed, train, test, classes, config, seed, device).items():
-                cells[name, kind, who] = accuracy
-        for cell, accuracy in cells.items():
-            table.setdefault(cell, []).append(accuracy)
-    return {
+            _probe(probed, who, sets, config, seed, device, scores)
+    used = [np.any([train.targets[name] >= 0 for name in classes], 0), *(scores.judged(name) for name in classes)]
+    result = {
         "runs": [str(run) for run in runs],
+        "pretrainings": len(runs),
         "seeds": seeds,
-        "sizes": {"train": len(train), "test": len(test)},
+        "sizes": {"train": int(used[0].sum()), "test": int(max(used[1:]))},
         "tested": describe_test_part(entries, config.test_share),
+        "prepared": _prepared(config),
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
-        "targets": {name: _target(table, name, (train, test), len(values), config) for name, values in classes.items()},
+        "targets": {name: _target(scores, name, sets, config) for name in classes},
     }
+    return Probed(result, scores)
+
+
+def _prepared(config: ProbeConfig) -> dict[str, str]:
+    """How features are prepared for each kind of probe, those of encoders and of baselines alike."""
+    own, standard = "centred on the training features", "standard scores of the training features"
+    near = own if config.centre else "as they are"
+    words = {
+        "knn": near,
+        "linear": standard,
+        "svm": standard if config.svm_standardise else "as they are",
+        "attentive": "tokens whitened on the training tokens; for baselines the linear probe",
+        "retrieval": near,
+        "few_shot": f"{own}, then of length 1",
+        "curve": "standard scores of the labelled training features",
+    }
+    return {kind: words[kind] for kind in config.kinds}
 
 
 def unprobed(entries: Sequence[Entry], config: ProbeConfig) -> str | None:
@@ -142,39 +193,77 @@ def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
     return first
 
 
-Cell = tuple[str, str, str]
-"""Target, kind of probe, and who was probed: pretrained, random, or a baseline."""
+@dataclass
+class Sets:
+    """The training and the test samples of one seed, and the classes of each target."""
 
-FIRST = ("pretrained", "random")
-"""Who stands first in a table; the baselines follow."""
+    train: ClipSet
+    test: ClipSet
+    classes: dict[str, list[str]]
+
+    def rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the training and of the test samples that have a label for a target, int64."""
+        return np.flatnonzero(self.train.targets[name] >= 0), np.flatnonzero(self.test.targets[name] >= 0)
+
+    def labels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of these ``rows``, int64."""
+        train, test = self.rows(name)
+        return self.train.targets[name][train], self.test.targets[name][test]
+
+    def identities(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """A number for each of these ``rows``, the same for the same file: a sample must not find itself, unless that
+        is what is asked for."""
+        if name == INSTANCE:
+            return None
+        paths = [
+            [part.entries[i].path for i in own]
+            for part, own in zip((self.train, self.test), self.rows(name), strict=True)
+        ]
+        number = {path: i for i, path in enumerate(dict.fromkeys(paths[0] + paths[1]))}
+        train, test = (np.array([number[path] for path in own], dtype=np.int64) for own in paths)
+        return train, test
+
+    def add(self, scores: Scores, name: str, key: str, who: str, found: np.ndarray) -> None:
+        """Keep what ``who`` got: of the labelled test samples, or of episodes."""
+        rows = None if key.startswith(EPISODES) else self.test.rows[self.rows(name)[1]]
+        scores.add((name, key, who), found, rows)
 
 
-def _target(
-    table: dict[Cell, list[float]], name: str, sets: tuple[ClipSet, ClipSet], num_classes: int, config: ProbeConfig
-) -> dict[str, Any]:
-    """All there is to tell of one target."""
-    train, test = sets
-    return {
-        "classes": num_classes,
-        "chance": chance_level(train.targets[name], test.targets[name]),
-        "probes": {kind: row for kind in config.kinds if kind not in _SECTIONS and (row := _row(table, name, kind))},
-        **_retrieval(table, name, sets, config),
-        **_few_labels(table, name, sets, config),
+def _target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[str, Any]:
+    """All there is to tell of one target, but for its verdicts."""
+    labels, truth = sets.labels(name)
+    chance = chance_level(labels, truth)
+    told: dict[str, Any] = {
+        "classes": len(sets.classes[name]),
+        "chance": chance,
+        "samples": {"train": len(labels), "test": scores.judged(name)},
+        "probes": {kind: scores.row(name, kind) for kind in config.kinds if (name, kind, "pretrained") in scores.cells},
     }
-
-
-def _row(table: dict[Cell, list[float]], name: str, kind: str) -> dict[str, dict[str, Any]]:
-    """Who was probed to mean, standard deviation and single values over the seeds."""
-    baselines = [who for target, own, who in table if (target, own) == (name, kind) and who not in FIRST]
-    found = {who: table[name, kind, who] for who in (*FIRST, *baselines) if (name, kind, who) in table}
-    return {
-        who: {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
-        for who, values in found.items()
-    }
-
-
-def _labelled(train: ClipSet, test: ClipSet, name: str) -> tuple[np.ndarray, np.ndarray]:
-    return np.flatnonzero(train.targets[name] >= 0), np.flatnonzero(test.targets[name] >= 0)
+    if "retrieval" in config.kinds:
+        keys = _recall_keys(config)
+        by_chance = recall_by_chance(labels, truth, config.recall, sets.identities(name))
+        told["retrieval"] = {
+            "chance": dict(zip(keys, by_chance, strict=True)),
+            "probes": {key: scores.row(name, key) for key in keys},
+        }
+    if "few_shot" in config.kinds and len(able_classes(labels, truth, config.few_shot)) >= config.few_shot.ways:
+        probes = {key: scores.row(name, rows_of("few_shot", key)) for key in FEW_SHOT}
+        for key, cells in probes.items():
+            for who, cell in cells.items():
+                halves = [half_interval(seed) for seed in scores.cells[name, rows_of("few_shot", key), who]]
+                cell["interval"] = float(np.sqrt(np.square(halves).sum()) / len(halves))
+        told["few_shot"] = config.few_shot.model_dump() | {"chance": 100 / config.few_shot.ways, "probes": probes}
+    if "curve" in config.kinds:
+        own = [sets.train.entries[row] for row in sets.rows(name)[0]]
+        told["curve"] = {
+            "fractions": list(config.label_fractions),
+            "samples": [len(subset_rows(own, name, share, 0)) for share in config.label_fractions],
+            "chance": chance,
+            "probes": {
+                (key := _percent(share)): scores.row(name, rows_of("curve", key)) for share in config.label_fractions
+            },
+        }
+    return told
 
 
 def chance_level(train: np.ndarray, test: np.ndarray) -> float:
@@ -188,51 +277,6 @@ def chance_level(train: np.ndarray, test: np.ndarray) -> float:
     return float(100 * max(shares[counts == counts.max()].mean(), shares[counts > 0].mean()))
 
 
-def _accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
-    return float(100 * np.mean(predicted == truth))
-
-
-def _retrieval(
-    table: dict[Cell, list[float]], name: str, sets: tuple[ClipSet, ClipSet], config: ProbeConfig
-) -> dict[str, Any]:
-    """What there is to tell of retrieval, if it was asked for: each R@k, and its chance level."""
-    if "retrieval" not in config.kinds:
-        return {}
-    _, labels, _, truth = _known(sets, name)
-    chance = recall_by_chance(labels, truth, config.recall, _identities(sets, name))
-    keys = _recall_keys(config)
-    return {
-        "retrieval": {
-            "chance": dict(zip(keys, chance, strict=True)),
-            "probes": {key: _row(table, name, key) for key in keys},
-        }
-    }
-
-
-def _few_labels(
-    table: dict[Cell, list[float]], name: str, sets: tuple[ClipSet, ClipSet], config: ProbeConfig
-) -> dict[str, Any]:
-    """What there is to tell of few-shot episodes and of the label curve, if they were asked for."""
-    told: dict[str, Any] = {}
-    rows, labels, _, truth = _known(sets, name)
-    if "few_shot" in config.kinds and len(able_classes(labels, truth, config.few_shot)) >= config.few_shot.ways:
-        probes = {key: _row(table, name, f"few_shot {key}") for key in FEW_SHOT}
-        for key, cells in probes.items():
-            for who, cell in cells.items():
-                halves = np.asarray(table[name, f"few_shot {key} interval", who])
-                cell["interval"] = float(np.sqrt((halves**2).sum()) / len(halves))
-        told["few_shot"] = config.few_shot.model_dump() | {"chance": 100 / config.few_shot.ways, "probes": probes}
-    if "curve" in config.kinds:
-        own = [sets[0].entries[row] for row in rows]
-        told["curve"] = {
-            "fractions": list(config.label_fractions),
-            "samples": [len(subset_rows(own, name, share, 0)) for share in config.label_fractions],
-            "chance": chance_level(labels, truth),
-            "probes": {_percent(share): _row(table, name, f"curve {share}") for share in config.label_fractions},
-        }
-    return told
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:g} %"
 
@@ -241,124 +285,83 @@ def _recall_keys(config: ProbeConfig) -> list[str]:
     return [f"R@{k}" for k in config.recall]
 
 
-def _known(sets: tuple[ClipSet, ClipSet], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and labels of the train videos that have one for a target, and those of the test videos."""
-    rows, test_rows = _labelled(*sets, name)
-    return rows, sets[0].targets[name][rows], test_rows, sets[1].targets[name][test_rows]
-
-
-def _identities(sets: tuple[ClipSet, ClipSet], name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """A number for each labelled train and test video, the same for the same file: it must not find itself, unless
-    that is what is asked for."""
-    if name == INSTANCE:
-        return None
-    rows = _labelled(*sets, name)
-    paths = [[clips.entries[i].path for i in own] for clips, own in zip(sets, rows, strict=True)]
-    number = {path: i for i, path in enumerate(dict.fromkeys(paths[0] + paths[1]))}
-    train, test = (np.array([number[path] for path in own], dtype=np.int64) for own in paths)
-    return train, test
-
-
-def _neighbours(
-    train: Tensor, test: Tensor, sets: tuple[ClipSet, ClipSet], name: str, num_classes: int, config: ProbeConfig
-) -> Iterator[tuple[str, float]]:
-    """What needs no training, for features of all train and test videos: kNN, and each R@k of retrieval."""
-    rows, labels, test_rows, truth = _known(sets, name)
-    x, y = train[rows], test[test_rows]
+def _judge(
+    pooled: tuple[np.ndarray, np.ndarray],
+    wide: tuple[np.ndarray, np.ndarray],
+    sets: Sets,
+    name: str,
+    config: ProbeConfig,
+    seed: int,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """What features are worth for one target: the scores of each kind of probe but the attentive one, whoever the
+    features are of. ``pooled``: those of all training and test samples, float [N, k]; ``wide``: what an SVM is fed."""
+    rows, test_rows = sets.rows(name)
+    labels, truth = sets.labels(name)
+    x, y = pooled[0][rows], pooled[1][test_rows]
+    gallery, queries = torch.from_numpy(x), torch.from_numpy(y)
+    if config.centre:
+        gallery, queries = centred(gallery, queries)
     if "knn" in config.kinds:
-        predicted = knn_predict(x, labels, y, num_classes, config.knn_k, config.knn_temperature)
-        yield "knn", _accuracy(predicted, truth)
+        count = len(sets.classes[name])
+        yield "knn", knn_predict(gallery, labels, queries, count, config.knn_k, config.knn_temperature) == truth
+    if "linear" in config.kinds:
+        yield "linear", linear_predict(x, labels, y, seed, config.linear_strengths)[0] == truth
+    if "svm" in config.kinds:
+        own = (wide[0][rows], labels, wide[1][test_rows])
+        yield "svm", svm_predict(*own, seed, config.svm_strengths, config.svm_standardise)[0] == truth
     if "retrieval" in config.kinds:
-        recall = recall_at(x, labels, y, truth, config.recall, _identities(sets, name))
-        yield from zip(_recall_keys(config), recall, strict=True)
-
-
-def _with_few_labels(
-    x: np.ndarray, y: np.ndarray, sets: tuple[ClipSet, ClipSet], name: str, config: ProbeConfig, seed: int
-) -> Iterator[tuple[str, float]]:
-    """Few-shot episodes and the label curve for features [N, k] of all train and test samples."""
-    rows, labels, test_rows, truth = _known(sets, name)
+        hits = hits_at(gallery, labels, queries, truth, config.recall, sets.identities(name))
+        yield from zip(_recall_keys(config), hits.T, strict=True)
     if "few_shot" in config.kinds:
-        found = few_shot_accuracy(x[rows], labels, y[test_rows], truth, config.few_shot, seed)
-        for key, (mean, half) in found.items():
-            yield from ((f"few_shot {key}", mean), (f"few_shot {key} interval", half))
+        found = few_shot_accuracy(x, labels, y, truth, config.few_shot, seed)
+        yield from ((rows_of("few_shot", key), scores) for key, scores in found.items())
     if "curve" in config.kinds:
-        own = [sets[0].entries[row] for row in rows]
-        subsets = [subset_rows(own, name, share, seed) for share in config.label_fractions]
-        values = accuracy_by_share(x[rows], labels, y[test_rows], truth, subsets, seed, config.linear_strengths)
-        yield from ((f"curve {share}", value) for share, value in zip(config.label_fractions, values, strict=True))
+        own_entries = [sets.train.entries[row] for row in rows]
+        subsets = [subset_rows(own_entries, name, share, seed) for share in config.label_fractions]
+        right = right_by_share(x, labels, y, truth, subsets, seed, config.linear_strengths)
+        keys = [rows_of("curve", _percent(share)) for share in config.label_fractions]
+        yield from zip(keys, right, strict=True)
 
 
-def _baselines(
-    source: DataSource, train: ClipSet, test: ClipSet, classes: dict[str, list[str]], config: ProbeConfig, seed: int
-) -> dict[Cell, float]:
-    """What is known without a network, by kNN, retrieval, SVM and with few labels."""
-    if not {"knn", "retrieval", "svm", "few_shot", "curve"} & set(config.kinds):
-        return {}
-    shown, asked = raw_features(source, train), raw_features(source, test)
-    pairs = {who: (a - a.mean(0), asked[who] - a.mean(0)) for who, a in shown.items()}
-    centre, scale = train.metadata.mean(0), train.metadata.std(0) + 1e-9
-    # The constant keeps files of average metadata away from the origin, where a cosine has no direction.
-    first, second = (np.c_[(s.metadata - centre) / scale, np.ones(len(s))] for s in (train, test))
-    result: dict[Cell, float] = {}
-    for name, values in classes.items():
-        for who, (a, b) in {**pairs, "metadata": (first, second)}.items():
-            x, y = torch.from_numpy(a), torch.from_numpy(b)
-            for kind, value in _neighbours(x, y, (train, test), name, len(values), config):
-                result[name, kind, who] = value
-            for kind, value in _with_few_labels(a, b, (train, test), name, config, seed):
-                result[name, kind, who] = value
-            if "svm" in config.kinds:
-                result[name, "svm", who] = _svm(a, b, (train, test), name, config, seed)
-    return result
-
-
-def _svm(
-    x: np.ndarray, y: np.ndarray, sets: tuple[ClipSet, ClipSet], name: str, config: ProbeConfig, seed: int
-) -> float:
-    """The accuracy of the SVM on features [N, k] of all train and test samples: one rule, whoever they are of."""
-    rows, labels, test_rows, truth = _known(sets, name)
-    predicted, _ = svm_predict(x[rows], labels, y[test_rows], seed, config.svm_strengths, config.svm_standardise)
-    return _accuracy(predicted, truth)
+def _probe_baselines(source: DataSource, sets: Sets, config: ProbeConfig, seed: int, scores: Scores) -> None:
+    """What is known without a network."""
+    shown, asked = raw_features(source, sets.train), raw_features(source, sets.test)
+    pairs = {who: (features, asked[who]) for who, features in shown.items()}
+    pairs["metadata"] = metadata_features(sets.train, sets.test)
+    for who, pair in pairs.items():
+        for name in sets.classes:
+            for key, found in _judge(pair, pair, sets, name, config, seed):
+                sets.add(scores, name, key, who, found)
+            if "attentive" in config.kinds and "linear" in config.kinds:
+                scores.copy((name, "attentive", who), (name, "linear", who))
+            elif "attentive" in config.kinds:
+                (rows, test_rows), (labels, truth) = sets.rows(name), sets.labels(name)
+                told, _ = linear_predict(pair[0][rows], labels, pair[1][test_rows], seed, config.linear_strengths)
+                sets.add(scores, name, "attentive", who, told == truth)
 
 
 def _probe(
-    encoder: Encoder,
-    train: ClipSet,
-    test: ClipSet,
-    classes: dict[str, list[str]],
-    config: ProbeConfig,
-    seed: int,
-    device: torch.device,
-) -> dict[tuple[str, str], float]:
+    encoder: Encoder, who: str, sets: Sets, config: ProbeConfig, seed: int, device: torch.device, scores: Scores
+) -> None:
+    """What the features of ``encoder`` are worth."""
     local = bool({"attentive", "svm"} & set(config.kinds))
-    pooled, tokens = encode(encoder, train, config.batch_size, device, local)
-    test_pooled, test_tokens = encode(encoder, test, config.batch_size, device, local)
+    pooled, tokens = encode(encoder, sets.train, config.batch_size, device, local)
+    test_pooled, test_tokens = encode(encoder, sets.test, config.batch_size, device, local)
     attentive = "attentive" in config.kinds and _attentive(tokens, config)
-    wide = [_for_svm(*pair).numpy() for pair in ((pooled, tokens), (test_pooled, test_tokens)) if "svm" in config.kinds]
-    result: dict[tuple[str, str], float] = {}
-    for name, values in classes.items():
-        rows, labels, test_rows, truth = _known((train, test), name)
-        for kind, value in _neighbours(pooled, test_pooled, (train, test), name, len(values), config):
-            result[kind, name] = value
-        few = _with_few_labels(pooled.numpy(), test_pooled.numpy(), (train, test), name, config, seed)
-        result |= {(kind, name): value for kind, value in few}
-        if "linear" in config.kinds:
-            predicted, _ = linear_predict(
-                pooled[rows].numpy(), labels, test_pooled[test_rows].numpy(), seed, config.linear_strengths
-            )
-            result["linear", name] = _accuracy(predicted, truth)
-        if "svm" in config.kinds:
-            result["svm", name] = _svm(wide[0], wide[1], (train, test), name, config, seed)
+    narrow = (pooled.numpy(), test_pooled.numpy())
+    wide = narrow
+    if "svm" in config.kinds:
+        wide = (_for_svm(pooled, tokens).numpy(), _for_svm(test_pooled, test_tokens).numpy())
+    for name in sets.classes:
+        for key, found in _judge(narrow, wide, sets, name, config, seed):
+            sets.add(scores, name, key, who, found)
     if attentive:
-        counts = {name: len(values) for name, values in classes.items()}
+        counts = {name: len(values) for name, values in sets.classes.items()}
         predictions = attentive_predict(
-            tokens, train.targets, test_tokens, counts, seed, config.attentive_epochs, config.attentive_lr
+            tokens, sets.train.targets, test_tokens, counts, seed, config.attentive_epochs, config.attentive_lr
         )
         for name, predicted in predictions.items():
-            _, test_rows = _labelled(train, test, name)
-            result["attentive", name] = _accuracy(predicted[test_rows], test.targets[name][test_rows])
-    return result
+            sets.add(scores, name, "attentive", who, predicted[sets.rows(name)[1]] == sets.labels(name)[1])
 
 
 def _attentive(tokens: Tensor, config: ProbeConfig) -> bool:

@@ -19,8 +19,11 @@ class ProbeConfig(Config):
     looked at, the random initialisation, the classifiers); ``limit``: the most videos of a split that are used;
     ``clips``: how many clips of a video are looked at, their features averaged (all are held in memory); ``recall``:
     the numbers of neighbours that retrieval looks at; ``svm_strengths``: C of the linear SVM, of several the one that
-    does best on training samples held out; ``svm_standardise``: whether it is fed standard scores. Both hold for
-    encoders and baselines alike; papers often take features as they are and one C, 0.012 say.
+    does best on training samples held out.
+
+    How features are prepared holds for encoders and baselines alike. ``centre``: kNN and retrieval take the mean of the
+    training features off first; ``svm_standardise``: the SVM is fed standard scores. Papers often take features as they
+    are, and one C, 0.012 say.
 
     Two kinds that take long are off unless named: ``few_shot`` are the episodes of ``few_shot``, ``curve`` the linear
     probe with ``label_fractions`` of the training samples. ``splits``: official splits of the data set (UCF101 and
@@ -34,6 +37,7 @@ class ProbeConfig(Config):
     batch_size: int = Field(default=32, gt=0)
     knn_k: int = Field(default=20, gt=0)
     knn_temperature: float = Field(default=0.07, gt=0)
+    centre: bool = True
     recall: tuple[PositiveInt, ...] = Field(default=(1, 5, 10, 20, 50), min_length=1)
     linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
     svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.0001, 0.001, 0.012, 0.1, 1.0), min_length=1)

@@ -14,16 +14,16 @@ from torch.nn.functional import normalize
 _TIED = 1e-9  # cosines of float32 features that differ by less tell nothing apart
 
 
-def recall_at(
+def hits_at(
     gallery: Tensor,
     labels: np.ndarray,
     queries: Tensor,
     truth: np.ndarray,
     ks: tuple[int, ...],
     apart: tuple[np.ndarray, np.ndarray] | None = None,
-) -> list[float]:
-    """R@k in per cent for each of ``ks``: how many of ``queries`` [M, D] with labels ``truth`` int64 [M] have a row of
-    their own label among the k nearest of ``gallery`` [N, D] with ``labels`` int64 [N].
+) -> np.ndarray:
+    """Whether each of ``queries`` [M, D] with labels ``truth`` int64 [M] has a row of its own label among the k nearest
+    of ``gallery`` [N, D] with ``labels`` int64 [N], for each of ``ks``: float64 [M, ks] in 0 … 1.
 
     ``apart``: identities of the gallery's rows [N] and of the queries [M]; a row of the same identity is the query
     itself and is passed over. Rows that are equally near come in random order, and what counts is the expected value:
@@ -31,9 +31,9 @@ def recall_at(
     is nowhere in the gallery is a miss.
     """
     if len(gallery) == 0 or len(queries) == 0:
-        return [0.0] * len(ks)
+        return np.zeros((len(queries), len(ks)))
     counts = np.asarray(ks)
-    hits = np.zeros(len(ks))
+    hits = []
     y, asked = torch.from_numpy(labels), torch.from_numpy(truth)
     same = None if apart is None else (torch.from_numpy(apart[0]), torch.from_numpy(apart[1]))
     rows, columns = normalize(queries.double(), dim=1), normalize(gallery.double(), dim=1).T
@@ -45,9 +45,21 @@ def recall_at(
         best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
         tied = (similarity - best).abs() <= _TIED  # never true of -inf: inf - inf is not a number
         ahead = (~right & (similarity > best + _TIED)).sum(1)
-        found = _expected(ahead.numpy(), (tied & right).sum(1).numpy(), (tied & ~right).sum(1).numpy(), counts)
-        hits += found.sum(0)
-    return (100 * hits / len(queries)).tolist()
+        hits.append(_expected(ahead.numpy(), (tied & right).sum(1).numpy(), (tied & ~right).sum(1).numpy(), counts))
+    return np.concatenate(hits)
+
+
+def recall_at(
+    gallery: Tensor,
+    labels: np.ndarray,
+    queries: Tensor,
+    truth: np.ndarray,
+    ks: tuple[int, ...],
+    apart: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[float]:
+    """R@k in per cent for each of ``ks``: the mean of ``hits_at`` over the queries, 0 where there are none."""
+    hits = hits_at(gallery, labels, queries, truth, ks, apart)
+    return (100 * hits.mean(0)).tolist() if len(hits) else [0.0] * len(ks)
 
 
 def recall_by_chance(

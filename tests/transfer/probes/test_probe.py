@@ -31,8 +31,10 @@ def table(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def test_layout(table: dict[str, Any]) -> None:
-    assert list(table) == ["runs", "seeds", "sizes", "tested", "bad", "targets"]
-    assert (len(table["runs"]), table["seeds"], table["bad"]) == (1, 2, [])
+    assert list(table) == [
+        *("runs", "pretrainings", "seeds", "sizes", "tested", "prepared", "bad", "targets", "overall"),
+    ]
+    assert (len(table["runs"]), table["pretrainings"], table["seeds"], table["bad"]) == (1, 1, 2, [])
     assert table["sizes"] == {"train": 16, "test": 8}
     assert {name: t["classes"] for name, t in table["targets"].items()} == {
         "light": 2,
@@ -42,8 +44,9 @@ def test_layout(table: dict[str, Any]) -> None:
     }
     for target in table["targets"].values():
         assert list(target["probes"]) == ["knn", "linear", "attentive"]
-        assert list(target["probes"]["knn"]) == ["pretrained", "random", "raw", "metadata"]
-        assert list(target["probes"]["linear"]) == list(target["probes"]["attentive"]) == ["pretrained", "random"]
+        everyone = ["pretrained", "random", "raw", "metadata"]
+        assert all(list(cells) == everyone for cells in target["probes"].values())
+        assert target["probes"]["attentive"]["raw"] == target["probes"]["linear"]["raw"]
         for probe in target["probes"].values():
             for cell in probe.values():
                 assert len(cell["values"]) == 2

@@ -129,14 +129,19 @@ def test_in_the_probe_it_stands_beside_its_baselines(dataset: Path, tmp_path: Pa
     assert light["chance"]["R@1"] == pytest.approx(50)  # 8 of 16 training videos, for either class
     assert light["chance"]["R@20"] == 100
     tables = probe_tables(result)
-    assert [table.title.split(",")[0] for table in tables] == ["retrieval"]
-    columns = [column.header for column in tables[0].columns]
-    assert columns == ["target", "pretrained", "random", "raw", "metadata", "chance"]
+    assert [str(table.title).split(" (")[0] for table in tables] == [
+        "retrieval, % with one right among the k nearest",
+        "retrieval, baselines, % with one right among the k nearest",
+    ]
+    first, second = ([column.header for column in table.columns] for table in tables)
+    assert first == ["target", "pretrained", "untrained", "best baseline", "verdict"]
+    assert second == ["target", "raw", "metadata", "chance"]
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells[0][:5] == ["light (2)", "  R@1", "  R@5", "  R@20", "length (2)"]
-    assert cells[3][:2] == ["", "100.0 ± 0.0"]
-    assert cells[5][1:4:2] == ["50.0", "100.0"]
-    assert tables[0].row_count == (1 + 3) * len(result["targets"])
+    assert cells[3][:2] == ["", "100.0 ± 0.0 raw"] and cells[4][1] == "too few samples"
+    cells = [list(column.cells) for column in tables[1].columns]
+    assert cells[1][:2] == ["", "100.0 ± 0.0"] and cells[3][1:4:2] == ["50.0", "100.0"]
+    assert all(table.row_count == (1 + 3) * len(result["targets"]) for table in tables)
 
 
 def test_a_video_in_both_parts_does_not_find_itself(dataset: Path, tmp_path: Path) -> None:

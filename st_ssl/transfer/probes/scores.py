@@ -1,0 +1,179 @@
+"""What everyone got of every test sample, and what becomes of it: means over seeds, and who is ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from st_ssl.core.verdict import Outcomes, judge, strongest
+
+FIRST = ("pretrained", "random")
+"""Who stands first in a table: the encoder, and the same network untrained. The baselines follow."""
+CHANCE = "chance"
+"""The name of guessing, where no baseline is better than it."""
+EPISODES = "few_shot "
+"""What keys of few-shot episodes begin with: their scores are of episodes, not of samples."""
+
+Cell = tuple[str, str, str]
+"""Target, kind of probe or row of one (``R@1``), and who was probed: pretrained, random, or a baseline."""
+
+
+@dataclass
+class Scores:
+    """Of each cell and seed the scores of the test ``samples`` (their names) in 0 … 1, float [M]. NaN: the sample was
+    not judged, because it is broken, say, or has no label."""
+
+    samples: list[str]
+    cells: dict[Cell, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, cell: Cell, scores: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """The scores of one more seed: of all, or of those samples whose numbers ``rows`` tells."""
+        found = scores.astype(np.float64)
+        if rows is not None:
+            found = np.full(len(self.samples), np.nan)
+            found[rows] = scores
+        self.cells.setdefault(cell, []).append(found)
+
+    def copy(self, cell: Cell, other: Cell) -> None:
+        """What ``other`` got in the last seed is also that of ``cell``."""
+        self.cells.setdefault(cell, []).append(self.cells[other][-1])
+
+    def baselines(self, target: str, key: str) -> list[str]:
+        return [who for name, own, who in self.cells if (name, own) == (target, key) and who not in FIRST]
+
+    def row(self, target: str, key: str) -> dict[str, dict[str, Any]]:
+        """Who was probed to mean, standard deviation and single values over the seeds, in per cent."""
+        everyone = [who for who in (*FIRST, *self.baselines(target, key)) if (target, key, who) in self.cells]
+        return {
+            who: _summary([100 * float(np.nanmean(seed)) for seed in self.cells[target, key, who]]) for who in everyone
+        }
+
+    def judged(self, target: str) -> int:
+        """How many test samples were judged for a target in some seed."""
+        rows = [
+            seed
+            for (name, key, _), seeds in self.cells.items()
+            if name == target and not key.startswith(EPISODES)
+            for seed in seeds
+        ]
+        return int((~np.isnan(rows)).any(0).sum()) if rows else 0
+
+    def verdict(self, targets: Sequence[str], key: str, chance: float) -> dict[str, Any] | None:
+        """The pretrained encoder against the untrained one and the strongest baseline, by the mean over ``targets``, as
+        ``Verdict.as_json`` has it; ``chance`` in per cent is a baseline too. None where there is no such pair."""
+        ours, theirs = (self._outcomes(targets, key, who) for who in FIRST)
+        if ours is None or theirs is None:
+            return None
+        rivals = {who: self._outcomes(targets, key, who) for who in self.baselines(targets[0], key)}
+        known = {who: outcomes for who, outcomes in rivals.items() if outcomes is not None}
+        means = {who: float(np.nanmean(outcomes.values())) for who, outcomes in known.items()} | {CHANCE: chance}
+        best = strongest(means) or CHANCE
+        if best == CHANCE:
+            known[CHANCE] = Outcomes(ours.parts, partial(_always, chance))
+        return judge(ours, {"random": theirs, best: known[best]}).as_json()
+
+    def _outcomes(self, targets: Sequence[str], key: str, who: str) -> Outcomes | None:
+        """None where ``who`` was not probed for one of ``targets``."""
+        if any((name, key, who) not in self.cells for name in targets):
+            return None
+        each = [Outcomes.of_scores(np.stack(self.cells[name, key, who])).parts for name in targets]
+        return Outcomes(np.concatenate(each, 2), _mean_over_targets)
+
+
+def joined(tables: Sequence[Scores]) -> Scores:
+    """Those of several official splits as one: the seeds of all, and the samples of all, each of which counts in the
+    seeds of the splits that test on it."""
+    samples = list(dict.fromkeys(name for table in tables for name in table.samples))
+    column = {name: number for number, name in enumerate(samples)}
+    whole = Scores(samples)
+    for number, table in enumerate(tables):
+        rows = np.array([column[name] for name in table.samples])
+        for cell, seeds in table.cells.items():
+            if not all(cell in other.cells for other in tables):
+                continue
+            for scores in seeds:
+                if cell[1].startswith(EPISODES):  # no episode of one split is one of another
+                    spread = np.full(len(tables) * len(scores), np.nan)
+                    spread[number * len(scores) : (number + 1) * len(scores)] = scores
+                    whole.add(cell, spread)
+                else:
+                    whole.add(cell, scores, rows)
+    return whole
+
+
+SECTIONS = ("retrieval", "few_shot", "curve")
+"""Kinds that have several rows for a target, and a place of their own in the result."""
+
+
+def rows_of(section: str, key: str) -> str:
+    """The key in ``Scores`` of a row of one of ``SECTIONS`` as a result names it: ``R@1``, ``centroid``, ``10 %``."""
+    return {"retrieval": "", "few_shot": EPISODES, "curve": "curve "}[section] + key
+
+
+def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
+    """Give ``result``, as ``probe_runs`` describes it, a verdict beside every row of figures, and ``overall``: means
+    and verdicts over all targets, for each kind and the first row of retrieval."""
+    targets = result["targets"]
+    for name, target in targets.items():
+        target["verdicts"] = _verdicts(target["probes"], partial(_chance, target["chance"]), scores, name, str)
+        for section in SECTIONS:
+            if section in target:
+                own = target[section]
+                told = partial(rows_of, section)
+                own["verdicts"] = _verdicts(own["probes"], partial(_chance, own["chance"]), scores, name, told)
+    rows = [list(_summarised(target)) for target in targets.values()]
+    shared = [key for key, _, _ in rows[0] if all(key in [other for other, _, _ in row] for row in rows)]
+    overall: dict[str, Any] = {"probes": {}, "verdicts": {}}
+    for key in shared:
+        found = [next((cells, chance) for own, cells, chance in row if own == key) for row in rows]
+        everyone = [who for who in found[0][0] if all(who in cells for cells, _ in found)]
+        overall["probes"][key] = {
+            who: _summary(np.mean([cells[who]["values"] for cells, _ in found], 0).tolist()) for who in everyone
+        }
+        chance = float(np.mean([level for _, level in found]))
+        overall["probes"][key][CHANCE] = _summary([chance])
+        overall["verdicts"][key] = scores.verdict(list(targets), key, chance)
+    result["overall"] = overall
+
+
+def _verdicts(
+    probes: Mapping[str, Any],
+    chance: Callable[[str], float],
+    scores: Scores,
+    target: str,
+    key_of: Callable[[str], str],
+) -> dict[str, Any]:
+    found = {key: scores.verdict([target], key_of(key), chance(key)) for key in probes}
+    return {key: verdict for key, verdict in found.items() if verdict is not None}
+
+
+def _chance(told: Any, key: str) -> float:
+    """The chance level of a row of a section, which has one for each or one for all."""
+    return float(told[key] if isinstance(told, Mapping) else told)
+
+
+def _summarised(target: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], float]]:
+    """Of a target the rows that are averaged over targets: their keys, who got what, and by chance."""
+    for kind, cells in target["probes"].items():
+        yield kind, cells, target["chance"]
+    if "retrieval" in target:
+        key, cells = next(iter(target["retrieval"]["probes"].items()))
+        yield key, cells, target["retrieval"]["chance"][key]
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
+
+
+def _mean_over_targets(totals: np.ndarray) -> np.ndarray:
+    """From the sums and counts of T targets [..., 2 T] to the mean of their means in per cent [...]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * (totals[..., ::2] / totals[..., 1::2]).mean(-1)
+
+
+def _always(level: float, totals: np.ndarray) -> np.ndarray:
+    return np.full(totals.shape[:-1], level)
