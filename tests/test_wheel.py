@@ -63,13 +63,13 @@ def test_an_editable_install_holds_no_copy_of_anything(tmp_path: Path) -> None:
 def test_the_source_distribution_can_be_tested_and_holds_no_data(dist: Path) -> None:
     with tarfile.open(dist / f"st_ssl-{st_ssl.__version__}.tar.gz") as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    for folder in ("st_ssl", "configs", "tools", "tests", "docker"):
+    for folder in ("st_ssl", "configs", "tools", "tests", "docker", "docs"):
         assert {name for name in names if name.startswith(f"{folder}/")} == {
             f"{folder}/{name}" for name in files(ROOT / folder)
         }
     assert {"README.md", "LICENSE", "pyproject.toml", ".github/report.png", ".ci/run"} <= names
     tops = {name.split("/")[0] for name in names if "/" in name}
-    assert tops == {"st_ssl", "configs", "tools", "tests", "docker", ".github", ".ci"}
+    assert tops == {"st_ssl", "configs", "tools", "tests", "docker", "docs", ".github", ".ci"}
 
 
 def call(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

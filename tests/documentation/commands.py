@@ -12,7 +12,7 @@ from tests.runs import ROOT
 
 PAGES = (
     *("README.md", "configs/README.md", "configs/transfer/README.md", "CONTRIBUTING.md"),
-    *("tools/README.md", "st_ssl/weights/README.md"),
+    *("tools/README.md", "st_ssl/weights/README.md", "docs/results.md"),
 )
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRAM = re.compile(r"(sudo|python3?|torchrun|st-ssl|pip|pytest|bash|docker|apt-get) (?!\W*$)")
