@@ -23,6 +23,8 @@ CONTESTANTS = {
     "pretrained": Contestant("o", ACCENT, "", "pretrained"),
     "random": Contestant("o", "none", "", "random init"),
     "raw": Contestant("x", INK, "×", "raw: pixels, 4 frames of 8 × 8"),
+    "frames": Contestant("s", INK, "■", "frames: the mean frame, 16 × 16 pixels"),
+    "differences": Contestant("^", INK, "▲", "differences: of frames, in 8 × 8 cells"),
     "coordinates": Contestant("x", INK, "×", "coordinates: of 64 points, in the order of a curve through space"),
     "occupancy": Contestant("s", INK, "■", "occupancy: shares of the points in 6 × 6 × 6 cells"),
     "histograms": Contestant("^", INK, "▲", "histograms: of distances, angles, areas and volumes between points"),

@@ -45,7 +45,7 @@ def test_results_on_several_data_sets_stand_beside_each_other(
     for folder in ("labelled", "elsewhere/labelled"):
         shutil.copytree(tmp_path / "own", tmp_path / folder)
     assert called(monkeypatch, run, "data.num_workers=1") == 0  # the same data, read in another way
-    assert "knn probe, % right (mine on own; 16 train, 8 test, 1 seed)" in capsys.readouterr().out
+    assert "knn probe, % right (mine on own; 16 train, 8 test, 1 seed)" in " ".join(capsys.readouterr().out.split())
     own = (run / "probe.json").read_bytes()
     assert called(monkeypatch, run, f"data.root={tmp_path / 'labelled'}") == 0
     assert "(mine on labelled; " in capsys.readouterr().out

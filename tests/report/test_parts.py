@@ -120,7 +120,8 @@ def test_a_probe_of_before_has_its_baseline_by_the_present_name(tmp_path: Path) 
 
 def test_every_marker_of_a_figure_is_explained() -> None:
     found = {key.means.partition(":")[0]: (key.dot, key.sign) for key in keys([*CONTESTANTS, "colours"])}
-    signs = {"raw": "×", "coordinates": "×", "occupancy": "■", "histograms": "▲", "metadata": "|", "colours": "■"}
+    signs = {"raw": "×", "frames": "■", "differences": "▲", "coordinates": "×", "occupancy": "■", "histograms": "▲"}
+    signs |= {"metadata": "|", "colours": "■"}
     assert found == {"pretrained": ("ours", ""), "random init": ("hollow", "")} | {k: ("", v) for k, v in signs.items()}
     drawn = {"x": "×", "s": "■", "^": "▲", "|": "|", "o": ""}
     assert all(drawn[one.marker] == one.sign for one in CONTESTANTS.values())

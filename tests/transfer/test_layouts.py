@@ -93,7 +93,7 @@ def test_retrieval_over_three_splits_is_the_mean_of_each(
     assert told[0] == "split 1: probe 1 of 2: reading videos" and told[-1].startswith("split 3: ")
     alone = probe_runs(of_split(data, 2), [run], config, CPU)["targets"]["label"]
     label = result["targets"]["label"]
-    for who in ("pretrained", "random", "raw", "metadata"):
+    for who in ("pretrained", "random", "raw", "frames", "differences", "metadata"):
         cell, own = (target["retrieval"]["probes"]["R@1"][who] for target in (label, alone))
         assert len(cell["values"]) == 3 and cell["seeds"][1] == own["values"]
         assert cell["values"] == pytest.approx([np.mean(values) for values in cell["seeds"]])

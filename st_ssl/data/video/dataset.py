@@ -24,7 +24,15 @@ from st_ssl.data.streams.video import VideoReader, open_video
 from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, write_dataset
 from st_ssl.data.video.config import VideoDataConfig
-from st_ssl.data.video.views import CutView, VideoViews, centred_views, shrunken_pixels, stack_views
+from st_ssl.data.video.views import (
+    CutView,
+    VideoViews,
+    centred_views,
+    frame_differences,
+    pooled_frames,
+    shrunken_pixels,
+    stack_views,
+)
 
 
 class VideoDataset(SampleDataset[CutView, VideoMeta]):
@@ -94,7 +102,11 @@ class VideoSource(DataSource):
         return centred_views(input, num_views, span, jitter)
 
     def raw_features(self, view: RawView) -> dict[str, np.ndarray]:
-        return {"raw": shrunken_pixels(view)}
+        return {
+            "raw": shrunken_pixels(view),
+            "frames": pooled_frames(view),
+            "differences": frame_differences(view),
+        }
 
 
 def _library(config: VideoDataConfig) -> Library | VideoPack:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import adaptive_avg_pool3d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from st_ssl.augment.masking import Grid, MaskConfig, draw_mask
 from st_ssl.augment.video import centre_crop
@@ -146,6 +146,28 @@ def shrunken_pixels(view: RawView, frames: int = 4, size: int = 8) -> np.ndarray
     clip = view.frames.permute(0, 4, 1, 2, 3)
     small = [adaptive_avg_pool3d(part.float(), (frames, size, size)) for part in clip.split(64)]
     return torch.cat(small).flatten(1).numpy() / 255
+
+
+def pooled_frames(view: RawView, size: int = 16) -> np.ndarray:
+    """Appearance without time: the mean frame at ``size`` × ``size`` pixels, [B, 3 × size²] in 0 … 1."""
+    return _cells(view.frames.numpy().mean(1, dtype=np.float32), size)
+
+
+def frame_differences(view: RawView, size: int = 8) -> np.ndarray:
+    """Motion without a network, in ``size`` × ``size`` cells, [B, 2 × 3 × size²] in -1 … 1: the mean absolute
+    difference of consecutive frames, then the last frame less the first. Zeros for a single frame."""
+    found = []
+    for start in range(0, len(view), 8):  # so few fit into the caches
+        frames = view.frames[start : start + 8].numpy().astype(np.int16)
+        moved = np.abs(np.diff(frames, axis=1)).sum(1, dtype=np.float32) / max(1, frames.shape[1] - 1)
+        found.append(np.stack([moved, frames[:, -1] - frames[:, 0]], 1))
+    return _cells(np.concatenate(found), size)
+
+
+def _cells(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Means over ``size`` × ``size`` cells of float32 pixels [B, …, H, W, 3] in 0 … 255: [B, … × 3 × size²]."""
+    planes = torch.from_numpy(pixels).movedim(-1, -3).reshape(len(pixels), -1, *pixels.shape[-3:-1])
+    return adaptive_avg_pool2d(planes, size).flatten(1).numpy() / 255
 
 
 def stack_views(samples: list[list[CutView]]) -> list[RawView]:

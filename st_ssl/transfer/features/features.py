@@ -169,6 +169,27 @@ def raw_features(source: DataSource, clips: ClipSet) -> dict[str, np.ndarray]:
     return {name: rows.reshape(len(clips), clips.num_clips, -1).mean(1) for name, rows in found.items()}
 
 
+def metadata_features(train: ClipSet, test: ClipSet) -> tuple[np.ndarray, np.ndarray]:
+    """What the files say of themselves, as a baseline: float64 [N, 2k] of each part, from k columns of metadata.
+
+    A column in standard scores z of the training files becomes the unit vector (z, 1) / √(1 + z²). So a file of average
+    metadata has a direction too, also where a cosine is taken after the mean is. A column that is constant in the
+    training part says nothing: z is 0 in both.
+    """
+    centre, scale = train.metadata.mean(0), train.metadata.std(0)
+    varies = scale > 1e-9 * np.abs(centre)
+    first, second = (
+        np.where(varies, (part.metadata - centre) / np.where(varies, scale, 1), 0.0) for part in (train, test)
+    )
+    return _directions(first), _directions(second)
+
+
+def _directions(scores: np.ndarray) -> np.ndarray:
+    """Standard scores [N, k] as k unit vectors of two dimensions, [N, 2k]."""
+    vectors = np.stack([scores, np.ones_like(scores)], -1) / np.sqrt(1 + scores**2)[..., None]
+    return vectors.reshape(len(scores), -1)
+
+
 def encode(
     encoder: Encoder, clips: ClipSet, batch_size: int, device: torch.device, local: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -202,12 +223,3 @@ def copied(view: RawView | RawPointView) -> RawView | RawPointView:
     """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
     these a process may often have no more than a thousand."""
     return view.map(lambda tensor: tensor.clone())
-
-
-def metadata_features(train: ClipSet, test: ClipSet) -> tuple[np.ndarray, np.ndarray]:
-    """What files say of themselves as features, float64 [N, 2 k] and [M, 2 k]: of each column the standard score z
-    among the training files, as the direction (z, 1) of length 1. So a file of average metadata has a direction too."""
-    mean, deviation = train.metadata.mean(0), train.metadata.std(0)
-    scores = ((clips.metadata - mean) / np.where(deviation > 0, deviation, 1.0) for clips in (train, test))
-    first, second = (np.hstack([z, np.ones_like(z)]) / np.sqrt(1 + np.hstack([z, z]) ** 2) for z in scores)
-    return first, second

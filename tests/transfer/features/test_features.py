@@ -14,7 +14,7 @@ from st_ssl.data.base import BadSample
 from st_ssl.data.packs.video_index import Library
 from st_ssl.data.streams.video import VideoReader
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.data.video.views import shrunken_pixels
+from st_ssl.data.video.views import centred_views, shrunken_pixels
 from st_ssl.encoders.base import load_encoder
 from st_ssl.transfer.features.features import (
     INSTANCE,
@@ -24,6 +24,7 @@ from st_ssl.transfer.features.features import (
     collect_clips,
     describe_test_part,
     encode,
+    metadata_features,
     split_entries,
 )
 from tests.transfer.tiny import INPUT, source_of, write_dataset, write_encoder
@@ -255,3 +256,29 @@ def test_shrunken_pixels(dataset: Path) -> None:
     frames = clips.raw.frames.double().numpy() / 255
     expected = frames.reshape(16, 2, 2, 16 * 16, 3).mean((2, 3)).transpose(0, 2, 1).reshape(16, 6)
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
+
+
+def with_metadata(rows: list[list[float]]) -> ClipSet:
+    return ClipSet([entry(str(i)) for i in range(len(rows))], centred_views(INPUT), None, {}, np.array(rows))
+
+
+def test_metadata_become_a_unit_vector_for_each_column() -> None:
+    train, test = with_metadata([[0.0, 10.0], [2.0, 30.0]]), with_metadata([[1.0, 40.0]])
+    first, second = metadata_features(train, test)
+    assert first.dtype == second.dtype == np.float64
+    half = 0.5**0.5
+    np.testing.assert_allclose(first, [[-half, half, -half, half], [half, half, half, half]])
+    np.testing.assert_allclose(second, [[0, 1, 2 / 5**0.5, 1 / 5**0.5]])  # average, and two deviations above
+
+
+def test_a_constant_column_of_metadata_says_nothing() -> None:
+    rates = [[30000 / 1001, float(i)] for i in range(7)]  # of which the mean is not the value to the last bit
+    first, second = metadata_features(with_metadata(rates), with_metadata([[25.0, 3.0], [60.0, 3.0]]))
+    assert (first[:, 0] == 0).all() and (second[:, 0] == 0).all() and (second[:, 1] == 1).all()
+    np.testing.assert_array_equal(second[0], second[1])
+
+
+def test_files_of_average_metadata_keep_a_direction_after_centring() -> None:
+    train = with_metadata([[float(i), float(i % 2)] for i in range(9)])
+    first, second = metadata_features(train, with_metadata([[4.0, 4 / 9]]))
+    assert np.linalg.norm(second - first.mean(0)) > 0.1

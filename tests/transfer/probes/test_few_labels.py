@@ -156,7 +156,7 @@ def test_in_the_probe_they_stand_beside_their_baselines(table: dict[str, Any]) -
     }
     assert list(light["few_shot"]["probes"]) == ["centroid", "logistic"]
     for told in (*light["few_shot"]["probes"].values(), *light["curve"]["probes"].values()):
-        assert list(told) == ["pretrained", "random", "raw", "metadata"]
+        assert list(told) == ["pretrained", "random", "raw", "frames", "differences", "metadata"]
         assert all(len(cell["values"]) == 2 for cell in told.values())
     assert light["few_shot"]["probes"]["centroid"]["raw"] == {
         **{"mean": 100, "std": 0, "values": [100, 100], "interval": 0},
@@ -176,10 +176,10 @@ def test_tables_and_the_page_show_them(table: dict[str, Any], tmp_path: Path) ->
     assert "2 classes, 2 shots, 8 episodes" in str(tables[0].title)
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells[0][:3] == ["light (2)", "  centroid", "  logistic"] and cells[3][1] == "100.0 ± 0.0 raw"
-    assert [list(column.cells)[1] for column in tables[3].columns][::3] == ["  25 %", "50.0"]
+    assert [list(column.cells)[1] for column in tables[3].columns][::5] == ["  25 %", "50.0"]
     (tmp_path / "probe.json").write_text(json.dumps(table))
     few = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct())).few
-    assert few is not None and few.contestants == ["pretrained", "random", "raw", "metadata"]
+    assert few is not None and few.contestants == ["pretrained", "random", "raw", "frames", "differences", "metadata"]
     assert [panel.title for panel in few.panels] == ["light", "length", "chance", "some"]
     assert "Linear probe of light with 25 to 100 per cent of the labels: pretrained " in str(few.panels[0].figure)
     first = few.rows[0]

@@ -44,7 +44,7 @@ def test_layout(table: dict[str, Any]) -> None:
     }
     for target in table["targets"].values():
         assert list(target["probes"]) == ["knn", "linear", "attentive"]
-        everyone = ["pretrained", "random", "raw", "metadata"]
+        everyone = ["pretrained", "random", "raw", "frames", "differences", "metadata"]
         assert all(list(cells) == everyone for cells in target["probes"].values())
         assert target["probes"]["attentive"]["raw"] == target["probes"]["linear"]["raw"]
         for probe in target["probes"].values():

@@ -120,7 +120,7 @@ def test_in_the_probe_it_stands_beside_its_baselines(dataset: Path, tmp_path: Pa
         assert target["probes"] == {}
         assert list(target["retrieval"]["chance"]) == list(target["retrieval"]["probes"]) == ["R@1", "R@5", "R@20"]
         for cells in target["retrieval"]["probes"].values():
-            assert list(cells) == ["pretrained", "random", "raw", "metadata"]
+            assert list(cells) == ["pretrained", "random", "raw", "frames", "differences", "metadata"]
             assert all(len(cell["values"]) == 2 for cell in cells.values())
     light, length = (result["targets"][name]["retrieval"] for name in ("light", "length"))
     assert light["probes"]["R@1"]["raw"]["mean"] == 100
@@ -135,12 +135,12 @@ def test_in_the_probe_it_stands_beside_its_baselines(dataset: Path, tmp_path: Pa
     ]
     first, second = ([column.header for column in table.columns] for table in tables)
     assert first == ["target", "pretrained", "untrained", "best baseline", "verdict"]
-    assert second == ["target", "raw", "metadata", "chance"]
+    assert second == ["target", "raw", "frames", "differences", "metadata", "chance"]
     cells = [list(column.cells) for column in tables[0].columns]
     assert cells[0][:5] == ["light (2)", "  R@1", "  R@5", "  R@20", "length (2)"]
     assert cells[3][:2] == ["", "100.0 ± 0.0 raw"] and cells[4][1] == "too few samples"
     cells = [list(column.cells) for column in tables[1].columns]
-    assert cells[1][:2] == ["", "100.0 ± 0.0"] and cells[3][1:4:2] == ["50.0", "100.0"]
+    assert cells[1][:2] == ["", "100.0 ± 0.0"] and cells[-1][1:4:2] == ["50.0", "100.0"]
     assert all(table.row_count == (1 + 3) * len(result["targets"]) for table in tables)
 
 
