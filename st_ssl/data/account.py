@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _MOST_CLASSES = 40
+_BY_FOLDER = ("folder", "modelnet")
+"""Formats whose labels are the names of folders."""
 
 
 def account_lines(account: Mapping[str, Any]) -> list[str]:
@@ -18,12 +20,17 @@ def account_lines(account: Mapping[str, Any]) -> list[str]:
 def _listing(listing: Mapping[str, Any]) -> list[str]:
     splits = ", ".join(f"{count} {name}" for name, count in listing["splits"].items())
     lines = [f"read as data.format={listing['format']}: {listing['samples']} samples ({splits})"]
+    where = "folders, " if listing["format"] in _BY_FOLDER else ""
     for target, classes in listing["classes"].items():
+        name = "labels" if target == "label" else target
         shown = [f"{name} ({_counts(counts, listing['splits'])})" for name, counts in classes.items()]
         more = f", and {len(shown) - _MOST_CLASSES} more" if len(shown) > _MOST_CLASSES else ""
-        lines.append(f"{target}: {len(shown)} classes: {', '.join(shown[:_MOST_CLASSES])}{more}")
+        lines.append(f"{name}: {where}{len(shown)} classes: {', '.join(shown[:_MOST_CLASSES])}{more}")
     if not listing["classes"]:
-        lines.append("no labels: no folders, list or table tells any")
+        lines.append(
+            "labels: none, "
+            + ("no folders of classes" if where else f"the format {listing['format']} tells no classes")
+        )
     if listing.get("unlabelled"):
         lines.append(f"without a label: {listing['unlabelled']} of {listing['samples']}")
     if listing["frames"]:

@@ -147,12 +147,13 @@ def test_verify_shows_how_a_data_set_is_read(
     out = capsys.readouterr().out
     for line in (
         "read as data.format=folder: 6 samples (2 test, 4 train)",
-        "label: 2 classes: bus (1 test, 2 train), car (1 test, 2 train)",
+        "labels: folders, 2 classes: bus (1 test, 2 train), car (1 test, 2 train)",
         "left out: 1 .docx",
         "intensity of the range 0 … 255 becomes 0 … 1 (values ",
         "columns left out, whose names mean nothing to us: echo (in 5 of 5 files)",
         f"the same content in several splits: 1 clouds: {root}/test/car/copy.asc = {root}/train/car/a.asc",
         "300 points, 60 to 60 a cloud",
+        "labels of points: none",
     ):
         assert line in out, out
     assert out.endswith("train/car/empty.asc: file is empty\n5 of 6 clouds are sound, 1 broken\n")
@@ -180,7 +181,10 @@ def test_verify_shows_stray_classes_of_points(
         xyz = np.random.default_rng(len(name)).random((40, 3))
         np.savez(tmp_path / f"{name}.npz", xyz=xyz, segment=np.where(np.arange(40) > 30, top, -1))
     assert run(monkeypatch, "verify", str(tmp_path)) == 0
-    assert f"segment: 3 … 149 in test ({tmp_path}/test/b.npz), 2 … 3 in train\n" in capsys.readouterr().out
+    assert (
+        f"labels of points, segment: 3 … 149 in test ({tmp_path}/test/b.npz), 2 … 3 in train\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_verify_counts_what_has_no_label_length_or_rate(

@@ -133,7 +133,10 @@ def _tell_ids(entries: Sequence[Entry], tables: Mapping[str, CloudTable]) -> Non
     for name, splits in ranges.items():
         usual = min(high for _, high, _ in splits.values())
         places = {split: f" ({shown(where)})" if high > usual else "" for split, (_, high, where) in splits.items()}
-        print(f"{name}: " + ", ".join(f"{low} … {high} in {at}{places[at]}" for at, (low, high, _) in splits.items()))
+        print(
+            f"labels of points, {name}: "
+            + ", ".join(f"{low} … {high} in {at}{places[at]}" for at, (low, high, _) in splits.items())
+        )
 
 
 def _most(counts: Counter[str]) -> str:

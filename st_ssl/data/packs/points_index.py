@@ -134,8 +134,11 @@ def describe(tables: Iterable[CloudTable]) -> str:
         f"{sum(points)} points, {min(points)} to {max(points)} a cloud (median {np.median(points):g})",
         f"extent {min(extents):.4g} to {max(extents):.4g} (median {np.median(extents):.4g})",
     ]
-    for what in ("attributes", "labels"):
-        counts = Counter(name for table in tables for name in getattr(table, what))
+    for what, named in {
+        "attributes": (table.attributes for table in tables),
+        "labels of points": (table.labels for table in tables),
+    }.items():
+        counts = Counter(name for names in named for name in names)
         there = ", ".join(f"{name} in {'all' if n == len(tables) else n}" for name, n in counts.most_common())
         lines.append(f"{what}: {there or 'none'}")
     return "\n".join(lines)

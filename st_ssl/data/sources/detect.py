@@ -31,9 +31,10 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
     """Of what the data set at ``root`` is (a folder, a list or a pack, as ``data.root``), whose list may be ``listing``
     and whose ``format`` may be named; "video" where nothing tells.
 
-    A format that only one of them has decides, then the names in a list, or else those of the first thousand files that
-    are videos or clouds, whichever are more. Images, text and ``.pkl`` may be anything: images are videos, and the
-    others clouds, only where nothing else is there. ``DataError`` where a pack is none.
+    A format that only one of them has decides, then the names in a list (or in the lists of a folder that holds nothing
+    else), or else those of the first thousand files that are videos or clouds, whichever are more. Images, text and
+    ``.pkl`` may be anything: images are videos, and the others clouds, only where nothing else is there. ``DataError``
+    where a pack is none.
     """
     if pack.is_pack(root):
         return "points" if pack.packed_items(root) == "clouds" else "video"
@@ -47,6 +48,8 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
             return told
     if not place.is_dir():
         return "video"
+    if told := _in_lists(place):
+        return told
     every = walk(place, lambda _, __, files: Sifted(files), LeftOut())
     return _of_names(path.name for path in every) or "video"
 
@@ -106,6 +109,14 @@ def _of_names(names: Iterable[str]) -> Modality | None:
     if seen["video"] or seen["points"]:
         return "points" if seen["points"] > seen["video"] else "video"
     return "video" if seen["images"] else "points" if seen["maybe"] else None
+
+
+def _in_lists(folder: Path) -> Modality | None:
+    """What the first files of a folder name, where all in it may be lists."""
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if not all(path.suffix.lower() in (".txt", ".csv") and path.is_file() for path in files):
+        return None
+    return _of_names(name for file in files[:3] for name in _names_in(file))
 
 
 def _names_in(file: Path) -> list[str]:

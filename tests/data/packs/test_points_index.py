@@ -92,7 +92,7 @@ def test_the_command(
         assert lines[0] == "read as data.format=folder: 5 samples (5 train)"
         assert "59 points, 10 to 29 a cloud (median 20)" in lines
         at = lines.index("attributes: color in 2, normal in 1")
-        assert lines[at + 1] == "labels: segment in 2, instance in 1"
+        assert lines[at + 1] == "labels of points: segment in 2, instance in 1"
         assert f"left out: {root}/a.npz: 1 of 30 points, which are nowhere (NaN, infinity)" in lines
         broken = [line.partition(": ")[2].partition(": ")[0] for line in lines if line.startswith("broken")]
         assert broken == [f"{root}/one.npy", f"{root}/text.ply"]

@@ -49,6 +49,15 @@ def test_lists_and_formats_tell(tmp_path: Path) -> None:
     assert modality_of(str(tmp_path / "gone")) == "video"
 
 
+def test_a_folder_of_lists_is_what_they_name(tmp_path: Path) -> None:
+    for name, split in (("a.mp4", "train"), ("b.mp4", "test")):
+        (tmp_path / f"{split}.txt").write_text(f"/videos/{name} 0\n")
+    assert modality_of(str(tmp_path)) == "video"
+    (tmp_path / "train.txt").write_text("0.5 1.5 2.5\n")  # points, not names
+    (tmp_path / "test.txt").unlink()
+    assert modality_of(str(tmp_path)) == "points"
+
+
 def test_the_command_takes_clouds_for_clouds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
