@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -34,7 +35,7 @@ class Entry:
     """One row of a source, a video or a cloud: where it is, to which split it belongs, and its labels by target name.
 
     Of a video only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the
-    labels of a sample that has any number of them. ``source`` is the file that a packed video
+    labels of a sample that has any number of them. ``source`` is the file that a packed sample
     was, from the folder that all of its pack were in.
     """
 
@@ -45,6 +46,16 @@ class Entry:
     num_frames: int | None = None
     tags: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What people know it by: the file that was packed, or else its path."""
+        return self.source or self.path
+
+    @property
+    def name(self) -> str:
+        """The last part of ``shown``, for captions."""
+        return PurePath(self.shown).name
 
 
 class Mask(NamedTuple):

@@ -31,6 +31,11 @@ class BadSample:
     path: str
     reason: str
 
+    @classmethod
+    def of(cls, entry: Entry, reason: str) -> BadSample:
+        """By the file that people know; of a packed one the reason says where in the pack it is, too."""
+        return cls(entry.shown, f"{reason} ({entry.path})" if entry.source else reason)
+
 
 @dataclass
 class Batch:

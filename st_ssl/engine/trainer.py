@@ -258,7 +258,7 @@ class Trainer:
         elif not any_loss and not any_norm:
             self.overflows = 0
             return
-        mine = [self.entries[i].path for i in batch.indices.tolist()]
+        mine = [self.entries[i].shown for i in batch.indices.tolist()]
         told = distributed.gather_objects((self.runtime.rank, loss_bad, mine))
         what = "loss" if any_loss else "gradient"
         culprits = [t for t in told if t[1]] or told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,16 +126,14 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, 
     pictures: dict[int, Picture] = {}
 
     def neighbour(query: int, index: int, similarity: float) -> Neighbour:
-        name = Path(train.entries[index].path).name
+        name = train.entries[index].name
         if index not in pictures:
             pictures[index] = _middle(train, index)
         shares = []
         for factor, values in classes.items():
             mine, its = test.targets[factor][query], train.targets[factor][index]
             if mine >= 0 and its >= 0:
-                shares.append(
-                    (factor, bool(mine == its), Path(values[its]).name if factor == INSTANCE else values[its])
-                )
+                shares.append((factor, bool(mine == its), name if factor == INSTANCE else values[its]))
         return Neighbour(name, pictures[index], similarity, shares)
 
     queries = []
@@ -147,7 +144,7 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, 
             for who, (best, index) in found.items()
         ]
         labels = list(entry.labels.items()) if embedding.labelled else []
-        queries.append(Query(Path(entry.path).name, _middle(test, query), labels, rows))
+        queries.append(Query(entry.name, _middle(test, query), labels, rows))
     agreement = []
     for factor, values in classes.items():
         shares = [_agreement(embedding, factor, found[who][1]) for who in _CONTESTANTS]
@@ -159,7 +156,7 @@ def _middle(clips: ClipSet, index: int) -> Picture:
     """A small picture of one sample: the middle frame of a video, a cloud from one side."""
     from st_ssl.core.types import RawView
 
-    name = Path(clips.entries[index].path).name
+    name = clips.entries[index].name
     if isinstance(clips.raw, RawView):
         frames = clips.raw.frames[index]
         middle = len(frames) // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +50,7 @@ def feature_scenes(run: RunFolder, embedding: Embedding) -> list[Scene]:
         parts += [Cloud([who], xyz, given[number]) for who, given in colours.items()]
         entry = test.entries[row]
         labels = list(entry.labels.items()) if embedding.labelled else []
-        scenes.append(Scene(Path(entry.path).name, labels, parts, eye_for(sphere)))
+        scenes.append(Scene(entry.name, labels, parts, eye_for(sphere)))
     return scenes
 
 

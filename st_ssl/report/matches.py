@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,7 +69,7 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
             pair = _pair(run, {"pretrained": trained, "random": run.method}, [v.part(row, row + 1) for v in views])
             if not len(pair.pairs):
                 continue
-            name, labels = Path(entry.path).name, list(entry.labels.items())
+            name, labels = entry.name, list(entry.labels.items())
             clouds, links, right = match(pair, sphere)
             linked.append(Scene(name, labels, clouds, eye_for(sphere), links, shared=False))
             if len(carried) < CARRIED:

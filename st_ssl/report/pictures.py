@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.core.errors import DataError
@@ -58,7 +57,7 @@ def view_samples(run: RunFolder) -> list[Sample]:
         for number, (view, shown) in enumerate(zip(views, frames, strict=True), 1):
             times = view.frame_index[row].tolist()
             caption = [f"View {number}", f"frames {times[0]}–{times[-1]}"]
-            strips.append((caption, strip(shown[row], f"{caption[0]} of {Path(entry.path).name}, {caption[1]}")))
+            strips.append((caption, strip(shown[row], f"{caption[0]} of {entry.name}, {caption[1]}")))
         samples.append(_sample(entry, strips))
     return samples
 
@@ -79,7 +78,7 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
     pictures, entries, step = _pictures(run)
     samples = []
     for row, entry in enumerate(entries):
-        name = Path(entry.path).name
+        name = entry.name
         strips = [
             ([c.capitalize()], strip(_to_uint8(shown[row : row + 1])[0], f"{c} of {name}"))
             for c, shown in pictures.items()
@@ -119,11 +118,11 @@ def _scene(run: RunFolder, shown: dict[str, PointBatch], row: int, entry: Entry,
         colour = None if color is None else color.cpu().numpy()[chosen]
         clouds.append(Cloud([caption, f"{len(xyz):,} points"], xyz[chosen], natural(xyz[chosen], colour)))
     eye = eye_for(run.config.input.unit_sphere)
-    return Scene(Path(entry.path).name, list(entry.labels.items()), clouds, eye, shared=shared)
+    return Scene(entry.name, list(entry.labels.items()), clouds, eye, shared=shared)
 
 
 def _sample(entry: Entry, strips: list[tuple[list[str], Picture]]) -> Sample:
-    return Sample(Path(entry.path).name, list(entry.labels.items()), strips)
+    return Sample(entry.name, list(entry.labels.items()), strips)
 
 
 def _to_uint8(clip: Tensor) -> Tensor:

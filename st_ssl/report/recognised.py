@@ -196,7 +196,7 @@ def _shown(said: Said, rows: list[int], weights: Path, source: DataSource) -> li
         view = views.prepare(list(batch.views))[0]
         head = partial(model.head, shown=Shown(view, [entry]))
         truth, predicted = int(said.truth[row]), int(said.predicted[row])
-        name = Path(entry.path).name
+        name = entry.name
         pixels = undo_normalise(view.clip, input.mean, input.std)[0].permute(1, 2, 3, 0).numpy() * 255
         strips = [(["The clip", "its middle"], strip(pixels.astype(np.uint8), name))]
         for told, number in (("said", predicted), ("truth", truth)):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from st_ssl.core.types import PointBatch, PointCloud, RawPointView, RawView
+from st_ssl.core.types import Entry, PointBatch, PointCloud, RawPointView, RawView
 
 
 def clouds(*counts: int) -> PointBatch:
@@ -78,3 +78,10 @@ def test_points_are_taken_with_all_that_belongs_to_them() -> None:
     assert (taken.attributes["normal"] == -taken.xyz).all()
     assert taken.time == 2.0
     assert len(cloud.take(np.array([True, False, True, True]))) == 3
+
+
+def test_people_know_a_packed_sample_by_the_file_that_was_packed() -> None:
+    packed = Entry("/packs/a/shard-00000.tar/00000-000007.mp4", source="jump/07.avi")
+    assert (packed.shown, packed.name) == ("jump/07.avi", "07.avi")
+    plain = Entry("/videos/jump/07.avi")
+    assert (plain.shown, plain.name) == ("/videos/jump/07.avi", "07.avi")

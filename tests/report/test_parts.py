@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.sources.video import read_source
 from st_ssl.encoders.base import InputConfig
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.report.contestants import CONTESTANTS, keys
@@ -16,7 +18,10 @@ from st_ssl.report.curves import _moving_mean, _panel, number
 from st_ssl.report.embedding import how_many, project
 from st_ssl.report.figures import INK, PALETTE, draw, own_ids, pick_colours, strip
 from st_ssl.report.folder import RunFolder
+from st_ssl.report.pictures import view_samples
 from st_ssl.report.probes import probe_table
+from tests.runs import load, tiny, write_videos
+from tests.transfer.tiny import write_encoder
 
 
 def test_a_moving_mean_is_the_mean_of_what_is_near() -> None:
@@ -125,3 +130,13 @@ def test_every_marker_of_a_figure_is_explained() -> None:
     assert found == {"pretrained": ("ours", ""), "random init": ("hollow", "")} | {k: ("", v) for k, v in signs.items()}
     drawn = {"x": "×", "s": "■", "^": "▲", "|": "|", "o": ""}
     assert all(drawn[one.marker] == one.sign for one in CONTESTANTS.values())
+
+
+def test_samples_of_a_pack_are_shown_by_the_files_that_were_packed(tmp_path: Path) -> None:
+    entries = read_source(write_videos(tmp_path / "videos", 3))
+    write_pack(entries, tmp_path / "pack", PackConfig(short_side=32), progress=False)
+    folder = write_encoder(tmp_path / "run")
+    run = RunFolder(folder, "run", load(tiny(tmp_path / "pack", folder, report={"samples": 2})))
+    shown = view_samples(run)
+    assert len(shown) == 2 and {sample.name for sample in shown} < {"00.mp4", "01.mp4", "02.mp4"}
+    assert all(sample.name in picture.alt for sample in shown for _, picture in sample.strips)

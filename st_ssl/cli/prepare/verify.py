@@ -200,7 +200,11 @@ def _pack(arguments: argparse.Namespace, file: Path) -> int:
         warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
     contents: dict[str, Content[Any, Any]] = {content.items: content for content in (VIDEOS, CLOUDS)}
     content = contents[packed_items(arguments.root)]
-    broken = dict(verify_pack(arguments.root, content, file, arguments.workers))
-    pack: Pack[Any, Any] = Pack(arguments.root, content, whole=False)
+    broken: dict[str, str | None] = dict(verify_pack(arguments.root, content, file, arguments.workers))
+    root = arguments.root if "://" in arguments.root else os.path.abspath(arguments.root)
+    pack: Pack[Any, Any] = Pack(root, content, whole=False)
+    for entry in pack.entries if broken else []:
+        if entry.path in broken:
+            broken[entry.path] = f"{broken[entry.path]} (packed from {entry.source})"
     print(f"what was found of each is in {file}")
     return tell(broken, max(len(broken), len(pack.entries) + len(pack.failed)), content.items)

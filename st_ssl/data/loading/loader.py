@@ -234,7 +234,7 @@ class _Pool:
         self._board.lose(entry, code, at)
         self._lost.append(entry)
         if len(self._lost) > self._max_lost:
-            lines = [f"  {self._entries[i].path}: {self._board.reason(i)}" for i in self._lost[:5]]
+            lines = [f"  {self._entries[i].shown}: {self._board.reason(i)}" for i in self._lost[:5]]
             raise DataError(
                 f"{len(self._lost)} of {len(self._entries)} samples hung or crashed a worker, more than "
                 "data.max_bad_share allows: then it is the reader, the disk or the memory, not the samples\n"

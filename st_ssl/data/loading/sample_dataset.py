@@ -63,7 +63,7 @@ class SampleDataset(Watched, Dataset[Sample[Cut, Meta]], Generic[Cut, Meta]):
                 with self.working_on(index), sample_fault(entry.path):
                     return Sample(*self._cut(entry, (self.seed, epoch, wanted)), index, wanted, bad)
             except SampleError as error:
-                bad.append(BadSample(entry.path, error.reason))
+                bad.append(BadSample.of(entry, error.reason))
         return Sample(None, None, wanted, wanted, bad)
 
     def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:

@@ -243,7 +243,7 @@ def _work(
             progress(before + done, len(entries))
         parts.save(part, _encode(encoder, views, usable, bad, config, device))
         progress(parts.count(), len(entries))
-        lost += [f"{entries[index].path}: {reason}" for index, reason in bad]
+        lost += [f"{entries[index].shown}: {reason}" for index, reason in bad]
         check_broken(lost, len(entries), source)
 
 
@@ -294,7 +294,7 @@ def _assemble(
 ) -> None:
     """Put the parts together, the index last."""
     done = [parts.load(part, ()) for part in range(len(parts))]
-    bad = [(entries[index].path, reason) for part in done for index, reason in part.bad]
+    bad = [(entries[index].shown, reason) for part in done for index, reason in part.bad]
     check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source)
     full = [number for number, part in enumerate(done) if part.indices]
     num_rows = sum(len(part.indices) for part in done)

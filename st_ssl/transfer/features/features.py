@@ -75,9 +75,7 @@ def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tu
     test = by_split.get("test") or by_split.get("val")
     train = by_split.get("train", [])
     if not test or not train:
-        drawn = [
-            keyed_seed("test", (e.source or e.path).rsplit("/", 1)[-1]) % 1000 < 1000 * test_share for e in entries
-        ]
+        drawn = [keyed_seed("test", e.name) % 1000 < 1000 * test_share for e in entries]
         test = [e for e, out in zip(entries, drawn, strict=True) if out]
         train = [e for e, out in zip(entries, drawn, strict=True) if not out]
     if not test or not train:

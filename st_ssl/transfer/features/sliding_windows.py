@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor
 from st_ssl.core.errors import ConfigError, UserError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry, RawView
-from st_ssl.data.base import DATA
+from st_ssl.data.base import DATA, BadSample
 from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.video.dataset import VideoSource
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
@@ -68,7 +69,8 @@ def slide(
       windows that do not fit are left out, a video shorter than one is played in a loop. See ``feature_names``
     - ``index.jsonl`` a line for each video: file, windows, path, split, labels, frames (their number), fps, duration
       in seconds, whether it has no constant frame rate (``variable_rate``), and ``times``: the second at the middle of
-      each row. Where the rate is variable, only ``times`` tell where a row is, and a warning counts such videos
+      each row. Where the rate is variable, only ``times`` tell where a row is, and a warning counts such videos. Of a
+      packed video also its ``source``, the file that was packed
     - ``sliding.json`` what configurations of ActionFormer and OpenTAD need to be told
     - ``bad_samples.jsonl`` the videos that could not be read, or that hung or crashed their decoder, if any
     - ``extract.json`` the settings: with other ones the work is not gone on with
@@ -112,7 +114,7 @@ def feature_names(entries: Sequence[Entry]) -> list[str]:
     Where several videos have the same one, all are in the folders that they are in below the one common to all; where
     that is not enough the extension stays, and parts of a video have their first frame behind it.
     """
-    paths = [os.path.abspath(entry.source or entry.path) for entry in entries]
+    paths = [os.path.abspath(entry.shown) for entry in entries]
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
     whole = [Path(os.path.relpath(path, common)).as_posix() for path in paths]
     below = [os.path.splitext(path)[0] if is_video(path) else path for path in whole]
@@ -147,7 +149,7 @@ def _work(
         else:
             begun.pop(video, None)
             records.save_broken(video, content)
-            lost.append(f"{windows.entries[video].path}: {content}")
+            lost.append(f"{windows.entries[video].shown}: {content}")
             check_broken(lost, total, windows.source)
         progress(records.count(), total)
 
@@ -194,11 +196,12 @@ class _Records:
         for number, entry in enumerate(entries):
             record = json.loads(self._file(number).read_text())
             if "bad" in record:
-                bad.append({"path": entry.path, "reason": record["bad"]})
+                bad.append(asdict(BadSample.of(entry, record["bad"])))
                 continue
             own = {"file": f"{self.names[number]}.npy", "path": entry.path, "split": entry.split}
+            known = {"source": entry.source} if entry.source else {}
             segment = {"start": entry.start} if entry.start else {}
-            lines.append(own | {"labels": entry.labels} | segment | record)
+            lines.append(own | known | {"labels": entry.labels} | segment | record)
         check_broken([f"{row['path']}: {row['reason']}" for row in bad], len(entries), source)
         if variable := sum(line["variable_rate"] for line in lines):
             told = f"{variable} of {len(lines)} videos have no constant frame rate: no formula of fps finds their rows"

@@ -143,7 +143,7 @@ def _classes(entries: Sequence[Entry], group: Group) -> dict[str, list[int]]:
     for row, entry in enumerate(entries):
         rows.setdefault(group(entry), []).append(row)
     for found in rows.values():
-        found.sort(key=lambda row: keyed_seed(entries[row].source or entries[row].path))
+        found.sort(key=lambda row: keyed_seed(entries[row].shown))
     return rows
 
 

@@ -148,7 +148,7 @@ def _asked(
     source.listing = Listing(entries)
     encoder = model.encoder
     source.follow(encoder.prepared, encoder.needs(encoder.config, encoder.input))
-    refused = {BadSample(entry.path, why): None for entry in entries if (why := task.refused(entry)) is not None}
+    refused = {BadSample.of(entry, why): None for entry in entries if (why := task.refused(entry)) is not None}
     feed = Feed(source, task, model.encoder.input, device, bad=refused)
     kept = [entry for entry in entries if task.refused(entry) is None]
     if not kept:

@@ -79,7 +79,7 @@ class Keeper(ABC):
 class CloudKeeper(Keeper):
     """``0000.npz`` … one for each cloud: ``xyz`` float64 [N, 3] as the file has it, and ``label`` and ``prediction``
     int64, [N] where points are asked about (``xyz`` is then all of the file) or [] for the whole cloud (``xyz`` is what
-    the network was shown first); -1 is no label. ``about.json`` has the path of each."""
+    the network was shown first); -1 is no label. ``about.json`` has the path of each, or the file that was packed."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class CloudKeeper(Keeper):
                 xyz = in_file_frame(asked.view, number, asked.view.points.part(number, number + 1).xyz)
                 with write_atomically(self.folder / name) as unfinished, unfinished.open("wb") as stream:
                     np.savez_compressed(stream, xyz=xyz, label=label, prediction=prediction)
-                self.clouds[name] = entry.path
+                self.clouds[name] = entry.shown
 
     def close(self) -> None:
         self._tell(clouds=dict(sorted(self.clouds.items())))
@@ -115,9 +115,9 @@ class CloudKeeper(Keeper):
 class VideoKeeper(Keeper):
     """All test videos, in the order of the test part; those that are broken are left out.
 
-    ``scores.npy`` float32 [N, K]: probabilities. ``index.jsonl``, a line for each: ``row``, ``path`` (and ``start`` and
-    ``num_frames`` of a part of a file), ``label`` (null: none), ``prediction`` and its ``probability``; where a video
-    may have several, ``tags``, and lists of what is more likely than not.
+    ``scores.npy`` float32 [N, K]: probabilities. ``index.jsonl``, a line for each: ``row``, ``path`` (and ``source``,
+    the file that was packed; ``start`` and ``num_frames`` of a part of a file), ``label`` (null: none), ``prediction``
+    and its ``probability``; where a video may have several, ``tags``, and lists of what is more likely than not.
     ``per_class.csv``: how many videos have each class, and its accuracy, or average precision, in per cent (empty where
     none has it). ``confusion.csv``: how many videos of the class of a row were taken for the class of a column; not of
     tags. ``about.json`` also has the ``calibration``: the bounds of bins of confidence, and of each bin how many
@@ -174,6 +174,8 @@ class VideoKeeper(Keeper):
 
     def _row(self, row: int, entry: Entry, scores: np.ndarray) -> dict[str, Any]:
         about: dict[str, Any] = {"row": row, "path": entry.path}
+        if entry.source:
+            about["source"] = entry.source
         if (entry.start, entry.num_frames) != (0, None):
             about |= {"start": entry.start, "num_frames": entry.num_frames}
         own = self.labels.of(entry)

@@ -85,9 +85,9 @@ def survey(parts: Parts, look: Look, name: str, ignored: Sequence[int] = ()) -> 
             why = first.reason or f"all its points are {', '.join(map(str, (IGNORE, *ignored)))}"
             left = "; test_on=val tests on the validation part" if part == "test" and seen["val"] else ""
             who = f"none of the {len(rows)} {_NAMES[part]} clouds has labels"
-            raise DataError(f"task.labels={name}: {who}; the first: {first.entry.path}: {why}{left}")
+            raise DataError(f"task.labels={name}: {who}; the first: {first.entry.shown}: {why}{left}")
         if lost:
-            told.append(f"{len(lost)} of {len(rows)} {_NAMES[part]} clouds ({lost[0].entry.path}: {lost[0].reason})")
+            told.append(f"{len(lost)} of {len(rows)} {_NAMES[part]} clouds ({lost[0].entry.shown}: {lost[0].reason})")
     if told:
         warnings.warn(f"task.labels={name}: left out are {' and '.join(told)}", stacklevel=4)
     train, val, test = ([row.entry for row in kept[part]] for part in ("train", "val", "test"))
@@ -96,8 +96,8 @@ def survey(parts: Parts, look: Look, name: str, ignored: Sequence[int] = ()) -> 
         if len(row.values) and row.values[0] < 0:
             value = int(row.values[0])
             raise ConfigError(
-                f"{row.entry.path}: {name} has the label {value} ({int(row.counts[0]):,} points): classes are 0, 1, 2, "
-                f"… and -1 is none; task.ignored={[value, *ignored]} makes it none"
+                f"{row.entry.shown}: {name} has the label {value} ({int(row.counts[0]):,} points): classes are 0, 1, "
+                f"2, … and -1 is none; task.ignored={[value, *ignored]} makes it none"
             )
     return result
 
@@ -108,7 +108,7 @@ def largest(rows: Sequence[PointLabels], name: str, most: int) -> int:
     value = int(row.values[-1])
     if value >= most:
         raise ConfigError(
-            f"{row.entry.path}: {name} has the label {value} ({int(row.counts[-1]):,} points), which makes "
+            f"{row.entry.shown}: {name} has the label {value} ({int(row.counts[-1]):,} points), which makes "
             f"{value + 1:,} classes, more than task.max_classes={most}. {_packed(value)}"
         )
     return value
@@ -130,6 +130,6 @@ def check_range(rows: Iterable[PointLabels], name: str, num_classes: int, ways: 
             more = f" and {len(values) - 5} more" if len(values) > 5 else ""
             packed = f" {_packed(int(values[-1]))}." if values[-1] >= 1 << 16 else ""
             raise ConfigError(
-                f"{row.entry.path}: {name} has {', '.join(map(str, values[:5]))}{more} ({count:,} points), which is "
+                f"{row.entry.shown}: {name} has {', '.join(map(str, values[:5]))}{more} ({count:,} points), which is "
                 f"none of the {num_classes} classes (0 to {num_classes - 1}).{packed} {ways.format(int(values[-1]))}"
             )

@@ -163,7 +163,7 @@ class PartSegment(PointTask):
             labels = sorted(set(foreign[0].values.tolist()) - set(self.known[category]))
             warnings.warn(
                 f"task.labels={self.settings.labels}: {len(foreign)} shapes have parts that their category has in no "
-                f"training shape, where no answer is right: {entry.path} ({category}) has "
+                f"training shape, where no answer is right: {entry.shown} ({category}) has "
                 f"{', '.join(map(str, labels))}; task.parts says which parts there are",
                 stacklevel=4,
             )

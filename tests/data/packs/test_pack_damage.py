@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,18 @@ from typing import Any
 
 import pytest
 
+from st_ssl.cli.prepare import main
 from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry
+from st_ssl.data.base import BadSample
 from st_ssl.data.packs import write_pack as packing
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.video_read import VIDEOS, VideoPack
 from st_ssl.data.packs.video_write import PackConfig, VideoPacker, write_pack
 from st_ssl.data.packs.write_pack import Packer, Shard
 from st_ssl.data.sources.video import read_source
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from tests.data.loading.disasters import crash
 from tests.runs import write_videos
 
@@ -143,6 +148,22 @@ def test_what_the_list_says_anew_is_verified_anew(pack: Path, tmp_path: Path, ch
     ((path, reason),) = verify_pack(str(pack), VIDEOS, file, progress=False)
     assert path.endswith("00001-000001.mp4")
     assert reason == "damaged: its bytes are not those that were packed"
+
+
+def test_a_damaged_sample_is_told_by_the_file_that_was_packed(
+    pack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(crc32=1))
+    place, reason = f"{pack}/shard-00001.tar/00001-000001.mp4", "damaged: its bytes are not those that were packed"
+    source = VideoSource(VideoDataConfig(root=str(pack), num_workers=0))
+    dataset = source.dataset(source.entries(), source.evaluation(InputConfig(num_frames=4, size=32)))
+    assert source.collate([dataset[0, 3]]).bad == [BadSample("03.mp4", f"{reason} ({place})")]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(pack.parent)
+    monkeypatch.setattr(sys, "argv", ["prepare", "verify", pack.name, "--workers", "0"])
+    assert main() == 1
+    assert f"broken: {place}: {reason} (packed from 03.mp4)\n" in capsys.readouterr().out
 
 
 class DyingPacker(VideoPacker):

@@ -107,6 +107,7 @@ def test_predictions_of_tags(made: Made, tmp_path: Path) -> None:
     source = source_of(made.root)
     names = ("light", "length")
     rows = [replace(e, labels={}, tags=tuple(e.labels[n] for n in names), num_frames=10) for e in source.entries()]
+    rows = [replace(entry, source=f"raw/{entry.name}") for entry in rows]  # as those of a pack are
     source.entries = lambda: rows  # type: ignore[method-assign]
     (tmp_path / "confusion.csv").write_text("of an earlier time")
     config = recognise_settings({"multi_label": True, "target": None}, modes=("full",), epochs=3)
@@ -122,7 +123,7 @@ def test_predictions_of_tags(made: Made, tmp_path: Path) -> None:
     assert [float(row[2]) for row in each[1:]] == pytest.approx(precision.tolist(), abs=0.005)
     assert [int(row[1]) for row in each[1:]] == truth.sum(0).tolist()
     for row, own in zip(index, scores, strict=True):
-        assert (row["start"], row["num_frames"]) == (0, 10)
+        assert (row["start"], row["num_frames"], row["source"]) == (0, 10, f"raw/{Path(row['path']).name}")
         expected = sorted((-p, name) for name, p in zip(classes, own.tolist(), strict=True) if p > 0.5)
         assert row["prediction"] == [name for _, name in expected]
         assert row["probability"] == pytest.approx([-p for p, _ in expected], abs=1e-6)
