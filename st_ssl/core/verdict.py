@@ -8,7 +8,7 @@ strongest trivial baseline.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -94,12 +94,14 @@ class Verdict:
         found = {difference.standing for difference in self.against}
         return "behind" if "behind" in found else "ahead" if found == {"ahead"} else "level"
 
-    def sentence(self) -> str:
-        """All of it for people: "ahead of random (+9.1, +6.0 to +12.2), behind occupancy (-2.0, -3.1 to -0.9)"."""
+    def sentence(self, names: Mapping[str, str] | None = None) -> str:
+        """All of it for people: "ahead of random (+9.1, +6.0 to +12.2), behind occupancy (-2.0, -3.1 to -0.9)".
+        ``names``: what to call some of the rivals."""
         if self.samples < FEWEST:
             return f"undecided: {self.samples} test samples are too few, {FEWEST} are needed"
         words = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
-        return ", ".join(f"{words[difference.standing]} {difference}" for difference in self.against)
+        called = [replace(found, name=(names or {}).get(found.name, found.name)) for found in self.against]
+        return ", ".join(f"{words[difference.standing]} {difference}" for difference in called)
 
     def as_json(self) -> dict[str, Any]:
         """For ``from_json``, with the ``standing`` for other readers."""

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from st_ssl.core.verdict import DRAWS, FEWEST, MOST, Outcomes, Verdict, judge, strongest
+from st_ssl.core.verdict import DRAWS, FEWEST, MOST, Difference, Outcomes, Verdict, judge, strongest
 
 
 def scores(right: float, seeds: int = 3, samples: int = 400, seed: int = 0) -> np.ndarray:
@@ -103,6 +103,12 @@ def test_many_samples_are_drawn_in_groups_and_the_interval_is_the_same() -> None
     width = 2 * 1.96 * pairs.std() / np.sqrt(samples)
     assert found.mean == pytest.approx(pairs.mean())
     assert found.high - found.low == pytest.approx(width, rel=0.15)
+
+
+def test_rivals_are_called_as_people_call_them() -> None:
+    against = (Difference("random", 9.1, 6.0, 12.2), Difference("raw", -2.0, -3.1, -0.9))
+    told = Verdict(against, 40, 3).sentence({"random": "untrained"})
+    assert told == "ahead of untrained (+9.1, +6.0 to +12.2), behind raw (-2.0, -3.1 to -0.9)"
 
 
 def test_a_verdict_goes_through_json() -> None:
