@@ -1,35 +1,52 @@
-"""Who is compared in figures of probes and retrieval: a marker for each, and what it stands for."""
+"""Who is compared and by what: the names that people read in tables, figures and sentences, and the markers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from st_ssl.report.figures import ACCENT, INK
+
+KINDS = {
+    "knn": "kNN",
+    "linear": "linear",
+    "svm": "linear SVM",
+    "attentive": "attentive",
+    "few_shot": "few-shot",
+    "curve": "label curve",
+}
+"""Kinds of probes as people call them; others, such as R@1, are called what they are."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """``marker`` and ``fill`` as matplotlib takes them, the ``sign`` for them in a legend ("" for a dot) and what it
-    ``means``."""
+    """``name`` in columns and sentences, what it is ``about``, ``marker`` and ``fill`` as matplotlib takes them, and
+    the ``sign`` for them in a legend ("" for a dot)."""
 
-    marker: str
-    fill: str
-    sign: str
-    means: str
+    name: str
+    about: str = ""
+    marker: str = "s"
+    fill: str = INK
+    sign: str = "■"
 
 
 CONTESTANTS = {
-    "pretrained": Contestant("o", ACCENT, "", "pretrained"),
-    "random": Contestant("o", "none", "", "random init"),
-    "raw": Contestant("x", INK, "×", "raw: pixels, 4 frames of 8 × 8"),
-    "frames": Contestant("s", INK, "■", "frames: the mean frame, 16 × 16 pixels"),
-    "differences": Contestant("^", INK, "▲", "differences: of frames, in 8 × 8 cells"),
-    "coordinates": Contestant("x", INK, "×", "coordinates: of 64 points, in the order of a curve through space"),
-    "occupancy": Contestant("s", INK, "■", "occupancy: shares of the points in 6 × 6 × 6 cells"),
-    "histograms": Contestant("^", INK, "▲", "histograms: of distances, angles, areas and volumes between points"),
-    "metadata": Contestant("|", INK, "|", "metadata: what the file says of itself, such as its length"),
+    "pretrained": Contestant("pretrained", "", "o", ACCENT, ""),
+    "random": Contestant("untrained", "the same network at random initialisation", "o", "none", ""),
+    "raw": Contestant("raw pixels", "4 frames of 8 × 8", "x", INK, "×"),
+    "frames": Contestant("pooled frames", "the mean frame, 16 × 16 pixels"),
+    "differences": Contestant("frame differences", "what changes from frame to frame, in 8 × 8 cells", "^", INK, "▲"),
+    "coordinates": Contestant("coordinates", "of 64 points, in the order of a curve through space", "x", INK, "×"),
+    "occupancy": Contestant("occupancy", "shares of the points in 6 × 6 × 6 cells"),
+    "histograms": Contestant(
+        "shape distributions", "histograms of distances, angles, areas and volumes between points", "^", INK, "▲"
+    ),
+    "metadata": Contestant("file metadata", "what the file says of itself, such as its length", "|", INK, "|"),
 }
+FIRST = ("pretrained", "random")
+"""Who stands first in a table; the baselines follow."""
+NAMES = {who: one.name for who, one in CONTESTANTS.items()}
 
 
 @dataclass(frozen=True)
@@ -41,13 +58,34 @@ class Key:
     means: str
 
 
-def contestant(name: str) -> Contestant:
-    """The one of this name; a square for what is not known."""
-    return CONTESTANTS.get(name) or Contestant("s", INK, "■", name)
+def contestant(who: str) -> Contestant:
+    """The one of this key; a square for what is not known."""
+    return CONTESTANTS.get(who) or Contestant(who)
+
+
+def called(who: str) -> str:
+    """The name of a contestant for people."""
+    return contestant(who).name
+
+
+def listed(names: Iterable[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def keys(names: Iterable[str]) -> list[Key]:
     """The legend of those who are in a figure, each once."""
     dots = {"pretrained": "ours", "random": "hollow"}
     shown = {name: contestant(name) for name in names}
-    return [Key(dots.get(name, ""), one.sign, one.means) for name, one in shown.items()]
+    return [
+        Key(dots.get(name, ""), one.sign, f"{one.name}: {one.about}" if one.about else one.name)
+        for name, one in shown.items()
+    ]
+
+
+def line_of(who: str) -> dict[str, Any]:
+    """How the figures of one contestant are drawn: those of the baselines without a line."""
+    shown, line = contestant(who), "-" if who in FIRST else "none"
+    colour = ACCENT if who == "pretrained" else INK
+    return {"color": colour, "marker": shown.marker, "mfc": shown.fill, "linestyle": line, "ms": 4, "mew": 0.9}

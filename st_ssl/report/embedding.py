@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_ssl.core.inputs import InputConfig
+from st_ssl.core.verdict import Outcomes, judge, strongest
 from st_ssl.report.clouds import render
+from st_ssl.report.contestants import FIRST, called
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, strip
+from st_ssl.report.standings import Question, Standings, standings
 from st_ssl.transfer.features.features import INSTANCE
 
 if TYPE_CHECKING:
@@ -27,18 +30,17 @@ _PIXELS = {"cuda": 400 * 16 * 112 * 112, "cpu": 120 * 16 * 64 * 64}
 _POINTS = {"cuda": 400 * 8192, "cpu": 400 * 1024}  # the same of clouds
 _SCENE = 100_000  # points of a cloud that is taken as it is, about
 _FEW = 20  # points that t-SNE needs; principal components do for fewer
-_CONTESTANTS = ("pretrained", "random init")
 
 
 @dataclass
 class Embedding:
-    """Pooled features float [N, D] of ``train`` and ``test`` videos, per contestant (pretrained, random init)."""
+    """``features`` of ``train`` and ``test`` videos, float64 [N, D] and [M, D], of every contestant: those of the
+    networks (pretrained, random) are pooled, those of the trivial baselines follow; all are ``centred``."""
 
     train: ClipSet
     test: ClipSet
     classes: dict[str, list[str]]
-    train_features: dict[str, Tensor]
-    test_features: dict[str, Tensor]
+    features: dict[str, tuple[Tensor, Tensor]]
 
     @property
     def labelled(self) -> bool:
@@ -87,12 +89,14 @@ def how_many(input: AnyInput, device: str) -> tuple[int, int]:
 
 def embed(run: RunFolder) -> Embedding:
     """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
+    import torch
+
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
-    from st_ssl.transfer.features.features import classes_of, collect_clips, encode, split_entries
+    from st_ssl.transfer.features.features import classes_of, collect_clips, encode, raw_features, split_entries
     from st_ssl.transfer.probes.probe_config import ProbeConfig
 
     config, input = describe_encoder(run.directory)
-    encoders = {"pretrained": load_encoder(run.directory), "random init": random_encoder(config, input, 0)}
+    encoders = {"pretrained": load_encoder(run.directory), "random": random_encoder(config, input, 0)}
     share = (run.config.probe or ProbeConfig()).test_share
     most_train, most_test = how_many(input, run.device.type)
     train_split = split_entries(run.entries, share, most_train)[0]
@@ -100,29 +104,36 @@ def embed(run: RunFolder) -> Embedding:
     classes = classes_of(train_split, test_split)
     train = collect_clips(run.source, train_split, classes, input, 0)
     test = collect_clips(run.source, test_split, classes, input, 1)
-    return Embedding(
-        train,
-        test,
-        classes,
-        {name: encode(encoder, train, 32, run.device, local=False)[0] for name, encoder in encoders.items()},
-        {name: encode(encoder, test, 32, run.device, local=False)[0] for name, encoder in encoders.items()},
-    )
+    features = {
+        who: centred(*(encode(encoder, clips, 32, run.device, local=False)[0] for clips in (train, test)))
+        for who, encoder in encoders.items()
+    }
+    shown, asked = raw_features(run.source, train), raw_features(run.source, test)
+    features |= {who: centred(torch.from_numpy(shown[who]), torch.from_numpy(asked[who])) for who in shown}
+    return Embedding(train, test, classes, features)
 
 
-def _nearest(embedding: Embedding, who: str) -> tuple[np.ndarray, np.ndarray]:
+def centred(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [N, D] and [M, D] less the mean of those of training, float64: what all samples share would make all of
+    them alike."""
+    mean = train.double().mean(0)
+    return train.double() - mean, test.double() - mean
+
+
+def nearest(embedding: Embedding, who: str) -> tuple[np.ndarray, np.ndarray]:
     """Cosine similarities and indices of the nearest training videos of each test video, [M, NEIGHBOURS] both."""
     from torch.nn.functional import normalize
 
-    train, test = embedding.train_features[who].double(), embedding.test_features[who].double()
+    train, test = embedding.features[who]
     best, index = (normalize(test, dim=1) @ normalize(train, dim=1).T).topk(min(NEIGHBOURS, len(train)), dim=1)
     return best.numpy(), index.numpy()
 
 
-def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, float, float, float]]]:
-    """A handful of queries with their neighbours; and over all test videos, per factor, the share of neighbours in per
-    cent that agree: pretrained, random init, and by chance."""
+def find_neighbours(embedding: Embedding) -> tuple[list[Query], Standings | None]:
+    """A handful of queries with their neighbours, pretrained and untrained; and over all test videos, per factor, the
+    share of neighbours in per cent that agree, of every contestant."""
     train, test, classes = embedding.train, embedding.test, embedding.classes
-    found = {who: _nearest(embedding, who) for who in _CONTESTANTS}
+    found = {who: nearest(embedding, who) for who in embedding.features}
     pictures: dict[int, Picture] = {}
 
     def neighbour(query: int, index: int, similarity: float) -> Neighbour:
@@ -140,16 +151,16 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], list[tuple[str, 
     for query in np.unique(np.linspace(0, len(test) - 1, min(QUERIES, len(test))).round().astype(int)).tolist():
         entry = test.entries[query]
         rows = [
-            (who, [neighbour(query, int(i), float(s)) for s, i in zip(best[query], index[query], strict=True)])
-            for who, (best, index) in found.items()
+            (
+                called(who),
+                [neighbour(query, int(i), float(s)) for s, i in zip(*(of[query] for of in found[who]), strict=True)],
+            )
+            for who in FIRST
         ]
         labels = list(entry.labels.items()) if embedding.labelled else []
         queries.append(Query(entry.name, _middle(test, query), labels, rows))
-    agreement = []
-    for factor, values in classes.items():
-        shares = [_agreement(embedding, factor, found[who][1]) for who in _CONTESTANTS]
-        agreement.append((factor, *shares, _by_chance(embedding, factor, len(values))))
-    return queries, agreement  # type: ignore[return-value]
+    indices = {who: index for who, (_, index) in found.items()}
+    return queries, standings(_agreement(embedding, factor, indices) for factor in classes)
 
 
 def _middle(clips: ClipSet, index: int) -> Picture:
@@ -164,25 +175,33 @@ def _middle(clips: ClipSet, index: int) -> Picture:
     return strip(render(clips.raw.points.part(index, index + 1).xyz.numpy(), sides=1), f"The cloud {name}")
 
 
-def _agreement(embedding: Embedding, factor: str, index: np.ndarray) -> float:
-    """Per cent of neighbours ``index`` [M, K] with the label of their query; those without labels do not count."""
-    mine, its = embedding.test.targets[factor][:, None], embedding.train.targets[factor][index]
-    counts = (mine >= 0) & (its >= 0)
-    return float(100 * ((mine == its) & counts).sum() / max(1, counts.sum()))
+def _agreement(embedding: Embedding, factor: str, indices: dict[str, np.ndarray]) -> Question:
+    """What share of the neighbours ``indices`` [M, K] of each contestant have the label of their query; samples without
+    labels do not count. The score of chance is the share of the whole training part."""
+    mine, labels = embedding.test.targets[factor], embedding.train.targets[factor]
+    everyone = np.tile(np.arange(len(labels)), (len(mine), 1))
+    scores = {who: _shares(mine, labels[index]) for who, index in {**indices, "chance": everyone}.items()}
+    outcomes = {who: Outcomes.of_scores(score[None]) for who, score in scores.items()}
+    figures = {who: float(outcome.values()[0]) for who, outcome in outcomes.items()}
+    rival = strongest({who: figure for who, figure in figures.items() if who not in FIRST})
+    rivals = {who: outcomes[who] for who in ("random", rival) if who is not None}
+    verdict = judge(outcomes["pretrained"], rivals).as_json()
+    chance = figures.pop("chance")
+    told = {who: {"mean": figure, "std": 0.0, "values": [figure]} for who, figure in figures.items()}
+    return Question(factor, f"{len(embedding.classes[factor])} classes", "", told, chance, verdict)
 
 
-def _by_chance(embedding: Embedding, factor: str, num_classes: int) -> float:
-    shares = []
-    for clips in (embedding.train, embedding.test):
-        labels = clips.targets[factor]
-        count = np.bincount(labels[labels >= 0], minlength=num_classes)
-        shares.append(count / max(1, count.sum()))
-    return float(100 * (shares[0] * shares[1]).sum())
+def _shares(mine: np.ndarray, its: np.ndarray) -> np.ndarray:
+    """The share of labels ``its`` [M, K] that are those of ``mine`` [M], -1 for none: float [M], NaN where there is
+    nothing to compare."""
+    counts = (mine[:, None] >= 0) & (its >= 0)
+    with np.errstate(invalid="ignore"):
+        return ((mine[:, None] == its) & counts).sum(1) / counts.sum(1)
 
 
 def draw_maps(embedding: Embedding) -> tuple[list[Map], str]:
     """One map per factor and the name of the projection; a single plain one where there are no labels."""
-    projected = {who: project(features.numpy()) for who, features in embedding.test_features.items()}
+    projected = {called(who): project(embedding.features[who][1].numpy()) for who in FIRST}
     how = "t-SNE" if len(embedding.test) >= _FEW else "Principal components"
     if not embedding.classes or not embedding.labelled:
         return [_map("test samples", None, projected, how)], how
@@ -222,7 +241,7 @@ def _map(title: str, labels: Sequence[str | None] | None, projected: dict[str, n
             axis.spines[["top", "right"]].set_visible(True)
             axis.margins(0.06)
 
-    alt = f"{how} of {len(shades)} test samples coloured by {title}; pretrained above, random initialisation below"
+    alt = f"{how} of {len(shades)} test samples coloured by {title}; pretrained above, untrained below"
     return Map(
         Panel(title, "", draw(3.4, 4.6, paint, alt, rows=2)),
         list(colours.items()),

@@ -18,8 +18,8 @@ SHOWN = 4  # clouds
 
 
 def feature_scenes(run: RunFolder, embedding: Embedding) -> list[Scene]:
-    """Some test clouds: as they are, and coloured by the features of their points, pretrained and at random
-    initialisation. No scenes of an encoder that has no features of places. Raises ``UserError`` as ``load_encoder``."""
+    """Some test clouds: as they are, and coloured by the features of their points, pretrained and untrained.
+    No scenes of an encoder that has no features of places. Raises ``UserError`` as ``load_encoder``."""
     import torch
 
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
@@ -31,7 +31,7 @@ def feature_scenes(run: RunFolder, embedding: Embedding) -> list[Scene]:
         pretrained = load_encoder(run.directory)
         found = {
             "Pretrained": _features(pretrained, clouds),
-            "Random init": _features(random_encoder(*describe_encoder(run.directory), 0), clouds),
+            "Untrained": _features(random_encoder(*describe_encoder(run.directory), 0), clouds),
         }
     sphere = run.config.input.unit_sphere
     chosen = [choose(points.xyz.numpy(), sphere) for points in clouds]

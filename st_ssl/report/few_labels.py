@@ -2,64 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from st_ssl.core.summary import plus_minus
-from st_ssl.report.contestants import CONTESTANTS, Key, keys
+from st_ssl.report.contestants import CONTESTANTS, Key, called, keys, line_of
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import INK, draw
-from st_ssl.report.retrieval import line_of
-
-
-@dataclass(frozen=True)
-class EpisodeRow:
-    """One classifier of one target's episodes. ``rows``: how many rows the target has, 0 in all but its first; ``what``
-    the episodes are."""
-
-    target: str
-    what: str
-    rows: int
-    key: str
-    cells: list[str]
-    chance: str
+from st_ssl.report.standings import Question, Standings, standings
 
 
 @dataclass(frozen=True)
 class FewLabels:
-    """``rows`` of few-shot episodes with ``contestants`` across, and ``panels`` of label curves; either may be empty.
+    """Tables of few-shot ``episodes`` and of label ``curves`` with ``panels`` of these; either may be missing.
     ``keys``: the legend of both."""
 
-    contestants: list[str]
-    rows: list[EpisodeRow]
+    episodes: Standings | None
+    curves: Standings | None
     panels: list[Panel]
     keys: list[Key]
 
 
 def few_labels(targets: dict[str, Any]) -> FewLabels | None:
     """Episodes and label curves in the targets of a ``probe.json``; None where there are none."""
-    curves = {name: target for name, target in targets.items() if "curve" in target}
-    episodes = {name: target["few_shot"] for name, target in targets.items() if "few_shot" in target}
-    if not curves and not episodes:
+    episodes = standings(question for name, target in targets.items() for question in _episodes(name, target))
+    curves = standings(question for name, target in targets.items() for question in _shares(name, target))
+    tables = [table for table in (episodes, curves) if table is not None]
+    if not tables:
         return None
-    contestants = _contestants(list(episodes.values()))
-    rows = []
-    for name, told in episodes.items():
+    everyone = dict.fromkeys(who for table in tables for who in table.contestants[:-1])
+    panels = [_curve(name, target) for name, target in targets.items() if "curve" in target]
+    return FewLabels(episodes, curves, panels, keys(everyone))
+
+
+def _episodes(name: str, target: dict[str, Any]) -> Iterator[Question]:
+    if told := target.get("few_shot"):
         what = f"{told['ways']} classes, {told['shots']} shots, {told['episodes']} episodes"
-        for at, (key, cells) in enumerate(told["probes"].items()):
-            texts = [_cell(cells.get(who)) for who in contestants]
-            rows.append(EpisodeRow(name, what, 0 if at else len(told["probes"]), key, texts, f"{told['chance']:.1f}"))
-    everyone = dict.fromkeys([*contestants, *_contestants([target["curve"] for target in curves.values()])])
-    panels = [_curve(name, target) for name, target in curves.items()]
-    return FewLabels(contestants, rows, panels, keys(everyone))
+        for key, figures in told["probes"].items():
+            yield Question(name, what, key, figures, told["chance"], told.get("verdicts", {}).get(key))
 
 
-def _contestants(sections: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(who for told in sections for cells in told["probes"].values() for who in cells))
-
-
-def _cell(cell: dict[str, Any] | None) -> str:
-    return "–" if cell is None else plus_minus(cell)
+def _shares(name: str, target: dict[str, Any]) -> Iterator[Question]:
+    if told := target.get("curve"):
+        what = f"{target['classes']} classes"
+        for key, figures in told["probes"].items():
+            yield Question(name, what, key, figures, told["chance"], told.get("verdicts", {}).get(key))
 
 
 def _curve(name: str, target: dict[str, Any]) -> Panel:
@@ -85,6 +72,6 @@ def _curve(name: str, target: dict[str, Any]) -> Panel:
         axis.set_ylabel("linear, % right")
         axis.grid(axis="y")
 
-    said = ", ".join(f"{who} {values[0]:.1f} to {values[-1]:.1f}" for who, values in lines.items())
+    said = ", ".join(f"{called(who)} {values[0]:.1f} to {values[-1]:.1f}" for who, values in lines.items())
     alt = f"Linear probe of {name} with {shares[0]:g} to {shares[-1]:g} per cent of the labels: {said}"
     return Panel(name, f"{target['classes']} classes", draw(3.4, 1.9, paint, alt))

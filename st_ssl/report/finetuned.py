@@ -6,14 +6,14 @@ import colorsys
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from st_ssl.core.errors import DataError
-from st_ssl.core.summary import plus_minus
 from st_ssl.report.clouds import by_height
 from st_ssl.report.figures import PALETTE
+from st_ssl.report.finetune_tables import FigureTable, figure_tables
 from st_ssl.report.recognised import Recognised, recognised
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for
 
@@ -22,15 +22,6 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # clouds
 RIGHT, WRONG, UNKNOWN = (0.72, 0.74, 0.77), (0.86, 0.16, 0.16), (0.86, 0.87, 0.89)
-
-
-@dataclass(frozen=True)
-class FigureTable:
-    """Per cent, for each mode (``heads``): rows of a name and its cells."""
-
-    title: str
-    heads: list[str]
-    rows: list[tuple[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Finetuned:
 def finetuned(run: RunFolder) -> Finetuned | None:
     """What ``finetune`` left in the folder of a run, with the predictions written last; None where it was not
     fine-tuned. Raises ``DataError`` for a file that is not such a result."""
-    tables = [table for file in sorted((run.directory / "finetune").glob("*.json")) for table in _tables(file)]
+    tables = [table for file in sorted((run.directory / "finetune").glob("*.json")) for table in figure_tables(file)]
     kept = sorted((run.directory / "finetune").glob("*_predictions/about.json"))
     if not kept:
         return Finetuned(tables) if tables else None
@@ -123,47 +114,3 @@ def class_colours(count: int) -> np.ndarray:
 
 def _hex(colour: np.ndarray) -> str:
     return "#" + "".join(f"{round(255 * value):02x}" for value in colour)
-
-
-def _tables(file: Path) -> list[FigureTable]:
-    """The figures of one result: those of all classes together for each fraction of the labels, and the IoU of every
-    class with most labels."""
-    try:
-        result = json.loads(file.read_text())
-        rows, classes = result["results"], result.get("classes", [])
-        modes = list(dict.fromkeys(row["mode"] for row in rows))
-        fractions = list(dict.fromkeys(row["fraction"] for row in rows))
-        cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
-        names = list(rows[0]["metrics"])
-        most = max(fractions)
-        times = f"{result['repeats']} times" if result["repeats"] > 1 else "once"
-        task = result["config"]["task"]["name"]
-        figures = [
-            (
-                f"{name}, {100 * part:g} % of the labels",
-                [_cell(cells.get((mode, part), {}).get(name)) for mode in modes],
-            )
-            for name in names
-            if not name.startswith("IoU_")
-            for part in fractions
-        ]
-        each = [
-            (_class_name(name, classes), [_cell(cells.get((mode, most), {}).get(name)) for mode in modes])
-            for name in names
-            if name.startswith("IoU_")
-        ]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{file} is not the result of a fine-tuning: {error!r}") from error
-    tables = [FigureTable(f"{file.stem}: {task}, %, {times}", modes, figures)]
-    if each:
-        tables.append(FigureTable(f"{file.stem}: IoU of every class, %, {100 * most:g} % of the labels", modes, each))
-    return tables
-
-
-def _class_name(metric: str, classes: list[str]) -> str:
-    number = metric.removeprefix("IoU_")
-    return str(classes[int(number)]) if number.isdigit() and int(number) < len(classes) else number
-
-
-def _cell(figure: dict[str, Any] | None) -> str:
-    return "–" if figure is None else plus_minus(figure)

@@ -126,7 +126,7 @@ def match(pair: Pair, sphere: bool) -> tuple[list[Cloud], Links, tuple[float, fl
         Cloud([f"View {i + 1}", f"{len(pair.xyz[i]):,} points"], pair.xyz[i][index], pair.colour[i][index])
         for i, index in enumerate(chosen)
     ]
-    clouds[1].caption.append(f"right: {shares[0]:.0f} %, random init {shares[1]:.0f} %")
+    clouds[1].caption.append(f"right: {shares[0]:.0f} %, untrained {shares[1]:.0f} %")
     return clouds, links, shares
 
 
@@ -144,7 +144,7 @@ def _carried(pair: Pair, sphere: bool) -> list[Cloud]:
     ]
     for who, (ours, theirs) in pair.features.items():
         found = nearest_features(theirs[few], ours[some])
-        caption = ["View 2", "the nearest by feature" + ("" if who == "pretrained" else ", random init")]
+        caption = ["View 2", "the nearest by feature" + ("" if who == "pretrained" else ", untrained")]
         clouds.append(Cloud(caption, second[few], colour[some][found]))
     return clouds
 

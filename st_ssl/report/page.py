@@ -17,7 +17,7 @@ from st_ssl.core.inputs import InputConfig, PointInputConfig
 if TYPE_CHECKING:
     from st_ssl.report.embedding import Embedding
     from st_ssl.report.folder import RunFolder
-    from st_ssl.report.probes import Headline
+    from st_ssl.report.probes import Headline, ProbeTable
 
 
 @dataclass
@@ -34,14 +34,19 @@ class Section:
 
 @dataclass
 class RunPage:
-    """One run: an anchor, facts (name, value) and what else its header says, and sections."""
+    """One run: an anchor, facts (name, value) and what else its header says, and sections. ``probes``: of its own
+    data, None where it was not probed."""
 
     slug: str
     name: str
     facts: list[tuple[str, str]]
-    headline: dict[str, Headline]
+    probes: ProbeTable | None
     sections: list[Section]
     row: dict[str, str]
+
+    @property
+    def headlines(self) -> dict[str, Headline]:
+        return self.probes.headlines if self.probes else {}
 
 
 def write_report(runs: list[Path], output: Path) -> Path:
@@ -73,16 +78,29 @@ def write_report(runs: list[Path], output: Path) -> Path:
     )
     figures = itertools.count(1)
     environment.filters["own_ids"] = lambda figure: own_ids(figure, next(figures))
-    kinds = list(dict.fromkeys(kind for page in pages for kind in page.headline))
+    summary = _across(pages)
     script = (
         viewer_script() if any(section.content.get("scenes") for page in pages for section in page.sections) else None
     )
-    text = environment.get_template("template.html").render(runs=pages, kinds=kinds, script=script)
+    text = environment.get_template("template.html").render(runs=pages, script=script, **summary)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(output) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors="replace")  # a file name may hold bytes that are no text
     return output
+
+
+def _across(pages: list[RunPage]) -> dict[str, Any]:
+    """What the summary says of all runs together: the kinds of probes, who lost to whom, how many pretrainings."""
+    from st_ssl.report.probes import beaten_by, one_pretraining
+    from st_ssl.report.standings import AHEAD
+
+    return {
+        "kinds": list(dict.fromkeys(kind for page in pages for kind in page.headlines)),
+        "lost": [(page.name, who) for page in pages if (who := beaten_by(page.headlines))],
+        "single": one_pretraining({page.name: page.probes.pretrainings for page in pages if page.probes}),
+        "ahead": AHEAD,
+    }
 
 
 def _run_page(run: RunFolder, slug: str) -> RunPage:
@@ -103,10 +121,9 @@ def _run_page(run: RunFolder, slug: str) -> RunPage:
     ]
     row = _summary(run)
     table = next(section.content.get("table") for section in sections if section.kind == "probes")
-    headline = table.headlines if table else {}
     facts = [(name, value) for name, value in row.items() if name != "run"]
     shown = [section for section in sections if section.missing or section.content]
-    return RunPage(slug, run.name, facts, headline, shown, row)
+    return RunPage(slug, run.name, facts, table, shown, row)
 
 
 def _section(kind: str, title: str, make: Callable[[], dict[str, Any]]) -> Section:

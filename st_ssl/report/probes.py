@@ -1,62 +1,54 @@
-"""What a run learned, as a table and as dots: probes of the pretrained encoder beside random features and baselines."""
+"""What a run learned, as a table and as dots: probes of the pretrained encoder beside the same network untrained and
+trivial baselines."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from st_ssl.core.errors import DataError
-from st_ssl.core.summary import plus_minus
-from st_ssl.report.contestants import Key, contestant, keys
+from st_ssl.report.contestants import FIRST, KINDS, NAMES, Key, called, contestant, keys, listed
 from st_ssl.report.curves import Panel
 from st_ssl.report.few_labels import FewLabels, few_labels
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw
-from st_ssl.report.retrieval import RetrievalTable, retrieval_table
+from st_ssl.report.retrieval import Retrieval, recall_questions, retrieval
+from st_ssl.report.standings import Question, Standing, Standings, standings
 
 if TYPE_CHECKING:
     from st_ssl.report.folder import RunFolder
 
-KINDS = {"knn": "kNN", "linear": "linear", "svm": "linear SVM", "attentive": "attentive"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An accuracy in per cent: ``best`` of pretrained and random, ``won`` by pretrained, ``first`` of its probe."""
-
-    text: str
-    first: bool
-    best: bool = False
-    won: bool = False
-
 
 @dataclass(frozen=True)
 class Headline:
-    """One kind of probe in a line: means over the targets in per cent, and in how many of them pretraining won."""
+    """One kind of probe in a line: means over the targets in per cent, of the strongest trivial baseline by its
+    ``name``; the ``standing`` of these means, None without a verdict; in how many targets pretraining is ahead and
+    behind (``counts``, "" where that says nothing)."""
 
     pretrained: float
     random: float
-    won: int
-    targets: int
-
-    @property
-    def ahead(self) -> bool:
-        return self.pretrained > self.random
+    name: str
+    baseline: float
+    standing: Standing | None
+    counts: str
 
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """``groups``: each kind of probe with its contestants; ``keys`` tell them apart in the ``panels``; ``rows``:
-    factor, classes, cells in that order, chance. Without any kind but retrieval there are neither groups, rows nor
-    panels."""
+    """The probes of one data set. ``table`` and ``panels`` with their legend ``keys``: every kind but ``retrieval`` and
+    ``few``, None where there are none; ``cautions``: what to keep in mind with all of them."""
 
-    groups: list[tuple[str, list[str]]]
-    rows: list[tuple[str, int, list[Cell], str]]
+    table: Standings | None
     panels: list[Panel]
     keys: list[Key]
     note: str
+    cautions: list[str]
     headlines: dict[str, Headline]
-    retrieval: RetrievalTable | None
+    retrieval: Retrieval | None
     few: FewLabels | None
+    pretrainings: int | None
 
 
 def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
@@ -65,47 +57,66 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
     result = run.probe(file)
     try:
         targets = result["targets"]
-        groups: dict[str, dict[str, None]] = {}
-        for target in targets.values():
-            for kind, contestants in target["probes"].items():
-                groups.setdefault(kind, {}).update(dict.fromkeys(contestants))
-        rows = []
-        for name, target in targets.items():
-            cells = [
-                _cell(target["probes"].get(kind, {}), who, who == next(iter(contestants)))
-                for kind, contestants in groups.items()
-                for who in contestants
-            ]
-            rows.append((name, int(target["classes"]), cells, f"{target['chance']:.1f}"))
+        table = standings(question for name, target in targets.items() for question in _questions(name, target))
         panels = [_dots(name, target) for name, target in targets.items() if target["probes"]]
-        note = f"{result['sizes']['train']} train and {result['sizes']['test']} test samples, {result['seeds']} seed"
-        note += "s" if result["seeds"] != 1 else ""
-        note += f", of {_place(result['config']['data'])}." if "config" in result else "."
-        headlines = _headlines(targets)
-        retrieval, few = retrieval_table(targets), few_labels(targets)
-        if "splits" in result:
-            note = f"Mean ± standard deviation over the official splits {', '.join(map(str, result['splits']))}: {note}"
+        found, few = retrieval(targets), few_labels(targets)
+        headlines = _headlines(result)
+        note, pretrainings = _note(result), result.get("pretrainings")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{file} is not the result of a probe: {error!r}") from error
+    cautions = [text] if (text := one_pretraining({run.name: pretrainings})) else []
+    tables = [table, found and found.table, few and few.episodes, few and few.curves]
+    if not any(one.judged for one in tables if one):
+        cautions.append("These figures are of before there were verdicts: probe again for a verdict.")
     encoder = run.directory / "encoder.safetensors"
     if encoder.is_file() and encoder.stat().st_mtime > file.stat().st_mtime:
-        note += " The encoder is newer than this probe: probe again for its present state."
-    kinds = [(KINDS.get(kind, kind), list(contestants)) for kind, contestants in groups.items()]
-    legend = keys(who for _, contestants in kinds for who in contestants)
-    return ProbeTable(kinds, rows if kinds else [], panels, legend, note, headlines, retrieval, few)
+        cautions.append("The encoder is newer than this probe: probe again for its present state.")
+    legend = keys(table.contestants[:-1]) if table else []
+    return ProbeTable(table, panels, legend, note, cautions, headlines, found, few, pretrainings)
+
+
+def beaten_by(headlines: dict[str, Headline]) -> str:
+    """Who is ahead of the pretrained encoder by which probes, in words: "occupancy (kNN, linear)"; "" for nobody."""
+    found: dict[str, list[str]] = {}
+    for kind, line in headlines.items():
+        for who in line.standing.beaten_by if line.standing else []:
+            found.setdefault("the untrained network" if who == NAMES["random"] else who, []).append(kind)
+    return listed(f"{who} ({', '.join(kinds)})" for who, kinds in found.items()) if found else ""
+
+
+def one_pretraining(runs: dict[str, int | None]) -> str:
+    """What to say of runs by name, of so many pretrainings each, where some are of one; "" otherwise."""
+    single = [name for name, pretrainings in runs.items() if pretrainings == 1]
+    if not single:
+        return ""
+    of = "" if len(runs) == 1 else " each" if len(single) == len(runs) else f" ({', '.join(single)})"
+    return f"One pretraining{of}: nothing here tells how much another seed would differ."
+
+
+def _questions(name: str, target: dict[str, Any]) -> Iterator[Question]:
+    """Each kind of probe of one target."""
+    for kind, figures in target["probes"].items():
+        what, verdict = f"{target['classes']} classes", target.get("verdicts", {}).get(kind)
+        yield Question(name, what, kind, figures, target["chance"], verdict)
+
+
+def _note(result: dict[str, Any]) -> str:
+    """What all figures are of: samples, seeds, data, and how features were prepared."""
+    note = f"{result['sizes']['train']} train and {result['sizes']['test']} test samples, {result['seeds']} seed"
+    note += "s" if result["seeds"] != 1 else ""
+    note += f", of {_place(result['config']['data'])}." if "config" in result else "."
+    if "splits" in result:
+        note = f"Mean ± standard deviation over the official splits {', '.join(map(str, result['splits']))}: {note}"
+    prepared: dict[str, list[str]] = {}
+    for kind, words in result.get("prepared", {}).items():
+        prepared.setdefault(words, []).append(KINDS.get(kind, kind))
+    if prepared:
+        note += f" Features: {'; '.join(f'{listed(kinds)}: {words}' for words, kinds in prepared.items())}."
+    return note
 
 
 def _place(data: dict[str, Any]) -> str:
     return str(data.get("root") or data.get("list") or "planted data")
-
-
-def _cell(probes: dict[str, Any], who: str, first: bool) -> Cell:
-    if who not in probes:
-        return Cell("–", first)
-    mine = probes[who]["mean"]
-    rival = {"pretrained": "random", "random": "pretrained"}.get(who)
-    best = rival in probes and mine > probes[rival]["mean"]
-    return Cell(plus_minus(probes[who]), first, best, best and who == "pretrained")
 
 
 def _dots(name: str, target: dict[str, Any]) -> Panel:
@@ -116,7 +127,7 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
         axis.axvline(chance, color=INK, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
         for y, kind in enumerate(kinds):
             probes = target["probes"][kind]
-            pair = [probes[who]["mean"] for who in ("pretrained", "random") if who in probes]
+            pair = [probes[who]["mean"] for who in FIRST if who in probes]
             axis.plot([min(pair), max(pair)], [y, y], color=FAINT, linewidth=2.4, zorder=1)
             for who, value in reversed(probes.items()):
                 shown = contestant(who)
@@ -140,24 +151,50 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
         axis.set_xlabel("% right")
         axis.tick_params(axis="y", length=0)
 
-    best = max((p["pretrained"]["mean"] for p in target["probes"].values() if "pretrained" in p), default=0.0)
-    alt = f"Probe accuracies for {name}: best of pretrained {best:.1f} per cent, chance {chance:.1f}"
+    told = "; ".join(f"{KINDS.get(q.key, q.key)} {_against(q)}" for q in _questions(name, target))
+    alt = f"Probe accuracies for {name}, per cent: {told}"
     return Panel(name, f"{target['classes']} classes", draw(3.5, 0.55 + 0.27 * len(kinds), paint, alt))
 
 
-def _headlines(targets: dict[str, Any]) -> dict[str, Headline]:
-    lines = {}
-    for kind in KINDS:
-        probes = [target["probes"][kind] for target in targets.values() if kind in target["probes"]]
-        if probes:
-            lines[KINDS[kind]] = _headline(probes)
-    firsts = [next(iter(target["retrieval"]["probes"].items())) for target in targets.values() if "retrieval" in target]
-    if firsts:
-        lines[firsts[0][0]] = _headline([cells for _, cells in firsts])
-    return lines
+def _against(question: Question) -> str:
+    shown = [*(who for who in FIRST if who in question.figures), question.rival]
+    return ", ".join(f"{called(who)} {question.mean(who):.1f}" for who in shown)
 
 
-def _headline(probes: list[dict[str, Any]]) -> Headline:
-    pairs = [(cells["pretrained"]["mean"], cells["random"]["mean"]) for cells in probes]
-    ours, theirs = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-    return Headline(ours, theirs, sum(a > b for a, b in pairs), len(pairs))
+def _headlines(result: dict[str, Any]) -> dict[str, Headline]:
+    """Every kind of probe by its name, and the first R@k."""
+    asked: dict[str, list[Question]] = {}
+    for name, target in result["targets"].items():
+        for question in [*_questions(name, target), *list(recall_questions(name, target))[:1]]:
+            asked.setdefault(question.key, []).append(question)
+    order = sorted(asked, key=lambda kind: [*KINDS, kind].index(kind))
+    overall = result.get("overall", {"probes": {}, "verdicts": {}})
+    return {
+        KINDS.get(kind, kind): _headline(asked[kind], overall["probes"].get(kind), overall["verdicts"].get(kind))
+        for kind in order
+    }
+
+
+def _headline(
+    questions: list[Question], figures: dict[str, dict[str, Any]] | None, verdict: dict[str, Any] | None
+) -> Headline:
+    """The means over ``questions`` of one kind in all targets, or the ``figures`` of these that were judged."""
+    if figures is None:
+        everywhere = [who for who in questions[0].figures if all(who in question.figures for question in questions)]
+        figures = {who: {"mean": float(np.mean([q.mean(who) for q in questions]))} for who in everywhere}
+    chance = float(np.mean([question.chance for question in questions]))
+    mean = Question("", "", "", figures, chance, verdict)
+    standing = Standing.of(verdict) if verdict else None
+    found = [question.verdict["standing"] for question in questions if question.verdict]
+    ahead, behind = found.count("ahead"), found.count("behind")
+    counts = f"ahead in {ahead or 'none'} of {len(questions)} factors" + f", behind in {behind}" * (behind > 0)
+    shown = len(questions) > 1 and len(found) > 0
+    name = mean.rival
+    return Headline(
+        mean.mean("pretrained"),
+        mean.mean("random"),
+        called(name),
+        mean.mean(name),
+        standing,
+        counts if shown else "",
+    )

@@ -2,68 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from st_ssl.core.summary import plus_minus
-from st_ssl.report.contestants import CONTESTANTS, Key, contestant, keys
+from st_ssl.report.contestants import CONTESTANTS, Key, called, keys, line_of
 from st_ssl.report.curves import Panel
-from st_ssl.report.figures import ACCENT, INK, draw
+from st_ssl.report.figures import INK, draw
+from st_ssl.report.standings import Question, Standings, standings
 
 _CHANCE: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7}
 
 
 @dataclass(frozen=True)
-class RetrievalRow:
-    """One R@k of one target; ``best`` of pretrained and random is set in bold. ``rows``: how many rows the target has,
-    0 in all but its first."""
+class Retrieval:
+    """R@k of all targets down, a panel of curves for each target, and its legend."""
 
-    target: str
-    classes: int
-    rows: int
-    key: str
-    cells: list[tuple[str, str]]
-    chance: str
-
-
-@dataclass(frozen=True)
-class RetrievalTable:
-    """``contestants`` across, R@k of all targets down, a panel of curves for each target, and its legend."""
-
-    contestants: list[str]
-    rows: list[RetrievalRow]
+    table: Standings
     panels: list[Panel]
     keys: list[Key]
 
 
-def retrieval_table(targets: dict[str, Any]) -> RetrievalTable | None:
+def retrieval(targets: dict[str, Any]) -> Retrieval | None:
     """The retrieval in the targets of a ``probe.json``; None where there is none."""
-    found = {name: target for name, target in targets.items() if "retrieval" in target}
-    if not found:
+    table = standings(question for name, target in targets.items() for question in recall_questions(name, target))
+    if table is None:
         return None
-    contestants: dict[str, None] = {}
-    for target in found.values():
-        for cells in target["retrieval"]["probes"].values():
-            contestants.update(dict.fromkeys(cells))
-    rows = []
-    for name, target in found.items():
-        probes, chance = target["retrieval"]["probes"], target["retrieval"]["chance"]
-        for at, (key, cells) in enumerate(probes.items()):
-            texts = [_cell(cells, who) for who in contestants]
-            span = 0 if at else len(probes)
-            rows.append(RetrievalRow(name, int(target["classes"]), span, key, texts, f"{chance[key]:.1f}"))
-    panels = [_curves(name, target) for name, target in found.items()]
-    return RetrievalTable(list(contestants), rows, panels, keys(contestants))
+    panels = [_curves(name, target) for name, target in targets.items() if "retrieval" in target]
+    return Retrieval(table, panels, keys(table.contestants[:-1]))
 
 
-def _cell(cells: dict[str, Any], who: str) -> tuple[str, str]:
-    """What stands in a cell, and its style: bold for the better of pretrained and random, coloured for a win."""
-    if who not in cells:
-        return "–", ""
-    rival = {"pretrained": "random", "random": "pretrained"}.get(who)
-    best = rival in cells and cells[who]["mean"] > cells[rival]["mean"]
-    style = ("best won" if who == "pretrained" else "best") if best else ""
-    return plus_minus(cells[who]), style
+def recall_questions(name: str, target: dict[str, Any]) -> Iterator[Question]:
+    """Each R@k of one target."""
+    told = target.get("retrieval", {"probes": {}})
+    for key, figures in told["probes"].items():
+        what = f"{target['classes']} classes"
+        yield Question(name, what, key, figures, told["chance"][key], told.get("verdicts", {}).get(key))
 
 
 def _curves(name: str, target: dict[str, Any]) -> Panel:
@@ -85,16 +59,9 @@ def _curves(name: str, target: dict[str, Any]) -> Panel:
         axis.set_ylabel("R@k, %")
         axis.grid(axis="y")
 
-    told = ", ".join(f"{who} {values[0]:.1f}" for who, values in lines.items())
+    told = ", ".join(f"{called(who)} {values[0]:.1f}" for who, values in lines.items())
     return Panel(
         name,
         f"{target['classes']} classes",
         draw(3.4, 1.9, paint, f"Retrieval of {name}, {next(iter(probes))}: {told}"),
     )
-
-
-def line_of(who: str) -> dict[str, Any]:
-    """How the figures of one contestant are drawn: those of the baselines without a line."""
-    shown, line = contestant(who), "-" if who in ("pretrained", "random") else "none"
-    colour = ACCENT if who == "pretrained" else INK
-    return {"color": colour, "marker": shown.marker, "mfc": shown.fill, "linestyle": line, "ms": 4, "mew": 0.9}

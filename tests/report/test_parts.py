@@ -115,19 +115,18 @@ def test_a_probe_of_before_has_its_baseline_by_the_present_name(tmp_path: Path) 
     result = {"sizes": {"train": 8, "test": 4}, "seeds": 1, "targets": {"pixels": target}}
     (tmp_path / "probe.json").write_text(json.dumps(result))
     table = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct()))
-    contestants = ["pretrained", "random", "raw", "metadata"]
-    assert table.groups == [("linear", contestants)]
-    assert table.retrieval is not None
-    assert table.retrieval.contestants == contestants
-    assert [row[0] for row in table.rows] == ["pixels"]  # a factor of that name is none
+    contestants = ["pretrained", "random", "raw", "metadata", "chance"]
+    assert table.table is not None and table.retrieval is not None
+    assert table.table.contestants == table.retrieval.table.contestants == contestants
+    assert [row.target for row in table.table.rows] == ["pixels"]  # a factor of that name is none
     assert len(table.panels) == 1
 
 
 def test_every_marker_of_a_figure_is_explained() -> None:
     found = {key.means.partition(":")[0]: (key.dot, key.sign) for key in keys([*CONTESTANTS, "colours"])}
-    signs = {"raw": "×", "frames": "■", "differences": "▲", "coordinates": "×", "occupancy": "■", "histograms": "▲"}
-    signs |= {"metadata": "|", "colours": "■"}
-    assert found == {"pretrained": ("ours", ""), "random init": ("hollow", "")} | {k: ("", v) for k, v in signs.items()}
+    signs = {"raw pixels": "×", "pooled frames": "■", "frame differences": "▲", "coordinates": "×", "occupancy": "■"}
+    signs |= {"shape distributions": "▲", "file metadata": "|", "colours": "■"}
+    assert found == {"pretrained": ("ours", ""), "untrained": ("hollow", "")} | {k: ("", v) for k, v in signs.items()}
     drawn = {"x": "×", "s": "■", "^": "▲", "|": "|", "o": ""}
     assert all(drawn[one.marker] == one.sign for one in CONTESTANTS.values())
 

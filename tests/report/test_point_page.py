@@ -118,7 +118,7 @@ def test_the_page_has_what_clouds_have(written: Path) -> None:
     assert page.texts["run1-views"].count("View 2") == 2
     assert page.texts["run2-pictures"].count("Reconstruction") == 2
     for run in ("run1", "run2"):
-        assert page.texts[f"{run}-features"].count("Random init") == 4
+        assert page.texts[f"{run}-features"].count("Untrained") == 4
     assert "within 3 voxels" in page.texts["run1-matches"] and "by chance" in page.texts["run1-matches"]
     told = page.texts["run2-finetune"]
     for text in ("<b>chair", "75.0 % of the points are right", "room_1", "50.5 ± 1.0", "lamp", "segment, full, 10 %"):

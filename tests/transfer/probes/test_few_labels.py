@@ -179,12 +179,19 @@ def test_tables_and_the_page_show_them(table: dict[str, Any], tmp_path: Path) ->
     assert [list(column.cells)[1] for column in tables[3].columns][::5] == ["  25 %", "50.0"]
     (tmp_path / "probe.json").write_text(json.dumps(table))
     few = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct())).few
-    assert few is not None and few.contestants == ["pretrained", "random", "raw", "frames", "differences", "metadata"]
+    assert few is not None and few.episodes is not None and few.curves is not None
+    everyone = ["pretrained", "random", "raw", "frames", "differences", "metadata", "chance"]
+    assert few.episodes.contestants == few.curves.contestants == everyone
     assert [panel.title for panel in few.panels] == ["light", "length", "chance", "some"]
     assert "Linear probe of light with 25 to 100 per cent of the labels: pretrained " in str(few.panels[0].figure)
-    first = few.rows[0]
-    assert (first.target, first.rows, first.key, first.cells[2]) == ("light", 2, "centroid", "100.0 ± 0.0")
-    assert first.what == "2 classes, 2 shots, 8 episodes" and first.chance == "50.0"
+    first = few.episodes.rows[0]
+    assert (first.target, first.span, first.key, first.what) == (
+        "light",
+        2,
+        "centroid",
+        "2 classes, 2 shots, 8 episodes",
+    )
+    assert [(cell.value, cell.spread) for cell in first.cells[2::4]] == [("100.0", "± 0.0"), ("50.0", "")]
 
 
 def test_more_ways_than_there_are_classes_is_said(tmp_path: Path) -> None:
