@@ -70,7 +70,9 @@ def figure_tables(file: Path) -> list[FigureTable]:
         whole = [name for name in names if not name.startswith("IoU_")]
         single = [name for name in names if name.startswith("IoU_")]
         most, task = max(shares), result["config"]["task"]["name"]
-        times = f"{result['repeats']} times" if result["repeats"] > 1 else "once"
+        repeats = sorted({len(figure["values"]) for row in rows for figure in row["metrics"].values()})
+        times = " or ".join("once" if count == 1 else f"{count} times" for count in repeats)
+        times = f"{repeats[-1]} splits" if "splits" in result else times
         starved = [f"{_percent(told['fraction'])}: {told['told']}" for told in result.get("starved", [])]
         figures = [_row(result, f"{name}, {_percent(share)}", name, share, modes) for name in whole for share in shares]
         panels = [panel for share in shares if (panel := _curves(result, share, names[0])) is not None]
@@ -119,11 +121,16 @@ def _row(result: dict[str, Any], title: str, metric: str, share: float, modes: l
 def _curves(result: dict[str, Any], share: float, first: str) -> Panel | None:
     """The figure over the steps of all modes at one ``share`` of the labels; None where there is none."""
     metric = result.get("metric", first)
-    lines = {
-        row["mode"]: (row["curve"]["steps"], [float(np.mean(repeats)) for repeats in row["curve"]["values"]])
-        for row in result["results"]
-        if row["fraction"] == share and row.get("curve", {}).get("steps")
-    }
+    lines: dict[str, tuple[list[int], list[float]]] = {}
+    for row in result["results"]:
+        if row["fraction"] == share and "curve" in row:
+            values = np.array(row["curve"]["values"], dtype=float)  # repeats × steps, null is not a number
+            known = ~np.isnan(values).all(0)
+            lines[row["mode"]] = (
+                np.array(row["curve"]["steps"])[known].tolist(),
+                np.nanmean(values[:, known], 0).tolist(),
+            )
+    lines = {mode: line for mode, line in lines.items() if line[0]}
     if not lines:
         return None
 
