@@ -94,11 +94,14 @@ def _row(result: dict[str, Any], title: str, metric: str, share: float, modes: l
     own = {row["mode"]: row for row in result["results"] if row["fraction"] == share}
     main = result.get("metric") == metric
     verdicts = {
-        told["mode"]: told["verdict"]
+        told["mode"]: told
         for told in result.get("verdicts", [])
         if main and told["fraction"] == share and told["mode"] in own
     }
-    standings = {mode: Standing.of(told) for mode, told in verdicts.items()}
+    standings = {
+        mode: Standing.of(told["verdict"]) if told["verdict"] else Standing.unknown(told["why"])
+        for mode, told in verdicts.items()
+    }
     cells = []
     for mode in modes:
         figure = own.get(mode, {}).get("metrics", {}).get(metric)
@@ -110,8 +113,10 @@ def _row(result: dict[str, Any], title: str, metric: str, share: float, modes: l
         for told in result.get("baselines", [])
         if told["fraction"] == share and metric in told["metrics"]
     }
-    rivals = [one["name"] for told in verdicts.values() for one in told["against"] if one["name"] != SCRATCH]
-    rival = rivals[0] if rivals else strongest({who: figure["mean"] for who, figure in baselines.items()})
+    judged = [told["verdict"] for told in verdicts.values() if told["verdict"]]
+    rivals = [one["name"] for verdict in judged for one in verdict["against"] if one["name"] != SCRATCH]
+    means = {who: figure["mean"] for who, figure in baselines.items() if figure["mean"] is not None}
+    rival = rivals[0] if rivals else strongest(means)
     value = plus_minus(baselines[rival]) if rival in baselines else "–" * (rival is not None)
     counts = next((row["labels"] for row in own.values() if "labels" in row), None)
     labels = "" if counts is None else f"{counts['train']:,} train" + f", {counts['val']:,} val" * (counts["val"] > 0)

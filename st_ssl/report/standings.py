@@ -44,6 +44,11 @@ class Standing:
             return cls(f"behind {listed(they)}", "behind", rivals, title, they)
         return cls(f"level with {listed(they)}", "level", rivals, title, [])
 
+    @classmethod
+    def unknown(cls, why: str) -> Standing:
+        """Where no verdict could be made."""
+        return cls("no verdict", "level", [(why, "")], why, [])
+
 
 @dataclass(frozen=True)
 class Question:

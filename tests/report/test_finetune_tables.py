@@ -83,6 +83,16 @@ def test_the_strongest_baseline_stands_beside_the_modes(tmp_path: Path) -> None:
     assert {cell.style for cell in mean_few.cells} == {""}
 
 
+def test_why_there_is_no_verdict_is_told(tmp_path: Path) -> None:
+    told = result()
+    told["verdicts"][0] |= {"verdict": None, "why": "mAP is not made of sums over test samples"}
+    row = tables_of(tmp_path, told)[0].rows[0]
+    assert [(standing.words, standing.title) for _, standing in row.standings[:1]] == [
+        ("no verdict", "mAP is not made of sums over test samples")
+    ]
+    assert row.standings[1][1].words == "behind occupancy" and row.baseline[1] == "occupancy"
+
+
 def test_curves_are_means_of_what_is_known(tmp_path: Path) -> None:
     panels = tables_of(tmp_path, result())[0].panels
     assert [panel.title for panel in panels] == ["1 % of the labels", "10 % of the labels"]
