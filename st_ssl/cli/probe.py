@@ -196,12 +196,14 @@ def _tables(title: str, figure: str, how: str, lines: list[Line]) -> list[Any]:
     than one."""
     from rich.text import Text
 
+    from st_ssl.report.contestants import called
+    from st_ssl.report.standings import Standing
+
     everyone = list(dict.fromkeys(who for line in lines for who in line.cells))
     networks = [who for who in everyone if who in ("pretrained", "random")]
     baselines = [who for who in everyone if who not in networks]
     verdicts = any(line.verdict for line in lines)
-    chance = ["chance"] if len(baselines) < 2 else []
-    heads = [*map(_called, networks), *(["best baseline", "verdict"] if verdicts else []), *chance]
+    heads = [*map(called, networks), "chance", *(["best baseline", "verdict"] if verdicts else [])]
     first = _table(f"{title}, {figure} {how}", heads)
     for line in lines:
         ahead = line.verdict is not None and line.verdict["standing"] == "ahead"
@@ -209,51 +211,34 @@ def _tables(title: str, figure: str, how: str, lines: list[Line]) -> list[Any]:
             Text(plus_minus(line.cells[who]), "bold" if ahead and who == "pretrained" else "") if line.cells else ""
             for who in networks
         ]
+        cells.append(f"{line.chance:.1f}" if line.cells else "")
         if verdicts:
-            cells += [_best(line), "" if line.verdict is None else short_verdict(line.verdict)]
-        first.add_row(line.name, *cells, *([_chance(line)] if chance else []))
+            cells += [_best(line), "" if line.verdict is None else Standing.of(line.verdict).words]
+        first.add_row(line.name, *cells)
     if len(baselines) < 2:
         return [first]
-    second = _table(f"{title}, baselines, {figure} {how}", [*map(_called, baselines), "chance"])
+    second = _table(f"{title}, baselines, {figure} {how}", [called(who).replace(" ", "\n") for who in baselines])
     for line in lines:
         cells = [plus_minus(line.cells[who]) if line.cells else "" for who in baselines]
-        second.add_row(line.name, *cells, _chance(line))
+        second.add_row(line.name, *cells)
     return [first, second]
-
-
-def _chance(line: Line) -> str:
-    return f"{line.chance:.1f}" if line.cells else ""
-
-
-def _called(who: str) -> str:
-    """What a contestant is called in a table."""
-    return {"random": "untrained"}.get(who, who)
 
 
 def _best(line: Line) -> str:
     """The figure and the name of the strongest baseline."""
     if line.verdict is None or len(line.verdict["against"]) < 2:
         return ""
-    name = line.verdict["against"][1]["name"]
-    return f"{plus_minus(line.cells[name]) if name in line.cells else f'{line.chance:.1f}'} {name}"
+    from st_ssl.report.contestants import called
 
-
-def short_verdict(verdict: dict[str, Any]) -> str:
-    """``ahead``, or behind or level with whom."""
-    from st_ssl.core.verdict import FEWEST, Verdict
-
-    told = Verdict.from_json(verdict)
-    if told.samples < FEWEST:
-        return "too few samples"
-    if told.standing == "ahead":
-        return "ahead"
-    names = [_called(each.name) for each in told.against if each.standing == told.standing]
-    return f"{'behind' if told.standing == 'behind' else 'level with'} {', '.join(names)}"
+    who = line.verdict["against"][1]["name"]
+    figure = plus_minus(line.cells[who]) if who in line.cells else f"{line.chance:.1f}"
+    return f"{figure} {called(who)}"
 
 
 def verdict_lines(result: dict[str, Any]) -> list[str]:
     """What the probe says, kind by kind, over all targets; and what it cannot say."""
     from st_ssl.core.verdict import Verdict
+    from st_ssl.report.contestants import NAMES
 
     count = len(result["targets"])
     lines = []
@@ -261,8 +246,8 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
         if verdict is not None:
             mean = f", mean of {count} targets" if count > 1 else ""
             prepared = result["prepared"].get("retrieval" if key.startswith("R@") else key)
-            told = Verdict.from_json(verdict).sentence().replace("random (", "untrained (")
-            lines.append(f"{key}{mean}: {told}{f'; features {prepared}' if prepared else ''}")
+            told = Verdict.from_json(verdict).sentence(NAMES)
+            lines.append(f"{key}{mean}: {told}{f'; features: {prepared}' if prepared else ''}")
     lines.append("ahead or behind: the 95 % interval of the paired difference, over seeds and test samples, excludes 0")
     if result["pretrainings"] == 1:
         lines.append("one pretraining: how much another would differ is not in these figures")

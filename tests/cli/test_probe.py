@@ -15,6 +15,7 @@ from rich.console import Console
 from st_ssl.cli import guarded
 from st_ssl.cli.probe import main, probe_tables
 from st_ssl.core.verdict import Outcomes, judge
+from st_ssl.report.contestants import NAMES
 from st_ssl.report.page import write_report
 from tests.runs import tiny, write_config
 from tests.transfer.tiny import write_dataset, write_encoder
@@ -85,5 +86,5 @@ def test_tables_of_many_baselines_fit_a_terminal() -> None:
     shown = console.export_text()
     assert "…" not in shown and shown.count("occlusion (3)") == 2
     for i, who in enumerate(names):
-        assert who.replace("random", "untrained") in shown and f" {10 + i}.0 ± 1.0 " in shown
+        assert NAMES[who].split()[-1] in shown and f" {10 + i}.0 ± 1.0 " in shown
     assert "behind" in shown and "15.0 ± 1.0" in shown

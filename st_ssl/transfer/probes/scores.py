@@ -135,7 +135,6 @@ def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
             who: _summary(np.mean([cells[who]["values"] for cells, _ in found], 0).tolist()) for who in everyone
         }
         chance = float(np.mean([level for _, level in found]))
-        overall["probes"][key][CHANCE] = _summary([chance])
         overall["verdicts"][key] = scores.verdict(list(targets), key, chance)
     result["overall"] = overall
 

@@ -175,8 +175,8 @@ def test_tables_and_the_page_show_them(table: dict[str, Any], tmp_path: Path) ->
     assert [str(t.title).split(",")[0] for t in tables] == [name for name in names for _ in range(2)]
     assert "2 classes, 2 shots, 8 episodes" in str(tables[0].title)
     cells = [list(column.cells) for column in tables[0].columns]
-    assert cells[0][:3] == ["light (2)", "  centroid", "  logistic"] and cells[3][1] == "100.0 ± 0.0 raw"
-    assert [list(column.cells)[1] for column in tables[3].columns][::5] == ["  25 %", "50.0"]
+    assert cells[0][:3] == ["light (2)", "  centroid", "  logistic"] and cells[4][1] == "100.0 ± 0.0 raw pixels"
+    assert [list(column.cells)[1] for column in tables[2].columns][::3] == ["  25 %", "50.0"]
     (tmp_path / "probe.json").write_text(json.dumps(table))
     few = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct())).few
     assert few is not None and few.episodes is not None and few.curves is not None

@@ -151,9 +151,9 @@ def test_an_encoder_that_is_worse_than_the_baseline_is_said_to_be(run: Path, mon
     console = Console(width=100, record=True, file=io.StringIO())
     for table in probe_tables(result):
         console.print(table)
-    assert console.export_text().count("behind raw") >= 3
+    assert console.export_text().count("behind raw pixels") >= 3
     lines = verdict_lines(result)
-    assert sum("behind raw (-" in line for line in lines) == 3
+    assert sum("behind raw pixels (-" in line for line in lines) == 3
     assert lines[-1].startswith("one pretraining: ")
 
 
