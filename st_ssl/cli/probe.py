@@ -27,9 +27,10 @@ probe.kinds also knows few_shot (episodes of probe.few_shot.ways classes with .s
 interval) and curve (linear accuracy at probe.label_fractions of the labels), which take long. --splits probes each of
 the official splits of UCF101 or HMDB51 for itself and gives the mean ± std over them.
 
-Several runs of one architecture count as seeds. On other data than the run's own the result goes to probe_NAME.json,
-and the report shows all of them. An encoder without its run, that `convert` imported or `finetune` kept, is probed on
-what data.root=FOLDER names.
+Several runs of one architecture count as seeds. RUN/probe.json is of the run's own data and probe settings; the result
+for other data goes to probe_NAME.json, for other settings to a file named after them, such as probe_svm.json, for three
+runs to probe_3_runs.json, and the report shows all of them. An encoder without its run, that `convert` imported or
+`finetune` kept, is probed on what data.root=FOLDER names.
 
 examples:
   python tools/probe.py runs/quickstart/video/cvrl
@@ -62,7 +63,8 @@ def main() -> None:
     arguments = _arguments()
     from st_ssl.core.errors import ConfigError
     from st_ssl.data.base import DATA
-    from st_ssl.engine.run_files import find_runs, has_encoder_alone, load_probe_config, probe_file
+    from st_ssl.engine.probe_files import probe_file
+    from st_ssl.engine.run_files import find_runs, has_encoder_alone, load_probe_config
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.transfer.probes.probe_config import PROBES
 
@@ -78,9 +80,9 @@ def main() -> None:
         raise ConfigError(f"--output takes one result, and {given[0]} holds {len(groups)} runs: name one of them")
     for group in groups:
         config = load_probe_config(group[0], overrides)
-        output = arguments.output or probe_file(group[0], config.data.model_dump(mode="json"))
+        probe = config.probe or PROBES[DATA.registered(config.data.name).modality]()
+        output = probe_file(group, probe_inputs(config, probe), arguments.output)
         with start_runtime(config.engine.device) as runtime:
-            probe = config.probe or PROBES[DATA.registered(config.data.name).modality]()
             probe_and_print(group, config, probe, runtime.device, output)
 
 

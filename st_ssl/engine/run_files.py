@@ -89,24 +89,6 @@ def data_name(data: dict[str, Any]) -> str:
     return Path(place).expanduser().absolute().name if place else "planted"
 
 
-def probe_file(run: Path, data: dict[str, Any]) -> Path:
-    """Where the probe of ``run`` on ``data`` (a configuration as JSON) goes: ``probe.json`` for its own data, a file
-    that is named after them for any other, as all are to an encoder alone. Raises ``ConfigError`` where that holds the
-    probe of other data still."""
-    own = pretraining_data(run)
-    if own is not None and same_data(own, data):
-        return run / "probe.json"
-    file = run / f"probe_{data_name(data)}.json"
-    try:
-        before = json.loads(file.read_text())["config"]["data"] if file.is_file() else data
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} is not the result of a probe ({error!r}): name another file by --output") from error
-    if not same_data(before, data):
-        changed = "; ".join(differences(before, data).values())
-        raise ConfigError(f"{file} is the probe of other data ({changed}): name another file by --output")
-    return file
-
-
 def whole_rows(file: Path, *keys: str) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines that have ``keys``, without one that a killed process left half-written; [] for
     no file."""

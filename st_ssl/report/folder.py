@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def other_probes(self) -> list[Path]:
-        """The files of probes on other data than the run's own."""
+        """The files of probes on other data than the run's own, or with other settings."""
         return sorted(self.directory.glob("probe_*.json"))
 
     def probe(self, file: Path) -> dict[str, Any]:

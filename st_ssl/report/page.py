@@ -202,10 +202,12 @@ def _probes(run: RunFolder, name: str) -> dict[str, Any]:
 
 
 def _other_probes(run: RunFolder) -> list[Section]:
-    """A section for each data set besides the run's own."""
+    """A section for each probe besides that of the run's own data and settings."""
+    from st_ssl.engine.probe_files import probe_title
+
     sections = []
     for number, file in enumerate(run.other_probes, 2):
-        title = f"Probes on {file.stem.removeprefix('probe_')}"
+        title = probe_title(file, run.config.data.model_dump(mode="json"))
         sections.append(replace(_section("probes", title, partial(_probes, run, file.name)), number=str(number)))
     return sections
 

@@ -21,7 +21,6 @@ from tests.runs import tiny, write_config
 from tests.transfer.tiny import write_dataset, write_encoder
 
 pytest.importorskip("av")
-QUICK = ("probe={kinds: [knn], seeds: 1, knn_k: 3}",)
 
 
 @pytest.fixture
@@ -29,12 +28,12 @@ def run(tmp_path: Path) -> Path:
     """A run whose data have gone, with an encoder."""
     run = write_encoder(tmp_path / "mine")
     data = tiny(tmp_path / "own", run, "videomae", encoder={"dim": 24, "depth": 1, "heads": 3})
-    write_config(run / "config.yaml", data | {"probe": {}})
+    write_config(run / "config.yaml", data | {"probe": {"kinds": ["knn"], "seeds": 1, "knn_k": 3}})
     return run
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["probe", *map(str, arguments), *QUICK])
+    monkeypatch.setattr(sys, "argv", ["probe", *map(str, arguments)])
     monkeypatch.setenv("COLUMNS", "200")
     return guarded(main)
 
@@ -61,6 +60,21 @@ def test_results_on_several_data_sets_stand_beside_each_other(
     assert 'id="run1-probes"' in page and 'id="run1-probes2"' in page and "Probes on labelled" in page
     assert page.count(f"1 seed, of {tmp_path / 'own'}.") == 1
     assert page.count(f"1 seed, of {tmp_path / 'labelled'}.") == 1
+
+
+def test_other_settings_leave_the_own_result_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "own")
+    assert called(monkeypatch, run) == 0
+    own = (run / "probe.json").read_bytes()
+    assert called(monkeypatch, run, "probe.kinds=[retrieval]") == 0
+    assert f"written to {run / 'probe_retrieval.json'}\n" in capsys.readouterr().out
+    assert called(monkeypatch, run, "probe.kinds=[retrieval]", "--output", run / "probe.json") == 2
+    assert "is for the probe of the run's own data and settings: name another file" in capsys.readouterr().err
+    assert (run / "probe.json").read_bytes() == own
+    page = write_report([run], tmp_path / "report.html").read_text()
+    assert 'id="run1-probes2"' in page and "Probes, retrieval" in page
 
 
 def test_splits_that_the_data_have_not(
