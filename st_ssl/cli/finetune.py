@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser, config_file
-from st_ssl.core.summary import plus_minus
+from st_ssl.core.summary import plus_minus, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from st_ssl.core.types import Entry
     from st_ssl.data.base import DataSource
     from st_ssl.engine.runtime import Runtime
-    from st_ssl.transfer.fitting.finetune import FinetuneConfig, Finished, Progress
+    from st_ssl.transfer.fitting.finetune import Finished, Progress
+    from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
     from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
     from st_ssl.transfer.fitting.predictions import Predictions
     from st_ssl.transfer.probes.official_splits import FitSplit
 
 EPILOG = """\
 The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
-otherwise. Every mode and fraction of the labels is one fit for each seed: scratch (the same network, not pretrained),
-frozen (a head on the pretrained encoder), full (everything, from pretrained weights), last (its last blocks alone) and
-lora (low-rank additions to it). Several runs of one architecture count as seeds. The same command goes on where it was
-stopped or killed, also in the middle of a fit. The weights of the last mode are kept (save=all: of every fit), for
-`predict` to run on other videos.
+otherwise. Every mode and fraction of the labels is one fit for each seed, all of the same steps: scratch (the same
+network, not pretrained), frozen (a head on the pretrained encoder), full (everything, from pretrained weights), last
+(its last blocks alone) and lora (low-rank additions to it). Several runs of one architecture take turns. The same
+command goes on where it was stopped or killed, also in the middle of a fit. The weights of the last mode are kept
+(save=all: of every fit), for `predict` to run on other videos.
 
 examples:
   python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
@@ -72,7 +73,7 @@ def main() -> None:
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.run_files import pretraining_data
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.transfer.fitting.finetune import load_finetune
+    from st_ssl.transfer.fitting.finetune_config import load_finetune
     from st_ssl.transfer.fitting.predictions import Predictions
 
     overrides = [a for a in arguments.runs if "=" in a and not Path(a).exists()]
@@ -113,7 +114,7 @@ def _dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None
 
     from st_ssl.data.base import DATA, of_split
     from st_ssl.engine.console import PlainConsole
-    from st_ssl.transfer.fitting.finetune import plan
+    from st_ssl.transfer.fitting.plan import plan
 
     table = Table(show_header=False)
     sources = [of_split(config.data, number) for number in config.splits] or [DATA.build(config.data)]
@@ -351,26 +352,25 @@ def _tell_of_predictions(before: dict[str, Any], config: FinetuneConfig, predict
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
-    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std. Of a single fraction
-    one table, with the figures down."""
+    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std, with the labels that
+    were used and how often they were drawn. Of a single fraction one table, with the figures down."""
     from rich.table import Table
 
     from st_ssl.cli.probe import contestant
 
-    sizes, rows = result["sizes"], result["results"]
+    rows = result["results"]
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     fractions = list(dict.fromkeys(row["fraction"] for row in rows))
     cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
     names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
-    parts = f"{sizes['train']} train, {sizes['val']} val, {sizes['test']} test"
+    used = {row["fraction"]: _labels(row) for row in rows}
+    how = f"{contestant(result)}; tested on {result['sizes']['test']}"
     if "splits" in result:
-        parts = f"mean ± std over splits {', '.join(map(str, result['splits']))}; {parts}"
-    times = f"{result['repeats']} times" if result["repeats"] != 1 else "once"
-    how = f"({contestant(result)}; {parts}, {times})"
+        how = f"{contestant(result)}; mean ± std over splits {', '.join(map(str, result['splits']))}"
 
     def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
         """``lines`` are what is written in front, the figure, and the fraction."""
-        made = Table(title=f"{task}: {title}, % {how}", title_justify="left")
+        made = Table(title=f"{task}: {title}, % ({how})", title_justify="left")
         made.add_column(head)
         for mode in modes:
             made.add_column(mode, justify="right", no_wrap=True)
@@ -379,9 +379,15 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
         return made
 
     if len(fractions) == 1:
-        told = f"{100 * fractions[0]:g} % of the labels"
+        told = f"{100 * fractions[0]:g} % of the labels ({used[fractions[0]]})"
         return [table(told, "figure", [(name, name, fractions[0]) for name in names])]
-    return [table(name, "labels", [(f"{100 * f:g} %", name, f) for f in fractions]) for name in names]
+    return [table(name, "labels", [(f"{100 * f:g} % ({used[f]})", name, f) for f in fractions]) for name in names]
+
+
+def _labels(row: dict[str, Any]) -> str:
+    """How many labels the fits of a row used, and how often they were drawn."""
+    train, val = row["labels"]["train"], row["labels"]["val"]
+    return f"{train} train{f', {val} val' if val else ''}, {times(row['repeats'])}"
 
 
 def split_tables(result: dict[str, Any], task: str) -> list[Any]:

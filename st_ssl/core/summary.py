@@ -14,3 +14,8 @@ def plus_minus(figure: Mapping[str, Any]) -> str:
     single = len(figure.get("values", (0, 0))) == 1
     spread = figure.get("interval", None if single else figure["std"])
     return f"{figure['mean']:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
+def times(count: int) -> str:
+    """How often something was done."""
+    return "once" if count == 1 else f"{count} times"

@@ -31,7 +31,7 @@ class ScheduleConfig(Config):
         return self
 
 
-def lr_at(step: int, total_steps: int, steps_per_epoch: int, config: ScheduleConfig, peak: float) -> float:
+def lr_at(step: int, total_steps: int, steps_per_epoch: float, config: ScheduleConfig, peak: float) -> float:
     """The learning rate of step ``step`` (from 0): cosine decay with warm-up (Loshchilov & Hutter, 2017; Goyal et al.,
     2017).
 

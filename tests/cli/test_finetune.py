@@ -18,7 +18,7 @@ from st_ssl.cli import guarded
 from st_ssl.cli.finetune import finetune_tables, main
 from st_ssl.core.types import Entry
 from st_ssl.encoders.base import random_encoder, save_encoder
-from st_ssl.transfer.fitting.finetune import load_finetune
+from st_ssl.transfer.fitting.finetune_config import load_finetune
 from st_ssl.transfer.tasks.base import TASKS
 from tests.runs import ROOT
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, tiny_registered
@@ -34,6 +34,9 @@ seeds: 2
 batch_size: 8
 device: cpu
 """
+
+
+USED: dict[str, Any] = {"repeats": 1, "labels": {"train": 1, "val": 2}}
 
 
 @pytest.fixture
@@ -55,9 +58,15 @@ def test_a_table_and_json(
     config, run = files
     assert called(monkeypatch, config, run, "label_fractions=[0.25,1.0]", "data.test=2") == 0
     out, err = capsys.readouterr()
-    assert "classify: accuracy, % (run on planted; 33 train," in " ".join(out.split())
+    assert "classify: accuracy, % (run on planted; tested on 6)" in " ".join(out.split())
     assert "classify: mean_class_accuracy, %" in out
-    assert "scratch" in out and "full" in out and "25 %" in out and "100 %" in out and "±" in out
+    assert (
+        "scratch" in out
+        and "full" in out
+        and "25 % (9 train, 2 times)" in out
+        and "100 % (36 train, 2 times)" in out
+        and "±" in out
+    )
     assert "epoch 8/8" in err and "left" in err
     assert f"written to {run / 'finetune' / 'objects.json'} and objects.csv" in out.replace("\n", " ")
     result = json.loads((run / "finetune" / "objects.json").read_text())
@@ -254,11 +263,10 @@ def test_what_would_be_done_is_told(
     assert told == {
         "task": "classify",
         "classes": "3 (ball, disc, rod)",
-        "train on, 25 %": "9 samples, 3 steps in 3 epochs",
-        "train on, 100 %": "33 samples, 12 steps in 3 epochs",
-        "choose the epoch on": "3 samples",
+        "labels, 25 %": "9 (under 200: the last weights count); 12 steps, 2 draws",
+        "labels, 100 %": "36 (under 200: the last weights count); 12 steps, 2 draws",
         "test on": "18 samples",
-        "fits": "12 (3 modes × 2 fractions × 2 times)",
+        "fits": "12 (3 modes × 4 draws of labels)",
         "trained, frozen": "51 of 771 parameters",
         "trained, last": "579 of 771 parameters",
         "trained, full": "771 of 771 parameters",
@@ -322,9 +330,9 @@ def test_every_task_has_a_configuration() -> None:
 def test_what_cannot_be_told_is_a_dash() -> None:
     nothing = {"mean": None, "std": None, "values": [None]}
     rows = [{"mode": "full", "fraction": 1.0, "metrics": {"mIoU": nothing, "IoU_3": nothing}}]
-    result = {"runs": ["run"], "sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
+    result = {"runs": ["run"], "sizes": {"test": 1}, "results": [row | USED for row in rows]}
     (table,) = finetune_tables(result, "segment")
-    assert list(table.columns[1].cells) == ["–"] and "(run; 1 train" in str(table.title)
+    assert list(table.columns[1].cells) == ["–"] and "(run; tested on 1)" in str(table.title)
 
 
 def test_of_one_fraction_the_figures_are_rows() -> None:
@@ -333,9 +341,9 @@ def test_of_one_fraction_the_figures_are_rows() -> None:
 
     cells = [("frozen", figures(20, 80)), ("full", figures(30, 90))]
     rows = [{"mode": mode, "fraction": 0.1, "metrics": metrics} for mode, metrics in cells]
-    result = {"runs": ["run"], "sizes": {"train": 1, "val": 0, "test": 1}, "results": rows, "repeats": 1}
+    result = {"runs": ["run"], "sizes": {"test": 1}, "results": [row | USED for row in rows]}
     (table,) = finetune_tables(result, "recognise")
-    assert str(table.title).startswith("recognise: 10 % of the labels, % (run; 1 train")
+    assert str(table.title).startswith("recognise: 10 % of the labels (1 train, 2 val, once), % (run; tested")
     columns = [[str(column.header), *column.cells] for column in table.columns]
     assert columns == [
         ["figure", "top1", "top5"],

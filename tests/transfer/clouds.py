@@ -22,7 +22,7 @@ from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.ops.shape_distributions import coarse_occupancy
 from st_ssl.training.optim import OptimConfig
 from st_ssl.training.schedule import ScheduleConfig
-from st_ssl.transfer.fitting.finetune import FinetuneConfig, finetune_model
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, finetune_model
 from st_ssl.transfer.tasks.base import TASKS
 
 KINDS = ("ball", "disc", "rod")
@@ -132,6 +132,7 @@ def settings(task: dict[str, Any], **changes: Any) -> FinetuneConfig:
         "optim": OptimConfig(lr=0.03, lr_batch=None, weight_decay=0.0),
         "schedule": ScheduleConfig(warmup_epochs=1),
         "seeds": 1,
+        "curve": False,
         "task": TASKS.config(task["name"]).model_validate({"hidden": [], "dropout": 0.0, "augment": STILL} | task),
         "data": None,
     }

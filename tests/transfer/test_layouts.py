@@ -20,15 +20,9 @@ from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.runtime import Runtime
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.probes import probe_table
-from st_ssl.transfer.fitting.finetune import (
-    FinetuneConfig,
-    Finished,
-    Progress,
-    _entries,
-    finetune,
-    finetune_model,
-    load_finetune,
-)
+from st_ssl.transfer.fitting.finetune import Finished, Progress, finetune
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, finetune_model, load_finetune
+from st_ssl.transfer.fitting.finetune_setup import wanted_entries
 from st_ssl.transfer.fitting.predictions import Predictions
 from st_ssl.transfer.probes.official_splits import finetune_splits, probe_splits
 from st_ssl.transfer.probes.probe import probe_runs
@@ -116,7 +110,7 @@ def test_recipes_are_for_the_layout_and_know_its_directions(place: Callable[[str
         config = load_finetune(file, [f"data.root={root}", "data.num_workers=0"])
         augment = config.task.augment
         assert (augment.flip == 0) == (name == "ssv2")  # "from left to right" is a label there
-        divided = TASKS.build(config.task).parts(_entries(DATA.build(config.data), config), config.val_share, 0)
+        divided = TASKS.build(config.task).parts(wanted_entries(DATA.build(config.data), config), 0)
         assert (len(divided.train), len(divided.val), len(divided.test)) == (8, 0, 4)
         assert config.optim.name == ("sgd" if family == "conv" else "adamw")
         assert ("drop_path" in config.encoder) == (family != "conv")
@@ -177,10 +171,12 @@ def test_a_killed_fine_tuning_goes_on_with_the_splits_that_are_missing(place: Ca
             "mode": "full",
             "fraction": 1.0,
             "epochs": [4],
+            "repeats": 1,
+            "labels": {"train": 8, "val": 0},
             "metrics": {"top1": cell, "none": {**cell, "mean": None}},
         }
         sizes = {"train": 8, "val": 0, "test": len(tested)}
-        result = {"runs": ["a"], "repeats": 1, "metric": "top1", "classes": ["x"], "sizes": sizes, "bad": []}
+        result = {"runs": ["a"], "metric": "top1", "classes": ["x"], "sizes": sizes, "bad": []}
         progress(2, 4, "half")
         finished(result | {"results": [row]})
         return result | {"results": [row]}

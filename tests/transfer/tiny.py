@@ -13,7 +13,7 @@ from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.encoders.base import ENCODERS, InputConfig, random_encoder, save_encoder
 from st_ssl.training.optim import OptimConfig
 from st_ssl.training.schedule import ScheduleConfig
-from st_ssl.transfer.fitting.finetune import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.tasks.base import TASKS
 
 INPUT = InputConfig(num_frames=4, stride=2, size=16)
@@ -72,6 +72,7 @@ def recognise_settings(task: dict[str, Any] | None = None, **changes: Any) -> Fi
         "optim": OptimConfig(lr=0.01, lr_batch=None, weight_decay=0.0),
         "schedule": ScheduleConfig(warmup_epochs=1),
         "seeds": 1,
+        "curve": False,
         "val_share": 0.0,
         "task": TASKS.config("recognise").model_validate(keys),
         "data": None,

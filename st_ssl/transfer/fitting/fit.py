@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -23,21 +23,24 @@ from st_ssl.training.checkpoint import Loaded, check_keys, flatten_optimizer, re
 from st_ssl.training.ema import follow
 from st_ssl.training.optim import build_optimizer, layer_numbers, layer_scale, peak_lr
 from st_ssl.training.schedule import lr_at
+from st_ssl.transfer.fitting.curve import curve_samples, marks
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.fit_config import FitConfig, autocast
-from st_ssl.transfer.fitting.label_fractions import Parts
+from st_ssl.transfer.fitting.label_fractions import FEW, Parts
 from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
 from st_ssl.transfer.tasks.base import Shown, Task
 
 
 @dataclass
 class Fit:
-    """What came of a fit: the epoch (from 1) whose weights the model has, and its figures on the validation part."""
+    """What came of a fit: the epoch (from 1) whose weights the model has, its figures on the validation part, and by
+    ``curve``, steps to the metric, how the weights of these steps did on test samples."""
 
     epoch: int
     validation: dict[str, float]
+    curve: dict[int, float] = field(default_factory=dict)
 
 
 Watch = Callable[[int, str], None]
@@ -56,7 +59,8 @@ def fit(
     name: str = "fit",
 ) -> Fit:
     """Train ``model`` on ``parts.train`` and give it the weights of the epoch that is best on ``parts.val`` by the
-    metric of ``task`` (of equal ones the later); the last where there is no such part, or nothing labelled in it.
+    metric of ``task`` (of equal ones the later); the last where there is no such part, or nothing labelled in it. The
+    steps are those of ``config``: passes over ``parts.train`` where it does not name them.
 
     Everything random is drawn from ``seed``. Under ``name`` the state is kept in ``unfinished``, from which the same
     call goes on after the process was killed, to the same bits. Several processes share each batch, and make the same
@@ -67,18 +71,20 @@ def fit(
     if unfinished is not None and (loaded := unfinished.load(name)) is not None:
         course.restore(loaded)
         watch(course.epoch, "going on")
-    shown = feed.training(parts.train, seed, course.batch, config.epochs, config.accumulate, course.step)
+    shown = feed.training(parts.train, seed, course.batch, course.total, config.accumulate, course.step)
 
     def save() -> None:
         if unfinished is not None:
             unfinished.save(name, course.step, *course.state())
 
     try:
-        ended = bool(course.step) and course.between_epochs and course.look(watch)
+        course.mark()
+        ended = course.ended_epoch and course.look(watch)
         while not ended and course.step < course.total:
             if course.advance(list(islice(shown, config.accumulate))):
                 raise Interrupted(f"stopped after {course.epoch} of {config.epochs} epochs of {name}")
-            if course.between_epochs:
+            course.mark()
+            if course.ended_epoch:
                 feed.share_bad()
                 if unfinished is not None and unfinished.due():
                     save()
@@ -123,13 +129,14 @@ class _Course:
     """Looks in a row that were no better than the best before."""
     best: Fit = field(init=False)
     kept: dict[str, Tensor] | None = None
+    curve: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config, model, processes = self.config, self.model, distributed.world_size()
         self.batch = min(config.batch_size, len(self.parts.train))
-        self.per_epoch = len(self.parts.train) // self.batch
-        self.total = config.epochs * self.per_epoch
+        self.total = config.budget(len(self.parts.train))
         self.best = Fit(config.epochs, {})
+        self.shown = curve_samples(self.parts.test, self.task.group) if config.curve else []
         self.rank, self.processes = distributed.rank(), processes
         model.train()
         self._check(self.batch // (processes * config.accumulate))
@@ -158,9 +165,10 @@ class _Course:
         check_batch(self.model, len(self.parts.train), config)
         self._check_mixing(smallest)
         if config.patience is not None and not self.parts.val:
-            raise ConfigError(
-                f"patience={config.patience}: there is no validation part to look at; set val_share above 0"
-            )
+            told = f"patience={config.patience}"
+            if len(self.parts.train) >= FEW:
+                raise ConfigError(f"{told}: there is no validation part to look at; set val_share above 0")
+            warnings.warn(f"{told} is ignored: under {FEW} labels there is no validation part", stacklevel=2)
 
     def _check_mixing(self, smallest: int) -> None:
         """Mixing needs two clips in a part: or else it is refused, or, of few labels, a warning."""
@@ -178,17 +186,22 @@ class _Course:
     @property
     def epoch(self) -> int:
         """How many are done."""
-        return self.step // self.per_epoch
+        return self._epochs(self.step)
 
     @property
-    def between_epochs(self) -> bool:
-        return self.step % self.per_epoch == 0
+    def ended_epoch(self) -> bool:
+        """Whether the last step was the last of an epoch."""
+        return self.epoch > self._epochs(self.step - 1)
+
+    def _epochs(self, steps: int) -> int:
+        """How many are done after so many steps."""
+        return max(steps, 0) * self.config.epochs // self.total
 
     # ---------------------------------------------------------------- training
 
     def advance(self, shown: Sequence[Shown]) -> bool:
         """One step with the parts ``shown`` of its batch. Whether some process was told to stop."""
-        rate = lr_at(self.step, self.total, self.per_epoch, self.config.schedule, self.peak)
+        rate = lr_at(self.step, self.total, self.total / self.config.epochs, self.config.schedule, self.peak)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         batch = [self._mixed(part, number) for number, part in enumerate(shown)]
@@ -250,7 +263,8 @@ class _Course:
         needed."""
         config, task, val, epoch = self.config, self.task, self.parts.val, self.epoch
         status = f"loss {self.loss:.3f}"
-        if val and (epoch % config.val_every == 0 or epoch == config.epochs):
+        due = epoch // config.val_every > self._epochs(self.step - 1) // config.val_every
+        if val and (due or self.step == self.total):
             with self._averaged():
                 found = evaluate(self.model, task, self.feed, val, config)
                 value, before = found[task.metric], self.best.validation.get(task.metric, -math.inf)
@@ -261,6 +275,16 @@ class _Course:
             self.model.train()
         watch(epoch, status)
         return config.patience is not None and self.idle >= config.patience
+
+    def mark(self) -> None:
+        """Note for the curve how the network does on test samples, if that is due. Nothing is chosen by it, and no draw
+        of the training is another one for it."""
+        if not self.shown or self.step not in marks(self.total) or self.step in self.curve:
+            return
+        with self._averaged():
+            found = evaluate(self.model, self.task, self.feed, self.shown, self.config)
+        self.curve[self.step] = found[self.task.metric]
+        self.model.train()
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -280,7 +304,7 @@ class _Course:
         kept = self.average if self.kept is None else self.kept
         if kept is not None:
             _write(kept, self.live)
-        return self.best
+        return replace(self.best, curve=self.curve)
 
     # ---------------------------------------------------------------- state
 
@@ -295,6 +319,7 @@ class _Course:
             "loss": self.loss,
             "idle": self.idle,
             "best": [self.best.epoch, self.best.validation],
+            "curve": [list(mark) for mark in self.curve.items()],
             "bad": [[bad.path, bad.reason] for bad in self.feed.bad],
         }
 
@@ -308,6 +333,7 @@ class _Course:
             _write(tensors["average"], self.average)
         self.kept = tensors.get("kept")
         self.step, self.loss, self.idle, self.best = loaded.step, state["loss"], state["idle"], Fit(*state["best"])
+        self.curve = dict(state["curve"])
         self.feed.bad.update((BadSample(*row), None) for row in state["bad"])
 
 

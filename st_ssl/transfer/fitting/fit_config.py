@@ -34,11 +34,18 @@ class OtherwiseConfig(Config):
 
 
 class FitConfig(Config):
-    """How a head, and the encoder unless it is frozen, are trained. ``layer_decay``: the factor by which the learning
-    rate falls from a layer of the encoder to the one below (see ``optim.layer_numbers``; a warning where it numbers
-    none); ``val_every``: epochs between two looks at the validation part. Of a fraction smaller than a batch all
-    samples are one batch, which counts over all processes; each takes its share in ``accumulate`` parts, for less
-    memory. Batch norm sees one part at a time, and mixing stays within one.
+    """How a head, and the encoder unless it is frozen, are trained: for ``steps`` steps, or where that is null for
+    ``epochs`` passes over all labelled training samples, however few of them are used. An epoch of ``schedule`` and of
+    ``val_every``, the epochs between two looks at the validation part, is the total of steps divided by ``epochs``.
+
+    ``layer_decay``: the factor by which the learning rate falls from a layer of the encoder to the one below (see
+    ``optim.layer_numbers``; a warning where it numbers none). Of a fraction smaller than a batch all samples are one
+    batch, which counts over all processes; each takes its share in ``accumulate`` parts, for less memory. Batch norm
+    sees one part at a time, and mixing stays within one.
+
+    ``curve``: each fit is looked at on test samples (at most 500, one view of each) after an eighth, a quarter, half,
+    three quarters and all of its steps, so that anyone sees whether it was given enough of them. Nothing is ever chosen
+    by it.
 
     ``ema``: the decay of a moving average of the weights, which is then what is evaluated and kept; in the first steps
     it is less, (1 + steps) / (10 + steps), so that short trainings are averaged too. ``patience``: training ends after
@@ -47,6 +54,7 @@ class FitConfig(Config):
     """
 
     epochs: int = Field(default=100, gt=0)
+    steps: int | None = Field(default=None, gt=0)
     batch_size: int = Field(default=32, gt=1)
     accumulate: int = Field(default=1, gt=0)
     optim: OptimConfig = OptimConfig(lr=5e-4, lr_batch=None, betas=(0.9, 0.999))
@@ -57,7 +65,12 @@ class FitConfig(Config):
     ema: float | None = Field(default=None, gt=0, lt=1)
     val_every: int = Field(default=1, gt=0)
     patience: int | None = Field(default=None, gt=0)
+    curve: bool = True
     otherwise: dict[Mode, OtherwiseConfig] = Field(default_factory=dict)
+
+    def budget(self, samples: int) -> int:
+        """How many steps a fit takes, where there are so many labelled training ``samples`` in all."""
+        return self.steps or self.epochs * (samples // min(self.batch_size, samples))
 
     def of(self, mode: Mode) -> Self:
         """These settings with what ``mode`` has otherwise."""

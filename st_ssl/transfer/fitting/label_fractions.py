@@ -3,6 +3,7 @@ what the samples are called and of a seed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -31,12 +32,17 @@ class Parts:
     tested: str = "the split test of the data"
 
 
-def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share: float = 0.25) -> Parts:
+FEW = 200
+"""Labelled training samples under which nothing is chosen by a validation part: so few tell little about an epoch, and
+are better trained on."""
+
+
+def divide(entries: Sequence[Entry], group: Group, test_share: float = 0.25) -> Parts:
     """The parts of a data set, none of which depends on a seed.
 
     Its own splits where it has them: "test", or else "val", is tested on. Without either, a ``test_share`` of all is
-    drawn by name. The best epoch is chosen on "val" where that is not tested on, or else on a ``val_share`` of each
-    class that is taken out of "train". Raises ``DataError`` where nothing is left to train or test on.
+    drawn by name. "val" is the validation part where it is not tested on; without it there is none: ``with_validation``
+    takes it out of the labels. Raises ``DataError`` where nothing is left to train or test on.
     """
     by_split: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -49,9 +55,6 @@ def divide(entries: Sequence[Entry], group: Group, val_share: float, test_share:
         tested = f"no test split: {100 * test_share:g} % of each class drawn by name"
         test = balanced(train, test_share, group, "test")
         train = _without(train, test)
-    if not val and val_share > 0:
-        val = balanced(train, val_share, group, "val", leave_one=True)
-        train = _without(train, val)
     if not train or not test:
         raise DataError(f"{len(entries)} samples are too few: {len(train)} to train on and {len(test)} to test on")
     return Parts(train, val, test, tested)
@@ -76,6 +79,42 @@ def balanced_rows(
         order = keyed_rng("subset", *key, name).permutation(len(rows))
         chosen.update(rows[i] for i in order[:count])
     return sorted(chosen)
+
+
+def with_validation(labels: Sequence[Entry], own: Sequence[Entry], group: Group, val_share: float) -> Parts:
+    """``labels``, and those of a validation split of its ``own`` that the data may have, as samples to train on and to
+    choose the best epoch by.
+
+    From ``FEW`` labels on it is chosen on ``own``, or without it on a ``val_share`` of each class of ``labels``; in
+    either case on no more samples than are trained on. Of fewer labels all are trained on, and nothing is chosen.
+    """
+    if len(labels) < FEW:
+        return Parts(list(labels))
+    if own:
+        return Parts(list(labels), at_most(own, len(labels), group, "val"))
+    if not val_share:
+        return Parts(list(labels))
+    val = at_most(balanced(labels, val_share, group, "val", leave_one=True), len(labels) // 2, group, "val")
+    return Parts(_without(labels, val), val)
+
+
+def draws(labels: int, seeds: int | None, runs: int = 1) -> int:
+    """How often a fraction of so many ``labels`` is drawn: ``seeds`` times, or where that is None five times under
+    ``FEW`` labels and three times from there on; more where ``runs`` take turns, so that each has as many."""
+    wanted = seeds or (5 if labels < FEW else 3)
+    return math.ceil(wanted / runs) * runs
+
+
+def at_most(entries: Sequence[Entry], count: int, group: Group, *key: int | str) -> list[Entry]:
+    """All of ``entries``, or ``count`` of them with the same share of every class, in their order. For one ``key``
+    fewer are a subset of more."""
+    if len(entries) <= count:
+        return list(entries)
+    dealt: list[tuple[float, int]] = []
+    for name, rows in _classes(entries, group).items():
+        order = keyed_rng("at most", *key, name).permutation(len(rows))
+        dealt += [((place + 0.5) / len(rows), rows[i]) for place, i in enumerate(order)]
+    return [entries[row] for row in sorted(row for _, row in sorted(dealt)[:count])]
 
 
 def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number: int) -> Parts:

@@ -67,19 +67,20 @@ class Feed:
         return [PointLabels(entry, *rows[row]) for row, entry in enumerate(entries)]
 
     def training(
-        self, entries: list[Entry], seed: int, batch_size: int, epochs: int, accumulate: int = 1, start: int = 0
+        self, entries: list[Entry], seed: int, batch_size: int, total: int, accumulate: int = 1, start: int = 0
     ) -> Iterator[Shown]:
-        """All steps of a fit from ``start`` on, each a varied batch: of this process's share of it ``accumulate`` parts
-        one after the other, whose sizes may differ by one. Broken samples are replaced by the rule of the data set."""
+        """The steps of a fit from ``start`` to ``total``, in as many passes over ``entries`` as that takes. Each is a
+        varied batch: of this process's share of it ``accumulate`` parts one after the other, whose sizes may differ by
+        one. Broken samples are replaced by the rule of the data set."""
         order = Order(seed, len(entries), min(batch_size, len(entries)))
         views = self.task.training_views(self.source, self.input)
-        steps = _shares(order, start, epochs * order.steps_per_pass, accumulate)
+        steps = _shares(order, start, total, accumulate)
         for number, batch in enumerate(self._batches(entries, views, seed, steps), start * accumulate):
             if not batch.views:
                 raise DataError(f"a whole batch is broken; the first: {batch.bad[0].path}: {batch.bad[0].reason}")
             first, *others = batch.views
-            epoch = number // accumulate // order.steps_per_pass
-            keys: list[tuple[Key, ...]] = [(seed, "augment", epoch, i) for i in batch.wanted.tolist()]
+            passes = number // accumulate // order.steps_per_pass
+            keys: list[tuple[Key, ...]] = [(seed, "augment", passes, i) for i in batch.wanted.tolist()]
             if others:
                 batch.views = [first.joined(others)]
                 keys = [(*key, view) for view in range(views.num_views) for key in keys]

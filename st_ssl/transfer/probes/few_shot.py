@@ -45,10 +45,10 @@ class FewShot(Classify):
     def repeats(self, seeds: int) -> int:
         return self.shot.folds
 
-    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
         if any(FOLD in entry.labels for entry in entries):
             return self._given(entries, repeat)
-        whole = divide(self.labels.select(entries), self.group, 0.0)
+        whole = divide(self.labels.select(entries), self.group)
         return fold(whole, self.group, self.shot.ways, self.shot.shots, self.shot.queries, repeat)
 
     def _given(self, entries: Sequence[Entry], repeat: int) -> Parts:

@@ -106,12 +106,14 @@ def _joined(done: dict[str, Any]) -> dict[str, Any]:
             cells.setdefault((row["mode"], row["fraction"]), {})[int(number)] = row
     bad = {(b["path"], b["reason"]): b for result in done.values() for b in result["bad"]}
     return {
-        **{key: first[key] for key in ("runs", "repeats", "metric", "classes", "tested") if key in first},
+        **{key: first[key] for key in ("runs", "metric", "classes", "tested") if key in first},
         "splits": [int(number) for number in done],
         "sizes": _sizes(list(done.values())),
         "results": [
             {
                 **{"mode": mode, "fraction": share, "splits": list(rows)},
+                "repeats": next(iter(rows.values()))["repeats"],
+                "labels": _means([row["labels"] for row in rows.values()]),
                 "epochs": [epoch for row in rows.values() for epoch in row["epochs"]],
                 "metrics": _metrics([row["metrics"] for row in rows.values()]),
             }
@@ -138,7 +140,11 @@ def _metrics(splits: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _sizes(results: Sequence[dict[str, Any]]) -> dict[str, int]:
-    return {part: round(np.mean([result["sizes"][part] for result in results])) for part in results[0]["sizes"]}
+    return _means([result["sizes"] for result in results])
+
+
+def _means(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    return {name: round(np.mean([count[name] for count in counts])) for name in counts[0]}
 
 
 def _tell(progress: Progress, number: int, message: str) -> None:

@@ -79,9 +79,9 @@ class Task(ABC):
         """What ``entry`` counts under where subsets are balanced: its class, if it has one."""
         return ""
 
-    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
         """Whom to train on and to test on in the repetition ``repeat``."""
-        return divide(entries, self.group, val_share)
+        return divide(entries, self.group)
 
     def fraction(self, train: Sequence[Entry], share: float, repeat: int) -> list[Entry]:
         """The share of the training part whose labels are used, of every class alike."""

@@ -156,8 +156,8 @@ class LabelTask(Task):
     def group(self, entry: Entry) -> str:
         return self.labels.group(entry)
 
-    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
-        return divide(self.labels.select(entries), self.group, val_share)
+    def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
+        return divide(self.labels.select(entries), self.group)
 
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         classes = self.labels.learn(parts.train)

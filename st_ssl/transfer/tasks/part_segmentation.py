@@ -116,9 +116,9 @@ class PartSegment(PointTask):
     def group(self, entry: Entry) -> str:
         return entry.labels[self.target]
 
-    def parts(self, entries: Sequence[Entry], val_share: float, repeat: int) -> Parts:
+    def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
         self.target, known = labelled(entries, self.settings.target)
-        parts = divide(known, self.group, val_share)
+        parts = divide(known, self.group)
         there = {self.group(entry) for entry in parts.train}
         val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
         if not test:

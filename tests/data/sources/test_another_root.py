@@ -13,7 +13,7 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.data.base import DATA
 from st_ssl.engine.run_config import load_runs
 from st_ssl.engine.run_files import load_run_config
-from st_ssl.transfer.fitting.finetune import load_finetune
+from st_ssl.transfer.fitting.finetune_config import load_finetune
 from tests.runs import ROOT
 
 RECIPES = [

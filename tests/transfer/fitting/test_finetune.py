@@ -26,6 +26,7 @@ from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import TASKS, Shown, Task
 from st_ssl.transfer.tasks.metrics import IGNORE
 from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, settings, tiny_registered
+from tests.transfer.fits import part_drawn
 
 __all__ = ["tiny_registered"]
 
@@ -63,8 +64,8 @@ def test_objects_are_told_apart_in_all_modes(run: Path) -> None:
     assert set(found) == {("scratch", 1.0), ("frozen", 1.0), ("full", 1.0)}
     assert found["scratch", 1.0] > 80 and found["full", 1.0] > 80 and found["frozen", 1.0] > 50, found  # chance is 33
     assert result["classes"] == ["ball", "disc", "rod"]
-    assert result["sizes"] == {"train": 33, "val": 3, "test": 18}
-    assert told[-1][:2] == (18, 18) and "accuracy" in told[-1][2]
+    assert result["sizes"] == {"train": 36, "val": 0, "test": 18}
+    assert told[-1][:2] == (18, 18) and "loss" in told[-1][2]
     assert seen == [1, 2, 3]  # what is done is handed on after every fit
 
 
@@ -103,7 +104,7 @@ def test_objects_by_the_mean_and_the_maximum_of_tokens(run: Path, token_run: Pat
 def test_few_shot_folds(run: Path) -> None:
     task = {"name": "few_shot", "ways": 2, "shots": 4, "queries": 5, "folds": 3}
     result = finetune(TinySource(), [run], settings(task, modes=("full",)), CPU)
-    assert result["repeats"] == 3 and result["sizes"] == {"train": 8, "val": 0, "test": 10}
+    assert result["results"][0]["repeats"] == 3 and result["sizes"] == {"train": 8, "val": 0, "test": 10}
     cell = result["results"][0]
     assert len(cell["metrics"]["accuracy"]["values"]) == 3 and cell["epochs"] == [6] * 3
     assert cell["metrics"]["accuracy"]["mean"] > 75  # chance is 50
@@ -126,14 +127,14 @@ def test_folds_that_the_data_has() -> None:
     config = {"name": "few_shot", "ways": 2, "shots": 4, "folds": 3}
     task: Task = TASKS.build(settings(config).task)
     for repeat, kinds in enumerate((KINDS[:2], KINDS[1:], KINDS[::2])):
-        parts = task.parts(entries, 0.1, repeat)
+        parts = task.parts(entries, repeat)
         assert not parts.val
         for part, split, count in ((parts.train, "train", 4), (parts.test, "test", 5)):
             assert sorted(e.path for e in part) == sorted(f"{split}/{k}/{i}" for k in kinds for i in range(count))
     with pytest.raises(DataError, match=r"task\.folds: 3 are asked for, and the data has 2"):
-        task.parts([entry for entry in entries if entry.labels["fold"] != "2"], 0.1, 2)
+        task.parts([entry for entry in entries if entry.labels["fold"] != "2"], 2)
     with pytest.raises(ConfigError, match=r"fold '0' of the data has 2 classes of 4 training samples each"):
-        TASKS.build(settings(config | {"ways": 3}).task).parts(entries, 0.1, 0)
+        TASKS.build(settings(config | {"ways": 3}).task).parts(entries, 0)
 
 
 def test_the_same_seed_gives_the_same_numbers(run: Path) -> None:
@@ -166,7 +167,7 @@ def shown_to(task: Task, rows: int = 2) -> Shown:
 def prepared(name: str, **keys: Any) -> tuple[Task, Parts]:
     task: Task = TASKS.build(settings({"name": name, **keys}).task)
     source = TinySource()
-    parts = task.parts(source.entries(), 0.2, 0)
+    parts = part_drawn(task, source.entries(), 0.2)
     feed = Feed(source, task, INPUT, CPU)
     task.learn_classes(parts, feed.look)
     return task, parts
@@ -231,7 +232,7 @@ def test_as_many_points_keep_their_label_as_were_asked_for(kept: int | float, co
     entries = source.entries()[:4]
     feed = Feed(source, task, INPUT, CPU)
     seen: dict[str, set[int]] = {}
-    for shown in feed.training(entries, 1, 2, 3):
+    for shown in feed.training(entries, 1, 2, 6):
         targets, all_targets = task.training_targets(shown, 5), task.targets(shown)
         assert ((targets == IGNORE) | (targets == all_targets)).all()
         sample, place = task.rows(shown)
@@ -248,7 +249,7 @@ def test_training_views_are_varied_and_modes_see_the_same() -> None:
     task, _ = prepared("classify", augment={"rotation": "so3"})
     feed = Feed(TinySource(), task, INPUT, CPU)
     entries = TinySource().entries()[:4]
-    first, again = (list(feed.training(entries, 3, 2, 2)) for _ in range(2))
+    first, again = (list(feed.training(entries, 3, 2, 4)) for _ in range(2))
     assert [s.entries for s in first] == [s.entries for s in again]
     assert all(torch.equal(a.view.points.xyz, b.view.points.xyz) for a, b in zip(first, again, strict=True))
     clouds: dict[str, list[torch.Tensor]] = {e.path: [] for e in entries}
@@ -363,7 +364,7 @@ def test_several_runs_are_repetitions(run: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     save_encoder(random_encoder(TinyEncoderConfig(), INPUT, 8), second)
     result = finetune(TinySource(), [run, second], settings({"name": "classify"}, modes=("frozen",), epochs=1), CPU)
-    assert result["repeats"] == 2 and len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2
+    assert result["results"][0]["repeats"] == 2 and len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2
 
 
 def test_keys_that_weights_do_not_depend_on_can_be_changed(token_run: Path) -> None:

@@ -23,7 +23,7 @@ from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.metrics import IGNORE
-from tests.transfer.clouds import INPUT, TinySource, settings, tiny_registered
+from tests.transfer.clouds import INPUT, TinyDataConfig, TinySource, settings, tiny_registered
 from tests.transfer.fits import CPU, network, prepared, write_run
 
 __all__ = ["tiny_registered"]
@@ -114,8 +114,10 @@ def test_training_ends_where_looks_are_no_better(
 
 def test_patience_needs_something_to_look_at(run: Path) -> None:
     config = settings(CLASSIFY, modes=("frozen",), epochs=1, patience=3, val_share=0.0)
-    with pytest.raises(ConfigError, match=r"patience=3: there is no validation part .* val_share"):
+    with pytest.warns(UserWarning, match=r"patience=3 is ignored: under 200 labels there is no validation part"):
         finetune(TinySource(), [run], config, CPU)
+    with pytest.raises(ConfigError, match=r"patience=3: there is no validation part .* val_share"):
+        finetune(TinySource(TinyDataConfig(train=67, test=2)), [run], config, CPU)
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(run: Path) -> None:
@@ -129,7 +131,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(run: Path) -> None:
         model = network(run, task, "frozen")
         fit(model, task, feed, Parts(parts.train), config, 0)
         found.append(model.head.state_dict())
-    sizes = [len(shown) for shown in feed.training(parts.train, 0, 7, 1, 3)]
+    sizes = [len(shown) for shown in feed.training(parts.train, 0, 7, 3, 3)]
     assert sizes == [2, 2, 3] * 3
     for name, tensor in found[0].items():
         for other in found[1:]:
@@ -191,9 +193,9 @@ def test_a_layer_decay_without_layers_is_told(run: Path) -> None:
 def test_repeated_samples_are_so_many_rows_of_a_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, feed, parts = prepared(settings({"name": "segment", "augment": {"rotation": "so3"}, "label_points": 20}))
     assert task.fixed_views  # type: ignore[attr-defined]  # or else they are moved by the workers
-    single = list(feed.training(parts.train[:6], 0, 3, 2))
+    single = list(feed.training(parts.train[:6], 0, 3, 4))
     monkeypatch.setattr(task, "training_views", lambda source, input: plain_views(input, 2))
-    double = list(feed.training(parts.train[:6], 0, 3, 2))
+    double = list(feed.training(parts.train[:6], 0, 3, 4))
     assert len(double) == len(single) == 4
     for shown, before in zip(double, single, strict=True):
         assert shown.entries == before.entries * 2 and len(shown) == len(shown.view) == 6

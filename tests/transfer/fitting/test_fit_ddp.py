@@ -17,7 +17,8 @@ from st_ssl.data.video.views import VideoViews
 from st_ssl.encoders.base import load_encoder
 from st_ssl.training.optim import OptimConfig
 from st_ssl.transfer.fitting.evaluate import evaluate
-from st_ssl.transfer.fitting.finetune import FinetuneConfig, finetune
+from st_ssl.transfer.fitting.finetune import finetune
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit import fit
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
@@ -28,7 +29,7 @@ from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
 from st_ssl.transfer.tasks.base import TASKS, Task
 from tests.ddp import run_ranks
 from tests.transfer.clouds import INPUT, TinySource, register, settings
-from tests.transfer.fits import CPU, network, prepared, write_run
+from tests.transfer.fits import CPU, network, part_drawn, prepared, write_run
 from tests.transfer.tiny import INPUT as VIDEO_INPUT
 from tests.transfer.tiny import recognise_settings, source_of, write_dataset, write_encoder
 
@@ -91,7 +92,7 @@ def one_fit_of_videos(folder: Path) -> dict[str, Any]:
     config = recognise_settings(VIDEOS, epochs=2, batch_size=5, optim=optim)
     source, task = source_of(folder / "videos"), TASKS.build(config.task)
     feed = Feed(source, task, VIDEO_INPUT, CPU)
-    parts = task.parts(source.entries(), 0.25, 0)
+    parts = part_drawn(task, source.entries(), 0.25)
     rare = [entry for entry in parts.train if entry.labels["light"] == "dark"]
     parts.train = [entry for entry in parts.train if entry not in rare[3:]]
     task.learn_classes(parts, lambda *_: [])
@@ -113,7 +114,7 @@ def trained(model: Tuned, task: Task, feed: Feed, parts: Parts, config: Finetune
 def grid(run: Path, folder: Path) -> str:
     """All fits of a configuration, with files, one of which is stopped and gone on with."""
     optim = OptimConfig(name="sgd", lr=0.1, lr_batch=None)
-    config = settings({"name": "segment"}, modes=("frozen", "full"), epochs=2, save=True, optim=optim)
+    config = settings({"name": "segment"}, modes=("frozen", "full"), epochs=2, save=True, optim=optim, curve=True)
     predictions, state = Predictions(folder / "predictions"), Unfinished(folder / "unfinished", {})
     steps: list[int] = []
 
@@ -171,6 +172,8 @@ def test_one_of_two_processes_writes_what_one_writes(
     for row, expected in zip(results[1], results[0], strict=True):
         for name, figure in expected["metrics"].items():
             assert row["metrics"][name]["mean"] == pytest.approx(figure["mean"], abs=0.2), name  # in float32
+        (curve,), (alone,) = row["curve"]["values"], expected["curve"]["values"]
+        assert len(curve) == 5 and curve == pytest.approx(alone, abs=0.2)
     names = [sorted(str(f.relative_to(at)) for f in at.rglob("*")) for at in (folder / "of_1", folder / "of_2")]
     assert names[0] == names[1] and "predictions/0007.npz" in names[0] and "unfinished" not in names[0]
     load_encoder(folder / "of_2" / "weights" / "full_100_0")
@@ -179,11 +182,11 @@ def test_one_of_two_processes_writes_what_one_writes(
 def test_the_shares_of_a_batch_are_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     task, _, parts = prepared(settings({"name": "classify"}))
     feed = Feed(TinySource(), task, INPUT, CPU)
-    whole = [shown.entries for shown in feed.training(parts.train, 1, 7, 2)]
+    whole = [shown.entries for shown in feed.training(parts.train, 1, 7, 2 * (len(parts.train) // 7))]
     monkeypatch.setattr("st_ssl.training.distributed.world_size", lambda: 3)
     found: list[list[Any]] = [[] for _ in whole]
     for rank in range(3):
         monkeypatch.setattr("st_ssl.training.distributed.rank", lambda rank=rank: rank)
-        for number, shown in enumerate(feed.training(parts.train, 1, 7, 2, 2)):
+        for number, shown in enumerate(feed.training(parts.train, 1, 7, len(whole), 2)):
             found[number // 2] += shown.entries
     assert found == whole and torch.tensor([len(batch) for batch in found]).eq(7).all()

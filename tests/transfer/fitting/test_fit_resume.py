@@ -19,19 +19,28 @@ from st_ssl.core.types import Entry
 from st_ssl.transfer.fitting import finetune as grid
 from st_ssl.transfer.fitting import fit as fitting
 from st_ssl.transfer.fitting import fit_checkpoint as unfinished
-from st_ssl.transfer.fitting.finetune import FinetuneConfig, finetune
+from st_ssl.transfer.fitting.finetune import finetune
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.task_loader import Interrupted
 from tests.runs import ROOT
 from tests.transfer.clouds import TinySource, register, settings, tiny_registered
-from tests.transfer.fits import CPU, write_run
+from tests.transfer.fits import CPU, few, write_run
 
 __all__ = ["tiny_registered"]
 
 
 def everything(**changes: Any) -> FinetuneConfig:
     """Two fits of five steps an epoch with all that has a state: dropout, batch norm, averages, patience."""
-    own = {"modes": ("scratch", "full"), "epochs": 3, "ema": 0.9, "patience": 3, "save": True, "batch_size": 6}
+    own = {
+        "modes": ("scratch", "full"),
+        "epochs": 3,
+        "ema": 0.9,
+        "patience": 3,
+        "save": True,
+        "batch_size": 6,
+        "curve": True,
+    }
     return settings({"name": "segment", "augment": {"rotation": "so3"}}, **own | changes)
 
 
@@ -63,6 +72,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     folder = tmp_path_factory.mktemp("resume")
     with pytest.MonkeyPatch.context() as patch:
         register(patch)
+        few(patch, 20)
         write_run(folder / "run")
         (folder / "whole").mkdir()
         return folder, outcome(folder / "whole")
@@ -72,6 +82,11 @@ def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found.keys() == expected.keys() and found["result"] == expected["result"]
     for file in found.keys() - {"result"}:
         assert all(torch.equal(tensor, expected[file][name]) for name, tensor in found[file].items()), file
+
+
+@pytest.fixture(autouse=True)
+def few_labels_are_less_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    few(monkeypatch, 20)
 
 
 class KilledError(Exception):
@@ -204,6 +219,7 @@ from st_ssl.transfer.fitting import fit_checkpoint as unfinished
 from tests.transfer.fitting import test_fit_resume as here
 from tests.transfer import clouds
 clouds.register(pytest.MonkeyPatch())
+here.few(pytest.MonkeyPatch(), 20)
 unfinished.SECONDS, unfinished._SHARE = 0.0, float("inf")
 advance = fitting._Course.advance
 def killed(self, shown):

@@ -8,7 +8,16 @@ import pytest
 
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
-from st_ssl.transfer.fitting.label_fractions import balanced, divide, fold, kept_labels, labelled
+from st_ssl.transfer.fitting.label_fractions import (
+    at_most,
+    balanced,
+    divide,
+    draws,
+    fold,
+    kept_labels,
+    labelled,
+    with_validation,
+)
 
 
 def rows(sizes: dict[str, int], split: str = "train") -> list[Entry]:
@@ -47,33 +56,74 @@ def test_fractions_are_nested_and_do_not_depend_on_the_order_of_the_listing() ->
 
 def test_own_splits_are_kept() -> None:
     train, val, test = (rows(SIZES, split) for split in ("train", "val", "test"))
-    parts = divide([*val, *test, *train], group, 0.1)
+    parts = divide([*val, *test, *train], group)
     assert (parts.train, parts.val, parts.test) == (train, val, test)
     assert parts.tested == "the split test of the data"
-    # With one of both it is tested on, and the validation part comes out of the training part.
-    parts = divide([*train, *val], group, 0.1)
-    assert parts.test == val
+    parts = divide([*train, *val], group)  # with one of both it is tested on
+    assert (parts.train, parts.val, parts.test) == (train, [], val)
     assert parts.tested == "the split val of the data: it has no test split"
-    assert Counter(map(group, parts.val)) == {"a": 10, "b": 4, "c": 1}
-    assert sorted(e.path for e in parts.train + parts.val) == sorted(e.path for e in train)
-    assert divide([*train, *val], group, 0.0).val == []
+
+
+def test_of_few_labels_all_are_trained_on() -> None:
+    labels, own = rows({"a": 120, "b": 79}), rows({"a": 10}, "val")
+    for val in (own, []):
+        parts = with_validation(labels, val, group, 0.1)
+        assert (parts.train, parts.val) == (labels, [])
+
+
+def test_of_more_some_are_for_choosing() -> None:
+    labels = rows({"a": 150, "b": 46, "c": 3, "d": 1})
+    parts = with_validation(labels, [], group, 0.1)
+    assert Counter(map(group, parts.val)) == {"a": 15, "b": 5, "c": 1}
+    assert sorted(e.path for e in parts.train + parts.val) == sorted(e.path for e in labels)
+    assert parts.val == balanced(
+        labels, 0.1, group, "val", leave_one=True
+    )  # those of before there were fractions of it
+    assert with_validation(labels, [], group, 0.0).val == []
+    parts = with_validation(labels, [], group, 0.9)
+    assert len(parts.val) == len(parts.train) == 100
+
+
+def test_a_validation_split_is_never_larger_than_what_is_trained_on() -> None:
+    labels, own = rows({"a": 160, "b": 40}), rows({"a": 4000, "b": 1000}, "val")
+    parts = with_validation(labels, own, group, 0.1)
+    assert parts.train == labels and Counter(map(group, parts.val)) == {"a": 160, "b": 40}
+    assert with_validation(labels, own[:50], group, 0.1).val == own[:50]
+
+
+def test_at_most_so_many_have_the_shares_of_all() -> None:
+    entries = rows(SIZES)
+    few, more = (at_most(entries, count, group, 0) for count in (14, 70))
+    assert Counter(map(group, few)) == {"a": 10, "b": 4} and len(more) == 70
+    assert {e.path for e in few} < {e.path for e in more} and at_most(entries, 143, group, 0) == entries
+    assert {e.path for e in at_most(entries[::-1], 14, group, 0)} == {e.path for e in few}
+    assert at_most(entries, 14, group, 1) != few
+
+
+@pytest.mark.parametrize(
+    ("labels", "seeds", "runs", "times"),
+    [
+        *[(199, None, 1, 5), (200, None, 1, 3), (199, None, 3, 6), (200, None, 3, 3), (200, None, 2, 4)],
+        *[(9, 1, 1, 1), (9, 1, 3, 3), (9, 4, 3, 6)],
+    ],
+)
+def test_how_often_labels_are_drawn(labels: int, seeds: int | None, runs: int, times: int) -> None:
+    assert draws(labels, seeds, runs) == times
 
 
 def test_parts_are_drawn_where_there_are_none() -> None:
-    parts = divide(rows(SIZES), group, 0.1)
+    parts = divide(rows(SIZES), group)
     assert parts.tested == "no test split: 25 % of each class drawn by name"
-    together = [e.path for part in (parts.train, parts.val, parts.test) for e in part]
+    together = [e.path for part in (parts.train, parts.test) for e in part]
     assert sorted(together) == sorted(e.path for e in rows(SIZES))
     assert Counter(map(group, parts.test)) == {"a": 25, "b": 10, "c": 1}
-    # A class of one stays in the training part.
-    assert Counter(map(group, divide(rows({"a": 9, "b": 1}) + rows({"a": 1}, "test"), group, 0.1).train))["b"] == 1
     with pytest.raises(DataError, match="too few"):
-        divide(rows({"a": 3}, "test"), group, 0.1)
+        divide(rows({"a": 3}, "test"), group)
 
 
 def test_folds() -> None:
     sizes = {f"class{n}": 12 for n in range(8)} | {"small": 2}
-    whole = divide(rows(sizes) + rows(sizes, "test"), group, 0.0)
+    whole = divide(rows(sizes) + rows(sizes, "test"), group)
     folds = [fold(whole, group, 5, 3, 4, number) for number in range(6)]
     for parts in folds:
         classes = set(map(group, parts.train))

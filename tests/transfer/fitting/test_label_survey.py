@@ -18,7 +18,8 @@ from st_ssl.data.points.views import LabelRule, plain_views
 from st_ssl.data.streams import points as readers
 from st_ssl.data.streams.points import ReadOptions
 from st_ssl.transfer.fitting import finetune as module
-from st_ssl.transfer.fitting.finetune import finetune, plan
+from st_ssl.transfer.fitting.finetune import finetune
+from st_ssl.transfer.fitting.plan import plan
 from tests.transfer.clouds import INPUT, settings, tiny_registered
 from tests.transfer.fits import CPU, write_run
 

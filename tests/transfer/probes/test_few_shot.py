@@ -35,17 +35,17 @@ def task(**settings: Any) -> FewShot:
 
 @pytest.mark.parametrize("repeat", [0, 2, 10])
 def test_the_folds_of_the_setting_asked_for_are_taken_in_their_order(repeat: int) -> None:
-    parts = task(ways=5, shots=1, folds=11).parts(ENTRIES, 0.1, repeat)
+    parts = task(ways=5, shots=1, folds=11).parts(ENTRIES, repeat)
     assert {entry.path.partition("#")[0] for entry in (*parts.train, *parts.test)} == {f"5way_1shot/{repeat}.pkl"}
     assert (len(parts.train), len(parts.val), len(parts.test)) == (5, 0, 10)
-    assert len(task(ways=10, shots=1, folds=1).parts(ENTRIES, 0.0, 0).train) == 10
+    assert len(task(ways=10, shots=1, folds=1).parts(ENTRIES, 0).train) == 10
 
 
 def test_settings_that_the_data_have_not() -> None:
     with pytest.raises(DataError, match=r"task.folds: 2 are asked for, and the data has 1"):
-        task(ways=10, shots=1, folds=2).parts(ENTRIES, 0.0, 0)  # before anything is trained
+        task(ways=10, shots=1, folds=2).parts(ENTRIES, 0)  # before anything is trained
     with pytest.raises(ConfigError, match=r"task.ways=5 task.shots=10: the fold '.*way_1shot/0' of the data has"):
-        task(ways=5, shots=10).parts(ENTRIES, 0.0, 0)
+        task(ways=5, shots=10).parts(ENTRIES, 0)
 
 
 def test_pickled_folds_are_fine_tuned_on(tmp_path: Path) -> None:
@@ -54,6 +54,6 @@ def test_pickled_folds_are_fine_tuned_on(tmp_path: Path) -> None:
     source = PointSource(PointDataConfig(root=str(tmp_path / "ModelNetFewShot"), num_workers=0))
     few_shot = {"name": "few_shot", "ways": 3, "shots": 1, "folds": 2}
     result = finetune(source, [tmp_path / "run"], settings(few_shot, modes=("full",), epochs=1), torch.device("cpu"))
-    assert result["repeats"] == 2 and result["classes"] == ["0", "1", "2"]
+    assert result["results"][0]["repeats"] == 2 and result["classes"] == ["0", "1", "2"]
     assert result["sizes"] == {"train": 3, "val": 0, "test": 6}
     assert len(result["results"][0]["metrics"]["accuracy"]["values"]) == 2 and result["bad"] == []

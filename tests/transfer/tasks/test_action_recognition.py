@@ -64,7 +64,7 @@ def test_tags(dataset: Path, run: Path) -> None:
 
 def task_of(entries: list[Entry], **keys: Any) -> Recognise:
     task = Recognise(RecogniseConfig(**keys))
-    task.learn_classes(task.parts([*entries, replace(entries[0], split="test")], 0.0, 0), lambda *_: [])
+    task.learn_classes(task.parts([*entries, replace(entries[0], split="test")], 0), lambda *_: [])
     return task
 
 
@@ -149,7 +149,7 @@ def test_subsets_of_tags_have_every_class() -> None:
 def test_a_class_of_tests_alone_is_unlabelled() -> None:
     task = Recognise(RecogniseConfig())
     rows = [Entry(f"{i}", "train" if i < 4 else "test", {"label": "ab"[i % 2]}) for i in range(6)]
-    parts = task.parts([*rows, Entry("new", "test", {"label": "c"}), Entry("no label")], 0.0, 0)
+    parts = task.parts([*rows, Entry("new", "test", {"label": "c"}), Entry("no label")], 0)
     told = r"target=label: 1 classes of 1 validation and test samples are of no training .* not counted: 'c'"
     with pytest.warns(UserWarning, match=told):
         assert task.learn_classes(parts, lambda *_: []) == ["a", "b"]

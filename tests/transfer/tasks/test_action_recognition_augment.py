@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def shown_batch(task: Recognise) -> Shown:
     entries = [Entry(f"{number}.mp4", labels={"label": name}) for number, name in enumerate("abcab")]
-    task.parts([*entries, Entry("test.mp4", "test", {"label": "a"})], 0, 0)
+    task.parts([*entries, Entry("test.mp4", "test", {"label": "a"})], 0)
     task.learn_classes(Parts(entries, [], []), lambda *_: [])
     clip = torch.randn(5, 3, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     return Shown(View(clip, torch.zeros(5, 2, dtype=torch.int64)), entries)
