@@ -21,11 +21,12 @@ from st_ssl.core.inputs import Modality
 from st_ssl.core.random import Key
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import Entry
+from st_ssl.core.verdict import Figure
 from st_ssl.data.base import DataSource, Views
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, balanced, divide
 from st_ssl.transfer.tasks.label_survey import Look
-from st_ssl.transfer.tasks.metrics import IGNORE
+from st_ssl.transfer.tasks.metrics import IGNORE, right_parts
 
 
 @dataclass
@@ -161,6 +162,19 @@ class Task(ABC):
     @abstractmethod
     def meter(self) -> Meter:
         """A new meter."""
+
+    @property
+    def figure(self) -> Figure | None:
+        """What makes ``metric`` of sums over test samples, for a verdict on who is ahead. None where it is none of
+        sums, and there is no verdict."""
+        return None
+
+    def outcomes(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        """What each of ``entries`` adds to the sums that ``figure`` is of, [B, k], from what a ``Meter`` is given: how
+        many of its rows are right, and how many there are. Zeros for one without labels."""
+        counts = np.zeros((len(entries), 2), dtype=np.int64)
+        np.add.at(counts, sample, right_parts(truth, self.predicted(scores, sample, entries)))
+        return counts
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """What is averaged over the views of a sample, and what a meter is given: [R, K] in 0 … 1."""

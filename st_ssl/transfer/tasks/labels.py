@@ -15,6 +15,7 @@ from torch import Tensor
 from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.types import Entry
+from st_ssl.core.verdict import Figure, mean_figure
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import Look
@@ -173,3 +174,8 @@ class LabelTask(Task):
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(shown), device=shown.device)
         return rows, torch.zeros_like(rows)
+
+    @property
+    def figure(self) -> Figure | None:
+        """Of one label the share that is right; mAP of several ranks the samples, and is made of no sums."""
+        return None if self.labels.several else mean_figure

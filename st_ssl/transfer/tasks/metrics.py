@@ -67,6 +67,37 @@ def part_scores(shapes: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
+def right_parts(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """What each of N samples of one class adds to ``verdict.mean_figure``, the accuracy: int64 [N, 2]."""
+    known = truth != IGNORE
+    return np.stack([known & (truth == predicted), known], 1).astype(np.int64)
+
+
+def iou_parts(
+    truth: np.ndarray, predicted: np.ndarray, sample: np.ndarray, samples: int, num_classes: int
+) -> np.ndarray:
+    """What each of the ``samples`` adds to ``iou_figure``: of its points, int64 [P] each, those that were hit of each
+    class, those that have it and those that were given it, int64 [samples, 3 K]."""
+    known = truth != IGNORE
+    truth, predicted, row = truth[known], predicted[known], num_classes * sample[known]
+    counts = [
+        np.bincount(place, minlength=samples * num_classes).reshape(samples, num_classes)
+        for place in ((row + truth)[truth == predicted], row + truth, row + predicted)
+    ]
+    return np.concatenate(counts, 1)
+
+
+def iou_figure(totals: np.ndarray) -> np.ndarray:
+    """``mIoU`` in per cent from sums [..., 3 K] of ``iou_parts``, as ``segmentation_scores`` has it of a confusion
+    matrix; NaN of none."""
+    hit, truth, predicted = np.split(totals, 3, axis=-1)
+    union = truth + predicted - hit
+    there = union > 0
+    each = np.divide(hit, union, out=np.zeros(hit.shape), where=there)
+    with np.errstate(invalid="ignore"):
+        return 100 * each.sum(-1) / there.sum(-1)
+
+
 def top_k_accuracy(scores: np.ndarray, truth: np.ndarray, k: int) -> float:
     """How often the class int64 [N] is one of the ``k`` with the highest of ``scores`` [N, K]; of equal ones those that
     come first, so that k = 1 is the argmax."""

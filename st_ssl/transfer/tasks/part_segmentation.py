@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry, Features
+from st_ssl.core.verdict import Figure, mean_figure
 from st_ssl.data.points.views import LabelRule
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
@@ -77,11 +78,11 @@ class PartMeter:
 
     def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         categories = [entry.labels[self.target] for entry in entries]
-        predicted = among(scores, sample, [self.parts[category] for category in categories])
-        for number, category in enumerate(categories):
-            own = sample == number
-            if (truth[own] != IGNORE).any():
-                self.found[category].append(shape_iou(truth[own], predicted[own], self.parts[category]))
+        parts = [self.parts[category] for category in categories]
+        each = shape_ious(among(scores, sample, parts), truth, sample, parts)
+        for category, value in zip(categories, each.tolist(), strict=True):
+            if not np.isnan(value):
+                self.found[category].append(value)
 
     def result(self) -> dict[str, float]:
         return part_scores(self.found)
@@ -95,6 +96,18 @@ def among(scores: np.ndarray, sample: np.ndarray, parts: Sequence[tuple[int, ...
         columns = np.array(own)
         best[rows] = columns[scores[np.ix_(rows, columns)].argmax(1)]
     return best
+
+
+def shape_ious(
+    predicted: np.ndarray, truth: np.ndarray, sample: np.ndarray, parts: Sequence[tuple[int, ...]]
+) -> np.ndarray:
+    """``shape_iou`` of each shape, of whose category are ``parts``; NaN for one without labels."""
+    each = np.full(len(parts), np.nan)
+    for number, own in enumerate(parts):
+        rows = sample == number
+        if (truth[rows] != IGNORE).any():
+            each[number] = shape_iou(truth[rows], predicted[rows], own)
+    return each
 
 
 @TASKS.register(PartConfig)
@@ -216,3 +229,15 @@ class PartSegment(PointTask):
 
     def meter(self) -> PartMeter:
         return PartMeter(self.known, self.target)
+
+    @property
+    def figure(self) -> Figure:
+        return mean_figure
+
+    def outcomes(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        """The IoU of each shape, and 1 for it."""
+        ious = shape_ious(
+            self.predicted(scores, sample, entries), truth, sample, [self.known[self.group(e)] for e in entries]
+        )
+        known = ~np.isnan(ious)
+        return np.stack([np.where(known, ious, 0.0), known.astype(np.float64)], 1)

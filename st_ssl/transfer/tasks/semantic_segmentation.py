@@ -13,12 +13,20 @@ from torch import Tensor, nn
 from st_ssl.augment.points import PointAugmentConfig
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Entry
+from st_ssl.core.verdict import Figure
 from st_ssl.data.points.views import LabelRule
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
 from st_ssl.transfer.tasks.base import TASKS, Shown
 from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, Surveyed, check_range, largest, survey
-from st_ssl.transfer.tasks.metrics import IGNORE, confusion_matrix, ious, segmentation_scores
+from st_ssl.transfer.tasks.metrics import (
+    IGNORE,
+    confusion_matrix,
+    iou_figure,
+    iou_parts,
+    ious,
+    segmentation_scores,
+)
 from st_ssl.transfer.tasks.points_common import (
     PointHead,
     PointTask,
@@ -175,3 +183,10 @@ class Segment(PointTask):
 
     def meter(self) -> SegmentMeter:
         return SegmentMeter(self.num_classes, self.settings.background)
+
+    @property
+    def figure(self) -> Figure:
+        return iou_figure
+
+    def outcomes(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
+        return iou_parts(truth, scores.argmax(1), sample, len(entries), self.num_classes)
