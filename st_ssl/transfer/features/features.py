@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import INPUTS
 from st_ssl.core.random import keyed_rng, keyed_seed
 from st_ssl.core.types import Entry, RawPointView, RawView
-from st_ssl.data.base import BadSample, DataSource, Views
+from st_ssl.data.base import BadSample, Batch, DataSource, Views
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.sources.video import target_names
 from st_ssl.encoders.base import AnyInput, Encoder
@@ -131,21 +131,18 @@ def collect_clips(
     Videos that cannot be used are left out and listed. Raises ``DataError`` where none is left.
     """
     views = source.evaluation(input, num_clips, split.span, jitter=0.5)
-    dataset = source.dataset(split.entries, views, keyed_seed(seed, "probe"))
-    keys = [[(0, i)] for i in range(len(split.entries))]  # one by one: a broken video takes no other with it
     used: list[int] = []
     parts: list[Any] = []
     metadata: list[np.ndarray] = []
     bad: list[BadSample] = []
-    max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
-    workers, timeout = source.num_workers, source.sample_timeout
-    for batch in build_loader(dataset, keys, source.collate, workers, timeout=timeout, max_lost=max_lost):
+    rows = range(len(split.entries))
+    for row, batch in zip(rows, one_by_one(source, split.entries, rows, views, keyed_seed(seed, "probe")), strict=True):
         bad += batch.bad
-        if batch.views and batch.indices.equal(batch.wanted):
-            used += batch.indices.tolist()
+        if batch.views:
+            used.append(row)
             parts += [copied(view) for view in batch.views]
             metadata.append(batch.metadata.numpy().copy())
-        progress(len(batch.wanted))
+        progress(1)
     if not used:
         first = f"{bad[0].path}: {bad[0].reason}"
         raise DataError(f"none of {len(split.entries)} {source.items} can be read; the first: {first}")
@@ -154,6 +151,20 @@ def collect_clips(
     found = list(dict.fromkeys(bad))
     raw = parts[0].joined(parts[1:])
     return ClipSet(entries, views, raw, targets, np.concatenate(metadata), found, num_clips, np.array(used))
+
+
+def one_by_one(
+    source: DataSource, entries: Sequence[Entry], rows: Sequence[int], views: Views, seed: int
+) -> Iterator[Batch]:
+    """Those of ``entries`` at ``rows``, each as a batch of its own, so that a broken one takes no other with it: it has
+    no views. What is drawn is a function of the row."""
+    dataset = source.dataset(entries, views, seed)
+    keys = [[(0, row)] for row in rows]
+    max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
+    workers, timeout = source.num_workers, source.sample_timeout
+    for batch in build_loader(dataset, keys, source.collate, workers, timeout=timeout, max_lost=max_lost):
+        replaced = not batch.indices.equal(batch.wanted)
+        yield replace(batch, views=[]) if replaced else batch
 
 
 def _encode(labels: list[str | None], classes: list[str]) -> np.ndarray:

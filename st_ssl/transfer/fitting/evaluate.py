@@ -14,6 +14,7 @@ from st_ssl.core.types import Entry, PointView
 from st_ssl.training import distributed
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit_config import FitConfig, autocast
+from st_ssl.transfer.fitting.outcomes import Judged
 from st_ssl.transfer.fitting.predictions import Keep
 from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
 from st_ssl.transfer.tasks.base import Shown, Task
@@ -41,13 +42,14 @@ def evaluate(
     config: FitConfig,
     votes: int = 1,
     keep: Keep | None = None,
+    judged: Judged | None = None,
 ) -> dict[str, float]:
     """The figures of ``task`` on ``entries``, by the mean of the probabilities that ``votes`` views give a sample, or a
     point of it; with more than one also what its ``metric`` is by the first view alone, as ``<metric>_one_view``.
-    ``keep`` is given what the figures are of.
+    ``keep`` is given what the figures are of, and ``judged`` what each sample adds to ``metric``.
 
-    Of several processes each looks at its share, the main one adds up (and alone has a ``keep``), and all return the
-    same. Raises ``Interrupted`` where one of them is asked to end.
+    Of several processes each looks at its share, the main one adds up (and alone has a ``keep``, and fills ``judged``),
+    and all return the same. Raises ``Interrupted`` where one of them is asked to end.
     """
     together, alone = task.meter(), task.meter()
     found = answers(model, task, feed, entries, config, votes)
@@ -56,6 +58,8 @@ def evaluate(
         together.add(answer.means, truth, sample, asked.entries)
         if answer.alone is not None:
             alone.add(answer.alone, truth, sample, asked.entries)
+        if judged is not None:
+            judged.add(task, answer.means, truth, sample, asked.entries)
         if keep is not None:
             keep(asked, answer.means, truth, sample)
     figures: dict[str, float] = {}

@@ -15,6 +15,7 @@ from st_ssl.core.types import Entry, PointView, View
 from st_ssl.data.points.views import PointViews
 from st_ssl.data.video.views import VideoViews
 from st_ssl.encoders.base import load_encoder
+from st_ssl.training import distributed
 from st_ssl.training.optim import OptimConfig
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune import finetune
@@ -24,6 +25,7 @@ from st_ssl.transfer.fitting.fit import fit
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts
+from st_ssl.transfer.fitting.outcomes import Judged
 from st_ssl.transfer.fitting.predictions import Predictions
 from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
 from st_ssl.transfer.tasks.base import TASKS, Task
@@ -106,7 +108,10 @@ def trained(model: Tuned, task: Task, feed: Feed, parts: Parts, config: Finetune
             module.p = 0.0
     told: list[str] = []
     fitted = fit(model, task, feed, parts, config, 3, lambda epoch, status: told.append(status))
-    figures = evaluate(model, task, feed, parts.test, config, 2)
+    figures = evaluate(model, task, feed, parts.test, config, 2, judged=(judged := Judged()))
+    assert (len(judged.names) > 0) == (distributed.rank() == 0)
+    rows = dict(zip(judged.names, map(str, judged.rows), strict=True))  # the main process alone has them
+    told += map(str, sorted(distributed.gather_objects(rows)[0].items()))
     told += [str(fitted.epoch), *(bad.path for bad in feed.bad)]
     return {"told": told, "figures": figures | fitted.validation, **model.state_dict()}
 
