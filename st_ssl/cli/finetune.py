@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from st_ssl.transfer.fitting.finetune import Finished, Progress
     from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
     from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
+    from st_ssl.transfer.fitting.outcomes import OutcomeStore
     from st_ssl.transfer.fitting.predictions import Predictions
     from st_ssl.transfer.probes.official_splits import FitSplit
 
@@ -134,14 +135,21 @@ def finetune_and_print(
     """Fine-tune, keep ``output``, and the table beside it, up to date with what is done, and print the tables. Of
     several processes the main one writes and prints."""
     import json
+    from dataclasses import replace
+    from functools import partial
 
     from st_ssl.core.files import replace_text
     from st_ssl.engine.console import PlainConsole, RunProgress
     from st_ssl.engine.runtime import Preempted
+    from st_ssl.transfer.fitting.outcomes import OutcomeStore, told
     from st_ssl.transfer.fitting.task_loader import Interrupted
     from st_ssl.transfer.probes.official_splits import finetune_splits
+    from st_ssl.transfer.tasks.base import TASKS
 
     sources, stamp, unfinished, before = _opened(runs, config, runtime, output, predictions)
+    store = OutcomeStore(output.with_name(f"{output.stem}_outcomes.npz"), unfinished.stamp)
+    if before is not None and runtime.is_main:
+        store.read()
 
     def keep(result: dict[str, Any]) -> None:
         if runtime.is_main:
@@ -157,10 +165,11 @@ def finetune_and_print(
             bars[0].update(done, status)
 
         stack.enter_context(runtime.deferred_stop())
-        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished, _looking(stack, runtime))
+        fit_split = _fitter(runs, config, runtime, output, predictions, unfinished, _looking(stack, runtime), store)
         try:
             if config.splits:
-                result = finetune_splits(config.data, config.splits, fit_split, show, keep, before)
+                of_all = partial(told, replace(store, split=None), TASKS.build(config.task), config.modes)
+                result = finetune_splits(config.data, config.splits, fit_split, show, keep, before, of_all)
             else:
                 result = fit_split(sources[0], None, show, keep, before)
         except Interrupted as error:
@@ -236,6 +245,7 @@ def _fitter(
     predictions: Predictions | None,
     unfinished: Unfinished,
     looked: Callable[[int, int], None],
+    store: OutcomeStore,
 ) -> FitSplit:
     """What fine-tunes on one official split, or on a data set that has none. Predictions are kept of the first split;
     the state of the fit under way of each has a folder of its own."""
@@ -254,7 +264,8 @@ def _fitter(
                 state.check()
         said = predictions if split in (None, *config.splits[:1]) else None
         given = (runs, config, runtime.device, progress, finished, weights, said, before, state)
-        return finetune(source, *given, lambda: runtime.stop_requested, looked)
+        outcomes = replace(store, split=split or 0)
+        return finetune(source, *given, lambda: runtime.stop_requested, looked, outcomes)
 
     return fit_split
 

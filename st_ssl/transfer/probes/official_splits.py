@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,12 +72,14 @@ def finetune_splits(
     progress: finetuning.Progress = lambda *_: None,
     finished: finetuning.Finished = lambda result: None,
     before: dict[str, Any] | None = None,
+    told_of_all: Callable[[list[dict[str, Any]]], dict[str, Any]] = lambda results: {},
 ) -> dict[str, Any]:
     """Fine-tune on each of ``splits`` of the data set that ``data`` describes, as if it were the only one.
 
     The result has those of the splits, as ``finetune`` gives them, in ``by_split``, and of those done so far the rest
     as of one: ``values`` are the means of the splits that ``splits`` of each row names, ``mean`` and ``std`` are over
-    them, ``seeds`` holds the values of each split's repetitions. ``finished`` is given it after every fit, and as
+    them, ``seeds`` holds the values of each split's repetitions; ``told_of_all`` says what else there is to tell of
+    these rows of all splits (see ``outcomes.told``). ``finished`` is given it after every fit, and as
     ``before`` it is gone on from there. Raises ``ConfigError`` where the data set has no such splits, before anything
     is trained.
     """
@@ -87,14 +89,18 @@ def finetune_splits(
     def told(at: int, number: int, done: int, total: int, status: str) -> None:
         progress(at * total + done, len(splits) * total, f"split {number}: {status}")
 
+    def joined() -> dict[str, Any]:
+        result = _joined(done)
+        return result | told_of_all(result["results"])
+
     def keep(number: int, result: dict[str, Any]) -> None:
         done[str(number)] = dict(result)
-        finished(_joined(done))
+        finished(joined())
 
     for at, (number, source) in enumerate(sources.items()):
         earlier = done.get(str(number))
         done[str(number)] = fit_split(source, number, partial(told, at, number), partial(keep, number), earlier)
-    return _joined(done)
+    return joined()
 
 
 def _joined(done: dict[str, Any]) -> dict[str, Any]:
