@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser, config_file
-from st_ssl.core.summary import plus_minus, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -138,6 +137,7 @@ def finetune_and_print(
     from dataclasses import replace
     from functools import partial
 
+    from st_ssl.cli.finetune_tables import finetune_tables, split_tables, verdict_lines
     from st_ssl.core.files import replace_text
     from st_ssl.engine.console import PlainConsole, RunProgress
     from st_ssl.engine.runtime import Preempted
@@ -177,6 +177,8 @@ def finetune_and_print(
     if runtime.is_main:
         for table in (*finetune_tables(result | stamp, config.task.name), *split_tables(result, config.task.name)):
             PlainConsole().print(table)
+        for line in verdict_lines(result):
+            print(line)
         if "tested" in result:  # results of before it was written do not say
             print(f"tested on {result['tested']}")
         print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
@@ -360,60 +362,3 @@ def _tell_of_predictions(before: dict[str, Any], config: FinetuneConfig, predict
             "made, and it is done: none are written now; for a fit with them name another file with --output",
             stacklevel=2,
         )
-
-
-def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
-    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std, with the labels that
-    were used and how often they were drawn. Of a single fraction one table, with the figures down."""
-    from rich.table import Table
-
-    from st_ssl.cli.probe import contestant
-
-    rows = result["results"]
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
-    fractions = list(dict.fromkeys(row["fraction"] for row in rows))
-    cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
-    names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
-    used = {row["fraction"]: _labels(row) for row in rows}
-    how = f"{contestant(result)}; tested on {result['sizes']['test']}"
-    if "splits" in result:
-        how = f"{contestant(result)}; mean ± std over splits {', '.join(map(str, result['splits']))}"
-
-    def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
-        """``lines`` are what is written in front, the figure, and the fraction."""
-        made = Table(title=f"{task}: {title}, % ({how})", title_justify="left")
-        made.add_column(head)
-        for mode in modes:
-            made.add_column(mode, justify="right", no_wrap=True)
-        for front, name, fraction in lines:
-            made.add_row(front, *(plus_minus(cells[mode, fraction][name]) for mode in modes))
-        return made
-
-    if len(fractions) == 1:
-        told = f"{100 * fractions[0]:g} % of the labels ({used[fractions[0]]})"
-        return [table(told, "figure", [(name, name, fractions[0]) for name in names])]
-    return [table(name, "labels", [(f"{100 * f:g} % ({used[f]})", name, f) for f in fractions]) for name in names]
-
-
-def _labels(row: dict[str, Any]) -> str:
-    """How many labels the fits of a row used, and how often they were drawn."""
-    train, val = row["labels"]["train"], row["labels"]["val"]
-    return f"{train} train{f', {val} val' if val else ''}, {times(row['repeats'])}"
-
-
-def split_tables(result: dict[str, Any], task: str) -> list[Any]:
-    """The main figure of each official split, with most labels: splits down, modes across; nothing without splits."""
-    from rich.table import Table
-
-    if "splits" not in result:
-        return []
-    metric, most = result["metric"], max(row["fraction"] for row in result["results"])
-    rows = [row for row in result["results"] if row["fraction"] == most]
-    table = Table(title=f"{task}: {metric} of each split, %, {100 * most:g} % of the labels", title_justify="left")
-    table.add_column("split")
-    for row in rows:
-        table.add_column(row["mode"], justify="right", no_wrap=True)
-    for at, number in enumerate(result["splits"]):
-        values = [row["metrics"][metric]["values"][at] for row in rows]
-        table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values))
-    return [table]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from st_ssl.cli import guarded
-from st_ssl.cli.finetune import finetune_tables, main
+from st_ssl.cli.finetune import main
 from st_ssl.core.types import Entry
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.transfer.fitting.finetune_config import load_finetune
@@ -35,8 +35,6 @@ batch_size: 8
 device: cpu
 """
 
-
-USED: dict[str, Any] = {"repeats": 1, "labels": {"train": 1, "val": 2}}
 
 
 @pytest.fixture
@@ -68,6 +66,7 @@ def test_a_table_and_json(
         and "±" in out
     )
     assert "epoch 8/8" in err and "left" in err
+    assert "full, 25 % of the labels: undecided: 6 test samples are too few" in out
     assert f"written to {run / 'finetune' / 'objects.json'} and objects.csv" in out.replace("\n", " ")
     result = json.loads((run / "finetune" / "objects.json").read_text())
     assert result["sizes"]["test"] == 6 and result["config"]["data"]["test"] == 2
@@ -325,28 +324,3 @@ def test_data_elsewhere_are_not_read_as_those_of_the_pretraining() -> None:
 def test_every_task_has_a_configuration() -> None:
     named = {load_finetune(file, [], {"name": "tiny_clouds"}).task.name for file in CONFIGS}
     assert named == set(TASKS.names())
-
-
-def test_what_cannot_be_told_is_a_dash() -> None:
-    nothing = {"mean": None, "std": None, "values": [None]}
-    rows = [{"mode": "full", "fraction": 1.0, "metrics": {"mIoU": nothing, "IoU_3": nothing}}]
-    result = {"runs": ["run"], "sizes": {"test": 1}, "results": [row | USED for row in rows]}
-    (table,) = finetune_tables(result, "segment")
-    assert list(table.columns[1].cells) == ["–"] and "(run; tested on 1)" in str(table.title)
-
-
-def test_of_one_fraction_the_figures_are_rows() -> None:
-    def figures(*values: float) -> dict[str, dict[str, float]]:
-        return {name: {"mean": value, "std": 0.5} for name, value in zip(("top1", "top5"), values, strict=True)}
-
-    cells = [("frozen", figures(20, 80)), ("full", figures(30, 90))]
-    rows = [{"mode": mode, "fraction": 0.1, "metrics": metrics} for mode, metrics in cells]
-    result = {"runs": ["run"], "sizes": {"test": 1}, "results": [row | USED for row in rows]}
-    (table,) = finetune_tables(result, "recognise")
-    assert str(table.title).startswith("recognise: 10 % of the labels (1 train, 2 val, once), % (run; tested")
-    columns = [[str(column.header), *column.cells] for column in table.columns]
-    assert columns == [
-        ["figure", "top1", "top5"],
-        ["frozen", "20.0 ± 0.5", "80.0 ± 0.5"],
-        ["full", "30.0 ± 0.5", "90.0 ± 0.5"],
-    ]

@@ -1,0 +1,107 @@
+"""What people see of a fine-tuning: tables of figures, and who is ahead of whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from st_ssl.core.summary import plus_minus, times
+from st_ssl.core.verdict import Verdict, strongest
+
+
+def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
+    """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std, and the strongest
+    baseline where there is any; with the labels that were used and how often they were drawn. Of a single fraction one
+    table, with the figures down."""
+    from rich.table import Table
+
+    from st_ssl.cli.probe import contestant
+    from st_ssl.report.contestants import called
+
+    rows = result["results"]
+    modes = list(dict.fromkeys(row["mode"] for row in rows))
+    fractions = list(dict.fromkeys(row["fraction"] for row in rows))
+    cells = {(row["mode"], row["fraction"]): row["metrics"] for row in rows}
+    best = {fraction: found for fraction in fractions if (found := best_baseline(result, fraction))}
+    named = {name for name, _ in best.values()}
+    names = [name for name in rows[0]["metrics"] if not name.startswith("IoU_")]  # classes are in the JSON
+    used = {row["fraction"]: _labels(row) for row in rows}
+    how = f"({contestant(result)}; tested on {result['sizes']['test']})"
+    if "splits" in result:
+        how = f"({contestant(result)}; mean ± std over splits {', '.join(map(str, result['splits']))})"
+
+    def baseline(name: str, fraction: float) -> str:
+        who, figures = best.get(fraction, ("", {}))
+        told = plus_minus(figures[name]) if name in figures else "–"
+        return told if len(named) == 1 or name not in figures else f"{called(who)} {told}"
+
+    def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
+        """``lines`` are what is written in front, the figure, and the fraction."""
+        made = Table(title=f"{task}: {title}, % {how}", title_justify="left")
+        made.add_column(head)
+        shown = any(name in best.get(fraction, ("", {}))[1] for _, name, fraction in lines)
+        last = [called(*named) if len(named) == 1 else "best baseline"] if shown else []
+        for column in (*modes, *last):
+            made.add_column(column, justify="right", no_wrap=True)
+        for front, name, fraction in lines:
+            own = [plus_minus(cells[mode, fraction][name]) for mode in modes]
+            made.add_row(front, *own, *([baseline(name, fraction)] if shown else []))
+        return made
+
+    if len(fractions) == 1:
+        told = f"{100 * fractions[0]:g} % of the labels ({used[fractions[0]]})"
+        return [table(told, "figure", [(name, name, fractions[0]) for name in names])]
+    return [table(name, "labels", [(f"{100 * f:g} % ({used[f]})", name, f) for f in fractions]) for name in names]
+
+
+def _labels(row: dict[str, Any]) -> str:
+    """How many labels the fits of a row used, and how often they were drawn."""
+    train, val = row["labels"]["train"], row["labels"]["val"]
+    return f"{train} train{f', {val} val' if val else ''}, {times(row['repeats'])}"
+
+
+def best_baseline(result: dict[str, Any], fraction: float) -> tuple[str, dict[str, Any]] | None:
+    """The name and the figures of the baseline that is strongest with that fraction of the labels, if there is any."""
+    found = {row["name"]: row["metrics"] for row in result.get("baselines", []) if row["fraction"] == fraction}
+    best = strongest({name: metrics[result["metric"]]["mean"] for name, metrics in found.items()})
+    return None if best is None else (best, found[best])
+
+
+def verdict_lines(result: dict[str, Any]) -> list[str]:
+    """A line for each mode but ``scratch`` and each fraction of the labels: whom it is ahead of, or why that is not
+    told."""
+    from st_ssl.report.contestants import NAMES
+
+    several = len({row["fraction"] for row in result["results"]}) > 1
+    lines = []
+    for row in result.get("verdicts", []):
+        front = f"{row['mode']}, {100 * row['fraction']:g} % of the labels" if several else row["mode"]
+        if row["verdict"] is None:
+            lines.append(f"{front}: no verdict: {row['why']}")
+            continue
+        verdict = Verdict.from_json(row["verdict"])
+        (done,) = [
+            len(own["epochs"])
+            for own in result["results"]
+            if (own["mode"], own["fraction"]) == (row["mode"], row["fraction"])
+        ]
+        of = "" if verdict.seeds == done else f" (over {verdict.seeds} of {done} repetitions)"
+        lines.append(f"{front}: {verdict.sentence(NAMES)}{of}")
+    return lines
+
+
+def split_tables(result: dict[str, Any], task: str) -> list[Any]:
+    """The main figure of each official split, with most labels: splits down, modes across; nothing without splits."""
+    from rich.table import Table
+
+    if "splits" not in result:
+        return []
+    metric, most = result["metric"], max(row["fraction"] for row in result["results"])
+    rows = [row for row in result["results"] if row["fraction"] == most]
+    table = Table(title=f"{task}: {metric} of each split, %, {100 * most:g} % of the labels", title_justify="left")
+    table.add_column("split")
+    for row in rows:
+        table.add_column(row["mode"], justify="right", no_wrap=True)
+    for at, number in enumerate(result["splits"]):
+        values = [row["metrics"][metric]["values"][at] for row in rows]
+        table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values))
+    return [table]
