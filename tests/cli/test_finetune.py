@@ -174,6 +174,8 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     assert called(monkeypatch, config, run, "device=auto", "save=none") == 0
     assert "going on after the 3 fits" in capsys.readouterr().err
     done = file.read_bytes()
+    (told,) = json.loads(done)["verdicts"]
+    assert told["mode"] == "full" and told["verdict"]["seeds"] == 2  # one of before that
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert called(monkeypatch, config, run) == 0  # nothing is left to be done

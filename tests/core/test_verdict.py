@@ -111,6 +111,17 @@ def test_rivals_are_called_as_people_call_them() -> None:
     assert told == "ahead of untrained (+9.1, +6.0 to +12.2), behind raw (-2.0, -3.1 to -0.9)"
 
 
+@pytest.mark.filterwarnings("error")
+def test_draws_without_a_judged_sample_tell_nothing() -> None:
+    """Each seed has judged samples of its own, as in official splits: some draws have none of any of theirs."""
+    ours = np.full((3, 12), np.nan)
+    for seed in range(3):
+        ours[seed, seed] = 1
+    verdict = judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(0 * ours)})
+    (found,) = verdict.against
+    assert (found.mean, found.low, found.high) == (100, 100, 100)
+
+
 def test_a_verdict_goes_through_json() -> None:
     verdict = judge(Outcomes.of_scores(scores(0.8)), {"random": Outcomes.of_scores(scores(0.3, seed=1))})
     told = json.loads(json.dumps(verdict.as_json()))

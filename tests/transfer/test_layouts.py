@@ -150,6 +150,16 @@ def test_fine_tuning_over_three_splits(place: Callable[[str], Path], run: Path, 
     cell, each = row["metrics"]["top1"], [result["by_split"][n]["results"][0]["metrics"]["top1"] for n in "312"]
     assert cell["values"] == [own["mean"] for own in each] and cell["seeds"] == [own["values"] for own in each]
     assert cell["mean"] == pytest.approx(np.mean(cell["values"])) and cell["mean"] == 100
+    (told,) = result["verdicts"]
+    tested = {
+        entry.path for number in (1, 2, 3) for entry in of_split(config.data, number).entries() if entry.split == "test"
+    }
+    assert (told["verdict"]["samples"], told["verdict"]["seeds"]) == (len(tested), 3)
+    (against,) = told["verdict"]["against"]
+    raw = next(row["metrics"]["top1"] for row in result["baselines"] if row["name"] == against["name"])
+    assert against["mean"] == pytest.approx(100 - raw["mean"]) and len(raw["values"]) == 3
+    assert [result["by_split"][n]["verdicts"][0]["verdict"]["seeds"] for n in "312"] == [1, 1, 1]
+    assert (tmp_path / "out_outcomes.npz").is_file()
     table = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert [row["split"] for row in table if row["metric"] == "top1"] == ["3", "1", "2"]
     tested = {entry.path for entry in of_split(config.data, 3).entries() if entry.split == "test"}
