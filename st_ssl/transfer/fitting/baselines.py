@@ -69,11 +69,11 @@ class Baselines:
         if not known or not asked:
             return
         labels, truth = (task.labels.targets(entries).numpy() for entries in (known, asked))
-        for name in self.store.features[sample_name(known[0])]:
+        judged = {name: Judged() for name in self.store.features[sample_name(known[0])]}
+        for name, own in judged.items():
             scores = np.eye(len(task.labels.classes))[self._predicted(name, known, labels, asked)]
-            judged = Judged()
-            judged.add(task, scores, truth, np.arange(len(asked)), asked)
-            self.store.add(name, share, repeat, judged, baseline=True)
+            own.add(task, scores, truth, np.arange(len(asked)), asked)
+        self.store.add_baselines(share, repeat, judged)
 
     def _predicted(self, name: str, shown: Sequence[Entry], labels: np.ndarray, asked: Sequence[Entry]) -> np.ndarray:
         """Classes int64 [M]; the same for the same samples, which all of the labels are in every repetition."""

@@ -81,28 +81,39 @@ class OutcomeStore:
                     for number, (split, who, share, repeat) in enumerate(about["cells"])
                 }
                 names, baselines = list(map(str, about["names"])), list(map(str, about["baselines"]))
+            if any(parts.ndim != 2 or len(parts) > len(names) for parts in cells.values()):
+                return
         except (OSError, BadZipFile, *NOT_PLAIN, RecursionError):
             return
         self._rows.update({name: row for row, name in enumerate(names)})
         self._cells.update(cells)
         self.baselines += baselines
 
-    def add(self, who: str, share: float, repeat: int, judged: Judged, baseline: bool = False) -> None:
-        """Keep what ``who``, a mode or a ``baseline``, got with that fraction of the labels in that repetition."""
-        if baseline and who not in self.baselines:
-            self.baselines.append(who)
+    def add(self, who: str, share: float, repeat: int, judged: Judged) -> None:
+        """Keep what the mode ``who`` got with that fraction of the labels in that repetition."""
+        if judged.rows:
+            self._keep(who, share, repeat, judged)
+            self._write()
+
+    def add_baselines(self, share: float, repeat: int, judged: Mapping[str, Judged]) -> None:
+        """Keep what all baselines got, by name: all of them are kept, or none."""
+        for name, own in judged.items():
+            if name not in self.baselines:
+                self.baselines.append(name)
+            self._keep(name, share, repeat, own)
+        self._write()
+
+    def _keep(self, who: str, share: float, repeat: int, judged: Judged) -> None:
+        assert self.split is not None, "all splits together are for verdicts alone"
         for name in judged.names:
             self._rows.setdefault(name, len(self._rows))
-        if not judged.rows:
-            return
         parts = np.zeros((len(self._rows), len(judged.rows[0])), judged.rows[0].dtype)
         np.add.at(parts, [self._rows[name] for name in judged.names], np.stack(judged.rows))  # one may be listed twice
-        self._cells[self._own(), who, share, repeat] = parts
-        self._write()
+        self._cells[self.split, who, share, repeat] = parts
 
     def has_baselines(self, share: float, repeat: int) -> bool:
         """Whether those are there that were trained with that fraction of the labels in that repetition."""
-        return any((self._own(), name, share, repeat) in self._cells for name in self.baselines)
+        return any((self.split, name, share, repeat) in self._cells for name in self.baselines)
 
     def repeats(self, who: str, share: float) -> dict[Repeat, np.ndarray]:
         """The outcomes [M, K] of each repetition, of the same M samples; zeros for one that was not judged."""
@@ -115,10 +126,6 @@ class OutcomeStore:
     def shares(self) -> list[float]:
         """The fractions of the labels that there is anything of, the smallest first."""
         return sorted({share for split, _, share, _ in self._cells if self.split in (None, split)})
-
-    def _own(self) -> int:
-        assert self.split is not None, "all splits together are for verdicts alone"
-        return self.split
 
     def _digest(self) -> str:
         return hashlib.sha256(json.dumps(self.stamp, sort_keys=True).encode()).hexdigest()

@@ -47,8 +47,10 @@ def filled(
         store.add("full", 0.1, repeat, judged(rights(full, repeat)))
         if scratch is not None:
             store.add("scratch", 0.1, repeat, judged(rights(scratch, 10 + repeat)))
-        for name, share in (("weak", 0.1), ("strong", baseline)) if baseline is not None else ():
-            store.add(name, 0.1, repeat, judged(rights(share or 0.0, 20 + repeat)), baseline=True)
+        if baseline is not None:
+            shares = {"weak": 0.1, "strong": baseline}
+            told = {name: judged(rights(share, 20 + repeat)) for name, share in shares.items()}
+            store.add_baselines(0.1, repeat, told)
     return store
 
 
@@ -113,7 +115,7 @@ def test_official_splits_are_judged_together() -> None:
         for repeat in range(2):
             own.add("full", 0.1, repeat, judged(rights(0.9, repeat), names))
             own.add("scratch", 0.1, repeat, judged(rights(0.2, repeat + split), names))
-            own.add("raw", 0.1, repeat, judged(rights(0.1 * split, 9), names), baseline=True)
+            own.add_baselines(0.1, repeat, {"raw": judged(rights(0.1 * split, 9), names)})
         (row,) = verdicts(own, classify(), MODES, FULL)
         assert (row["verdict"]["samples"], row["verdict"]["seeds"]) == (40, 2)
     found = told(replace(store, split=None), classify(), MODES, FULL)
