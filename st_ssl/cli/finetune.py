@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser, config_file
+from st_ssl.cli.find_steps import find_and_print
+from st_ssl.cli.finetune_tables import finetune_csv, finetune_tables, split_tables, verdict_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +39,7 @@ examples:
   python tools/finetune.py configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
   python tools/finetune.py configs/transfer/video/ucf101_vit.yaml runs/mine data.root=/data/ucf101 splits=[1,2,3]
   python tools/finetune.py configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
+  python tools/finetune.py configs/transfer/points/quickstart.yaml runs/quickstart/points/point2vec --find-steps
   python tools/finetune.py configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
   torchrun --nproc-per-node 8 tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae modes=[full,lora]
@@ -61,8 +64,22 @@ def _arguments() -> argparse.Namespace:
         help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8); of videos it is all",
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument(
+        "--find-steps",
+        type=_steps,
+        nargs="?",
+        const=50,
+        metavar="START",
+        help="find how many steps scratch needs, from START (50) on, without a look at test samples, and stop",
+    )
     parser.add_argument("--dry-run", action="store_true", help="tell what would be trained, and on what, and stop")
     return parser.parse()
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number of steps behind it, or nothing, not {text}")
+    return int(text)
 
 
 def main() -> None:
@@ -95,6 +112,8 @@ def main() -> None:
     with start_runtime(config.device, "device=") as runtime:
         if arguments.dry_run:
             _dry_run(runs, config, runtime)
+        elif arguments.find_steps:
+            find_and_print(file, runs, config, runtime, arguments.find_steps, _looking)
         else:
             finetune_and_print(runs, config, runtime, output, limits.get(arguments.save_predictions))
 
@@ -137,7 +156,6 @@ def finetune_and_print(
     from dataclasses import replace
     from functools import partial
 
-    from st_ssl.cli.finetune_tables import finetune_tables, split_tables, verdict_lines
     from st_ssl.core.files import replace_text
     from st_ssl.engine.console import PlainConsole, RunProgress
     from st_ssl.engine.runtime import Preempted
@@ -179,8 +197,10 @@ def finetune_and_print(
             PlainConsole().print(table)
         for line in verdict_lines(result):
             print(line)
-        if "tested" in result:  # results of before it was written do not say
-            print(f"tested on {result['tested']}")
+        for one in result["starved"]:
+            where = f"split {one['split']}: " if "split" in one else ""
+            print(f"warning: {where}{one['told']}")
+        print(f"tested on {result['tested']}")
         print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
 
 
@@ -236,7 +256,7 @@ def _free_keys() -> set[str]:
     """Keys that no figure depends on."""
     from st_ssl.engine.run_files import FREE_KEYS
 
-    return FREE_KEYS | {"device", "save"}
+    return FREE_KEYS | {"device", "save", "scratch_steps"}
 
 
 def _fitter(
@@ -270,29 +290,6 @@ def _fitter(
         return finetune(source, *given, lambda: runtime.stop_requested, looked, outcomes)
 
     return fit_split
-
-
-_COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
-
-
-def finetune_csv(result: dict[str, Any]) -> str:
-    """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty. Of several
-    official splits the first column is the number of the split."""
-    from st_ssl.core.files import csv_text
-
-    parts: dict[tuple[int, ...], dict[str, Any]]
-    if "by_split" in result:
-        parts = {(number,): part for number, part in result["by_split"].items()}
-    else:
-        parts = {(): result}
-    rows: list[list[Any]] = [[*(["split"] if "by_split" in result else []), *_COLUMNS]]
-    for split, part in parts.items():
-        for row in part["results"]:
-            for metric, figure in row["metrics"].items():
-                for repeat, value in enumerate(figure["values"], 1):
-                    told = "" if value is None else value
-                    rows.append([*split, row["mode"], f"{row['fraction']:g}", repeat, metric, told])
-    return csv_text(rows)
 
 
 def _stamp(sources: Sequence[DataSource], runs: list[Path], config: FinetuneConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What people see of a fine-tuning: tables of figures, and who is ahead of whom."""
+"""What fine-tuning found: tables for people and for programs, and who is ahead of whom."""
 
 from __future__ import annotations
 
@@ -6,6 +6,29 @@ from typing import Any
 
 from st_ssl.core.summary import plus_minus, times
 from st_ssl.core.verdict import Verdict, strongest
+
+
+_COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
+
+
+def finetune_csv(result: dict[str, Any]) -> str:
+    """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty. Of several
+    official splits the first column is the number of the split."""
+    from st_ssl.core.files import csv_text
+
+    parts: dict[tuple[int, ...], dict[str, Any]]
+    if "by_split" in result:
+        parts = {(number,): part for number, part in result["by_split"].items()}
+    else:
+        parts = {(): result}
+    rows: list[list[Any]] = [[*(["split"] if "by_split" in result else []), *_COLUMNS]]
+    for split, part in parts.items():
+        for row in part["results"]:
+            for metric, figure in row["metrics"].items():
+                for repeat, value in enumerate(figure["values"], 1):
+                    told = "" if value is None else value
+                    rows.append([*split, row["mode"], f"{row['fraction']:g}", repeat, metric, told])
+    return csv_text(rows)
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:

@@ -326,3 +326,49 @@ def test_data_elsewhere_are_not_read_as_those_of_the_pretraining() -> None:
 def test_every_task_has_a_configuration() -> None:
     named = {load_finetune(file, [], {"name": "tiny_clouds"}).task.name for file in CONFIGS}
     assert named == set(TASKS.names())
+
+
+@pytest.mark.parametrize(
+    ("found", "told"), [(8, "steps: 8\nscratch_steps: 8\n"), (None, "no budget up to 16 steps is")]
+)
+def test_the_steps_that_scratch_needs_are_told(
+    found: int | None,
+    told: str,
+    files: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from st_ssl.transfer.fitting import find_steps
+
+    monkeypatch.setattr(find_steps, "DOUBLINGS", 2)
+    monkeypatch.setattr(find_steps, "enough", lambda tried, floor: found if len(tried) == 3 else None)
+    keys = ("label_fractions=[0.25]", "scratch_steps=9")
+    assert called(monkeypatch, *files, *keys, "--find-steps", "4") == 0
+    out, err = capsys.readouterr()
+    assert "scratch, 25 % of the labels (9): accuracy, %, on 27 training samples" in " ".join(out.split())
+    assert told in out and "find-steps: 4 steps: " in err and "find-steps: 16 steps: " in err
+    assert not (files[1] / "finetune").exists()
+
+
+def test_a_budget_to_begin_with_is_a_number(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in ("0", "half"):
+        with pytest.raises(SystemExit):
+            called(monkeypatch, *files, "--find-steps", wrong)
+        assert f"expected a number of steps behind it, or nothing, not {wrong}" in capsys.readouterr().err
+
+
+def test_a_starved_scratch_is_told_behind_the_tables(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from st_ssl.transfer.fitting import curve
+
+    monkeypatch.setattr(curve, "improving", lambda *_: True)
+    with pytest.warns(UserWarning, match="scratch was still improving with 100 % of the labels"):
+        assert called(monkeypatch, *files, "epochs=2") == 0
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "full" in told.split("warning: scratch was still improving")[0] and "try steps=16" in told
+    result = json.loads((files[1] / "finetune" / "objects.json").read_text())
+    assert [one["fraction"] for one in result["starved"]] == [1.0]
+    assert [len(row["curve"]["values"]) for row in result["results"]] == [2, 2]

@@ -187,7 +187,7 @@ def test_a_killed_fine_tuning_goes_on_with_the_splits_that_are_missing(place: Ca
             "metrics": {"top1": cell, "none": {**cell, "mean": None}},
         }
         sizes = {"train": 8, "val": 0, "test": len(tested)}
-        result = {"runs": ["a"], "metric": "top1", "classes": ["x"], "sizes": sizes, "bad": []}
+        result = {"runs": ["a"], "metric": "top1", "classes": ["x"], "sizes": sizes, "bad": [], "starved": []}
         progress(2, 4, "half")
         finished(result | {"results": [row]})
         return result | {"results": [row]}

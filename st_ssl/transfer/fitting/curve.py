@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from st_ssl.core.types import Entry
 from st_ssl.transfer.fitting.label_fractions import Group, at_most
@@ -13,6 +17,10 @@ SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 SAMPLES = 500
 """Test samples that it is looked at with, at most."""
 
+IMPROVING, POINTS = 0.2, 3.0
+"""Scratch is starved where the second half of its steps brought more than this share of all that it gained above
+chance, and at least so many points. The learning rate falls to the end, so that every curve rises there a little."""
+
 
 def marks(total: int) -> list[int]:
     """The steps of ``total`` after which a fit is looked at, in order."""
@@ -22,3 +30,31 @@ def marks(total: int) -> list[int]:
 def curve_samples(test: Sequence[Entry], group: Group) -> list[Entry]:
     """The test samples that it is looked at with, the same ones for all fits: the same share of every class."""
     return at_most(test, SAMPLES, group, "curve")
+
+
+def improving(curve: Sequence[float], half: int, chance: float) -> bool:
+    """Whether a network was still learning when its ``curve`` ended, by ``IMPROVING`` and ``POINTS``: ``half`` is where
+    in it half of the steps were done. False where either figure is not known."""
+    rise = curve[-1] - curve[half]
+    return not math.isnan(rise) and rise >= POINTS and rise > IMPROVING * (curve[-1] - chance)
+
+
+def starved(rows: Sequence[dict[str, Any]], metric: str, classes: int) -> list[dict[str, Any]]:
+    """The fractions of the labels where scratch was still improving when its steps were over, by the mean of its
+    curves: of ``rows`` as ``finetune`` has them, ready for JSON, with what people are ``told``. Chance is that of so
+    many classes."""
+    found = []
+    for row in rows:
+        if row["mode"] != "scratch" or "curve" not in row:
+            continue
+        steps, values = row["curve"]["steps"], np.array(row["curve"]["values"], dtype=float)
+        curve = [float(np.mean(v[~np.isnan(v)])) if (~np.isnan(v)).any() else math.nan for v in values.T]
+        half, total = steps.index(max(1, round(steps[-1] / 2))), steps[-1]
+        if improving(curve, half, 100 / classes if classes else curve[0]):
+            told = (
+                f"scratch was still improving with {100 * row['fraction']:g} % of the labels: {metric} "
+                f"{curve[half]:.1f} after {steps[half]} steps, {curve[-1]:.1f} after {total}. What is ahead of it may "
+                f"be so for want of steps alone: try steps={2 * total}"
+            )
+            found.append({"fraction": row["fraction"], "told": told})
+    return found

@@ -4,6 +4,7 @@ labels. What the task is, and of which modality, is its own affair (see ``tasks.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from st_ssl.core.random import keyed_seed
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.training import distributed
-from st_ssl.transfer.fitting.curve import marks
+from st_ssl.transfer.fitting.curve import marks, starved
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.finetune_setup import Setup
@@ -183,7 +184,8 @@ def finetune(
     In every repetition all modes see the same samples in the same order with the same augmentation, and every fit takes
     the same steps, however few its labels are. Returns, ready for JSON, for every mode and label fraction how many
     labels were used, and the figures of the task on the test part: mean, standard deviation and the single values over
-    the repetitions; null where there is none. ``finished`` is given the same after every fit, of
+    the repetitions; null where there is none. ``starved`` has the fractions where scratch was given too few steps, of
+    which there is a warning, too. ``finished`` is given the same after every fit, of
     those done so far, and as ``before`` it is gone on from there, to the same figures: everything random is a function
     of the seed and the fit. In ``unfinished`` is the state of the one under way, which goes on in the middle of it.
     The weights that ``config.save`` asks for go to ``weights``, a folder for each fit. To ``predictions`` goes what the
@@ -199,7 +201,9 @@ def finetune(
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "metric": setup.task.metric}
     if before is not None:
         grid.take_up(before)
-        result |= {key: before[key] for key in ("classes", "sizes", "tested", "results", "bad") if key in before}
+        result |= {
+            key: before[key] for key in ("classes", "sizes", "tested", "results", "starved", "bad") if key in before
+        }
     repeat = 0
     while repeat < max(grid.repeats.values(), default=1):
         for share, mode in grid.missing(repeat):
@@ -211,10 +215,13 @@ def finetune(
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
             result["tested"] = parts.tested
             result["results"] = grid.rows()
+            result["starved"] = starved(result["results"], setup.task.metric, len(setup.classes))
             feed.share_bad()
             result["bad"] = [{"path": bad.path, "reason": bad.reason} for bad in feed.bad]
             finished(result)
         repeat += 1
+    for one in result["starved"]:
+        warnings.warn(one["told"], stacklevel=2)
     if unfinished is not None:
         unfinished.remove()
     return result

@@ -33,6 +33,9 @@ class FinetuneConfig(FitConfig):
     predictions are kept too (the last of the modes, the largest fraction, the first repetition), of ``all``, or of
     ``none``; true and false mean all and none.
 
+    ``scratch_steps``: the smallest number of steps at which scratch stopped improving on validation samples, as found
+    by ``finetune --find-steps`` on the data that the recipe is for; a warning where scratch is given fewer.
+
     ``test_on``: the part that is tested on, where there are both; with "val" the test part is left out, as where its
     labels are kept from the public (ScanNet). ``splits``: official splits of the data set (UCF101 and HMDB51 have 1,
     2, 3), each with fits of its own: see ``finetune_splits``. ``encoder`` and ``input`` change keys of the pretrained
@@ -46,6 +49,7 @@ class FinetuneConfig(FitConfig):
     label_fractions: tuple[Share, ...] = Field(default=(1.0,), min_length=1)
     seeds: int | None = Field(default=None, gt=0)
     seed: int = 0
+    scratch_steps: int | None = Field(default=None, gt=0)
     val_share: float = Field(default=0.1, ge=0, lt=1)
     test_on: Literal["test", "val"] = "test"
     splits: tuple[PositiveInt, ...] = ()

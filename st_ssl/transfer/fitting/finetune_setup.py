@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +82,16 @@ class Setup:
         return self.task.repeats(draws(labels, self.config.seeds, len(self.runs)))
 
     def steps(self) -> int:
-        """How many steps every fit takes."""
-        return self.config.budget(len(self.labelled(1.0, 0).train))
+        """How many steps every fit takes; a warning where that is known to be too few for scratch."""
+        config = self.config
+        steps = config.budget(len(self.labelled(1.0, 0).train))
+        if "scratch" in config.modes and steps < (config.scratch_steps or 0):
+            warnings.warn(
+                f"scratch is given {steps} steps, and went on improving up to scratch_steps={config.scratch_steps}: "
+                "what is ahead of it may be so for want of steps alone",
+                stacklevel=2,
+            )
+        return steps
 
     def model(self, mode: Mode, seed: int, run: Path) -> Tuned:
         """A network to be trained: the encoder of ``run``, or a new one like it, with a new head. Draws from torch."""

@@ -54,7 +54,7 @@ def divide(entries: Sequence[Entry], group: Group, test_share: float = 0.25) -> 
     if not test:
         tested = f"no test split: {100 * test_share:g} % of each class drawn by name"
         test = balanced(train, test_share, group, "test")
-        train = _without(train, test)
+        train = without(train, test)
     if not train or not test:
         raise DataError(f"{len(entries)} samples are too few: {len(train)} to train on and {len(test)} to test on")
     return Parts(train, val, test, tested)
@@ -95,7 +95,7 @@ def with_validation(labels: Sequence[Entry], own: Sequence[Entry], group: Group,
     if not val_share:
         return Parts(list(labels))
     val = at_most(balanced(labels, val_share, group, "val", leave_one=True), len(labels) // 2, group, "val")
-    return Parts(_without(labels, val), val)
+    return Parts(without(labels, val), val)
 
 
 def draws(labels: int, seeds: int | None, runs: int = 1) -> int:
@@ -186,6 +186,7 @@ def _classes(entries: Sequence[Entry], group: Group) -> dict[str, list[int]]:
     return rows
 
 
-def _without(entries: Sequence[Entry], taken: Sequence[Entry]) -> list[Entry]:
+def without(entries: Sequence[Entry], taken: Sequence[Entry]) -> list[Entry]:
+    """Those of ``entries`` that are not among ``taken``, which are some of the same objects."""
     gone = {id(entry) for entry in taken}
     return [entry for entry in entries if id(entry) not in gone]

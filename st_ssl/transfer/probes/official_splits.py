@@ -125,6 +125,7 @@ def _joined(done: dict[str, Any]) -> dict[str, Any]:
             }
             for (mode, share), rows in cells.items()
         ],
+        "starved": [{"split": int(n), **one} for n, result in done.items() for one in result["starved"]],
         "bad": list(bad.values()),
         "by_split": dict(done),
     }

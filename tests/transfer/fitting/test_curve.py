@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 import torch
 
 from st_ssl.core.types import Entry
+from st_ssl.training.optim import OptimConfig
+from st_ssl.training.schedule import ScheduleConfig
 from st_ssl.transfer.fitting import fit as fitting
-from st_ssl.transfer.fitting.curve import curve_samples, marks
+from st_ssl.transfer.fitting.curve import curve_samples, improving, marks, starved
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.fit import fit
@@ -76,3 +80,55 @@ def test_of_a_fit_that_ended_early_the_rest_is_left_open(run: Path, monkeypatch:
     task, feed, parts = prepared(config)
     monkeypatch.setattr(fitting, "evaluate", lambda *_: {"mIoU": 50.0})
     assert list(fit(network(run, task), task, feed, parts, config, 0).curve) == [2, 3, 6]  # of 12 steps
+
+
+FED, STARVED = [40.0, 60.0, 70.0, 74.0, 76.0], [10.0, 12.0, 15.0, 22.0, 29.0]
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        (FED, False),
+        (STARVED, True),
+        ([20.0, 35.0, 47.0, 60.0, 66.0], True),  # a third of what it gained came last
+        ([30.0, 30.0, 30.0, 30.0, 30.0], False),
+        ([10.0, 10.0, 10.0, 11.0, 12.5], False),  # less than three points
+        ([90.0, 95.0, 97.0, 98.0, 98.5], False),
+        ([2.0, 3.0, 4.0, 6.0, 9.0], True),  # below what chance would be, and rising
+        ([10.0, 12.0, 15.0, math.nan, math.nan], False),
+    ],
+)
+def test_who_is_starved(curve: list[float], expected: bool) -> None:
+    assert improving(curve, 2, 10.0) == expected
+
+
+def test_the_starved_are_told_by_their_mean() -> None:
+    def row(mode: str, fraction: float, *curves: list[Any]) -> dict[str, Any]:
+        steps = [10, 20, 40, 60, 80]
+        return {"mode": mode, "fraction": fraction, "curve": {"steps": steps, "values": list(curves)}}
+
+    rows = [row("scratch", 0.05, STARVED, STARVED), row("scratch", 1.0, FED, FED), row("full", 0.05, STARVED)]
+    told = "scratch was still improving with 5 % of the labels: top1 15.0 after 40 steps, 29.0 after 80. What is ahead"
+    (found,) = starved(rows, "top1", 10)
+    assert found["fraction"] == 0.05 and found["told"].startswith(told) and found["told"].endswith("try steps=160")
+    assert starved([row("scratch", 1.0, STARVED, [None] * 5)], "top1", 10)[0]["fraction"] == 1.0
+    assert not starved([row("scratch", 1.0, [None] * 5), {"mode": "scratch", "fraction": 0.5}], "top1", 10)
+
+
+def test_a_starved_scratch_is_told(run: Path) -> None:
+    task = {"name": "classify"}
+    few: dict[str, Any] = {"modes": ("scratch",), "optim": OptimConfig(lr=0.01, lr_batch=None), "curve": True}
+    config = settings(task, **few, steps=10, scratch_steps=50, schedule=ScheduleConfig())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = finetune(TinySource(), [run], config, CPU)
+    (one,) = result["starved"]
+    assert [str(w.message) for w in told] == [
+        "scratch is given 10 steps, and went on improving up to scratch_steps=50: what is ahead of it may be so for "
+        "want of steps alone",
+        one["told"],
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finetune(TinySource(), [run], config.model_copy(update={"steps": 100, "label_fractions": (0.3,)}), CPU)
+        finetune(TinySource(), [run], config.model_copy(update={"modes": ("full",)}), CPU)

@@ -1,0 +1,69 @@
+"""``finetune --find-steps``: how many steps a network from scratch needs, as a line for the recipe."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from st_ssl.core.summary import plus_minus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from st_ssl.engine.runtime import Runtime
+    from st_ssl.transfer.fitting.find_steps import Budget
+    from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+
+
+def find_and_print(
+    file: Path,
+    runs: list[Path],
+    config: FinetuneConfig,
+    runtime: Runtime,
+    start: int,
+    looking: Callable[[ExitStack, Runtime], Callable[[int, int], None]],
+) -> None:
+    """Search, of several official splits on the first, and print each budget as it is done, all of them in a table,
+    and what to write into ``file``. Of several processes the main one prints."""
+    from rich.table import Table
+
+    from st_ssl.data.base import DATA, of_split
+    from st_ssl.engine.console import PlainConsole, console
+    from st_ssl.transfer.fitting.find_steps import LEARNED, find_steps
+
+    def told(budget: Budget) -> None:
+        if runtime.is_main:
+            console.print(f"find-steps: {budget.steps:,} steps: {budget.mean:.1f}")
+
+    source = of_split(config.data, config.splits[0]) if config.splits else DATA.build(config.data)
+    with ExitStack() as stack:
+        found = find_steps(source, runs, config, runtime.device, start, told, looking(stack, runtime))
+    if not runtime.is_main:
+        return
+    labels = f"{100 * found.share:g} % of the labels ({found.labels})"
+    title = f"scratch, {labels}: {found.metric}, %, on {found.samples} training samples outside of them"
+    table = Table(title=title, title_justify="left")
+    table.add_column("steps", justify="right")
+    table.add_column("mean", justify="right", no_wrap=True)
+    table.add_column("each draw of labels", no_wrap=True)
+    for budget in found.tried:
+        told_each = ", ".join(f"{value:.1f}" for value in budget.values)
+        table.add_row(f"{budget.steps:,}", plus_minus(_figure(budget)), told_each)
+    PlainConsole().print(table)
+    most = found.tried[-1].steps
+    if found.steps is None:
+        print(
+            f"no budget up to {most:,} steps is enough: scratch is still improving, or is not yet {LEARNED:g} points "
+            f"above chance. Go on with --find-steps {most}, or with another learning rate"
+        )
+    else:
+        print(f"for {file}:\nsteps: {found.steps}\nscratch_steps: {found.steps}")
+
+
+def _figure(budget: Budget) -> dict[str, object]:
+    import numpy as np
+
+    missing = bool(np.isnan(budget.mean))
+    spread = None if missing else float(np.nanstd(budget.values))
+    return {"mean": None if missing else budget.mean, "std": spread, "values": budget.values}
