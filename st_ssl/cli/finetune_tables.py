@@ -7,7 +7,6 @@ from typing import Any
 from st_ssl.core.summary import plus_minus, times
 from st_ssl.core.verdict import Verdict, strongest
 
-
 _COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
 
 

@@ -120,7 +120,7 @@ def judge(ours: Outcomes, rivals: Mapping[str, Outcomes]) -> Verdict:
     single seed the interval is over samples alone. The draws depend on the numbers of seeds and samples only, so that
     the same outcomes give the same verdict everywhere.
     """
-    judged = ours.parts.any((0, 2))
+    judged = np.any([of.parts.any((0, 2)) for of in (ours, *rivals.values())], 0)
     samples = int(judged.sum())
     against = []
     for name, theirs in rivals.items():

@@ -36,7 +36,6 @@ device: cpu
 """
 
 
-
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """A configuration, and the folder of an encoder."""

@@ -45,17 +45,16 @@ class Baselines:
     """Where each sample is among all of the source, which what is drawn of it depends on."""
     _answers: dict[tuple[str, tuple[str, ...], tuple[str, ...]], np.ndarray] = field(default_factory=dict)
 
-    def add(self, parts: Parts, shares: Sequence[float], repeat: int, tell: Callable[[str], None]) -> None:
-        """Make those of a repetition, with each of ``shares`` of the labels, that are not in the store; what is done
-        goes to ``tell``. All processes call it and share the reading; the main one does the rest. Raises
-        ``Interrupted`` where one of them is asked to end."""
+    def add(self, parts: Parts, share: float, repeat: int, tell: Callable[[str], None]) -> None:
+        """Make those of ``parts``, which are the samples of a fit with that ``share`` of the labels in that repetition,
+        unless the store has them; what is done goes to ``tell``. All processes call it and share the reading; the main
+        one does the rest. Raises ``Interrupted`` where one of them is asked to end."""
         task = self.feed.task
         if not isinstance(task, LabelTask) or task.labels.several:
             return
-        lacking = [share for share in shares if not self.store.has_baselines(share, repeat)]
-        for share in distributed.gather_objects(lacking)[0]:
+        if not distributed.gather_objects(self.store.has_baselines(share, repeat))[0]:
             tell(f"baselines, {100 * share:g} % of the labels, repetition {repeat + 1}")
-            self._add(task, [*task.fraction(parts.train, share, repeat), *parts.val], parts.test, share, repeat)
+            self._add(task, [*parts.train, *parts.val], parts.test, share, repeat)
 
     def _add(self, task: LabelTask, shown: Sequence[Entry], asked: Sequence[Entry], share: float, repeat: int) -> None:
         if len(shown) > MOST:

@@ -16,6 +16,7 @@ import torch
 from st_ssl.core.random import keyed_seed
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.training import distributed
+from st_ssl.transfer.fitting.baselines import Baselines
 from st_ssl.transfer.fitting.curve import marks, starved
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
@@ -26,6 +27,7 @@ from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.lora import merge_lora
+from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, told
 from st_ssl.transfer.fitting.predictions import Keeper, Predictions
 
 Progress = Callable[[int, int, str], None]
@@ -33,6 +35,9 @@ Progress = Callable[[int, int, str], None]
 
 Finished = Callable[[dict[str, Any]], None]
 """Given the result of all fits so far, after each of them."""
+
+_KEPT = ("classes", "sizes", "tested", "results", "starved", "bad", "baselines", "verdicts")
+"""What a result has of the fits done so far."""
 
 
 @dataclass
@@ -76,6 +81,7 @@ class _Grid:
     progress: Progress
     weights: Path | None
     predictions: Predictions | None
+    outcomes: OutcomeStore
     unfinished: Unfinished | None = None
     done: int = 0
     steps: int = 0
@@ -103,10 +109,11 @@ class _Grid:
             if mode == "lora":
                 merge_lora(model.encoder)
             keep = self._keeper(parts, mode, share, repeat)
-            found = evaluate(model, task, feed, parts.test, config, task.votes, keep)
+            found = evaluate(model, task, feed, parts.test, config, task.votes, keep, judged := Judged())
             if keep is not None:
                 keep.close()
         self.done += config.epochs
+        self.outcomes.add(mode, share, repeat, judged)
         counts = {"train": len(parts.train), "val": len(parts.val)}
         cell = self.cells.setdefault((mode, share), _Cell(times, self.steps, counts))
         cell.epochs.append(fitted.epoch)
@@ -158,11 +165,14 @@ class _Grid:
         about = {"task": config.task.name, "mode": mode, "fraction": share, "votes": task.votes}
         return self.predictions.keeper(task, self.setup.classes, parts.test, about)
 
-    def _watch(self, name: str) -> Watch:
+    def tell(self, what: str, more: int = 0) -> None:
+        """What is being done, and how many epochs of it are."""
         config = self.setup.config
-        total = sum(self.repeats.values()) * len(config.modes) * config.epochs
-        self.progress(self.done, total, name)
-        return lambda epoch, status: self.progress(self.done + epoch, total, f"{name}: {status}")
+        self.progress(self.done + more, sum(self.repeats.values()) * len(config.modes) * config.epochs, what)
+
+    def _watch(self, name: str) -> Watch:
+        self.tell(name)
+        return lambda epoch, status: self.tell(f"{name}: {status}", epoch)
 
 
 def finetune(
@@ -178,6 +188,7 @@ def finetune(
     unfinished: Unfinished | None = None,
     stopped: Callable[[], bool] = lambda: False,
     looked: Callable[[int, int], None] = lambda *_: None,
+    outcomes: OutcomeStore | None = None,
 ) -> dict[str, Any]:
     """Fine-tune the encoders of ``runs`` (folders with ``encoder.json``, of one architecture) on ``config.task``.
 
@@ -185,11 +196,14 @@ def finetune(
     the same steps, however few its labels are. Returns, ready for JSON, for every mode and label fraction how many
     labels were used, and the figures of the task on the test part: mean, standard deviation and the single values over
     the repetitions; null where there is none. ``starved`` has the fractions where scratch was given too few steps, of
-    which there is a warning, too. ``finished`` is given the same after every fit, of
-    those done so far, and as ``before`` it is gone on from there, to the same figures: everything random is a function
-    of the seed and the fit. In ``unfinished`` is the state of the one under way, which goes on in the middle of it.
-    The weights that ``config.save`` asks for go to ``weights``, a folder for each fit. To ``predictions`` goes what the
-    last of the modes says of test samples, with the largest fraction, in the first repetition.
+    which there is a warning, too. ``baselines`` and ``verdicts`` tell whether the modes are ahead of scratch and of the
+    strongest trivial baseline: see ``outcomes.told``.
+
+    ``finished`` is given the same after every fit, of those done so far, and as ``before`` it is gone on from there, to
+    the same figures: everything random is a function of the seed and the fit. In ``unfinished`` is the state of the one
+    under way, which goes on in the middle of it. The weights that ``config.save`` asks for go to ``weights``, a folder
+    for each fit. To ``predictions`` goes what the last of the modes says of test samples, with the largest fraction, in
+    the first repetition. ``outcomes`` keeps what each test sample got (None: in memory alone).
 
     Where labels of points are learned those of all parts are looked at first; ``looked`` is told how many samples have
     been, and of how many. Several processes share the samples; files are written by the main one alone. Raises
@@ -197,20 +211,22 @@ def finetune(
     """
     setup = Setup.of(source, runs, config, device, stopped, looked)
     feed = setup.feed
-    grid = _Grid(setup, progress, weights, predictions, unfinished)
+    store = OutcomeStore() if outcomes is None else outcomes
+    grid = _Grid(setup, progress, weights, predictions, store, unfinished)
+    baselines = Baselines(feed, store) if config.baselines else None
     result: dict[str, Any] = {"runs": [str(run) for run in runs], "metric": setup.task.metric}
     if before is not None:
         grid.take_up(before)
-        result |= {
-            key: before[key] for key in ("classes", "sizes", "tested", "results", "starved", "bad") if key in before
-        }
+        result |= {key: before[key] for key in _KEPT if key in before}
     repeat = 0
     while repeat < max(grid.repeats.values(), default=1):
         for share, mode in grid.missing(repeat):
             if len(grid.repeats) < len(config.label_fractions):
                 grid.count()
-            parts = setup.parts(repeat)
-            grid.add(setup.labelled(share, repeat), mode, share, repeat)
+            parts, own = setup.parts(repeat), setup.labelled(share, repeat)
+            if baselines is not None:
+                baselines.add(own, share, repeat, grid.tell)
+            grid.add(own, mode, share, repeat)
             result["classes"] = setup.classes
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
             result["tested"] = parts.tested
@@ -218,6 +234,7 @@ def finetune(
             result["starved"] = starved(result["results"], setup.task.metric, len(setup.classes))
             feed.share_bad()
             result["bad"] = [{"path": bad.path, "reason": bad.reason} for bad in feed.bad]
+            result |= told(store, setup.task, config.modes, result["results"])
             finished(result)
         repeat += 1
     for one in result["starved"]:

@@ -40,7 +40,8 @@ class FinetuneConfig(FitConfig):
     labels are kept from the public (ScanNet). ``splits``: official splits of the data set (UCF101 and HMDB51 have 1,
     2, 3), each with fits of its own: see ``finetune_splits``. ``encoder`` and ``input`` change keys of the pretrained
     encoder, in all modes, that its weights do not depend on: how many points it is fed, how many patches it makes of
-    them, drop path.
+    them, drop path. ``baselines``: also what trivial baselines make of the same labels (see ``fitting/baselines.py``),
+    of which the strongest is a rival in every verdict.
     """
 
     modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
@@ -57,6 +58,7 @@ class FinetuneConfig(FitConfig):
     save: Literal["one", "all", "none"] = "one"
     encoder: dict[str, Any] = Field(default_factory=dict)
     input: dict[str, Any] = Field(default_factory=dict)
+    baselines: bool = True
     # What the registries hold is known only once they are searched: see ``finetune_model``.
     task: Any
     data: Any

@@ -47,12 +47,15 @@ class Counted(TinySource):
 def made(
     source: TinySource, store: OutcomeStore, shares: tuple[float, ...] = (1.0,), repeat: int = 0, **task: Any
 ) -> Parts:
-    """The baselines of one repetition; the parts that they are of."""
+    """The baselines of one repetition, each of a share of all labels; the parts that they are drawn from."""
     own = TASKS.build(settings({"name": "classify", **task}).task)
     feed = Feed(source, own, INPUT, CPU)
-    parts = own.parts(source.entries(), 0.25, repeat)
+    parts = own.parts(source.entries(), repeat)
     own.learn_classes(parts, feed.look)
-    Baselines(feed, store).add(parts, shares, repeat, lambda told: None)
+    made = Baselines(feed, store)
+    for share in shares:
+        labels = own.fraction(parts.train, share, repeat)
+        made.add(Parts(labels[1:], labels[:1], parts.test), share, repeat, lambda told: None)
     return parts
 
 
@@ -154,10 +157,10 @@ def test_reading_them_can_be_stopped() -> None:
     source = Counted()
     task = TASKS.build(settings({"name": "classify"}).task)
     feed = Feed(source, task, INPUT, CPU, stopped=lambda: sum(source.read.values()) > 4)
-    parts = task.parts(source.entries(), 0.25, 0)
+    parts = task.parts(source.entries(), 0)
     task.learn_classes(parts, feed.look)
     with pytest.raises(Interrupted, match="stopped as the baselines were read"):
-        Baselines(feed, OutcomeStore()).add(parts, (1.0,), 0, lambda told: None)
+        Baselines(feed, OutcomeStore()).add(parts, 1.0, 0, lambda told: None)
     assert sum(source.read.values()) == 5
 
 

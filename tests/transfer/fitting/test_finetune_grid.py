@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from st_ssl.transfer.fitting import finetune_setup
 from st_ssl.transfer.fitting import fit as fitting
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.label_fractions import Parts
+from st_ssl.transfer.fitting.outcomes import OutcomeStore
 from tests.transfer.clouds import INPUT, TinyEncoder, TinyEncoderConfig, TinySource, settings, tiny_registered
 from tests.transfer.fits import few
 
@@ -72,12 +74,16 @@ def test_a_grid_that_was_interrupted_goes_on_to_the_same_figures(run: Path) -> N
 
     def finished(result: dict[str, Any]) -> None:
         left.append(json.loads(json.dumps(result)))
+        shutil.copy(run / "outcomes.npz", run / f"{len(left)}.npz")
 
-    whole = finetune(source, [run], config, CPU, finished=finished)
+    whole = finetune(source, [run], config, CPU, finished=finished, outcomes=OutcomeStore(run / "outcomes.npz"))
     assert len(left) == 8 and whole["bad"] == [{"path": "train/broken/0", "reason": "broken"}]
     for fits in (1, 5, 8):
         told.clear()
-        again = finetune(source, [run], config, CPU, lambda *at: told.append(at[0]), before=left[fits - 1])
+        outcomes = OutcomeStore(run / f"{fits}.npz")
+        outcomes.read()
+        more: dict[str, Any] = {"before": left[fits - 1], "outcomes": outcomes}
+        again = finetune(source, [run], config, CPU, lambda *at: told.append(at[0]), **more)
         assert json.dumps(again) == json.dumps(whole)
         assert sorted(set(told)) == ([] if fits == 8 else list(range(fits, 9)))
 
@@ -126,7 +132,8 @@ def test_of_few_labels_there_are_more_draws_and_nothing_is_chosen(run: Path, mon
     assert len(drawn) == 5 and len(set(map(frozenset, drawn))) == 5
     assert all({e.split for e in parts.val} == {"train"} for parts in seen if parts.val)
     for fits in (1, 2, 5, 7):
-        assert json.dumps(finetune(TinySource(), [run], config, CPU, before=left[fits - 1])) == json.dumps(whole)
+        again = finetune(TinySource(), [run], config, CPU, before=left[fits - 1])
+        assert json.dumps(again["results"]) == json.dumps(whole["results"])
 
 
 def test_every_run_counts_alike(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

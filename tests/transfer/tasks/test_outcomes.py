@@ -37,7 +37,7 @@ def learned(name: str, keys: dict[str, Any]) -> tuple[Task, list[Entry]]:
     """The task, which knows its classes, and its test part."""
     task: Task = TASKS.build(TASKS.config(name).model_validate({"name": name} | keys))
     source: DataSource = TinySource()
-    parts = task.parts(source.entries() if task.modality == "points" else videos(), 0.0, 0)
+    parts = task.parts(source.entries() if task.modality == "points" else videos(), 0)
     task.learn_classes(parts, Feed(source, task, INPUT, torch.device("cpu")).look)
     return task, parts.test
 
