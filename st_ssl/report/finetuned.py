@@ -84,7 +84,7 @@ def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere:
     xyz = places[chosen]
     if arrays["label"].ndim == 0:
         truth, said = int(arrays["label"]), int(arrays["prediction"])
-        told = f"✓ {classes[said]}" if truth == said else f"✗ {classes[said]}"
+        told = classes[said] if truth < 0 else f"{'✓' if truth == said else '✗'} {classes[said]}"
         truth_told = "no label" if truth < 0 else f"truth: {classes[truth]}"
         return Scene(name, [], [Cloud([told, truth_told], xyz, by_height(xyz))], eye_for(sphere))
     labels, predictions = arrays["label"], arrays["prediction"]

@@ -76,13 +76,14 @@ def recognised(folder: Path) -> Recognised:
     if not (said.truth >= 0).any():
         return Recognised()
     confusion = confusion_matrix(said.truth, said.predicted, len(said.classes))
-    panels = [_confusion(confusion, said.classes), _calibration(said)]
+    panels = [_confusion(confusion, said), _calibration(said)]
     hardest, note = _hardest(said, folder)
     return Recognised(panels, _confused(confusion, said.classes), hardest, note)
 
 
-def _confusion(confusion: np.ndarray, classes: list[str]) -> Panel:
+def _confusion(confusion: np.ndarray, said: Said) -> Panel:
     """Truth down, prediction across, the share of each class as the strength of the colour."""
+    classes = said.classes
     count = confusion.sum(1)
     recall = np.diagonal(confusion) / count.clip(1)
     shown = np.flatnonzero(count + confusion.sum(0))
@@ -111,9 +112,14 @@ def _confusion(confusion: np.ndarray, classes: list[str]) -> Panel:
 
     side = 2.2 + 0.13 * len(names)
     overall = 100 * np.trace(confusion) / confusion.sum()
-    note = f"The {MOST_CLASSES} classes that are known worst, of {len(classes)}." if len(shown) < len(classes) else ""
+    judged = int(confusion.sum())
+    notes = (
+        [f"The {MOST_CLASSES} classes that are known worst, of {len(classes)}."] if len(shown) < len(classes) else []
+    )
+    if judged < len(said.truth):
+        notes.append(f"Of {judged} test videos; not counted: {len(said.truth) - judged} without a label of a class.")
     alt = f"Confusion matrix of {len(names)} classes, {overall:.1f} per cent on its diagonal"
-    return Panel("Confusion", f"{overall:.1f} % right", draw(side, side, paint, alt), note)
+    return Panel("Confusion", f"{overall:.1f} % right", draw(side, side, paint, alt), " ".join(notes))
 
 
 def _calibration(said: Said) -> Panel:

@@ -261,6 +261,11 @@ def test_a_whole_cloud_is_told_by_its_caption(runs: list[Path], tmp_path: Path) 
     found = finetuned(RunFolder.open(tmp_path))
     assert found is not None
     assert [cloud.caption for cloud in found.scenes[1].clouds] == [["✗ wall", "truth: lamp"]]
+    unknown = tmp_path / "finetune" / "rooms_predictions" / "0001.npz"
+    np.savez(unknown, xyz=xyz, label=np.array(-1), prediction=np.array(0))
+    found = finetuned(RunFolder.open(tmp_path))
+    assert found is not None
+    assert [cloud.caption for cloud in found.scenes[1].clouds] == [["wall", "no label"]]  # neither right nor wrong
 
 
 def test_a_cloud_without_labels_has_no_share_of_right_points(runs: list[Path], tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_confusion_and_calibration_are_those_of_the_predictions(tmp_path: Path) 
     found = recognised(write_predictions(tmp_path / "a_predictions"))
     confusion, calibration = found.panels
     assert confusion.value == "50.0 % right"  # 3 of the 6 that have a label
+    assert confusion.note == "Of 6 test videos; not counted: 1 without a label of a class."
     # in tenths: 0.6 twice, never right; 0.8, right; 0.9 three times, two of them right
     error = 100 * (2 * 0.6 + abs(0.8 - 1) + 3 * abs(0.9 - 2 / 3)) / 6
     assert calibration.value == f"calibration error {error:.1f} %"

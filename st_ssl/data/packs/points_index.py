@@ -134,11 +134,15 @@ def describe(tables: Iterable[CloudTable]) -> str:
         f"{sum(points)} points, {min(points)} to {max(points)} a cloud (median {np.median(points):g})",
         f"extent {min(extents):.4g} to {max(extents):.4g} (median {np.median(extents):.4g})",
     ]
-    for what, named in {
-        "attributes": (table.attributes for table in tables),
-        "labels of points": (table.labels for table in tables),
-    }.items():
-        counts = Counter(name for names in named for name in names)
-        there = ", ".join(f"{name} in {'all' if n == len(tables) else n}" for name, n in counts.most_common())
-        lines.append(f"{what}: {there or 'none'}")
+    attributes = Counter(name for table in tables for name in table.attributes)
+    lines.append(f"attributes: {_shares(attributes, len(tables)) or 'none'}")
+    labels = Counter(name for table in tables for name, classes in table.labels.items() if classes)
+    empty = Counter(name for table in tables for name, classes in table.labels.items() if not classes)
+    told = [_shares(labels, len(tables)), *(f"{name} of -1 alone in {count}" for name, count in empty.items())]
+    lines.append(f"labels of points: {', '.join(filter(None, told)) or 'none'}")
     return "\n".join(lines)
+
+
+def _shares(counts: Counter[str], total: int) -> str:
+    """In how many of ``total`` clouds each is, the commonest first."""
+    return ", ".join(f"{name} in {'all' if n == total else n}" for name, n in counts.most_common())

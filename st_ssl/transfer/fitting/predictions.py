@@ -16,7 +16,7 @@ from st_ssl.core.types import Entry
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.labels import LabelTask
-from st_ssl.transfer.tasks.metrics import average_precisions, confusion_matrix
+from st_ssl.transfer.tasks.metrics import IGNORE, average_precisions, confusion_matrix
 from st_ssl.transfer.tasks.video_measures import ScoreMeter, calibrated
 
 Keep = Callable[[Shown, np.ndarray, np.ndarray, np.ndarray], None]
@@ -120,8 +120,9 @@ class VideoKeeper(Keeper):
     and its ``probability``; where a video may have several, ``tags``, and lists of what is more likely than not.
     ``per_class.csv``: how many videos have each class, and its accuracy, or average precision, in per cent (empty where
     none has it). ``confusion.csv``: how many videos of the class of a row were taken for the class of a column; not of
-    tags. ``about.json`` also has the ``calibration``: the bounds of bins of confidence, and of each bin how many
-    predictions are in it, their mean confidence and the share that is right (null where there are none).
+    tags. ``about.json`` also has how many are ``judged`` (those with a label that is a class), and the ``calibration``:
+    the bounds of bins of confidence, and of each bin how many predictions are in it, their mean confidence and the
+    share that is right (null where there are none).
     """
 
     def __init__(
@@ -170,7 +171,8 @@ class VideoKeeper(Keeper):
             "confidence": _nulls(found.confidence),
             "right": _nulls(found.right),
         }
-        self._tell(samples=len(scores), calibration=bins)
+        known = truth != IGNORE if truth.ndim == 1 else (truth != IGNORE).all(1)
+        self._tell(samples=len(scores), judged=int(known.sum()), calibration=bins)
 
     def _row(self, row: int, entry: Entry, scores: np.ndarray) -> dict[str, Any]:
         about: dict[str, Any] = {"row": row, "path": entry.path}

@@ -10,7 +10,7 @@ import pytest
 
 from st_ssl.cli.prepare import main
 from st_ssl.data.packs import points_index as module
-from st_ssl.data.packs.points_index import survey
+from st_ssl.data.packs.points_index import describe, survey
 from st_ssl.data.sources.points import read_source
 from st_ssl.data.streams.points import ReadOptions
 from tests.data.streams.points.test_scenes import write_pointcept
@@ -77,6 +77,14 @@ def test_what_has_not_changed_is_not_read_again(root: Path, tmp_path: Path, monk
     asked.clear()
     survey(entries, file, ReadOptions(surface_points=9), progress=False)
     assert len(asked) == 5
+
+
+def test_labels_of_which_no_point_has_one_are_told_apart(tmp_path: Path) -> None:
+    for name, labels in {"a": np.arange(9), "b": np.full(9, -1)}.items():
+        np.savez(tmp_path / f"{name}.npz", xyz=np.eye(9, 3), segment=labels)
+    records = survey(read_source(tmp_path), tmp_path / "found.jsonl", progress=False)
+    lines = describe(record.table for record in records.values() if record.table is not None).splitlines()
+    assert lines[-1] == "labels of points: segment in 1, segment of -1 alone in 1"
 
 
 def test_the_command(

@@ -91,7 +91,7 @@ def test_predictions_of_videos_give_the_figures_again(made: Made) -> None:
         for name, row, hit in zip(classes, confusion, np.diag(confusion), strict=True)
     ]
     bins = about["calibration"]
-    assert len(bins["bounds"]) == 16 and sum(bins["count"]) == about["samples"] == 7
+    assert len(bins["bounds"]) == 16 and sum(bins["count"]) == about["samples"] == about["judged"] == 7
     gaps = [
         count * abs(sure - right)
         for count, sure, right in zip(bins["count"], bins["confidence"], bins["right"], strict=True)
@@ -101,6 +101,19 @@ def test_predictions_of_videos_give_the_figures_again(made: Made) -> None:
     assert (about["task"], about["mode"], about["fraction"], about["votes"]) == ("recognise", "frozen", 1.0, 3)
     assert Predictions(made.predictions).there() and Predictions(made.predictions, None).there()
     assert not list(made.predictions.glob("*.npz"))
+
+
+def test_what_has_no_label_that_is_a_class_is_not_judged(tmp_path: Path) -> None:
+    task = Recognise(RecogniseConfig(target="light"))
+    tested = [Entry(f"{number}.mp4", "test", {"light": name}) for number, name in enumerate("010x")]
+    assert task.labels.learn(tested[:3]) == ["0", "1"]
+    keeper = Predictions(tmp_path).keeper(task, ["0", "1"], tested, {})
+    assert keeper is not None
+    shown = Shown(None, tested)
+    keeper(shown, np.full((4, 2), 0.5, np.float32), task.labels.targets(tested).numpy(), np.arange(4))
+    keeper.close()
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert (about["samples"], about["judged"], sum(about["calibration"]["count"])) == (4, 3, 3)
 
 
 def test_predictions_of_tags(made: Made, tmp_path: Path) -> None:
