@@ -70,7 +70,8 @@ _NAMES = {"train": "training", "val": "validation", "test": "test"}
 def survey(parts: Parts, look: Look, name: str, ignored: Sequence[int] = ()) -> Surveyed:
     """Look at the labels ``name`` of all samples; those that are ``ignored``, and -1, are none.
 
-    Warns of samples that are left out, with the first of them. Raises ``DataError`` where none with a label is left to
+    Warns of samples that are left out, with the first of them: those that cannot be read or have no such labels, and of
+    the test part those of which no point has one. Raises ``DataError`` where none with a label is left to
     train or to test on, and ``ConfigError`` for a label below -1.
     """
     own = {part: getattr(parts, part) for part in _NAMES}
@@ -86,8 +87,12 @@ def survey(parts: Parts, look: Look, name: str, ignored: Sequence[int] = ()) -> 
             left = "; test_on=val tests on the validation part" if part == "test" and seen["val"] else ""
             who = f"none of the {len(rows)} {_NAMES[part]} clouds has labels"
             raise DataError(f"task.labels={name}: {who}; the first: {first.entry.shown}: {why}{left}")
+        if part == "test":  # nothing could be judged there
+            lost += [row for row in kept[part] if not len(row.values)]
+            kept[part] = [row for row in kept[part] if len(row.values)]
         if lost:
-            told.append(f"{len(lost)} of {len(rows)} {_NAMES[part]} clouds ({lost[0].entry.shown}: {lost[0].reason})")
+            why = lost[0].reason or "none of its points has a label"
+            told.append(f"{len(lost)} of {len(rows)} {_NAMES[part]} clouds ({lost[0].entry.shown}: {why})")
     if told:
         warnings.warn(f"task.labels={name}: left out are {' and '.join(told)}", stacklevel=4)
     train, val, test = ([row.entry for row in kept[part]] for part in ("train", "val", "test"))

@@ -137,6 +137,16 @@ def test_a_scene_without_labels_is_left_out_and_named(tmp_path: Path) -> None:
     assert bad["s3.npz"] == "has no labels named 'segment' (it has: none)" and set(bad) == {"s1.npz", "s3.npz"}
 
 
+def test_a_test_scene_where_no_point_has_a_label_does_not_count_as_tested(tmp_path: Path) -> None:
+    changes: dict[str, Change] = {name: lambda labels: np.full_like(labels, -1) for name in ("s3", "s6")}
+    source, run = source_of(scenes(tmp_path / "data", changes)), write_run(tmp_path / "run")
+    config = settings({"name": "segment"}, modes=("frozen",), epochs=1, val_share=0.0)
+    told = r"left out are 1 of 2 test clouds \(\S*s6\.npz: none of its points has a label\)$"
+    with pytest.warns(UserWarning, match=told):
+        result = finetune(source, [run], config, CPU)
+    assert result["sizes"] == {"train": 5, "val": 0, "test": 1}
+
+
 def test_a_dry_run_counts_points_by_class_and_part(tmp_path: Path) -> None:
     root = scenes(tmp_path / "data", {"s0": with_id(255)})
     looked: list[tuple[int, int]] = []
