@@ -29,9 +29,10 @@ EPILOG = """\
 The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
 otherwise. Every mode and fraction of the labels is one fit for each seed, all of the same steps: scratch (the same
 network, not pretrained), frozen (a head on the pretrained encoder), full (everything, from pretrained weights), last
-(its last blocks alone) and lora (low-rank additions to it). Several runs of one architecture take turns. The same
-command goes on where it was stopped or killed, also in the middle of a fit. The weights of the last mode are kept
-(save=all: of every fit), for `predict` to run on other videos.
+(its last blocks alone) and lora (low-rank additions to it). Several runs of one architecture take turns. A mode is
+ahead where it is ahead of scratch and of the strongest trivial baseline with the same labels. The same command goes on
+where it was stopped or killed, also in the middle of a fit. The weights of the last mode are kept (save=all: of every
+fit), for `predict` to run on other videos.
 
 examples:
   python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae

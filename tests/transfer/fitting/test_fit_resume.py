@@ -22,6 +22,7 @@ from st_ssl.transfer.fitting import fit_checkpoint as unfinished
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
+from st_ssl.transfer.fitting.outcomes import OutcomeStore
 from st_ssl.transfer.fitting.task_loader import Interrupted
 from tests.runs import ROOT
 from tests.transfer.clouds import TinySource, register, settings, tiny_registered
@@ -60,8 +61,11 @@ def outcome(folder: Path, state: Unfinished | None = None, **changes: Any) -> di
         done.append(result)
 
     before = json.loads(file.read_text()) if (file := folder / "result.json").is_file() else None
+    outcomes = OutcomeStore(folder / "outcomes.npz")
+    if before is not None:
+        outcomes.read()
     arguments = (lambda *_: None, finished, folder / "weights", None, before, state)
-    result = finetune(source(), [folder.parent / "run"], everything(), CPU, *arguments, **changes)
+    result = finetune(source(), [folder.parent / "run"], everything(), CPU, *arguments, outcomes=outcomes, **changes)
     found = {"result": json.dumps(result)}
     return found | {str(f.relative_to(folder)): load_file(f) for f in sorted(folder.glob("weights/*/*.safetensors"))}
 
