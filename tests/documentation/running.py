@@ -97,7 +97,16 @@ def tiny_pretrain(recipe: str) -> list[str]:
 def tiny_finetune(recipe: str) -> list[str]:
     """Keys that make the fine-tuning of a recipe one of seconds."""
     task = yaml.safe_load((ROOT / recipe).read_text())["task"]["name"]
-    keys = ["epochs=1", "seeds=1", "batch_size=4", "precision=fp32", "device=cpu", "schedule.warmup_epochs=0"]
+    keys = [
+        "epochs=1",
+        "steps=2",
+        "scratch_steps=null",
+        "seeds=1",
+        "batch_size=4",
+        "precision=fp32",
+        "device=cpu",
+        "schedule.warmup_epochs=0",
+    ]
     keys += ["data.num_workers=0", "label_fractions=[1.0]", *_TASKS.get(task, ["task.votes=1"])]
     return keys
 
@@ -204,7 +213,8 @@ class House:
         if tool == "finetune":
             planted = [f"{word.partition('=')[0]}=24" for word in words if re.match(r"data\.\w+\.num_train=", word)]
             modes = [] if any(word.startswith("modes=") for word in words) else ["modes=[full]"]
-            return [*words, *tiny_finetune(words[0]), *planted, *modes, *([] if whole else ["--dry-run"])]
+            dry = [] if whole and "--find-steps" not in words else ["--dry-run"]  # a search takes what it takes
+            return [*words, *tiny_finetune(words[0]), *planted, *modes, *dry]
         more: dict[str, list[str]] = {
             "probe": ["probe.kinds=[knn]", "data.num_workers=0", "engine.device=cpu"],
             "extract": ["data.num_workers=0", "device=cpu"],

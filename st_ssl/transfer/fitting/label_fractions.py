@@ -110,11 +110,11 @@ def at_most(entries: Sequence[Entry], count: int, group: Group, *key: int | str)
     fewer are a subset of more."""
     if len(entries) <= count:
         return list(entries)
-    dealt: list[tuple[float, int]] = []
+    dealt: list[tuple[float, int, int]] = []
     for name, rows in _classes(entries, group).items():
-        order = keyed_rng("at most", *key, name).permutation(len(rows))
-        dealt += [((place + 0.5) / len(rows), rows[i]) for place, i in enumerate(order)]
-    return [entries[row] for row in sorted(row for _, row in sorted(dealt)[:count])]
+        rng, turn = keyed_rng("at most", *key, name), keyed_seed("at most", *key, name)
+        dealt += [((place + 0.5) / len(rows), turn, rows[i]) for place, i in enumerate(rng.permutation(len(rows)))]
+    return [entries[row] for row in sorted(row for *_, row in sorted(dealt)[:count])]
 
 
 def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number: int) -> Parts:

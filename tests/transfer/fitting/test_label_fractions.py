@@ -98,6 +98,8 @@ def test_at_most_so_many_have_the_shares_of_all() -> None:
     assert {e.path for e in few} < {e.path for e in more} and at_most(entries, 143, group, 0) == entries
     assert {e.path for e in at_most(entries[::-1], 14, group, 0)} == {e.path for e in few}
     assert at_most(entries, 14, group, 1) != few
+    alike = rows({"a": 10, "b": 10, "c": 10})  # whose turn it is first is no matter of the listing
+    assert {e.path for e in at_most(alike[::-1], 10, group, 0)} == {e.path for e in at_most(alike, 10, group, 0)}
 
 
 @pytest.mark.parametrize(
