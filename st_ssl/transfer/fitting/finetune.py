@@ -84,6 +84,8 @@ class _Grid:
     outcomes: OutcomeStore
     unfinished: Unfinished | None = None
     done: int = 0
+    judged: int = 0
+    """Test samples that the last fit was judged by."""
     steps: int = 0
     repeats: dict[float, int] = field(default_factory=dict)
     """Of each fraction of the labels, as far as they are known."""
@@ -114,6 +116,7 @@ class _Grid:
                 keep.close()
         self.done += config.epochs
         self.outcomes.add(mode, share, repeat, judged)
+        self.judged = distributed.gather_objects(judged.count)[0]
         counts = {"train": len(parts.train), "val": len(parts.val)}
         cell = self.cells.setdefault((mode, share), _Cell(times, self.steps, counts))
         cell.epochs.append(fitted.epoch)
@@ -228,7 +231,7 @@ def finetune(
                 baselines.add(own, share, repeat, grid.tell)
             grid.add(own, mode, share, repeat)
             result["classes"] = setup.classes
-            result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)}
+            result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": grid.judged}
             result["tested"] = parts.tested
             result["results"] = grid.rows()
             result["starved"] = starved(result["results"], setup.task.metric, len(setup.classes))

@@ -18,6 +18,7 @@ from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure, Outcomes, judge, strongest
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Task
+from st_ssl.transfer.tasks.metrics import IGNORE
 
 SCRATCH = "scratch"
 """The mode that the others are held against."""
@@ -38,13 +39,17 @@ def sample_name(entry: Entry) -> str:
 @dataclass
 class Judged:
     """What each test sample adds to the sums that the metric of a task is made of: ``names``, and as many ``rows`` [K].
-    Both are empty where the metric is made of no sums."""
+    Both are empty where the metric is made of no sums. ``count``: how many samples were judged, which those without a
+    label are not."""
 
     names: list[str] = field(default_factory=list)
     rows: list[np.ndarray] = field(default_factory=list)
+    count: int = 0
 
     def add(self, task: Task, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         """Take a batch, of which all is given that a ``Meter`` is."""
+        known = truth != IGNORE if truth.ndim == 1 else (truth != IGNORE).all(1)
+        self.count += len(np.unique(sample[known]))
         if task.figure is not None:
             self.names += map(sample_name, entries)
             self.rows += list(task.outcomes(scores, truth, sample, entries))
