@@ -89,10 +89,13 @@ def _fit_best(
 ) -> tuple[np.ndarray, float]:
     """Predictions int64 [M] of the classifier that ``build`` makes of a strength, and the strength: of several the one
     that does best on a fifth of the training rows held out. ``rows``: training features [N, D], labels, and test."""
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     train, labels, test = rows
     if len(np.unique(labels)) < 2:
         return np.full(len(test), labels[0]), strengths[0]  # nothing to tell apart, which sklearn refuses
-    with warnings.catch_warnings():
+    # Matrices this small are slower on many threads than on one, and far slower where others want the cores.
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():
         # It suspects a regression, but a label for each sample may be meant: which one it is is a target of ours.
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning, "sklearn")
         return _chosen(build, train, labels, test, seed, strengths)
