@@ -55,7 +55,7 @@ def find_and_print(
     if found.steps is None:
         print(
             f"no budget up to {most:,} steps is enough: scratch is still improving, or is not yet {LEARNED:g} points "
-            f"above chance. Go on with --find-steps {most}, or with another learning rate"
+            f"above chance. Go on with --start {most}, or with another learning rate"
         )
     else:
         print(f"for {file}:\nsteps: {found.steps}\nscratch_steps: {found.steps}")

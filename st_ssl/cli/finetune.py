@@ -67,19 +67,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument(
         "--find-steps",
-        type=_steps,
-        nargs="?",
-        const=50,
-        metavar="START",
-        help="find how many steps scratch needs, from START (50) on, without a look at test samples, and stop",
+        action="store_true",
+        help="find how many steps scratch needs, without a look at test samples, and stop",
     )
+    parser.add_argument("--start", type=_steps, metavar="STEPS", help="where --find-steps begins (default: 50)")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be trained, and on what, and stop")
-    return parser.parse()
+    arguments = parser.parse()
+    if arguments.start and not arguments.find_steps:
+        parser.error("--start is for --find-steps")
+    return arguments
 
 
 def _steps(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a number of steps behind it, or nothing, not {text}")
+        raise argparse.ArgumentTypeError(f"expected a number of steps, not {text}")
     return int(text)
 
 
@@ -91,6 +92,7 @@ def main() -> None:
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.engine.run_files import pretraining_data
     from st_ssl.engine.runtime import start_runtime
+    from st_ssl.transfer.fitting.find_steps import START
     from st_ssl.transfer.fitting.finetune_config import load_finetune
     from st_ssl.transfer.fitting.predictions import Predictions
 
@@ -114,7 +116,7 @@ def main() -> None:
         if arguments.dry_run:
             _dry_run(runs, config, runtime)
         elif arguments.find_steps:
-            find_and_print(file, runs, config, runtime, arguments.find_steps, _looking)
+            find_and_print(file, runs, config, runtime, arguments.start or START, _looking)
         else:
             finetune_and_print(runs, config, runtime, output, limits.get(arguments.save_predictions))
 

@@ -342,7 +342,7 @@ def test_the_steps_that_scratch_needs_are_told(
     monkeypatch.setattr(find_steps, "DOUBLINGS", 2)
     monkeypatch.setattr(find_steps, "enough", lambda tried, floor: found if len(tried) == 3 else None)
     keys = ("label_fractions=[0.25]", "scratch_steps=9")
-    assert called(monkeypatch, *files, *keys, "--find-steps", "4") == 0
+    assert called(monkeypatch, *files, "--find-steps", *keys, "--start", "4") == 0
     out, err = capsys.readouterr()
     assert "scratch, 25 % of the labels (9): accuracy, %, on 27 training samples" in " ".join(out.split())
     assert told in out and "find-steps: 4 steps: " in err and "find-steps: 16 steps: " in err
@@ -354,8 +354,11 @@ def test_a_budget_to_begin_with_is_a_number(
 ) -> None:
     for wrong in ("0", "half"):
         with pytest.raises(SystemExit):
-            called(monkeypatch, *files, "--find-steps", wrong)
-        assert f"expected a number of steps behind it, or nothing, not {wrong}" in capsys.readouterr().err
+            called(monkeypatch, *files, "--find-steps", "--start", wrong)
+        assert f"--start: expected a number of steps, not {wrong}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        called(monkeypatch, *files, "--start", "4")
+    assert "--start is for --find-steps" in capsys.readouterr().err
 
 
 def test_a_starved_scratch_is_told_behind_the_tables(
