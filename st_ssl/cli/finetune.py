@@ -202,7 +202,7 @@ def finetune_and_print(
             print(line)
         for one in result["starved"]:
             where = f"split {one['split']}: " if "split" in one else ""
-            print(f"warning: {where}{one['told']}")
+            print(f"{where}{one['told']}")
         print(f"tested on {result['tested']}")
         print(f"written to {output} and {output.with_suffix('.csv').name} beside it")
 

@@ -21,6 +21,8 @@ DRAWS = 2000
 FEWEST = 10
 """Test samples below which nothing is called ahead or behind: a bootstrap of so few says too little."""
 
+RIVALS = 2
+"""Rivals that it takes to be ahead: the same network untrained, and the strongest trivial baseline."""
 MOST = 4096
 """Samples that are drawn one by one: more of them are drawn in so many random groups, for memory."""
 
@@ -80,8 +82,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A contestant against its rivals. ``standing``: ahead of all of them; behind where one of them is ahead of it;
-    level otherwise. ``samples`` and ``seeds``: over how many."""
+    """A contestant against its rivals. ``standing``: ahead where it is ahead of all of them, and there are two, the
+    same network untrained and a trivial baseline; behind where one of them is ahead of it; level otherwise.
+    ``samples`` and ``seeds``: over how many."""
 
     against: tuple[Difference, ...]
     samples: int
@@ -92,7 +95,8 @@ class Verdict:
         if self.samples < FEWEST or not self.against:
             return "level"
         found = {difference.standing for difference in self.against}
-        return "behind" if "behind" in found else "ahead" if found == {"ahead"} else "level"
+        ahead = found == {"ahead"} and len(self.against) >= RIVALS
+        return "behind" if "behind" in found else "ahead" if ahead else "level"
 
     def sentence(self, names: Mapping[str, str] | None = None) -> str:
         """All of it for people: "ahead of random (+9.1, +6.0 to +12.2), behind occupancy (-2.0, -3.1 to -0.9)".
@@ -126,10 +130,10 @@ def judge(ours: Outcomes, rivals: Mapping[str, Outcomes]) -> Verdict:
     for name, theirs in rivals.items():
         shape = theirs.parts.shape
         assert shape[:2] == ours.parts.shape[:2], f"{name}: {shape} against {ours.parts.shape}"
-        if samples:
-            both = [Outcomes(of.parts[:, judged], of.figure) for of in (ours, theirs)]
-            mean = float(np.nanmean(both[0].values() - both[1].values()))
-            against.append(Difference(name, mean, *_interval(*both)))
+        both = [Outcomes(of.parts[:, judged], of.figure) for of in (ours, theirs)]
+        differences = both[0].values() - both[1].values()
+        if not np.isnan(differences).all():  # or else one of them was judged by no sample
+            against.append(Difference(name, float(np.nanmean(differences)), *_interval(*both)))
     return Verdict(tuple(against), samples, len(ours.parts))
 
 

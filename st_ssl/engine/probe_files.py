@@ -26,7 +26,8 @@ def probe_file(runs: Sequence[Path], inputs: dict[str, Any], output: Path | None
 
     - ``probe.json`` for one run on its own data with its own settings; where it has none (``probe: null``), for those
       that came first;
-    - ``probe_NAME.json`` for other data, as all are to an encoder alone; ``probe_3_runs.json`` for three runs;
+    - ``probe_NAME.json`` for other data, as all are to an encoder alone;
+    - ``probe_3_runs_0a1b2c3d.json`` for these three runs;
     - for other settings than of that file, one that is named after them, too: ``probe_svm.json``.
 
     An ``output`` is obeyed, unless it is another probe's ``probe.json``. Raises ``ConfigError`` for that, and where the
@@ -39,6 +40,9 @@ def probe_file(runs: Sequence[Path], inputs: dict[str, Any], output: Path | None
                 raise ConfigError(
                     f"--output {output} is for the probe of the run's own data and settings: name another file"
                 )
+        theirs = output.name == OWN and (output.parent / "config.yaml").is_file()
+        if theirs and all(run.resolve() != output.parent.resolve() for run in runs):
+            raise ConfigError(f"--output {output} is for the probe of the run in {output.parent}: name another file")
         return output
     run = runs[0]
     own_config = None if has_encoder_alone(run) else load_run_config(run)
@@ -46,7 +50,7 @@ def probe_file(runs: Sequence[Path], inputs: dict[str, Any], output: Path | None
     if own_config is None or not same_data(own_config.data.model_dump(mode="json"), inputs["data"]):
         parts.append(data_name(inputs["data"]))
     if len(runs) > 1:
-        parts.append(f"{len(runs)}_runs")
+        parts.append(f"{len(runs)}_runs_{_digest([str(run.resolve()) for run in runs])}")
     first = run / f"{'_'.join(parts)}.json"
     if first.name == OWN and own_config is not None and own_config.probe is not None:
         usual = own_config.probe.model_dump(mode="json")
@@ -105,5 +109,9 @@ def _words(usual: dict[str, Any], now: dict[str, Any]) -> str:
         text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
         words.append(text if key == "kinds" else f"{key.rpartition('.')[2]}-{text}")
     name = "_".join(words)
-    known = json.dumps(now, sort_keys=True).encode()
-    return name if re.fullmatch(r"[\w.+-]{1,60}", name) else hashlib.sha256(known).hexdigest()[:8]
+    return name if re.fullmatch(r"[\w.+-]{1,60}", name) else _digest(now)
+
+
+def _digest(told: Any) -> str:
+    """Eight digits that tell it from others."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]

@@ -40,7 +40,7 @@ class Embedding:
     train: ClipSet
     test: ClipSet
     classes: dict[str, list[str]]
-    features: dict[str, tuple[Tensor, Tensor]]
+    features: dict[str, tuple[Tensor, ...]]
 
     @property
     def labelled(self) -> bool:
@@ -92,7 +92,15 @@ def embed(run: RunFolder) -> Embedding:
     import torch
 
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
-    from st_ssl.transfer.features.features import classes_of, collect_clips, encode, raw_features, split_entries
+    from st_ssl.transfer.features.features import (
+        classes_of,
+        collect_clips,
+        encode,
+        metadata_features,
+        raw_features,
+        split_entries,
+    )
+    from st_ssl.transfer.probes.classifiers import centred
     from st_ssl.transfer.probes.probe_config import ProbeConfig
 
     config, input = describe_encoder(run.directory)
@@ -109,15 +117,9 @@ def embed(run: RunFolder) -> Embedding:
         for who, encoder in encoders.items()
     }
     shown, asked = raw_features(run.source, train), raw_features(run.source, test)
-    features |= {who: centred(torch.from_numpy(shown[who]), torch.from_numpy(asked[who])) for who in shown}
+    pairs = {who: (shown[who], asked[who]) for who in shown} | {"metadata": metadata_features(train, test)}
+    features |= {who: centred(*map(torch.from_numpy, pair)) for who, pair in pairs.items()}
     return Embedding(train, test, classes, features)
-
-
-def centred(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N, D] and [M, D] less the mean of those of training, float64: what all samples share would make all of
-    them alike."""
-    mean = train.double().mean(0)
-    return train.double() - mean, test.double() - mean
 
 
 def nearest(embedding: Embedding, who: str) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,9 @@ class Standing:
         rivals = [(called(one.name), f"{one.low:+.1f} to {one.high:+.1f}") for one in verdict.against]
         if verdict.standing == "ahead":
             return cls("ahead", "ahead", rivals, title, [])
+        alone = {one.standing for one in verdict.against} == {"ahead"}
+        if verdict.standing == "level" and alone:  # one rival is missing
+            return cls(f"ahead of {listed(name for name, _ in rivals)} alone", "level", rivals, title, [])
         they = [called(one.name) for one in verdict.against if one.standing == verdict.standing]
         if verdict.standing == "behind":
             return cls(f"behind {listed(they)}", "behind", rivals, title, they)

@@ -370,7 +370,7 @@ def test_a_starved_scratch_is_told_behind_the_tables(
     with pytest.warns(UserWarning, match="scratch was still improving with 100 % of the labels"):
         assert called(monkeypatch, *files, "epochs=2") == 0
     told = capsys.readouterr().out.replace("\n", " ")
-    assert "full" in told.split("warning: scratch was still improving")[0] and "try steps=16" in told
+    assert "full" in told.split("scratch was still improving")[0] and "try steps=16" in told
     result = json.loads((files[1] / "finetune" / "objects.json").read_text())
     assert [one["fraction"] for one in result["starved"]] == [1.0]
     assert [len(row["curve"]["values"]) for row in result["results"]] == [2, 2]

@@ -45,7 +45,7 @@ def test_pairing_counts() -> None:
     paired = judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)})
     shuffled = np.random.default_rng(6).permutation(ours[0])[None]
     loose = judge(Outcomes.of_scores(shuffled), {"random": Outcomes.of_scores(theirs)})
-    assert paired.standing == "ahead" and loose.standing == "level"
+    assert paired.against[0].standing == "ahead" and loose.against[0].standing == "level"
     assert paired.against[0].mean == pytest.approx(2.0) and loose.against[0].mean == pytest.approx(2.0)
 
 
@@ -54,9 +54,9 @@ def test_seeds_count() -> None:
     theirs = scores(0.5, 3, 400, 1)
     ours = theirs.copy()
     ours[0] = 1
-    assert judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).standing == "level"
+    assert judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).against[0].standing == "level"
     ours[1:, :60] = 1
-    assert judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).standing == "ahead"
+    assert judge(Outcomes.of_scores(ours), {"random": Outcomes.of_scores(theirs)}).against[0].standing == "ahead"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,20 @@ def test_ahead_is_ahead_of_both(random: float, baseline: float | None, standing:
     verdict = judge(Outcomes.of_scores(ours), {name: Outcomes.of_scores(found) for name, found in rivals.items()})
     assert verdict.standing == standing
     assert all(word in verdict.sentence() for word in words)
+
+
+def test_ahead_of_one_rival_alone_is_not_ahead() -> None:
+    """Without a baseline nothing tells that a trivial one would not do as well; behind is behind."""
+    ours, theirs = Outcomes.of_scores(scores(0.8, seed=1)), Outcomes.of_scores(scores(0.3, seed=2))
+    alone = judge(ours, {"scratch": theirs})
+    assert alone.against[0].standing == "ahead" and alone.standing == "level"
+    assert judge(theirs, {"scratch": ours}).standing == "behind"
+
+
+def test_a_rival_that_was_judged_by_no_sample_is_none() -> None:
+    nothing = Outcomes.of_scores(np.full((3, 400), np.nan))
+    verdict = judge(Outcomes.of_scores(scores(0.8)), {"random": nothing})
+    assert verdict.against == () and verdict.standing == "level"
 
 
 def test_a_handful_of_samples_decides_nothing() -> None:
@@ -123,7 +137,8 @@ def test_draws_without_a_judged_sample_tell_nothing() -> None:
 
 
 def test_a_verdict_goes_through_json() -> None:
-    verdict = judge(Outcomes.of_scores(scores(0.8)), {"random": Outcomes.of_scores(scores(0.3, seed=1))})
+    theirs = Outcomes.of_scores(scores(0.3, seed=1))
+    verdict = judge(Outcomes.of_scores(scores(0.8)), {"random": theirs, "raw": theirs})
     told = json.loads(json.dumps(verdict.as_json()))
     assert told["standing"] == "ahead" and Verdict.from_json(told) == verdict
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def test_results_of_before_a_setting_was_there_are_of_its_default(tmp_path: Path
 
 def test_several_runs_have_a_file_of_their_own(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / name) for name in ("a", "b")]
-    assert probe_file(runs, inputs(runs[0])) == runs[0] / "probe_2_runs.json"
+    files = [probe_file([runs[0], other], inputs(runs[0])) for other in (runs[1], run_of(tmp_path / "c"))]
+    assert all(re.fullmatch(r"probe_2_runs_[0-9a-f]{8}\.json", file.name) and file.parent == runs[0] for file in files)
+    assert files[0] != files[1] and probe_file(runs, inputs(runs[0])) == files[0]
 
 
 def test_a_named_file_is_taken_unless_it_is_the_own_one_of_a_run(
@@ -116,6 +119,8 @@ def test_a_named_file_is_taken_unless_it_is_the_own_one_of_a_run(
         with pytest.raises(ConfigError, match=r"--output a/probe\.json is for the probe of the run's own data"):
             probe_file(given, made_by, Path("a/probe.json"))
     assert probe_file(runs[:1], inputs(runs[0]), Path("a/probe.json")) == Path("a/probe.json")
+    with pytest.raises(ConfigError, match=r"--output b/probe\.json is for the probe of the run in b"):
+        probe_file(runs[:1], inputs(runs[0]), Path("b/probe.json"))
     alone = write_encoder(tmp_path / "alone")
     assert probe_file([alone], inputs(runs[0]), alone / "probe.json") == alone / "probe.json"
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from st_ssl.core.types import Entry
-from st_ssl.report.embedding import Embedding, _agreement, centred, nearest
+from st_ssl.report.embedding import Embedding, _agreement, nearest
+from st_ssl.transfer.probes.classifiers import centred
 
 LABELS = np.arange(60) % 4
 

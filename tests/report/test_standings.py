@@ -11,6 +11,7 @@ import pytest
 
 from st_ssl.core.verdict import FEWEST
 from st_ssl.engine.run_config import RunConfig
+from st_ssl.report.contestants import called
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.page import write_report
 from st_ssl.report.probes import ProbeTable, probe_table
@@ -146,6 +147,9 @@ def test_only_winners_are_in_their_colour(pages: dict[str, Path]) -> None:
 @pytest.mark.parametrize("name", ["loses", "both"])
 def test_every_baseline_is_seen_without_scrolling(name: str, pages: dict[str, Path], browser: Browser) -> None:
     browser.open(pages[name].as_uri(), 1300, 900)
+    heads = browser.ask("[...document.querySelectorAll('.scroll')].map(box => box.innerText).join(' ')").lower()
+    shown = {"loses": CLOUDS, "both": (*CLOUDS, *VIDEOS)}[name]
+    assert all(word in heads for who in shown for word in called(who).split())
     boxes = browser.ask("[...document.querySelectorAll('.scroll')].map(box => [box.scrollWidth, box.clientWidth])")
     assert len(boxes) >= 6 and all(inner <= outer for inner, outer in boxes)
     assert browser.ask("document.documentElement.scrollWidth") <= 1300

@@ -21,7 +21,7 @@ from st_ssl.transfer.tasks.metrics import IGNORE
 METADATA = "metadata"
 """The baseline that is fed what files say of themselves: sizes, rate and length, or the number of points."""
 
-MOST = 20_000
+MOST = 10_000
 """Labelled samples above which there are no baselines: they take too long to fit."""
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)

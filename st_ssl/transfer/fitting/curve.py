@@ -39,13 +39,28 @@ def improving(curve: Sequence[float], half: int, chance: float) -> bool:
     return not math.isnan(rise) and rise >= POINTS and rise > IMPROVING * (curve[-1] - chance)
 
 
-def starved(rows: Sequence[dict[str, Any]], metric: str, classes: int) -> list[dict[str, Any]]:
-    """The fractions of the labels where scratch was still improving when its steps were over, by the mean of its
-    curves: of ``rows`` as ``finetune`` has them, ready for JSON, with what people are ``told``. Chance is that of so
-    many classes."""
+def too_few(steps: int, scratch_steps: int | None) -> str:
+    """What people are told where scratch has fewer ``steps`` than the recipe knows it to need."""
+    return (
+        f"scratch is given {steps} steps, and went on improving up to scratch_steps={scratch_steps}: what is ahead of "
+        "it may be so for want of steps alone"
+    )
+
+
+def starved(
+    rows: Sequence[dict[str, Any]], metric: str, classes: int, scratch_steps: int | None = None
+) -> list[dict[str, Any]]:
+    """The fractions of the labels where scratch had fewer than ``scratch_steps``, or was still improving when its steps
+    were over, by the mean of its curves: of ``rows`` as ``finetune`` has them, ready for JSON, with what people are
+    ``told``. Chance is that of so many classes."""
     found = []
     for row in rows:
-        if row["mode"] != "scratch" or "curve" not in row:
+        if row["mode"] != "scratch":
+            continue
+        if row["steps"] < (scratch_steps or 0):
+            found.append({"fraction": row["fraction"], "told": too_few(row["steps"], scratch_steps)})
+            continue
+        if "curve" not in row:
             continue
         steps, values = row["curve"]["steps"], np.array(row["curve"]["values"], dtype=float)
         curve = [float(np.mean(v[~np.isnan(v)])) if (~np.isnan(v)).any() else math.nan for v in values.T]

@@ -1,7 +1,7 @@
 """The search for how many steps a network from scratch needs with few labels.
 
-It trains from scratch alone, on draws of labels that no result uses, and looks at training samples outside of them: no
-test sample is ever looked at.
+It trains from scratch alone, on draws of labels that no result uses, and judges by training samples outside of them,
+never by a test sample.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def find_steps(
             break
     train, held = draws[0]
     labels = len(train.train) + len(train.val)
-    return Search(setup.task.metric, min(config.label_fractions), labels, len(held.test), tried, found)
+    return Search(setup.task.metric, _share(config), labels, len(held.test), tried, found)
 
 
 def enough(tried: Sequence[Budget], floor: float) -> int | None:
@@ -106,10 +106,15 @@ def enough(tried: Sequence[Budget], floor: float) -> int | None:
     return None
 
 
+def _share(config: FinetuneConfig) -> float:
+    """The smallest fraction of the labels, which leaves some samples to judge by."""
+    return min(*config.label_fractions, 1 - _HELD)
+
+
 def _draw(setup: Setup, parts: Parts, number: int) -> tuple[Parts, Parts]:
     """Labels to train with, divided as for any fit, and the samples that are judged by, as a test part."""
     config, group, key = setup.config, setup.task.group, ("find steps", number)
-    share = min(*config.label_fractions, 1 - _HELD)
+    share = _share(config)
     labels, own = (balanced(part, share, group, *key) for part in (parts.train, parts.val))
     held = at_most(without(parts.train, labels), SAMPLES, group, *key)
     if not held:

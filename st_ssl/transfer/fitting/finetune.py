@@ -234,13 +234,13 @@ def finetune(
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": grid.judged}
             result["tested"] = parts.tested
             result["results"] = grid.rows()
-            result["starved"] = starved(result["results"], setup.task.metric, len(setup.classes))
+            result["starved"] = starved(result["results"], setup.task.metric, len(setup.classes), config.scratch_steps)
             feed.share_bad()
             result["bad"] = [{"path": bad.path, "reason": bad.reason} for bad in feed.bad]
             result |= told(store, setup.task, config.modes, result["results"])
             finished(result)
         repeat += 1
-    for one in result["starved"]:
+    for one in result["starved"] if distributed.rank() == 0 else ():
         warnings.warn(one["told"], stacklevel=2)
     if unfinished is not None:
         unfinished.remove()

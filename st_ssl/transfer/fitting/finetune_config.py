@@ -25,16 +25,18 @@ class FinetuneConfig(FitConfig):
     """What is fine-tuned and how. ``modes``: the same network from ``scratch``, a head on the ``frozen`` pretrained
     encoder, and the ``full`` network from pretrained weights; of that only the ``last`` blocks (``last_blocks`` of
     them, and what follows), or low-rank additions to it (``lora``). ``label_fractions``: the shares of the labelled
-    training samples that are used, of every class alike, the smaller ones being part of the larger. ``seeds``: how
-    often all is drawn anew (initialisation, order, augmentation, fraction); several runs count as that many.
+    training samples that are used, of every class alike, the smaller ones being part of the larger.
 
-    ``val_share``: of each class, for choosing the best epoch, where the data has no validation part; taken before the
-    fraction; 0 for none, and then the last epoch counts. ``save``: keep the weights of ``one`` fit, that whose
-    predictions are kept too (the last of the modes, the largest fraction, the first repetition), of ``all``, or of
-    ``none``; true and false mean all and none.
+    ``seeds``: how often all is drawn anew (initialisation, order, augmentation, fraction). Null: five times with fewer
+    than 200 labels, three times with more. Several runs take turns, each as often as the others. ``val_share``: the
+    share of the labels of each class, from 200 labels on, that chooses the best epoch and is not trained on, where the
+    data has no validation part; 0 for none, and then the last epoch counts.
 
-    ``scratch_steps``: the smallest number of steps at which scratch stopped improving on validation samples, as found
-    by ``finetune --find-steps`` on the data that the recipe is for; a warning where scratch is given fewer.
+    ``save``: keep the weights of ``one`` fit, that whose predictions are kept too (the last of the modes, the largest
+    fraction, the first repetition), of ``all``, or of ``none``; true and false mean all and none.
+
+    ``scratch_steps``: up to how many steps scratch is known to go on improving, by ``finetune --find-steps`` on the
+    data that the recipe is for: on training samples outside the labels. A warning where scratch is given fewer.
 
     ``test_on``: the part that is tested on, where there are both; with "val" the test part is left out, as where its
     labels are kept from the public (ScanNet). ``splits``: official splits of the data set (UCF101 and HMDB51 have 1,

@@ -17,6 +17,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
 from st_ssl.training.optim import check_precision
+from st_ssl.transfer.fitting.curve import too_few
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.finetune_model import Tuned, tuned
 from st_ssl.transfer.fitting.fit_config import Mode
@@ -86,11 +87,7 @@ class Setup:
         config = self.config
         steps = config.budget(len(self.labelled(1.0, 0).train))
         if "scratch" in config.modes and steps < (config.scratch_steps or 0):
-            warnings.warn(
-                f"scratch is given {steps} steps, and went on improving up to scratch_steps={config.scratch_steps}: "
-                "what is ahead of it may be so for want of steps alone",
-                stacklevel=2,
-            )
+            warnings.warn(too_few(steps, config.scratch_steps), stacklevel=2)
         return steps
 
     def model(self, mode: Mode, seed: int, run: Path) -> Tuned:

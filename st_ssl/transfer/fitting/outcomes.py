@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tokenize
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +90,7 @@ class OutcomeStore:
                 names, baselines = list(map(str, about["names"])), list(map(str, about["baselines"]))
             if any(parts.ndim != 2 or len(parts) > len(names) for parts in cells.values()):
                 return
-        except (OSError, BadZipFile, *NOT_PLAIN, RecursionError):
+        except (OSError, EOFError, BadZipFile, zlib.error, tokenize.TokenError, *NOT_PLAIN, RecursionError):
             return
         self._rows.update({name: row for row, name in enumerate(names)})
         self._cells.update(cells)
@@ -210,8 +212,7 @@ def _verdict(store: OutcomeStore, task: Task, scratch: bool, mode: str, share: f
         missing = [name for name, found in {mode: ours, **rivals}.items() if not found]
         return _undecided(f"what {' and '.join(missing or rivals)} got of single test samples is not known")
     everyone = [np.stack([found[repeat] for repeat in common]) for found in (ours, *rivals.values())]
-    there = np.any([parts.any((0, 2)) for parts in everyone], 0)
-    first, *others = (Outcomes(parts[:, there], figure) for parts in everyone)
+    first, *others = (Outcomes(parts, figure) for parts in everyone)
     return {"verdict": judge(first, dict(zip(rivals, others, strict=True))).as_json()}
 
 

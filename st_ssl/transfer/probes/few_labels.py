@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -36,10 +37,24 @@ def able_classes(labels: np.ndarray, truth: np.ndarray, config: EpisodeConfig) -
     return np.flatnonzero((shots >= config.shots) & (queries >= config.queries))
 
 
-def few_shot_accuracy(
+@dataclass
+class Episodes:
+    """The ``accuracy`` of every episode in 0 … 1, float64 [episodes]; and of every test sample in how many episodes it
+    was ``asked`` about and ``right``, float64 [M]."""
+
+    accuracy: np.ndarray
+    asked: np.ndarray
+    right: np.ndarray
+
+    def half_interval(self) -> float:
+        """Half the width of the 95 % interval of the mean over episodes, in per cent."""
+        return float(100 * 1.96 * np.std(self.accuracy, ddof=1) / np.sqrt(len(self.accuracy)))
+
+
+def few_shot_episodes(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, truth: np.ndarray, config: EpisodeConfig, seed: int
-) -> dict[str, np.ndarray]:
-    """The accuracy of every episode in 0 … 1, float64 [episodes], by the names in ``FEW_SHOT``.
+) -> dict[str, Episodes]:
+    """What came of the episodes, by the names in ``FEW_SHOT``.
 
     ``train`` float [N, D] with ``labels`` int64 [N], ``test`` [M, D] with ``truth`` int64 [M]. Features have the mean
     of the training part taken off and length 1 (CL2N of SimpleShot, Wang et al. 2019); logistic regression on them is
@@ -51,7 +66,7 @@ def few_shot_accuracy(
         return {}
     centre = train.mean(0)
     x, y = (_unit(part - centre) for part in (train, test))
-    scores: dict[str, list[float]] = {name: [] for name in FEW_SHOT}
+    found = {name: Episodes(np.zeros(config.episodes), *np.zeros((2, len(test)))) for name in FEW_SHOT}
     answers = np.repeat(np.arange(config.ways), config.queries)
     for number in range(config.episodes):
         rng = keyed_rng(seed, "episode", number)
@@ -59,13 +74,11 @@ def few_shot_accuracy(
         shots = np.stack([rng.permutation(np.flatnonzero(labels == c))[: config.shots] for c in classes])
         queries = np.stack([rng.permutation(np.flatnonzero(truth == c))[: config.queries] for c in classes])
         for name, predicted in _predict(x[shots], y[queries].reshape(-1, y.shape[1])).items():
-            scores[name].append(float(np.mean(predicted == answers)))
-    return {name: np.array(found) for name, found in scores.items()}
-
-
-def half_interval(scores: np.ndarray) -> float:
-    """Half the width of the 95 % interval of the mean of ``scores`` [episodes], in per cent."""
-    return float(100 * 1.96 * np.std(scores, ddof=1) / np.sqrt(len(scores)))
+            right = predicted == answers
+            found[name].accuracy[number] = right.mean()
+            found[name].asked[queries.ravel()] += 1
+            found[name].right[queries.ravel()] += right
+    return found
 
 
 def _predict(shots: np.ndarray, queries: np.ndarray) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from st_ssl.core.config import Config
+from st_ssl.core.errors import DataError
 from st_ssl.data.base import DataSource, of_split
 from st_ssl.transfer.fitting import finetune as finetuning
 from st_ssl.transfer.probes.probe import Progress, probe_source
@@ -40,6 +41,8 @@ def probe_splits(
     results = [each.result for each in probed]
     first = results[0]
     shared = [name for name in first["targets"] if all(name in result["targets"] for result in results)]
+    if not shared:
+        raise DataError(f"probe.splits: the splits {', '.join(map(str, sources))} have no target in common")
     bad = {(b["path"], b["reason"]): b for result in results for b in result["bad"]}
     result = {
         **{key: first[key] for key in ("runs", "pretrainings", "seeds", "tested", "prepared")},
@@ -120,6 +123,7 @@ def _joined(done: dict[str, Any]) -> dict[str, Any]:
                 **{"mode": mode, "fraction": share, "splits": list(rows)},
                 "repeats": next(iter(rows.values()))["repeats"],
                 "labels": _means([row["labels"] for row in rows.values()]),
+                **_curve(list(rows.values())),
                 "epochs": [epoch for row in rows.values() for epoch in row["epochs"]],
                 "metrics": _metrics([row["metrics"] for row in rows.values()]),
             }
@@ -129,6 +133,16 @@ def _joined(done: dict[str, Any]) -> dict[str, Any]:
         "bad": list(bad.values()),
         "by_split": dict(done),
     }
+
+
+def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The steps and the curves of all splits; nothing where they took other steps each."""
+    if len({row["steps"] for row in rows}) > 1:
+        return {}
+    if not all("curve" in row for row in rows):
+        return {"steps": rows[0]["steps"]}
+    values = [curve for row in rows for curve in row["curve"]["values"]]
+    return {"steps": rows[0]["steps"], "curve": {"steps": rows[0]["curve"]["steps"], "values": values}}
 
 
 def _metrics(splits: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from st_ssl.transfer.features.features import (
     raw_features,
     split_entries,
 )
+from st_ssl.transfer.fitting.outcomes import sample_name
 from st_ssl.transfer.probes.classifiers import (
     attentive_predict,
     centred,
@@ -40,15 +41,15 @@ from st_ssl.transfer.probes.classifiers import (
 )
 from st_ssl.transfer.probes.few_labels import (
     FEW_SHOT,
+    Episodes,
     able_classes,
-    few_shot_accuracy,
-    half_interval,
+    few_shot_episodes,
     right_by_share,
     subset_rows,
 )
 from st_ssl.transfer.probes.probe_config import ProbeConfig
 from st_ssl.transfer.probes.retrieval import hits_at, recall_by_chance
-from st_ssl.transfer.probes.scores import EPISODES, Scores, add_verdicts, rows_of
+from st_ssl.transfer.probes.scores import Scores, add_verdicts, rows_of
 
 Progress = Callable[[str], None]
 
@@ -103,7 +104,7 @@ def probe_source(
     classes = classes_of(*splits)
     _check_episodes(splits, classes, config)
     seeds = len(runs) if len(runs) > 1 else config.seeds
-    scores = Scores([f"{entry.path}:{entry.start}" for entry in splits[1].entries])
+    scores = Scores([sample_name(entry) for entry in splits[1].entries])
     bad: dict[BadSample, None] = {}
     for seed in range(seeds):
         progress(f"probe {seed + 1} of {seeds}: reading {source.items}")
@@ -120,21 +121,23 @@ def probe_source(
             probed = load_encoder(run) if who == "pretrained" else random_encoder(encoder, input, seed)
             _probe(probed, who, sets, config, seed, device, scores)
     used = [np.any([train.targets[name] >= 0 for name in classes], 0), *(scores.judged(name) for name in classes)]
+    targets = {name: _target(scores, name, sets, config) for name in classes}
+    made = {kind for target in targets.values() for kind in (*target, *target["probes"])}
     result = {
         "runs": [str(run) for run in runs],
         "pretrainings": len(runs),
         "seeds": seeds,
         "sizes": {"train": int(used[0].sum()), "test": int(max(used[1:]))},
         "tested": describe_test_part(entries, config.test_share),
-        "prepared": _prepared(config),
+        "prepared": _prepared(config, [kind for kind in config.kinds if kind in made]),
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
-        "targets": {name: _target(scores, name, sets, config) for name in classes},
+        "targets": targets,
     }
     return Probed(result, scores)
 
 
-def _prepared(config: ProbeConfig) -> dict[str, str]:
-    """How features are prepared for each kind of probe, those of encoders and of baselines alike."""
+def _prepared(config: ProbeConfig, kinds: Iterable[str]) -> dict[str, str]:
+    """How features are prepared for each of ``kinds`` of probes, those of encoders and of baselines alike."""
     own, standard = "centred on the training features", "standard scores of the training features"
     near = own if config.centre else "as they are"
     words = {
@@ -146,7 +149,7 @@ def _prepared(config: ProbeConfig) -> dict[str, str]:
         "few_shot": f"{own}, then of length 1",
         "curve": "standard scores of the labelled training features",
     }
-    return {kind: words[kind] for kind in config.kinds}
+    return {kind: words[kind] for kind in kinds}
 
 
 def unprobed(entries: Sequence[Entry], config: ProbeConfig) -> str | None:
@@ -223,10 +226,14 @@ class Sets:
         train, test = (np.array([number[path] for path in own], dtype=np.int64) for own in paths)
         return train, test
 
-    def add(self, scores: Scores, name: str, key: str, who: str, found: np.ndarray) -> None:
-        """Keep what ``who`` got: of the labelled test samples, or of episodes."""
-        rows = None if key.startswith(EPISODES) else self.test.rows[self.rows(name)[1]]
-        scores.add((name, key, who), found, rows)
+    def add(self, scores: Scores, name: str, key: str, who: str, found: np.ndarray | Episodes) -> None:
+        """Keep what ``who`` got of the labelled test samples, at once or in episodes."""
+        cell, rows = (name, key, who), self.test.rows[self.rows(name)[1]]
+        if isinstance(found, Episodes):
+            scores.add(cell, found.right, rows, found.asked)
+            scores.intervals.setdefault(cell, []).append(found.half_interval())
+        else:
+            scores.add(cell, found, rows)
 
 
 def _target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[str, Any]:
@@ -250,7 +257,7 @@ def _target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[
         probes = {key: scores.row(name, rows_of("few_shot", key)) for key in FEW_SHOT}
         for key, cells in probes.items():
             for who, cell in cells.items():
-                halves = [half_interval(seed) for seed in scores.cells[name, rows_of("few_shot", key), who]]
+                halves = scores.intervals[name, rows_of("few_shot", key), who]
                 cell["interval"] = float(np.sqrt(np.square(halves).sum()) / len(halves))
         told["few_shot"] = config.few_shot.model_dump() | {"chance": 100 / config.few_shot.ways, "probes": probes}
     if "curve" in config.kinds:
@@ -292,7 +299,7 @@ def _judge(
     name: str,
     config: ProbeConfig,
     seed: int,
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[tuple[str, np.ndarray | Episodes]]:
     """What features are worth for one target: the scores of each kind of probe but the attentive one, whoever the
     features are of. ``pooled``: those of all training and test samples, float [N, k]; ``wide``: what an SVM is fed."""
     rows, test_rows = sets.rows(name)
@@ -313,8 +320,8 @@ def _judge(
         hits = hits_at(gallery, labels, queries, truth, config.recall, sets.identities(name))
         yield from zip(_recall_keys(config), hits.T, strict=True)
     if "few_shot" in config.kinds:
-        found = few_shot_accuracy(x, labels, y, truth, config.few_shot, seed)
-        yield from ((rows_of("few_shot", key), scores) for key, scores in found.items())
+        found = few_shot_episodes(x, labels, y, truth, config.few_shot, seed)
+        yield from ((rows_of("few_shot", key), episodes) for key, episodes in found.items())
     if "curve" in config.kinds:
         own_entries = [sets.train.entries[row] for row in rows]
         subsets = [subset_rows(own_entries, name, share, seed) for share in config.label_fractions]

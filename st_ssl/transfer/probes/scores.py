@@ -9,34 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.core.verdict import Outcomes, judge, strongest
+from st_ssl.core.verdict import Outcomes, judge, mean_figure, strongest
 
 FIRST = ("pretrained", "random")
 """Who stands first in a table: the encoder, and the same network untrained. The baselines follow."""
 CHANCE = "chance"
 """The name of guessing, where no baseline is better than it."""
-EPISODES = "few_shot "
-"""What keys of few-shot episodes begin with: their scores are of episodes, not of samples."""
-
 Cell = tuple[str, str, str]
 """Target, kind of probe or row of one (``R@1``), and who was probed: pretrained, random, or a baseline."""
 
 
 @dataclass
 class Scores:
-    """Of each cell and seed the scores of the test ``samples`` (their names) in 0 … 1, float [M]. NaN: the sample was
-    not judged, because it is broken, say, or has no label."""
+    """Of each cell and seed what the test ``samples`` (their names) add to its figure: float [M, 2], the sum of the
+    scores of a sample in 0 … 1, and how many there are. Both are 0 where a sample was not judged: it is broken, say, or
+    has no label. ``intervals``: half the 95 % interval over the episodes of each seed, of cells that have episodes."""
 
     samples: list[str]
     cells: dict[Cell, list[np.ndarray]] = field(default_factory=dict)
+    intervals: dict[Cell, list[float]] = field(default_factory=dict)
 
-    def add(self, cell: Cell, scores: np.ndarray, rows: np.ndarray | None = None) -> None:
-        """The scores of one more seed: of all, or of those samples whose numbers ``rows`` tells."""
-        found = scores.astype(np.float64)
-        if rows is not None:
-            found = np.full(len(self.samples), np.nan)
-            found[rows] = scores
-        self.cells.setdefault(cell, []).append(found)
+    def add(self, cell: Cell, sums: np.ndarray, rows: np.ndarray, counts: np.ndarray | float = 1.0) -> None:
+        """One more seed: the ``sums`` of so many scores each (``counts``), of the samples with the numbers ``rows``."""
+        parts = np.zeros((len(self.samples), 2))
+        np.add.at(parts, rows, np.stack(np.broadcast_arrays(sums.astype(np.float64), counts), -1))
+        self.cells.setdefault(cell, []).append(parts)
 
     def copy(self, cell: Cell, other: Cell) -> None:
         """What ``other`` got in the last seed is also that of ``cell``."""
@@ -48,19 +45,12 @@ class Scores:
     def row(self, target: str, key: str) -> dict[str, dict[str, Any]]:
         """Who was probed to mean, standard deviation and single values over the seeds, in per cent."""
         everyone = [who for who in (*FIRST, *self.baselines(target, key)) if (target, key, who) in self.cells]
-        return {
-            who: _summary([100 * float(np.nanmean(seed)) for seed in self.cells[target, key, who]]) for who in everyone
-        }
+        return {who: _summary([float(mean_figure(p.sum(0))) for p in self.cells[target, key, who]]) for who in everyone}
 
     def judged(self, target: str) -> int:
         """How many test samples were judged for a target in some seed."""
-        rows = [
-            seed
-            for (name, key, _), seeds in self.cells.items()
-            if name == target and not key.startswith(EPISODES)
-            for seed in seeds
-        ]
-        return int((~np.isnan(rows)).any(0).sum()) if rows else 0
+        counts = [parts[:, 1] for (name, _, _), seeds in self.cells.items() if name == target for parts in seeds]
+        return int(np.any(counts, 0).sum()) if counts else 0
 
     def verdict(self, targets: Sequence[str], key: str, chance: float) -> dict[str, Any] | None:
         """The pretrained encoder against the untrained one and the strongest baseline, by the mean over ``targets``, as
@@ -80,7 +70,7 @@ class Scores:
         """None where ``who`` was not probed for one of ``targets``."""
         if any((name, key, who) not in self.cells for name in targets):
             return None
-        each = [Outcomes.of_scores(np.stack(self.cells[name, key, who])).parts for name in targets]
+        each = [np.stack(self.cells[name, key, who]) for name in targets]
         return Outcomes(np.concatenate(each, 2), _mean_over_targets)
 
 
@@ -90,18 +80,12 @@ def joined(tables: Sequence[Scores]) -> Scores:
     samples = list(dict.fromkeys(name for table in tables for name in table.samples))
     column = {name: number for number, name in enumerate(samples)}
     whole = Scores(samples)
-    for number, table in enumerate(tables):
+    for table in tables:
         rows = np.array([column[name] for name in table.samples])
         for cell, seeds in table.cells.items():
-            if not all(cell in other.cells for other in tables):
-                continue
-            for scores in seeds:
-                if cell[1].startswith(EPISODES):  # no episode of one split is one of another
-                    spread = np.full(len(tables) * len(scores), np.nan)
-                    spread[number * len(scores) : (number + 1) * len(scores)] = scores
-                    whole.add(cell, spread)
-                else:
-                    whole.add(cell, scores, rows)
+            if all(cell in other.cells for other in tables):
+                for parts in seeds:
+                    whole.add(cell, parts[:, 0], rows, parts[:, 1])
     return whole
 
 
@@ -111,7 +95,7 @@ SECTIONS = ("retrieval", "few_shot", "curve")
 
 def rows_of(section: str, key: str) -> str:
     """The key in ``Scores`` of a row of one of ``SECTIONS`` as a result names it: ``R@1``, ``centroid``, ``10 %``."""
-    return {"retrieval": "", "few_shot": EPISODES, "curve": "curve "}[section] + key
+    return {"retrieval": "", "few_shot": "few_shot ", "curve": "curve "}[section] + key
 
 
 def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
@@ -132,7 +116,8 @@ def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
         found = [next((cells, chance) for own, cells, chance in row if own == key) for row in rows]
         everyone = [who for who in found[0][0] if all(who in cells for cells, _ in found)]
         overall["probes"][key] = {
-            who: _summary(np.mean([cells[who]["values"] for cells, _ in found], 0).tolist()) for who in everyone
+            who: _summary(np.mean(np.array([cells[who]["values"] for cells, _ in found], dtype=float), 0).tolist())
+            for who in everyone
         }
         chance = float(np.mean([level for _, level in found]))
         overall["verdicts"][key] = scores.verdict(list(targets), key, chance)
@@ -165,7 +150,14 @@ def _summarised(target: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
-    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
+    """Ready for JSON: null for a seed that judged no sample."""
+    there = [value for value in values if not np.isnan(value)]
+    told = [None if np.isnan(value) else value for value in values]
+    return {
+        "mean": float(np.mean(there)) if there else None,
+        "std": float(np.std(there)) if there else None,
+        "values": told,
+    }
 
 
 def _mean_over_targets(totals: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ class Task(ABC):
         return ""
 
     def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
-        """Whom to train on and to test on in the repetition ``repeat``."""
+        """The training, validation and test samples of the repetition ``repeat``."""
         return divide(entries, self.group)
 
     def fraction(self, train: Sequence[Entry], share: float, repeat: int) -> list[Entry]:

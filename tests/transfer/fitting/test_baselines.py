@@ -105,6 +105,7 @@ def test_a_result_tells_of_them(tmp_path: Path) -> None:
     alone = finetune(TinySource(), [tmp_path / "run"], config.model_copy(update={"baselines": False}), CPU)
     assert alone["baselines"] == [] and alone["results"] == result["results"]
     assert all(len(row["verdict"]["against"]) == 1 for row in alone["verdicts"])
+    assert all(row["verdict"]["standing"] != "ahead" for row in alone["verdicts"])  # that takes a baseline, too
 
 
 def test_each_sample_is_read_once_and_nothing_is_made_twice() -> None:

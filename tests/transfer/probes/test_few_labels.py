@@ -20,8 +20,7 @@ from st_ssl.report.probes import probe_table
 from st_ssl.transfer.probes.few_labels import (
     EpisodeConfig,
     able_classes,
-    few_shot_accuracy,
-    half_interval,
+    few_shot_episodes,
     right_by_share,
     subset_rows,
 )
@@ -44,7 +43,7 @@ def test_episodes_are_those_of_sklearn() -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
     config = EpisodeConfig(ways=3, shots=2, queries=4, episodes=12)
     (train, labels), (test, truth) = clouds(60, 0, 1.5), clouds(48, 1, 1.5)
-    found = few_shot_accuracy(train, labels, test, truth, config, 5)
+    found = few_shot_episodes(train, labels, test, truth, config, 5)
     scores: dict[str, list[float]] = {"centroid": [], "logistic": []}
     x, y = (part - train.mean(0) for part in (train, test))
     x, y = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (x, y))
@@ -61,20 +60,22 @@ def test_episodes_are_those_of_sklearn() -> None:
                 warnings.simplefilter("ignore")
                 scores[name].append(100 * model.fit(x[rows], labels[rows]).score(y[asked], truth[asked]))
     for name, values in scores.items():
-        assert 100 * found[name].mean() == pytest.approx(np.mean(values), abs=100 / 144)  # one query of a tie
-        assert half_interval(found[name]) == pytest.approx(1.96 * np.std(values, ddof=1) / np.sqrt(12), abs=0.5)
-    assert 0.4 < found["centroid"].mean() < 1
+        assert 100 * found[name].accuracy.mean() == pytest.approx(np.mean(values), abs=100 / 144)  # one query of a tie
+        assert found[name].right.sum() / found[name].asked.sum() == pytest.approx(found[name].accuracy.mean())
+        assert found[name].asked.sum() == 12 * 3 * 4
+        assert found[name].half_interval() == pytest.approx(1.96 * np.std(values, ddof=1) / np.sqrt(12), abs=0.5)
+    assert 0.4 < found["centroid"].accuracy.mean() < 1
 
 
 def test_features_that_say_nothing_are_at_chance_and_perfect_ones_at_the_top() -> None:
     config = EpisodeConfig(ways=4, shots=1, queries=5, episodes=60)
     (train, labels), (test, truth) = clouds(60, 0, 0.01), clouds(60, 1, 0.01)
-    assert few_shot_accuracy(train, labels, test, truth, config, 0)["centroid"].tolist() == [1] * 60
+    assert few_shot_episodes(train, labels, test, truth, config, 0)["centroid"].accuracy.tolist() == [1] * 60
     rng = np.random.default_rng(3)
-    noise = few_shot_accuracy(rng.normal(size=(60, 4)), labels, rng.normal(size=(60, 4)), truth, config, 0)
+    noise = few_shot_episodes(rng.normal(size=(60, 4)), labels, rng.normal(size=(60, 4)), truth, config, 0)
     for found in noise.values():
-        half = half_interval(found)
-        assert abs(100 * found.mean() - 25) < 3 * half and 1 < half < 5
+        half = found.half_interval()
+        assert abs(100 * found.accuracy.mean() - 25) < 3 * half and 1 < half < 5
 
 
 def test_classes_that_are_too_small_are_in_no_episode() -> None:
@@ -82,8 +83,8 @@ def test_classes_that_are_too_small_are_in_no_episode() -> None:
     config = EpisodeConfig(ways=2, shots=2, queries=2, episodes=2)
     assert able_classes(labels, truth, config).tolist() == [0, 3]
     x, y = np.eye(4)[labels], np.eye(4)[truth]
-    assert few_shot_accuracy(x, labels, y, truth, config, 0)["centroid"].mean() == 1
-    assert few_shot_accuracy(x, labels, y, truth, config.model_copy(update={"ways": 3}), 0) == {}
+    assert few_shot_episodes(x, labels, y, truth, config, 0)["centroid"].accuracy.mean() == 1
+    assert few_shot_episodes(x, labels, y, truth, config.model_copy(update={"ways": 3}), 0) == {}
 
 
 def test_label_curves_are_those_of_sklearn_on_nested_balanced_subsets() -> None:
@@ -205,3 +206,15 @@ def test_more_ways_than_there_are_classes_is_said(tmp_path: Path) -> None:
 def test_what_is_asked_for_twice_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(keys))}\n.*each only once, got \["):
         ProbeConfig(**keys)
+
+
+def test_verdicts_of_episodes_are_over_test_samples(tmp_path: Path) -> None:
+    """However many episodes ask about them: a part of eight is as small after ten thousand."""
+    pytest.importorskip("av")
+    source = source_of(write_dataset(tmp_path / "set"))
+    config = ProbeConfig(**(QUICK | FEW | {"kinds": ("few_shot",)}))
+    with pytest.warns(UserWarning, match="no episodes"):
+        result = probe_runs(source, [write_encoder(tmp_path / "run")], config, CPU)
+    light = result["targets"]["light"]
+    assert light["few_shot"]["verdicts"]["centroid"]["samples"] == light["samples"]["test"] == 8
+    assert result["sizes"]["test"] == 8 and light["few_shot"]["verdicts"]["centroid"]["standing"] == "level"

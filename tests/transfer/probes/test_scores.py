@@ -32,7 +32,7 @@ def filled(shares: dict[str, float], samples: list[str], seeds: int = 2, target:
     for seed in range(seeds):
         for who, share in shares.items():
             rng = np.random.default_rng([seed, len(samples)])
-            scores.add((target, "knn", who), rng.random(len(samples)) < share)
+            scores.add((target, "knn", who), rng.random(len(samples)) < share, np.arange(len(samples)))
     return scores
 
 
@@ -73,7 +73,7 @@ def test_over_all_targets_it_is_the_mean_of_their_means() -> None:
     scores = filled({"pretrained": 0.9, "random": 0.5, "raw": 0.3}, NAMES, target="a")
     other = filled({"pretrained": 0.2, "random": 0.3, "raw": 0.8}, NAMES, target="b")
     for cell, seeds in other.cells.items():
-        scores.cells[cell] = [np.where(np.arange(300) < 50, np.nan, seed) for seed in seeds]  # 50 have no label
+        scores.cells[cell] = [np.where(np.arange(300)[:, None] < 50, 0, parts) for parts in seeds]  # 50 have no label
     result = result_of(scores, 10, "a", "b")
     assert {name: target["verdicts"]["knn"]["standing"] for name, target in result["targets"].items()} == {
         **{"a": "ahead", "b": "behind"},
@@ -92,7 +92,7 @@ def test_splits_count_alike_and_their_samples_are_one_set() -> None:
     parts = [filled({"pretrained": share, "random": 0.5}, names) for share, names in ((0.9, NAMES[:200]), (0.5, NAMES))]
     whole = joined(parts)
     assert whole.samples == NAMES and len(whole.cells["kind", "knn", "pretrained"]) == 4
-    assert np.isnan(whole.cells["kind", "knn", "pretrained"][0]).sum() == 100
+    assert (whole.cells["kind", "knn", "pretrained"][0][:, 1] == 0).sum() == 100
     (against,) = Verdict.from_json(whole.verdict(["kind"], "knn", 0.0) or {}).against[:1]
     means = [part.row("kind", "knn") for part in parts]
     assert against.mean == pytest.approx(np.mean([m["pretrained"]["mean"] - m["random"]["mean"] for m in means]))
