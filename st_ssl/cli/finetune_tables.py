@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from st_ssl.core.summary import plus_minus, times
-from st_ssl.core.verdict import Verdict, strongest
 
 _COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
 
@@ -83,6 +82,8 @@ def _labels(row: dict[str, Any]) -> str:
 
 def best_baseline(result: dict[str, Any], fraction: float) -> tuple[str, dict[str, Any]] | None:
     """The name and the figures of the baseline that is strongest with that fraction of the labels, if there is any."""
+    from st_ssl.core.verdict import strongest
+
     found = {row["name"]: row["metrics"] for row in result.get("baselines", []) if row["fraction"] == fraction}
     best = strongest({name: metrics[result["metric"]]["mean"] for name, metrics in found.items()})
     return None if best is None else (best, found[best])
@@ -91,6 +92,7 @@ def best_baseline(result: dict[str, Any], fraction: float) -> tuple[str, dict[st
 def verdict_lines(result: dict[str, Any]) -> list[str]:
     """A line for each mode but ``scratch`` and each fraction of the labels: whom it is ahead of, or why that is not
     told."""
+    from st_ssl.core.verdict import Verdict
     from st_ssl.report.contestants import NAMES
 
     several = len({row["fraction"] for row in result["results"]}) > 1
