@@ -183,6 +183,7 @@ def test_a_killed_fine_tuning_goes_on_with_the_splits_that_are_missing(place: Ca
             "fraction": 1.0,
             "epochs": [4],
             "repeats": 1,
+            "steps": 4,
             "labels": {"train": 8, "val": 0},
             "metrics": {"top1": cell, "none": {**cell, "mean": None}},
         }

@@ -55,21 +55,26 @@ def starved(
     ``told``. Chance is that of so many classes."""
     found = []
     for row in rows:
-        if row["mode"] != "scratch":
-            continue
-        if row["steps"] < (scratch_steps or 0):
-            found.append({"fraction": row["fraction"], "told": too_few(row["steps"], scratch_steps)})
-            continue
-        if "curve" not in row:
-            continue
-        steps, values = row["curve"]["steps"], np.array(row["curve"]["values"], dtype=float)
-        curve = [float(np.mean(v[~np.isnan(v)])) if (~np.isnan(v)).any() else math.nan for v in values.T]
-        half, total = steps.index(max(1, round(steps[-1] / 2))), steps[-1]
-        if improving(curve, half, 100 / classes if classes else curve[0]):
-            told = (
-                f"scratch was still improving with {100 * row['fraction']:g} % of the labels: {metric} "
-                f"{curve[half]:.1f} after {steps[half]} steps, {curve[-1]:.1f} after {total}. What is ahead of it may "
-                f"be so for want of steps alone: try steps={2 * total}"
-            )
-            found.append({"fraction": row["fraction"], "told": told})
+        if row["mode"] == "scratch":
+            told = _improving(row, metric, classes)
+            if not told and row["steps"] < (scratch_steps or 0):
+                told = too_few(row["steps"], scratch_steps)
+            if told:
+                found.append({"fraction": row["fraction"], "told": told})
     return found
+
+
+def _improving(row: dict[str, Any], metric: str, classes: int) -> str:
+    """What people are told of a row whose curve was still rising; nothing of any other."""
+    if "curve" not in row:
+        return ""
+    steps, values = row["curve"]["steps"], np.array(row["curve"]["values"], dtype=float)
+    curve = [float(np.mean(v[~np.isnan(v)])) if (~np.isnan(v)).any() else math.nan for v in values.T]
+    half, total = steps.index(max(1, round(steps[-1] / 2))), steps[-1]
+    if not improving(curve, half, 100 / classes if classes else curve[0]):
+        return ""
+    return (
+        f"scratch was still improving with {100 * row['fraction']:g} % of the labels: {metric} {curve[half]:.1f} after "
+        f"{steps[half]} steps, {curve[-1]:.1f} after {total}. What is ahead of it may be so for want of steps alone: "
+        f"try steps={2 * total}"
+    )

@@ -17,7 +17,7 @@ from st_ssl.core.random import keyed_seed
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.training import distributed
 from st_ssl.transfer.fitting.baselines import Baselines
-from st_ssl.transfer.fitting.curve import marks, starved
+from st_ssl.transfer.fitting.curve import marks, starved, too_few
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.finetune_setup import Setup
@@ -240,8 +240,9 @@ def finetune(
             result |= told(store, setup.task, config.modes, result["results"])
             finished(result)
         repeat += 1
-    for one in result["starved"] if distributed.rank() == 0 else ():
-        warnings.warn(one["told"], stacklevel=2)
+    if distributed.rank() == 0:  # what the recipe knows was told before the first fit
+        for text in {one["told"] for one in result["starved"]} - {too_few(grid.steps, config.scratch_steps)}:
+            warnings.warn(text, stacklevel=2)
     if unfinished is not None:
         unfinished.remove()
     return result

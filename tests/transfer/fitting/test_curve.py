@@ -105,14 +105,18 @@ def test_who_is_starved(curve: list[float], expected: bool) -> None:
 def test_the_starved_are_told_by_their_mean() -> None:
     def row(mode: str, fraction: float, *curves: list[Any]) -> dict[str, Any]:
         steps = [10, 20, 40, 60, 80]
-        return {"mode": mode, "fraction": fraction, "curve": {"steps": steps, "values": list(curves)}}
+        curve = {"steps": steps, "values": list(curves)}
+        return {"mode": mode, "fraction": fraction, "steps": steps[-1], "curve": curve}
 
     rows = [row("scratch", 0.05, STARVED, STARVED), row("scratch", 1.0, FED, FED), row("full", 0.05, STARVED)]
     told = "scratch was still improving with 5 % of the labels: top1 15.0 after 40 steps, 29.0 after 80. What is ahead"
     (found,) = starved(rows, "top1", 10)
     assert found["fraction"] == 0.05 and found["told"].startswith(told) and found["told"].endswith("try steps=160")
     assert starved([row("scratch", 1.0, STARVED, [None] * 5)], "top1", 10)[0]["fraction"] == 1.0
-    assert not starved([row("scratch", 1.0, [None] * 5), {"mode": "scratch", "fraction": 0.5}], "top1", 10)
+    assert not starved([row("scratch", 1.0, [None] * 5), {"mode": "scratch", "fraction": 0.5, "steps": 9}], "top1", 10)
+    (few,) = starved([row("scratch", 1.0, FED)], "top1", 10, 81)
+    assert few["told"].startswith("scratch is given 80 steps, and went on improving up to scratch_steps=81")
+    assert not starved([row("scratch", 1.0, FED)], "top1", 10, 80)
 
 
 def test_a_starved_scratch_is_told(run: Path) -> None:
