@@ -25,7 +25,7 @@ MOST = 10_000
 """Labelled samples above which there are no baselines: they take too long to fit."""
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-"""Inverse regularisations that are chosen among, inside the labelled samples."""
+"""Inverse regularisations that are chosen among, inside the labelled samples; of few labels it is the middle one."""
 
 
 @dataclass

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from st_ssl.core.random import keyed_rng, keyed_seed
 from st_ssl.parts.attentive_pooling import AttentivePool
+from st_ssl.transfer.fitting.label_fractions import FEW
 
 
 def centred(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
@@ -39,7 +40,8 @@ def linear_predict(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, seed: int, strengths: tuple[float, ...]
 ) -> tuple[np.ndarray, float]:
     """Logistic regression on standardised features; the inverse regularisation is the one of ``strengths`` that does
-    best on a fifth of the training rows held out. Predictions int64 [M] and the strength chosen."""
+    best on a fifth of the training rows held out, or of fewer than ``FEW`` rows the middle one: a fifth of so few tells
+    next to nothing. Predictions int64 [M] and the strength chosen."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -87,8 +89,8 @@ def _fit_best(
     seed: int,
     strengths: tuple[float, ...],
 ) -> tuple[np.ndarray, float]:
-    """Predictions int64 [M] of the classifier that ``build`` makes of a strength, and the strength: of several the one
-    that does best on a fifth of the training rows held out. ``rows``: training features [N, D], labels, and test."""
+    """Predictions int64 [M] of the classifier that ``build`` makes of a strength, and the strength: of several it is
+    chosen as in ``linear_predict``. ``rows``: training features [N, D], labels, and test."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     train, labels, test = rows
@@ -113,7 +115,7 @@ def _chosen(
     order = keyed_rng(seed, "held out").permutation(len(train))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     best = strengths[len(strengths) // 2]
-    if len(strengths) > 1 and len(held) and len(np.unique(labels[kept])) >= 2:
+    if len(strengths) > 1 and len(train) >= FEW and len(np.unique(labels[kept])) >= 2:
         scores = [build(c).fit(train[kept], labels[kept]).score(train[held], labels[held]) for c in strengths]
         if max(scores) > 0:
             best = strengths[int(np.argmax(scores))]
@@ -151,14 +153,15 @@ def attentive_predict(
     [M, L, D]. Predictions int64 [M] per target.
 
     Tokens are whitened, or else what a few strong directions hold is all that a short training can see. How far is
-    swept like a regularisation: for each target the shrinkage that does best on a fifth of the rows held out.
+    swept like a regularisation: for each target the shrinkage that does best on a fifth of the rows held out; of fewer
+    than ``FEW`` rows it is the middle one.
     """
     order = torch.from_numpy(keyed_rng(seed, "held out").permutation(len(train)))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    # Where the held-out rows tell nothing (each of a class of its own, say) it is the middle one.
+    # The middle one, too, where the held-out rows tell nothing: each is of a class of its own, say.
     chosen = dict.fromkeys(num_classes, shrinkages[len(shrinkages) // 2])
     best = dict.fromkeys(num_classes, 0.0)
-    for shrinkage in shrinkages if len(held) else ():
+    for shrinkage in shrinkages if len(train) >= FEW else ():
         centre, whiten = _whitening(train, shrinkage)
         probes = _fit_attentive(train, labels, kept, num_classes, seed, epochs, lr, centre, whiten)
         for name, predicted in _predict_attentive(probes, train[held], centre, whiten).items():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.core.random import keyed_rng
+from st_ssl.transfer.fitting.label_fractions import FEW
 from st_ssl.transfer.probes.classifiers import (
     AttentiveProbes,
     attentive_predict,
@@ -124,13 +125,13 @@ def test_max_and_mean_of_tokens() -> None:
 def test_linear_chooses_the_strength_on_rows_held_out() -> None:
     linear = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(0)
-    labels = (rng.random(120) < 0.35).astype(np.int64)
-    clear = np.c_[labels + 0.2 * rng.normal(size=120), rng.normal(size=(120, 3))]
+    labels = (rng.random(FEW) < 0.35).astype(np.int64)
+    clear = np.c_[labels + 0.2 * rng.normal(size=FEW), rng.normal(size=(FEW, 3))]
     assert linear_predict(clear, labels, clear, 0, (1e-9, 1.0))[1] == 1.0  # 1e-9 can only say the commonest class
-    (train, labels), strengths = blobs(100, dim=40, spread=3.0), (1e-4, 1e-2, 1.0)
+    (train, labels), strengths = blobs(FEW, dim=40, spread=3.0), (1e-4, 1e-2, 1.0)
     for seed in range(4):
-        order = keyed_rng(seed, "held out").permutation(100)
-        held, kept = order[:20], order[20:]
+        order = keyed_rng(seed, "held out").permutation(FEW)
+        held, kept = order[: FEW // 5], order[FEW // 5 :]
         scaled = (train - train.mean(0)) / train.std(0)
         scores = [
             linear.LogisticRegression(C=c, max_iter=1000, tol=1e-3)
@@ -139,6 +140,11 @@ def test_linear_chooses_the_strength_on_rows_held_out() -> None:
             for c in strengths
         ]
         assert linear_predict(train, labels, train, seed, strengths)[1] == strengths[int(np.argmax(scores))]
+
+
+def test_of_few_rows_no_strength_is_chosen() -> None:
+    (train, labels), strengths = blobs(FEW - 1, dim=40, spread=3.0), (1e-9, 1e-2, 1.0)
+    assert {linear_predict(train, labels, train, seed, strengths)[1] for seed in range(4)} == {1e-2}
 
 
 def test_linear_with_little_to_go_by() -> None:
