@@ -27,6 +27,10 @@ probe.kinds also knows few_shot (episodes of probe.few_shot.ways classes with .s
 interval) and curve (linear accuracy at probe.label_fractions of the labels), which take long. --splits probes each of
 the official splits of UCF101 or HMDB51 for itself and gives the mean ± std over them.
 
+The best baseline stands beside the untrained network. "ahead" means that the 95 % bootstrap interval of the paired
+difference, over seeds and test samples, lies above 0 against both. Features are prepared alike, an encoder's and a
+baseline's: centred for kNN and retrieval (probe.centre=false: as they are), in standard scores for linear probes.
+
 Several runs of one architecture count as seeds. RUN/probe.json is of the run's own data and probe settings; the result
 for other data goes to probe_NAME.json, for other settings to a file named after them, such as probe_svm.json, for three
 runs to probe_3_runs.json, and the report shows all of them. An encoder without its run, that `convert` imported or
@@ -39,7 +43,7 @@ examples:
   python tools/probe.py encoders/r3d18 data.root=/labelled/videos      # convert import … --output encoders/r3d18
   python tools/probe.py runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
   python tools/probe.py runs/mine data.root=/data/ucf101 --splits 1,2,3 probe.kinds=[retrieval] probe.clips=10 \
-      probe.limit=100000                                          # retrieval as papers report it
+      probe.limit=100000 probe.centre=false                       # retrieval as papers report it
   python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[few_shot,curve] probe.few_shot.shots=5
 """
 
