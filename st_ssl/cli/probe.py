@@ -33,7 +33,7 @@ baseline's: centred for kNN and retrieval (probe.centre=false: as they are), in 
 
 Several runs of one architecture count as seeds. RUN/probe.json is of the run's own data and probe settings; the result
 for other data goes to probe_NAME.json, for other settings to a file named after them, such as probe_svm.json, for three
-runs to probe_3_runs.json, and the report shows all of them. An encoder without its run, that `convert` imported or
+runs to probe_3_runs_….json, and the report shows all of them. An encoder without its run, that `convert` imported or
 `finetune` kept, is probed on what data.root=FOLDER names.
 
 examples:
