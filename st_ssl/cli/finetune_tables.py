@@ -92,7 +92,7 @@ def best_baseline(result: dict[str, Any], fraction: float) -> tuple[str, dict[st
 def verdict_lines(result: dict[str, Any]) -> list[str]:
     """A line for each mode but ``scratch`` and each fraction of the labels: whom it is ahead of, or why that is not
     told."""
-    from st_ssl.core.verdict import Verdict
+    from st_ssl.core.verdict import FEWEST, Verdict
     from st_ssl.report.contestants import NAMES
 
     several = len({row["fraction"] for row in result["results"]}) > 1
@@ -109,13 +109,18 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
             if (own["mode"], own["fraction"]) == (row["mode"], row["fraction"])
         ]
         of = "" if verdict.seeds == done else f" (over {verdict.seeds} of {done} repetitions)"
-        lines.append(f"{front}: {verdict.sentence(NAMES)}{of}")
+        alone = verdict.standing == "level" and all(one.standing == "ahead" for one in verdict.against)
+        more = "; not called ahead, as there is no other rival" if alone and verdict.samples >= FEWEST else ""
+        lines.append(f"{front}: {verdict.sentence(NAMES)}{of}{more}")
     return lines
 
 
 def split_tables(result: dict[str, Any], task: str) -> list[Any]:
-    """The main figure of each official split, with most labels: splits down, modes across; nothing without splits."""
+    """The main figure of each official split, with most labels: splits down, modes across, and the strongest baseline
+    of each where there is any; nothing without splits."""
     from rich.table import Table
+
+    from st_ssl.report.contestants import called
 
     if "splits" not in result:
         return []
@@ -123,9 +128,11 @@ def split_tables(result: dict[str, Any], task: str) -> list[Any]:
     rows = [row for row in result["results"] if row["fraction"] == most]
     table = Table(title=f"{task}: {metric} of each split, %, {100 * most:g} % of the labels", title_justify="left")
     table.add_column("split")
-    for row in rows:
-        table.add_column(row["mode"], justify="right", no_wrap=True)
-    for at, number in enumerate(result["splits"]):
+    best = {number: best_baseline(result["by_split"][str(number)], most) for number in result["splits"]}
+    for head in (*(row["mode"] for row in rows), *(["best baseline"] if any(best.values()) else [])):
+        table.add_column(head, justify="right", no_wrap=True)
+    for at, (number, found) in enumerate(best.items()):
         values = [row["metrics"][metric]["values"][at] for row in rows]
-        table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values))
+        baseline = [f"{found[1][metric]['mean']:.1f} {called(found[0])}"] if found else []
+        table.add_row(str(number), *("–" if value is None else f"{value:.1f}" for value in values), *baseline)
     return [table]

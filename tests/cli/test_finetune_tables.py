@@ -74,6 +74,9 @@ def test_a_verdict_is_a_line() -> None:
     row = {"mode": "full", "fraction": 0.1, "verdict": verdict.as_json()}
     told = "full: ahead of scratch (+9.1, +6.0 to +12.2), behind raw pixels (-2.0, -3.1 to -0.9)"
     assert verdict_lines(result((0.1,), []) | {"verdicts": [row]}) == [told]
+    alone = {**row, "verdict": Verdict((Difference("scratch", 9.1, 6.0, 12.2),), 40, 2).as_json()}
+    (line,) = verdict_lines(result((0.1,), []) | {"verdicts": [alone]})
+    assert line == "full: ahead of scratch (+9.1, +6.0 to +12.2); not called ahead, as there is no other rival"
     none = {"mode": "full", "fraction": 1.0, "verdict": None, "why": "nothing is known"}
     row["verdict"] = {**verdict.as_json(), "seeds": 1}
     assert verdict_lines(result((0.1, 1.0), []) | {"verdicts": [row, none]}) == [
