@@ -42,8 +42,8 @@ def improving(curve: Sequence[float], half: int, chance: float) -> bool:
 def too_few(steps: int, scratch_steps: int | None) -> str:
     """What people are told where scratch has fewer ``steps`` than the recipe knows it to need."""
     return (
-        f"scratch is given {steps} steps, and went on improving up to scratch_steps={scratch_steps}: what is ahead of "
-        "it may be so for want of steps alone"
+        f"scratch is given {steps} steps, and on the recipe's own data it went on improving up to "
+        f"scratch_steps={scratch_steps}: what is ahead of it may be so for want of steps alone"
     )
 
 

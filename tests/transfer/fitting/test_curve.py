@@ -115,7 +115,7 @@ def test_the_starved_are_told_by_their_mean() -> None:
     assert starved([row("scratch", 1.0, STARVED, [None] * 5)], "top1", 10)[0]["fraction"] == 1.0
     assert not starved([row("scratch", 1.0, [None] * 5), {"mode": "scratch", "fraction": 0.5, "steps": 9}], "top1", 10)
     (few,) = starved([row("scratch", 1.0, FED)], "top1", 10, 81)
-    assert few["told"].startswith("scratch is given 80 steps, and went on improving up to scratch_steps=81")
+    assert few["told"].startswith("scratch is given 80 steps, and on the recipe's own data it went on")
     assert not starved([row("scratch", 1.0, FED)], "top1", 10, 80)
 
 
@@ -128,8 +128,8 @@ def test_a_starved_scratch_is_told(run: Path) -> None:
         result = finetune(TinySource(), [run], config, CPU)
     (one,) = result["starved"]
     assert [str(w.message) for w in told] == [
-        "scratch is given 10 steps, and went on improving up to scratch_steps=50: what is ahead of it may be so for "
-        "want of steps alone",
+        "scratch is given 10 steps, and on the recipe's own data it went on improving up to scratch_steps=50: what is "
+        "ahead of it may be so for want of steps alone",
         one["told"],
     ]
     with warnings.catch_warnings():
