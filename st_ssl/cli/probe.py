@@ -142,6 +142,8 @@ def probe_inputs(config: RunConfig | EncoderProbeConfig, probe: ProbeConfig) -> 
 def probe_tables(result: dict[str, Any]) -> list[Any]:
     """One table per kind of probe: a target a row, per cent, mean ± std over the seeds, with the strongest baseline and
     the verdict; and where there are several baselines one of all of them."""
+    from st_ssl.transfer.probes.scores import SECTIONS
+
     sizes = result["sizes"]
     parts = f"{sizes['train']} train, {sizes['test']} test, {result['seeds']} seed{'s' * (result['seeds'] != 1)}"
     if "splits" in result:
@@ -162,10 +164,6 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
         if told:
             tables += _section_tables(section, told, how)
     return tables
-
-
-SECTIONS = ("retrieval", "few_shot", "curve")
-"""What has several rows for each target."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ FEWEST = 10
 RIVALS = 2
 """Rivals that it takes to be ahead: the same network untrained, and the strongest trivial baseline."""
 MOST = 4096
-"""Samples that are drawn one by one: more of them are drawn in so many random groups, for memory."""
+"""Up to this many samples are drawn one by one. More are first put into this many random groups, to save memory."""
 
 _ROUNDING = 1e-9
 
@@ -51,8 +51,8 @@ class Outcomes:
 
     @classmethod
     def of_scores(cls, scores: Sequence[Sequence[float]] | np.ndarray) -> Outcomes:
-        """A figure that is the mean of ``scores`` [S, M] in 0 … 1: whether each sample was told right, say. NaN for one
-        that was not judged."""
+        """Outcomes whose figure is the mean of ``scores`` [S, M] in 0 … 1, such as whether a sample was told right. NaN
+        marks a sample that was not judged."""
         found = np.asarray(scores, dtype=np.float64)
         known = ~np.isnan(found)
         return cls(np.stack([np.where(known, found, 0.0), known.astype(np.float64)], -1))

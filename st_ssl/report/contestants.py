@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from st_ssl.report.figures import ACCENT, INK
+from st_ssl.transfer.probes.scores import FIRST
 
 KINDS = {
     "knn": "kNN",
@@ -44,8 +45,6 @@ CONTESTANTS = {
     ),
     "metadata": Contestant("file metadata", "what the file says of itself, such as its length", "|", INK, "|"),
 }
-FIRST = ("pretrained", "random")
-"""Who stands first in a table; the baselines follow."""
 NAMES = {who: one.name for who, one in CONTESTANTS.items()}
 
 

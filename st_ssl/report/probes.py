@@ -85,7 +85,7 @@ def beaten_by(headlines: dict[str, Headline]) -> str:
 
 
 def one_pretraining(runs: dict[str, int | None]) -> str:
-    """What to say of runs by name, of so many pretrainings each, where some are of one; "" otherwise."""
+    """The caution for ``runs`` (name to number of pretrainings) that rest on a single pretraining; "" for none."""
     single = [name for name, pretrainings in runs.items() if pretrainings == 1]
     if not single:
         return ""

@@ -18,8 +18,8 @@ SAMPLES = 500
 """Test samples that it is looked at with, at most."""
 
 IMPROVING, POINTS = 0.2, 3.0
-"""Scratch is starved where the second half of its steps brought more than this share of all that it gained above
-chance, and at least so many points. The learning rate falls to the end, so that every curve rises there a little."""
+"""Scratch is starved where the second half of its steps brought more than this share of its whole gain above chance,
+and at least this many points. A small rise is no sign: the falling learning rate lifts the end of every curve."""
 
 
 def marks(total: int) -> list[int]:
