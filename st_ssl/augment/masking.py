@@ -3,7 +3,8 @@ falls with the ratio."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -50,6 +51,21 @@ def draw_mask(config: MaskConfig, grid: Grid, rng: np.random.Generator) -> Mask:
         hidden = _hidden(time * area, config.ratio, rng)
     flat = hidden.reshape(-1)
     return Mask(keep=np.flatnonzero(~flat), masked=np.flatnonzero(flat))
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """The mask plan of clips: ``config`` over the token grid (T', H', W'). Raises ``ConfigError`` where the grid is too
+    small for it."""
+
+    config: MaskConfig
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        check_mask(self.config, self.grid)
+
+    def draw(self, rng: np.random.Generator, batch_rng: np.random.Generator, recording: Any) -> Mask:
+        return draw_mask(self.config, self.grid, rng)
 
 
 def _hidden(count: int, ratio: float, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,8 @@ Patches have centres, known only on the device: a block of them is found there, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +56,23 @@ def block_point_mask(centres: Tensor, draw: Tensor, ratio: float) -> tuple[Tenso
     order = torch.sort(distance, dim=1, stable=True).indices
     hidden = round(num_groups * ratio)
     return order[:, hidden:].sort(dim=1).values, order[:, :hidden].sort(dim=1).values
+
+
+@dataclass(frozen=True)
+class PatchMask:
+    """The mask plan of ``num_groups`` patches of a cloud. Of a ``block`` the ``masked`` [1] is one patch, drawn here:
+    the others are those around it, which are known on the device alone (``block_point_mask``)."""
+
+    config: PointMaskConfig
+    num_groups: int
+
+    def __post_init__(self) -> None:
+        check_point_mask(self.config, self.num_groups)
+
+    def draw(self, rng: np.random.Generator, batch_rng: np.random.Generator, recording: Any) -> Mask:
+        if self.config.kind == "block":
+            return Mask(None, rng.integers(self.num_groups, size=1))
+        return random_point_mask(self.num_groups, self.config.ratio, rng)
 
 
 class VoxelMask(NamedTuple):

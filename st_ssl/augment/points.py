@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -135,7 +135,9 @@ class PointAugment:
         self.config, self.num_points, self.unit_sphere = config, num_points, unit_sphere
         self.voxel_size, self.centre = voxel_size, centre
 
-    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    geometric: ClassVar[tuple[str, ...]] = ("affine", "seed", "elastic")
+
+    def sample(self, rng: np.random.Generator, meta: Any = None, num_frames: int = 1) -> dict[str, np.ndarray]:
         """Draw the parameters of one cloud: ``affine`` float32 [4, 4], ``seed`` int64 [1] of all that is drawn point
         by point, ``elastic`` float32 [1] (0 or 1), and those of ``sample_colour``. Keys and the count of draws do not
         depend on the settings, so a setting never shifts the draws of another."""
@@ -154,12 +156,16 @@ class PointAugment:
             **sample_colour(c.colour, rng),
         }
 
-    def cut(self, cloud: PointCloud, params: Mapping[str, np.ndarray]) -> tuple[PointCloud, np.ndarray]:
+    def cut(self, items: Sequence[PointCloud], params: Mapping[str, np.ndarray]) -> list[PointCloud]:
+        """``choose`` from each of the clouds of a view, all by the same parameters."""
+        return [self.choose(cloud, params) for cloud in items]
+
+    def choose(self, cloud: PointCloud, params: Mapping[str, np.ndarray]) -> PointCloud:
         """Choose points, and bring them to the unit sphere around their centroid, or above the origin.
 
         In this order: crop, dropout, one point a voxel (of the view as ``params["affine"]`` will scale and turn it),
         ``num_points`` of what is left. Returns the cloud, whose ``pose`` takes it back to where ``cloud`` was (to the
-        world, if that had a pose), and the index int64 that each of its points had in ``cloud``.
+        world, if that had a pose), and whose ``source`` is the place of each of its points in ``cloud``.
         """
         assert len(cloud) > 0, "a cloud without points has no views"
         rng = keyed_rng(int(params["seed"][0]), "cut")
@@ -171,7 +177,7 @@ class PointAugment:
             source = source[cuts.one_per_voxel(np.asarray(moved), self.voxel_size, rng)]
         if self.num_points is not None:
             source = source[cuts.exactly(len(source), self.num_points, rng)]
-        return self._placed(cloud.take(source)), source
+        return self._placed(cloud.take(source))
 
     def _crop(self, xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         c, low, high = self.config, *self.config.crop_share
@@ -215,6 +221,7 @@ class PointAugment:
         """Move, jitter and bend a batch of cut clouds, turn its normals and change its colours. ``params`` are those of
         ``sample``, each with an axis B in front and best on the CPU. Labels and sources are handed on."""
         device = points.xyz.device
+        params = {name: spread(value, len(points)) for name, value in params.items()}
         cloud = torch.arange(len(points), device=device).repeat_interleave(
             points.offsets.diff(), output_size=len(points.xyz)
         )
@@ -241,6 +248,16 @@ class PointAugment:
             stream = random_bits(seed, _COLOUR)
             attributes["color"] = apply_colour(attributes["color"], points.offsets, cloud, place, stream, params)
         return replace(points, xyz=xyz, attributes=attributes)
+
+    def turned(self, pose: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        """Poses float64 [B, T, 4, 4] of clouds as they were cut, for those that ``apply`` has moved."""
+        back = torch.linalg.inv(params["affine"].to(pose.device, pose.dtype))
+        return pose @ back[:, None]
+
+
+def spread(values: Tensor, clouds: int) -> Tensor:
+    """The parameters [B, ...] of B samples for each of their ``clouds`` in all, sample by sample."""
+    return values if len(values) == clouds else values.repeat_interleave(clouds // len(values), dim=0)
 
 
 def plain(num_points: int | None, unit_sphere: bool, voxel_size: float | None = None) -> PointAugment:

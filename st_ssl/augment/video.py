@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -115,6 +115,8 @@ class VideoAugment:
     ) -> None:
         assert size > 0 and min(std) > 0, (size, std)
         self.config, self.size, self.mean, self.std = config, size, mean, std
+
+    geometric: ClassVar[tuple[str, ...]] = ("box", "flip")
 
     def sample(self, rng: np.random.Generator, meta: VideoMeta, num_frames: int) -> dict[str, np.ndarray]:
         """Draw the parameters of one clip of ``num_frames`` frames: name to [1, k], or [T, k] with ``per_frame``.

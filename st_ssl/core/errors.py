@@ -44,6 +44,10 @@ class SampleError(UserError):
         return (SampleError, (self.path, self.reason))  # survives the trip from a worker process
 
 
+class UnfitError(ValueError):
+    """What is wrong with the content of a sample; ``sample_fault`` makes a ``SampleError`` of it, as it stands."""
+
+
 @contextmanager
 def sample_fault(path: str) -> Iterator[None]:
     """Whatever goes wrong with the sample at ``path`` inside is a ``SampleError`` that names it. Errors that are not
@@ -52,6 +56,8 @@ def sample_fault(path: str) -> Iterator[None]:
         yield
     except (SampleError, MissingDependencyError, MissingLibraryError, ConfigError, DataError, WorkerError):
         raise
+    except UnfitError as error:
+        raise SampleError(path, str(error)) from error
     except MemoryError as error:
         raise SampleError(path, "does not fit into memory") from error
     except Exception as error:

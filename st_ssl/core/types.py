@@ -4,9 +4,9 @@ K neighbours or kept tokens, D embedding."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     TensorMap = Callable[[Tensor], Tensor]
-
-
-_Holder = TypeVar("_Holder", "RawView", "View", "RawPointView", "PointView", "PointBatch")
 
 
 @dataclass(frozen=True)
@@ -59,69 +56,113 @@ class Entry:
 
 
 class Mask(NamedTuple):
-    """Token indices of one clip, each sorted: ``keep`` int64 [K] is what an encoder sees, ``masked`` int64 [L - K]."""
+    """Which tokens an encoder may see, each sorted: ``keep`` int64 [K] is what it sees, ``masked`` int64 [M] what it is
+    to predict; [B, K] and [B, M] of a batch. ``keep`` is None where it is found on the device: ``masked`` then says
+    around what, see ``block_point_mask``."""
 
-    keep: np.ndarray
-    masked: np.ndarray
-
-
-@dataclass
-class RawView:
-    """One view of a batch on its way from the workers: uint8 pixels, and the parameters of what is still to be done.
-
-    ``frames`` uint8 [B, T, H, W, 3], already cropped and resized; ``params`` name to [B, 1 or T, k] (a time axis of 1
-    means the same for all frames of a clip); ``frame_index`` int64 [B, T]; ``keep`` / ``masked`` int64 [B, K] / [B, M].
-    """
-
-    frames: Tensor
-    params: dict[str, Tensor]
-    frame_index: Tensor
-    keep: Tensor | None = None
-    masked: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def map(self, fn: TensorMap) -> RawView:
-        """The same view with ``fn`` of each tensor."""
-        return _map(self, fn)
-
-    def part(self, start: int, stop: int) -> RawView:
-        """The samples ``start`` to ``stop``."""
-        return _map(self, lambda tensor: tensor[start:stop])
-
-    def joined(self, others: Sequence[RawView]) -> RawView:
-        """This view's samples, then those of ``others``."""
-        return _joined([self, *others])
-
-    def __str__(self) -> str:
-        return f"{tuple(self.frames.shape)} (B, T, H, W, C)"
+    keep: Any
+    masked: Any
 
 
 @dataclass
 class View:
-    """One view as a method sees it: ``clip`` float [B, C, T, H, W], normalised; masks as in ``RawView``."""
+    """One view of a batch of B samples, on its way from the workers and as a method sees it.
 
-    clip: Tensor
-    frame_index: Tensor
-    keep: Tensor | None = None
-    masked: Tensor | None = None
+    ``content``: float [B, C, T, H, W], normalised (uint8 [B, T, H, W, 3] before ``Views.prepare``), or a ``PointBatch``
+    of B · T clouds, sample by sample. ``at`` int64 [B, T]: which instants of the stream these are. ``labels``: what the
+    plan did, by name, [B, ...]; ``pose`` float64 [B, T, 4, 4] takes points to the world. ``params``: what was drawn for
+    the transforms, name to [B, 1 or T, k] (a time axis of 1 means the same for all frames). ``masks``: each with its
+    own number of tokens. ``sample`` int64 [B]: the index in the data set of what is really shown.
+    """
+
+    content: Any
+    at: Tensor
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    params: dict[str, Tensor] = field(default_factory=dict)
+    masks: tuple[Mask, ...] = ()
+    sample: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.clip.shape[0]
+        return len(self.at)
+
+    @property
+    def clip(self) -> Tensor:
+        """The content of a view of videos."""
+        assert not isinstance(self.content, PointBatch)
+        clip: Tensor = self.content
+        return clip
+
+    @property
+    def points(self) -> PointBatch:
+        """The content of a view of clouds."""
+        assert isinstance(self.content, PointBatch)
+        return self.content
+
+    @property
+    def mask(self) -> Mask:
+        """The mask of a view that has one."""
+        (mask,) = self.masks
+        return mask
+
+    def map(self, fn: TensorMap) -> View:
+        """The same view with ``fn`` of each tensor."""
+        content = self.content.map(fn) if isinstance(self.content, PointBatch) else fn(self.content)
+        return self._rows(fn, content)
 
     def part(self, start: int, stop: int) -> View:
         """The samples ``start`` to ``stop``."""
-        return _map(self, lambda tensor: tensor[start:stop])
+        if isinstance(self.content, PointBatch):
+            clouds = len(self.content) // max(1, len(self))
+            content: Any = self.content.part(start * clouds, stop * clouds)
+        else:
+            content = self.content[start:stop]
+        return self._rows(lambda tensor: tensor[start:stop], content)
 
     def joined(self, others: Sequence[View]) -> View:
         """This view's samples, then those of ``others``."""
-        return _joined([self, *others])
+        import torch
 
-    @property
-    def content(self) -> Tensor:
-        """What an encoder is fed."""
-        return self.clip
+        views = [self, *others]
+        if isinstance(self.content, PointBatch):
+            content: Any = self.content.joined([view.points for view in others])
+        else:
+            content = torch.cat([view.content for view in views])
+        assert len({(view.sample is None, len(view.masks)) for view in views}) == 1, "views of several kinds"
+        return View(
+            content,
+            torch.cat([view.at for view in views]),
+            _joined_tables([view.labels for view in views]),
+            _joined_tables([view.params for view in views]),
+            tuple(
+                Mask(*(None if parts[0] is None else torch.cat(list(parts)) for parts in zip(*masks, strict=True)))
+                for masks in zip(*(view.masks for view in views), strict=True)
+            ),
+            None if self.sample is None else torch.cat([view.sample for view in views if view.sample is not None]),
+        )
+
+    def _rows(self, fn: TensorMap, content: Any) -> View:
+        return View(
+            content,
+            fn(self.at),
+            {name: fn(value) for name, value in self.labels.items()},
+            {name: fn(value) for name, value in self.params.items()},
+            tuple(Mask(*(None if part is None else fn(part) for part in mask)) for mask in self.masks),
+            None if self.sample is None else fn(self.sample),
+        )
+
+    def __str__(self) -> str:
+        if isinstance(self.content, PointBatch):
+            return f"{len(self.content)} clouds of {len(self.content.xyz) / max(1, len(self.content)):.0f} points"
+        return f"{tuple(self.content.shape)} (B, T, H, W, C)"
+
+
+def _joined_tables(tables: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of all tables, by the names that all of them have: some files of a folder may have colours, others
+    none."""
+    import torch
+
+    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    return {name: torch.cat([table[name] for table in tables]) for name in shared}
 
 
 @dataclass
@@ -131,7 +172,8 @@ class PointCloud:
     ``xyz`` float32 [N, 3] in metres, or in the unit the file has (objects are brought to the unit sphere later).
     ``attributes`` name to float32 [N, k]: ``color`` RGB in 0 … 1, ``normal`` of length 1 (0 where unknown),
     ``intensity`` in 0 … 1. ``labels`` name to int64 [N], -1 for none: ``segment`` the class, ``instance`` the object,
-    ``part``. ``pose`` float64 [4, 4] takes its points to the world; ``time`` is in seconds.
+    ``part``. ``pose`` float64 [4, 4] takes its points to the world; ``time`` is in seconds. ``source`` int64 [N] is
+    the place that each point had in the cloud of the file (None: its own).
     """
 
     xyz: np.ndarray
@@ -139,6 +181,7 @@ class PointCloud:
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     pose: np.ndarray | None = None
     time: float | None = None
+    source: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -151,6 +194,7 @@ class PointCloud:
             {name: values[index] for name, values in self.labels.items()},
             self.pose,
             self.time,
+            np.arange(len(self))[index] if self.source is None else self.source[index],
         )
 
 
@@ -176,20 +220,37 @@ class PointBatch:
 
     def map(self, fn: TensorMap) -> PointBatch:
         """The same batch with ``fn`` of each tensor."""
-        return _map(self, fn)
+        return self._rows(fn, fn(self.offsets))
 
     def part(self, start: int, stop: int) -> PointBatch:
         """The clouds ``start`` to ``stop``."""
         first, last = (int(self.offsets[i]) for i in (start, stop))
-        own = _map(self, lambda tensor: tensor[first:last])
-        return replace(own, offsets=self.offsets[start : stop + 1] - first)
+        return self._rows(lambda tensor: tensor[first:last], self.offsets[start : stop + 1] - first)
 
     def joined(self, others: Sequence[PointBatch]) -> PointBatch:
         """This batch's clouds, then those of ``others``."""
         import torch
 
-        counts = torch.cat([batch.offsets.diff() for batch in (self, *others)])
-        return replace(_joined([self, *others]), offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+        batches = [self, *others]
+        counts = torch.cat([batch.offsets.diff() for batch in batches])
+        sources = [batch.source for batch in batches if batch.source is not None]
+        assert len(sources) in (0, len(batches)), "some have source, others not"
+        return PointBatch(
+            torch.cat([batch.xyz for batch in batches]),
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+            _joined_tables([batch.attributes for batch in batches]),
+            _joined_tables([batch.labels for batch in batches]),
+            torch.cat(sources) if sources else None,
+        )
+
+    def _rows(self, fn: TensorMap, offsets: Tensor) -> PointBatch:
+        return PointBatch(
+            fn(self.xyz),
+            offsets,
+            {name: fn(value) for name, value in self.attributes.items()},
+            {name: fn(value) for name, value in self.labels.items()},
+            None if self.source is None else fn(self.source),
+        )
 
     def dense(self) -> Tensor:
         """``xyz`` as [B, N, 3] where all clouds have the same number of points; raises ``ValueError`` otherwise."""
@@ -197,89 +258,6 @@ class PointBatch:
         if len(counts) == 0 or (counts != counts[0]).any():
             raise ValueError(f"clouds of {counts.tolist()} points are no dense batch")
         return self.xyz.view(len(self), -1, 3)
-
-
-@dataclass
-class RawPointView:
-    """One view of a batch of clouds on its way from the workers: the points that were chosen, as they lie in their
-    files, and ``params`` name to [B, k] of what is still to be done to them; masks as in ``RawView``. ``pose`` float64
-    [B, 4, 4] takes the points of each cloud, before ``params``, to where its file has them."""
-
-    points: PointBatch
-    params: dict[str, Tensor]
-    keep: Tensor | None = None
-    masked: Tensor | None = None
-    pose: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def map(self, fn: TensorMap) -> RawPointView:
-        """The same view with ``fn`` of each tensor."""
-        return replace(_map(self, fn), points=self.points.map(fn))
-
-    def part(self, start: int, stop: int) -> RawPointView:
-        """The samples ``start`` to ``stop``."""
-        return replace(_map(self, lambda tensor: tensor[start:stop]), points=self.points.part(start, stop))
-
-    def joined(self, others: Sequence[RawPointView]) -> RawPointView:
-        """This view's samples, then those of ``others``."""
-        return replace(_joined([self, *others]), points=self.points.joined([view.points for view in others]))
-
-    def __str__(self) -> str:
-        return f"{len(self)} clouds of {len(self.points.xyz) / max(1, len(self)):.0f} points"
-
-
-@dataclass
-class PointView:
-    """One view of a batch of clouds as a method sees it; masks and ``pose`` as in ``RawPointView``."""
-
-    points: PointBatch
-    keep: Tensor | None = None
-    masked: Tensor | None = None
-    pose: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def part(self, start: int, stop: int) -> PointView:
-        """The samples ``start`` to ``stop``."""
-        return replace(_map(self, lambda tensor: tensor[start:stop]), points=self.points.part(start, stop))
-
-    @property
-    def content(self) -> PointBatch:
-        """What an encoder is fed."""
-        return self.points
-
-
-def _map(holder: _Holder, fn: TensorMap) -> _Holder:
-    """A copy of a dataclass with ``fn`` of each tensor, also of those in its mappings; what else it has stays."""
-    changed: dict[str, Any] = {}
-    for item in fields(holder):
-        value = getattr(holder, item.name)
-        if isinstance(value, dict):
-            changed[item.name] = {name: fn(tensor) for name, tensor in value.items()}
-        elif value is not None and not isinstance(value, PointBatch):
-            changed[item.name] = fn(value)
-    return replace(holder, **changed)
-
-
-def _joined(holders: Sequence[_Holder]) -> _Holder:
-    """The rows of the tensors of all holders, in order, also of those in their mappings that all of them have."""
-    import torch
-
-    first = holders[0]
-    changed: dict[str, Any] = {}
-    for item in fields(first):
-        values = [getattr(holder, item.name) for holder in holders]
-        assert len({value is None for value in values}) == 1, f"some have {item.name}, others not"
-        if isinstance(values[0], dict):
-            # Some files of a folder may have colours and others none.
-            shared = [name for name in values[0] if all(name in value for value in values)]
-            changed[item.name] = {name: torch.cat([value[name] for value in values]) for name in shared}
-        elif values[0] is not None and not isinstance(values[0], PointBatch):
-            changed[item.name] = torch.cat(values)
-    return replace(first, **changed)
 
 
 @dataclass

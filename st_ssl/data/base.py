@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
@@ -20,8 +20,10 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import CloudNeeds, Modality
 from st_ssl.core.random import Key
 from st_ssl.core.registry import Registry
-from st_ssl.core.types import Entry
+from st_ssl.core.types import Entry, View
 from st_ssl.data.sources.base import Format, Listing
+from st_ssl.data.streams.base import Recording
+from st_ssl.data.views import CutView
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class BadSample:
 
 @dataclass
 class Batch:
-    """``views`` one per view of the method, of ``RawView`` or ``RawPointView``; ``indices`` int64 [B] the samples used,
+    """``views`` one per view of the method; ``indices`` int64 [B] the samples used,
     ``wanted`` [B] those of the order (they differ where a broken sample was replaced); ``bad`` what was found broken;
     ``metadata`` float64 [B, k] what the files of the samples used say of themselves without their content (a video:
     width, height, frames per second and number of frames), a trivial baseline for probes. No views: nothing was usable.
     """
 
-    views: Sequence[Any]
+    views: Sequence[View]
     indices: Tensor
     wanted: Tensor
     bad: list[BadSample]
@@ -81,13 +83,17 @@ class Batch:
         ]
 
 
-class Views(Protocol):
-    """A method's declaration of what it wants to see, of whatever modality."""
+class CutsViews(Protocol):
+    """A declaration of what is to be seen: see ``st_ssl.data.views.Views``."""
 
     @property
     def num_views(self) -> int: ...
 
-    def prepare(self, views: Any) -> Any: ...
+    def cut(
+        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Callable[[int], None] = ...
+    ) -> list[CutView]: ...
+
+    def prepare(self, views: Sequence[View]) -> list[View]: ...
 
 
 class DataSource(ABC):
@@ -140,22 +146,18 @@ class DataSource(ABC):
         return {} if self.listing is None else {"listing": self.listing.summary()}
 
     @abstractmethod
-    def dataset(self, entries: Sequence[Entry], views: Any, seed: Key = 0) -> Dataset[Any]:
+    def dataset(self, entries: Sequence[Entry], views: CutsViews, seed: Key = 0) -> Dataset[Any]:
         """The samples behind (pass, index) keys, seen as ``views`` declares."""
-
-    @abstractmethod
-    def collate(self, samples: list[Any]) -> Batch:
-        """Samples of that data set to a batch."""
 
     @abstractmethod
     def evaluation(
         self, input: Any, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> Views:
+    ) -> CutsViews:
         """What an encoder with this ``input`` is shown when it is evaluated: ``num_views`` views of a sample, of the
         share ``span`` of it, varied by a draw of the key as far as ``jitter`` (in 0 … 1) goes."""
 
     @abstractmethod
-    def raw_features(self, view: Any) -> dict[str, np.ndarray]:
+    def raw_features(self, view: View) -> dict[str, np.ndarray]:
         """What a raw view [B] shows without any network, float [B, k]: baselines for probes, by the names in their
         tables."""
 

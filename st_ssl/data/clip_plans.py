@@ -1,22 +1,42 @@
-"""Clip plans: which frames of a video become which clip. A method names its plan; a plan draws frame indices."""
+"""Plans: which instants of a stream become which view. A method names its plan; a plan draws indices."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 
-from st_ssl.core.types import VideoMeta
+from st_ssl.data.streams.base import Stream
 
 
-class ClipPlan(Protocol):
-    """Draws ``num_clips`` arrays of frame indices, int64 [T] each, all inside the video."""
+@dataclass
+class Draw:
+    """One draw of a plan: ``at`` int64 [T], indices of a stream, and ``labels`` that say what the plan did: an order, a
+    speed, the odd one out."""
+
+    at: np.ndarray
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Plan(Protocol):
+    """Makes ``num_clips`` draws at once, all inside the stream. ``epoch`` counts from 0."""
 
     @property
     def num_clips(self) -> int: ...
 
-    def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]: ...
+    def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> Sequence[Draw]: ...
+
+
+@dataclass(frozen=True)
+class Still:
+    """``num_clips`` views of all that there is: of a cloud, or of an image."""
+
+    num_clips: int = 1
+
+    def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
+        return [Draw(np.arange(stream.meta.num_frames)) for _ in range(self.num_clips)]
 
 
 def clip_indices(start: int, num_frames: int, stride: int, video_frames: int) -> np.ndarray:
@@ -37,10 +57,12 @@ class RandomClips:
     stride: int
     num_clips: int = 1
 
-    def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]:
-        last = last_start(self.num_frames, self.stride, meta.num_frames)
+    def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
+        last = last_start(self.num_frames, self.stride, stream.meta.num_frames)
         starts = rng.integers(0, last + 1, size=self.num_clips)
-        return [clip_indices(int(start), self.num_frames, self.stride, meta.num_frames) for start in starts]
+        return [
+            Draw(clip_indices(int(start), self.num_frames, self.stride, stream.meta.num_frames)) for start in starts
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,13 +79,13 @@ class ClipPair:
     interval: int = 0
     num_clips: int = 2
 
-    def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]:
-        largest = last_start(self.num_frames, self.stride, meta.num_frames)
+    def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
+        largest = last_start(self.num_frames, self.stride, stream.meta.num_frames)
         u, place, order = rng.random(3)
         distance = self._distance(float(u), largest)
         first = int(place * (largest - distance + 1))
         starts = [first, first + distance] if order < 0.5 else [first + distance, first]
-        return [clip_indices(start, self.num_frames, self.stride, meta.num_frames) for start in starts]
+        return [Draw(clip_indices(start, self.num_frames, self.stride, stream.meta.num_frames)) for start in starts]
 
     def _distance(self, u: float, largest: int) -> int:
         if self.distribution == "constant":
@@ -87,14 +109,14 @@ class EvenClips:
     span: tuple[float, float] = (0.0, 1.0)
     jitter: float = 0.0
 
-    def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]:
-        low, high = (round(share * meta.num_frames) for share in self.span)
-        low = min(low, meta.num_frames - 1)  # a span of less than half a frame at the very end
+    def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
+        low, high = (round(share * stream.meta.num_frames) for share in self.span)
+        low = min(low, stream.meta.num_frames - 1)  # a span of less than half a frame at the very end
         frames = max(1, high - low)
         last = last_start(self.num_frames, self.stride, frames)
         shift = (rng.random(self.num_clips) - 0.5) * self.jitter
         places = np.clip((np.arange(self.num_clips) + 0.5 + shift) / self.num_clips, 0, 1)
-        return [low + clip_indices(round(place * last), self.num_frames, self.stride, frames) for place in places]
+        return [Draw(low + clip_indices(round(place * last), self.num_frames, self.stride, frames)) for place in places]
 
 
 @dataclass(frozen=True)
@@ -110,11 +132,13 @@ class SegmentClips:
     num_clips: int = 1
     random: bool = False
 
-    def draw(self, rng: np.random.Generator, meta: VideoMeta) -> list[np.ndarray]:
+    def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
         segment = np.arange(self.num_frames)
         if self.random:
             places = (segment + rng.random((self.num_clips, self.num_frames))) / self.num_frames
-            return list(np.minimum((places * meta.num_frames).astype(np.int64), meta.num_frames - 1))
+            last = stream.meta.num_frames - 1
+            return [Draw(at) for at in np.minimum((places * stream.meta.num_frames).astype(np.int64), last)]
         parts = 2 * self.num_clips  # of a segment, so that all is exact
         shifts = [(self.num_clips + 2 * (clip - (self.num_clips - 1) // 2)) % parts for clip in range(self.num_clips)]
-        return [(parts * segment + shift) * meta.num_frames // (parts * self.num_frames) for shift in shifts]
+        total = stream.meta.num_frames
+        return [Draw((parts * segment + shift) * total // (parts * self.num_frames)) for shift in shifts]

@@ -10,11 +10,11 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from st_ssl.augment.point_masking import PointMaskConfig, block_point_mask
+from st_ssl.augment.point_masking import block_point_mask
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, PointInputConfig
-from st_ssl.core.types import Features, PointBatch, PointView
+from st_ssl.core.types import Features, Mask, PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.transformer import Block, gather_tokens, initialise
 from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
@@ -207,15 +207,13 @@ class PointViT(Encoder):
         return Features(pooled=x.mean(1), tokens=x, centres=patches.centres)
 
 
-def split_patches(view: PointView, patches: Patches, mask: PointMaskConfig) -> tuple[Tensor, Tensor]:
-    """``keep`` int64 [B, K'] and ``masked`` int64 [B, M] of a view. Of blocks the views carry in ``masked`` [B, 1] the
-    patch that each is around; the others are found here, where the centres are."""
-    assert view.masked is not None, "views of masked methods carry their masks"
-    if mask.kind == "random":
-        assert view.keep is not None
-        return view.keep, view.masked
-    draw = (view.masked[:, 0] + 0.5) / patches.centres.shape[1]
-    return block_point_mask(patches.centres, draw, mask.ratio)
+def split_patches(mask: Mask, patches: Patches, ratio: float) -> tuple[Tensor, Tensor]:
+    """``keep`` int64 [B, K'] and ``masked`` int64 [B, M] of a view. Of blocks ``mask`` tells the patch [B, 1] that each
+    is around; the others, the share ``ratio`` of all, are found here, where the centres are."""
+    if mask.keep is not None:
+        return mask.keep, mask.masked
+    draw = (mask.masked[:, 0] + 0.5) / patches.centres.shape[1]
+    return block_point_mask(patches.centres, draw, ratio)
 
 
 def through(blocks: nn.ModuleList, x: Tensor, positions: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.account import account_lines
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, count_parameters, prepared_of, save_encoder
 from st_ssl.engine.console import RunProgress, console
@@ -31,8 +32,8 @@ from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.run_files import check_same_run
 from st_ssl.engine.runtime import Preempted, Runtime
-from st_ssl.engine.step import GradientStep
-from st_ssl.methods.base import METHODS, Method
+from st_ssl.engine.step import GradientStep, Step
+from st_ssl.methods.base import METHODS, Method, Moment
 from st_ssl.training import distributed
 from st_ssl.training.batchnorm import convert_batchnorm
 from st_ssl.training.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
@@ -127,12 +128,14 @@ class Trainer:
         self.overflows = 0
 
     def _wrap(self) -> nn.Module:
-        if self.config.engine.compile:
-            self.method.compile()
+        if self.config.engine.compile:  # networks alone: a forward that takes views holds objects and sizes that vary
+            for network in self.method.children():
+                network.compile()
+        step = Step(self.method)
         if self.runtime.world_size == 1:
-            return self.method
+            return step
         convert_batchnorm(self.method, self.runtime.device.type)
-        return distributed.average_gradients(self.method)
+        return distributed.average_gradients(step)
 
     # ---------------------------------------------------------------- the loop
 
@@ -190,7 +193,7 @@ class Trainer:
         pin = self.runtime.device.type == "cuda"
         dataset = self.source.dataset(self.entries, self.method.views, self.config.seed)
         timeout, max_lost = self.source.sample_timeout, self.source.max_bad(len(self.entries))
-        collate, workers = self.source.collate, self.source.num_workers
+        workers = self.source.num_workers
         loader = iter(build_loader(dataset, sampler, collate, workers, pin, timeout=timeout, max_lost=max_lost))
         while True:
             before = time.monotonic()
@@ -220,21 +223,21 @@ class Trainer:
             self._list_bad(batch, bool(empty))
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
-        output = self.gradients(batch, self.step, self.runtime.rank, engine.accumulate)
+        update = self.gradients(batch, self.step, self.runtime.rank, engine.accumulate)
         scaler = self.gradients.scaler
         scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        self._check_finite(output["loss"], norm, batch)
+        self._check_finite(update.scalars["loss"], norm, batch)
         if engine.clip_grad is not None:
             nn.utils.clip_grads_with_norm_(self.method.parameters(), engine.clip_grad, norm)
         scaler.step(self.optimizer)
         scaler.update()
-        self.method.after_update(self.step, self.total_steps)
+        self.method.after_update(Moment(self.step, self.total_steps, self.steps_per_epoch), update.kept)
         if self.ema is not None and engine.ema is not None:
             self.ema.update(engine.ema)
         self.step += 1
-        scalars = {name: float(distributed.mean_over_ranks(value.double())) for name, value in output.items()}
+        scalars = {name: float(distributed.mean_over_ranks(value.double())) for name, value in update.scalars.items()}
         return {**scalars, "lr": lr, "grad_norm": float(norm)}, bool(stop)
 
     def _agree(self, *flags: float) -> list[float]:

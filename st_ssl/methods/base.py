@@ -2,21 +2,146 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from st_ssl.core.config import Config
 from st_ssl.core.inputs import Modality
 from st_ssl.core.registry import Registry
-from st_ssl.data.base import Views
+from st_ssl.core.types import View
+from st_ssl.data.views import Views, ViewSpec
 from st_ssl.encoders.base import Encoder
 
-MethodOutput = dict[str, Tensor]
-"""Scalars by name; ``"loss"`` is what is minimised, the others are logged."""
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method is from: its ``title``, ``authors`` ("Qian et al."), ``venue`` ("CVPR 2021"), and its ``idea`` in
+    one line."""
+
+    title: str
+    authors: str
+    venue: str
+    idea: str
+
+
+@dataclass
+class Losses:
+    """What a method makes of a batch: the scalar ``loss`` that is minimised, the scalars ``logs`` that are logged
+    beside it, and the tensors ``kept`` (samples along the first axis) that ``after_update`` is to get."""
+
+    loss: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """``"loss"``, or one of ``logs`` by its name."""
+        return self.loss if name == "loss" else self.logs[name]
+
+    def scalars(self) -> dict[str, Tensor]:
+        """The loss and all that is logged, by name."""
+        return {"loss": self.loss, **self.logs}
+
+
+@dataclass
+class Outputs:
+    """What a method makes of some samples before they are compared, samples along the first axis of all tensors:
+    ``features`` have gradients, ``given`` (targets, indices, masks) need none."""
+
+    features: dict[str, Tensor]
+    given: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.features[name] if name in self.features else self.given[name]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands: ``step`` (from 0) of ``num_steps`` updates, of which ``steps_per_epoch`` make an epoch."""
+
+    step: int
+    num_steps: int
+    steps_per_epoch: int = 1
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the step is in, from 0."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def share(self) -> float:
+        """The share of the run that is done, 0 … 1."""
+        return min(1.0, self.step / max(1, self.num_steps))
+
+
+Look = Callable[[Sequence[ViewSpec], Encoder], "tuple[Tensor, Tensor]"]
+"""``look(specs, encoder)``: the indices int64 [N] of all training samples that could be read, in their order, and the
+pooled features [N, V, D] of their V views in evaluation mode."""
+
+
+class Method(nn.Module, ABC, Generic[ConfigT]):
+    """A pretraining method around an encoder.
+
+    ``views`` declares what the method wants to see. Most methods write ``forward``, views to ``Losses``. One that
+    compares samples with each other writes ``outputs`` (views of some samples to ``Outputs``) and ``losses`` (the
+    outputs of a whole batch to ``Losses``) instead, so that the batch may be larger than what fits in memory at once.
+    None of the three changes a buffer, but for the statistics of batch norm: they may run twice for one update. State
+    changes in ``before_epoch`` and ``after_update`` alone, and all of it is in the state dict.
+    """
+
+    paper: ClassVar[Paper]
+    modality: ClassVar[Modality] = "video"
+    encoder: Encoder
+    views: Views
+    config: ConfigT
+
+    def __init__(self, config: ConfigT, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+
+    def forward(self, views: list[View]) -> Losses:
+        """The losses of a batch of the views that ``views`` declares."""
+        return self.losses(self.outputs(views))
+
+    def outputs(self, views: list[View]) -> Outputs:
+        """Views of some samples to what is compared with that of others."""
+        raise NotImplementedError(f"{type(self).__name__} has neither forward nor outputs")
+
+    def losses(self, outputs: Outputs) -> Losses:
+        """The outputs of a whole batch to its losses."""
+        raise NotImplementedError(f"{type(self).__name__} has neither forward nor losses")
+
+    @classmethod
+    def compares_samples(cls) -> bool:
+        """Whether the loss of a sample depends on the other samples of the batch: it has ``outputs`` and ``losses``."""
+        return cls.outputs is not Method.outputs
+
+    def before_epoch(self, moment: Moment, look: Look) -> None:
+        """Called before each epoch: where samples are clustered or positives mined. What it finds goes into buffers of
+        fixed shape, so that a run that is resumed within the epoch has it from its checkpoint."""
+
+    def after_update(self, moment: Moment, kept: Mapping[str, Tensor]) -> None:
+        """Called after each update of the optimiser: where a teacher follows its student, or a queue takes keys.
+        ``kept`` is that of the whole batch, detached, in the order of its samples."""
+
+    def exports(self) -> dict[str, Encoder]:
+        """The encoders that the run leaves: one lands in its folder, several in folders of it by their names."""
+        return {"encoder": self.encoder}
+
+    def pictures(self, views: list[View]) -> dict[str, Any]:
+        """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1, or to a
+        ``PointBatch`` of B clouds (coloured, where they have the attribute ``color``)."""
+        return {}
+
+    def matches(self, views: list[View]) -> Matches | None:
+        """For the report, of a method that compares the points of two views; None of any other."""
+        return None
 
 
 @dataclass
@@ -29,54 +154,4 @@ class Matches:
     second: Tensor
 
 
-class Method(nn.Module, ABC):
-    """A pretraining method around an encoder.
-
-    ``views`` declares what the method wants to see. Its work is in two parts, so that a loss which compares samples
-    can be taken over a batch that does not fit in memory at once: ``outputs`` maps the views of some samples to
-    tensors whose first axis is the sample, and ``losses`` maps those of the whole batch to scalars.
-    """
-
-    modality: ClassVar[Modality] = "video"
-    encoder: Encoder
-    views: Views
-    compares_samples: ClassVar[bool] = False
-    """Whether a sample's loss depends on the other samples of the batch."""
-
-    def __init__(self, config: Config, encoder: Encoder) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = encoder
-
-    @abstractmethod
-    def outputs(self, views: list[Any]) -> dict[str, Tensor]:
-        """Views to tensors, samples along the first axis."""
-
-    @abstractmethod
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        """Outputs of a whole batch to scalars, ``"loss"`` among them."""
-
-    def forward(self, views: list[Any], output_gradients: dict[str, Tensor] | None = None) -> MethodOutput:
-        """The losses of a batch. With ``output_gradients`` (of the whole batch's loss by this part's outputs), the
-        scalar whose gradient is this part's share: gradient caching (Gao et al. 2021)."""
-        outputs = self.outputs(views)
-        if output_gradients is None:
-            return self.losses(outputs)
-        terms = [(outputs[name] * gradient).sum() for name, gradient in output_gradients.items()]
-        return {"loss": torch.stack(terms).sum()}
-
-    def after_update(self, step: int, num_steps: int) -> None:
-        """Called once the optimiser has taken update ``step`` (from 0) of ``num_steps``: where a teacher follows its
-        student. What it changes must be in the state dict, and depend on nothing else, for a run to be resumed."""
-
-    def pictures(self, views: list[Any]) -> dict[str, Any]:
-        """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1, or to a
-        ``PointBatch`` of B clouds (coloured, where they have the attribute ``color``)."""
-        return {}
-
-    def matches(self, views: list[Any]) -> Matches | None:
-        """For the report, of a method that compares the points of two views; None of any other."""
-        return None
-
-
-METHODS: Registry[Method] = Registry("method", "st_ssl.methods")
+METHODS: Registry[Method[Any]] = Registry("method", "st_ssl.methods")

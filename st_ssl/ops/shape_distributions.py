@@ -10,12 +10,12 @@ from itertools import pairwise
 import numpy as np
 
 from st_ssl.core.random import keyed_rng
-from st_ssl.core.types import RawPointView
+from st_ssl.core.types import View
 
 _LARGEST = {"D1": 1.0, "D2": 2.0, "A3": np.pi, "D3": 1.14, "D4": 0.81}  # in a ball of radius 1; square and cube roots
 
 
-def coarse_occupancy(view: RawPointView, cells: int = 6) -> np.ndarray:
+def coarse_occupancy(view: View, cells: int = 6) -> np.ndarray:
     """The share of the points in each of ``cells``³ cells of the cube around the middle of the bounding box."""
     rows = []
     for xyz in _clouds(view):
@@ -24,7 +24,7 @@ def coarse_occupancy(view: RawPointView, cells: int = 6) -> np.ndarray:
     return np.stack(rows)
 
 
-def ordered_coordinates(view: RawPointView, count: int = 64) -> np.ndarray:
+def ordered_coordinates(view: View, count: int = 64) -> np.ndarray:
     """x, y and z of ``count`` points of each cloud, evenly spread over them in the order of a Z curve (Morton 1966), so
     that a number means much the same in all clouds: [B, 3 × ``count``]."""
     rows = []
@@ -37,7 +37,7 @@ def ordered_coordinates(view: RawPointView, count: int = 64) -> np.ndarray:
     return np.stack(rows).astype(np.float64)
 
 
-def shape_distributions(view: RawPointView, bins: int = 32, draws: int = 4096) -> np.ndarray:
+def shape_distributions(view: View, bins: int = 32, draws: int = 4096) -> np.ndarray:
     """Histograms by hand (Osada et al., 2002), the same for every turn of the cloud: [B, 5 × ``bins``].
 
     Of ``draws`` random points, pairs, triples and fours: the distance from the centroid (D1), between two (D2), the
@@ -69,7 +69,7 @@ def _measures(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> dic
     }
 
 
-def _clouds(view: RawPointView) -> list[np.ndarray]:
+def _clouds(view: View) -> list[np.ndarray]:
     """The points of each cloud, float32 [N, 3]."""
     xyz = view.points.xyz.numpy()
     return [xyz[start:stop] for start, stop in pairwise(view.points.offsets.tolist())]

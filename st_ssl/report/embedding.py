@@ -167,11 +167,11 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], Standings | None
 
 def _middle(clips: ClipSet, index: int) -> Picture:
     """A small picture of one sample: the middle frame of a video, a cloud from one side."""
-    from st_ssl.core.types import RawView
+    from st_ssl.core.types import PointBatch
 
     name = clips.entries[index].name
-    if isinstance(clips.raw, RawView):
-        frames = clips.raw.frames[index]
+    if not isinstance(clips.raw.content, PointBatch):
+        frames = clips.raw.clip[index]
         middle = len(frames) // 2
         return strip(frames[middle : middle + 1], f"Middle frame of {name}")
     return strip(render(clips.raw.points.part(index, index + 1).xyz.numpy(), sides=1), f"The cloud {name}")

@@ -12,7 +12,7 @@ from st_ssl.report.scenes import GREY, Cloud, Links, Scene, choose, eye_for, nat
 if TYPE_CHECKING:
     import torch
 
-    from st_ssl.core.types import PointView
+    from st_ssl.core.types import View
     from st_ssl.methods.base import Matches, Method
     from st_ssl.report.folder import RunFolder
 
@@ -64,7 +64,7 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
     carried: list[Scene] = []
     shares = []
     with torch.inference_mode():
-        views: list[PointView] = trained.views.prepare(batch.views)
+        views: list[View] = trained.views.prepare(batch.views)
         for row, entry in enumerate(entries[:SAMPLES]):
             pair = _pair(run, {"pretrained": trained, "random": run.method}, [v.part(row, row + 1) for v in views])
             if not len(pair.pairs):
@@ -83,7 +83,7 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
     return linked + carried, MatchShares(pretrained, random, chance, near), step
 
 
-def _pair(run: RunFolder, methods: dict[str, Method], views: list[PointView]) -> Pair:
+def _pair(run: RunFolder, methods: dict[str, Method], views: list[View]) -> Pair:
     found: dict[str, Matches] = {}
     for who, method in methods.items():
         matches = method.matches(views)

@@ -12,7 +12,7 @@ from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from st_ssl.core.types import Entry, PointBatch, PointView, View
+    from st_ssl.core.types import Entry, PointBatch, View
     from st_ssl.data.base import Batch
     from st_ssl.report.folder import RunFolder
 
@@ -30,11 +30,12 @@ def draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
     from st_ssl.core.random import keyed_rng
     from st_ssl.data.base import training_part
+    from st_ssl.data.loading.sample_dataset import collate
 
     entries = training_part(run.entries)
     dataset = run.source.dataset(entries, run.method.views, run.config.seed)
     chosen = keyed_rng("report", len(entries)).permutation(len(entries))[: run.config.report.samples]
-    batch = run.source.collate([dataset[0, int(i)] for i in sorted(chosen)])
+    batch = collate([dataset[0, int(i)] for i in sorted(chosen)])
     if not batch.views:
         first = batch.bad[0]
         raise DataError(f"No sample could be read; the first: {first.path}: {first.reason}")
@@ -55,7 +56,7 @@ def view_samples(run: RunFolder) -> list[Sample]:
     for row, entry in enumerate(entries):
         strips = []
         for number, (view, shown) in enumerate(zip(views, frames, strict=True), 1):
-            times = view.frame_index[row].tolist()
+            times = view.at[row].tolist()
             caption = [f"View {number}", f"frames {times[0]}–{times[-1]}"]
             strips.append((caption, strip(shown[row], f"{caption[0]} of {entry.name}, {caption[1]}")))
         samples.append(_sample(entry, strips))
@@ -68,7 +69,7 @@ def view_scenes(run: RunFolder) -> list[Scene]:
 
     batch, entries = draw_batch(run)
     with torch.inference_mode():
-        views: list[PointView] = run.method.views.prepare(batch.views)
+        views: list[View] = run.method.views.prepare(batch.views)
     shown = {f"View {number}": view.points for number, view in enumerate(views, 1)}
     return [_scene(run, shown, row, entry, shared=False) for row, entry in enumerate(entries)]
 

@@ -187,6 +187,7 @@ def _shown(said: Said, rows: list[int], weights: Path, source: DataSource) -> li
     import torch
 
     from st_ssl.augment.video import undo_normalise
+    from st_ssl.data.loading.sample_dataset import collate
     from st_ssl.transfer.fitting.activation_maps import class_activation
     from st_ssl.transfer.fitting.finetuned_io import load_tuned
     from st_ssl.transfer.tasks.base import Shown
@@ -196,7 +197,7 @@ def _shown(said: Said, rows: list[int], weights: Path, source: DataSource) -> li
     views = task.testing_views(source, input, 1)
     samples = []
     for row, entry in _found(said, rows, source.entries()):
-        batch = source.collate([source.dataset([entry], views)[0, 0]])
+        batch = collate([source.dataset([entry], views)[0, 0]])
         if not batch.views:
             continue
         view = views.prepare(list(batch.views))[0]

@@ -63,6 +63,15 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     return _GatherWithGradient.apply(x) if is_distributed() else x
 
 
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows of all processes in rank order, detached: [B, ...] to [world × B, ...]."""
+    if not is_distributed():
+        return x.detach()
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
+
+
 def max_over_ranks(values: list[float], device: torch.device) -> list[float]:
     """Element-wise maximum over all processes: how they agree on a flag."""
     if not is_distributed():

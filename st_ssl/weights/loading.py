@@ -18,7 +18,6 @@ from st_ssl.core.errors import (
     ConfigError,
     DataError,
     MissingDependencyError,
-    SampleError,
     UserError,
     nearest,
     sample_fault,
@@ -78,8 +77,10 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
     from st_ssl.augment.video import centre_crop
     from st_ssl.core.random import keyed_rng
     from st_ssl.core.types import VideoMeta
+    from st_ssl.data.streams.base import Recording
     from st_ssl.data.streams.video import open_video
-    from st_ssl.data.video.views import centred_views, stack_views
+    from st_ssl.data.video.views import centred_views
+    from st_ssl.data.views import stack
 
     if encoder.modality != "video":
         raise ConfigError("st_ssl.clip: this encoder is fed clouds of points, not videos: use st_ssl.cloud")
@@ -87,7 +88,7 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
     if isinstance(video, str | os.PathLike):
         views = centred_views(input)
         with sample_fault(str(video)), open_video(Path(video)) as reader:
-            return views.prepare(stack_views([views.cut(reader, ())]))[0].clip
+            return views.prepare(stack([views.cut(Recording.of(reader), ())]))[0].clip
     frames = _checked(video, input.num_frames)
     augment = centre_crop(input.size, input.mean, input.std)
     meta = VideoMeta(len(frames), 0.0, frames.shape[2], frames.shape[1])
@@ -115,7 +116,9 @@ def cloud(
 ) -> PointBatch:
     """What ``encoder`` is to be fed of one cloud: see ``st_ssl.cloud``."""
     from st_ssl.data.points.dataset import check_needs
-    from st_ssl.data.points.views import plain_views, stack_point_views
+    from st_ssl.data.points.views import plain_views
+    from st_ssl.data.streams.base import Recording, StillCloud
+    from st_ssl.data.views import stack
 
     if encoder.modality != "points":
         raise ConfigError("st_ssl.cloud: this encoder is fed clips of videos, not clouds: use st_ssl.clip")
@@ -126,11 +129,10 @@ def cloud(
         name, found = str(cloud), _read(encoder, str(cloud))
     else:
         name, found = "st_ssl.cloud", _cloud_of(encoder, cloud, attributes or {})
-    if (fault := views.fault(found)) is not None:
-        raise SampleError(name, fault)
-    (cut,) = views.cut(found, ())
-    check_needs(name, cut.cloud, encoder.needs(encoder.config, encoder.input))
-    return views.prepare(stack_point_views([[cut]]))[0].points
+    with sample_fault(name):
+        (cut,) = views.cut(Recording.of(StillCloud(lambda: found)), ())
+        check_needs(cut, encoder.needs(encoder.config, encoder.input))
+    return views.prepare(stack([[cut]]))[0].points
 
 
 def _read(encoder: Encoder, path: str) -> PointCloud:

@@ -313,7 +313,7 @@ def test_the_sample_is_eight_frames_of_known_colours(tmp_path: Path) -> None:
     assert probes.SAMPLE.stat().st_size < 4096
     for file in (anew, probes.SAMPLE):
         with open_video(file) as video:
-            shown = np.stack([image for _, image in video.frames(range(8))])
+            shown = np.stack([image for _, image in video.read(range(8))])
         wanted = np.array(decoders.COLOURS)[:, None, None]
         assert shown.shape == (8, 64, 64, 3)
         assert np.abs(shown - wanted).max() <= decoders.TOLERANCE

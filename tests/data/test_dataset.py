@@ -79,7 +79,7 @@ def test_frames_are_those_of_the_indices(videos: Path) -> None:
     with open_video(str(videos / "01.mp4")) as reader:
         for view in sample.views:
             wanted = sorted({int(i) for i in view.frame_index})
-            truth = dict(reader.frames(wanted))
+            truth = dict(reader.read(wanted))
             expected = np.stack([truth[int(i)][:, 8:56] for i in view.frame_index])
             assert np.abs(view.frames.astype(int) - expected).max() <= 1
 
@@ -95,7 +95,7 @@ def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.Mo
             asked.append(list(indices))
             return frames(indices)
 
-        monkeypatch.setattr(reader, "frames", noted)
+        monkeypatch.setattr(reader, "read", noted)
         return reader
 
     sample = VideoDataset(entries_of(videos), VIEWS, open_video=spying)[0, 0]

@@ -28,7 +28,7 @@ class Frames:
         self.images = keyed_rng("frames").integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)
         self.asked: list[int] = []
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for index in indices:
             self.asked.append(index)
             yield index, self.images[index]

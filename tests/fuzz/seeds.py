@@ -140,7 +140,7 @@ def _few_shot() -> bytes:
 
 def _play(path: Path) -> int:
     with sample_fault(str(path)), open_video(path) as video:
-        return sum(1 for _ in video.frames(range(video.meta.num_frames)))
+        return sum(1 for _ in video.read(range(video.meta.num_frames)))
 
 
 VIDEOS = {

@@ -26,7 +26,7 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"
 def play(path: Path) -> int:
     """As a data set reads it."""
     with sample_fault(str(path)), open_video(path) as video:
-        return sum(1 for _ in video.frames(range(video.meta.num_frames)))
+        return sum(1 for _ in video.read(range(video.meta.num_frames)))
 
 
 def png(width: int, height: int) -> bytes:

@@ -13,8 +13,8 @@ import torch
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import InputConfig, PointInputConfig
 from st_ssl.core.types import PointCloud, VideoMeta
-from st_ssl.data.points.views import stack_point_views
-from st_ssl.data.video.views import stack_views
+from st_ssl.data.streams.base import Recording, StillCloud
+from st_ssl.data.views import stack
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.methods.base import METHODS, Method
 
@@ -40,8 +40,14 @@ class NoiseReader:
         blocks = np.random.default_rng(seed).integers(0, 256, (20, 6, 8, 3), dtype=np.uint8)
         self.pixels = blocks.repeat(4, axis=1).repeat(4, axis=2)
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         return ((i, self.pixels[i]) for i in indices)
+
+    def times(self) -> np.ndarray:
+        return np.arange(self.meta.num_frames) / self.meta.fps
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def noise_cloud(seed: int, num_points: int = 96) -> PointCloud:
@@ -49,6 +55,13 @@ def noise_cloud(seed: int, num_points: int = 96) -> PointCloud:
     rng = np.random.default_rng(seed)
     xyz = ((rng.random((2, num_points // 2, 2)) - 0.5) @ rng.normal(size=(2, 2, 3))).reshape(-1, 3)
     return PointCloud(xyz.astype(np.float32), {"color": rng.random((num_points, 3), dtype=np.float32)})
+
+
+def noise_recording(modality: str, seed: int) -> Recording:
+    """A video or a cloud of noise as a recording."""
+    if modality == "points":
+        return Recording({"points": lambda: StillCloud(lambda: noise_cloud(seed))})
+    return Recording({"video": lambda: NoiseReader(seed)})
 
 
 def tiny_encoder(row: dict[str, Any]) -> Encoder:
@@ -75,8 +88,5 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
 
 def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[Any]:
     """The views that ``method`` declares, of ``batch`` videos or clouds."""
-    views: Any = method.views
     seeds = range(first, first + batch)
-    if method.modality == "points":
-        return stack_point_views([views.cut(noise_cloud(i), (0, 0, i)) for i in seeds])
-    return stack_views([views.cut(NoiseReader(i), (0, 0, i)) for i in seeds])
+    return stack([method.views.cut(noise_recording(method.modality, i), (0, 0, i)) for i in seeds], seeds)

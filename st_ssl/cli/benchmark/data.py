@@ -22,11 +22,12 @@ from st_ssl.core.config import Place, validate
 from st_ssl.core.errors import ConfigError, DataError, nearest
 from st_ssl.core.types import Entry
 from st_ssl.data.clip_plans import RandomClips, clip_indices, last_start
+from st_ssl.data.loading.sample_dataset import SampleDataset
 from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.packs.video_write import PackConfig, write_pack
 from st_ssl.data.streams.video import open_video
-from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.views import CutView, VideoViews, stack_views
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
+from st_ssl.data.views import CutView, Views, each, stack
 
 NUM_MADE = 10
 DECODING = "decoding alone"
@@ -116,7 +117,7 @@ def _made(folder: Path) -> Path:
     return folder / "videos"
 
 
-def _ours(entries: list[Entry], arguments: argparse.Namespace, line: Line, folder: Path) -> VideoDataset:
+def _ours(entries: list[Entry], arguments: argparse.Namespace, line: Line, folder: Path) -> SampleDataset:
     """VideoMAE's views of the videos: a corner crop at one of several scales, normalised."""
     root = arguments.root or str(_made(folder))
     if line.packed:
@@ -125,7 +126,7 @@ def _ours(entries: list[Entry], arguments: argparse.Namespace, line: Line, folde
     source = VideoSource(VideoDataConfig(root=root))
     clips = RandomClips(arguments.frames, arguments.stride, line.clips)
     config = VideoAugmentConfig(crop="multi_scale", flip=0, jitter=0, grayscale=0, blur=0)
-    return source.dataset(source.entries(), VideoViews(clips, VideoAugment(config, line.size)))
+    return source.dataset(source.entries(), Views(each(clips, VideoAugment(config, line.size))))
 
 
 def _packing(short_side: int) -> PackConfig:
@@ -135,19 +136,19 @@ def _packing(short_side: int) -> PackConfig:
     return config
 
 
-def _passes(dataset: VideoDataset) -> Callable[[], object]:
+def _passes(dataset: SampleDataset) -> Callable[[], object]:
     """One pass over the videos at each call, each with clips of its own."""
     rounds = count()
     return lambda: _pass(dataset, next(rounds))
 
 
-def _pass(dataset: VideoDataset, epoch: int) -> None:
+def _pass(dataset: SampleDataset, epoch: int) -> None:
     """Every video once, each a batch of its own: cut as the workers do, finished as the training process does."""
     for index in range(len(dataset)):
-        dataset.views.prepare(stack_views([_views(dataset, (epoch, index))]))
+        dataset.views.prepare(stack([_views(dataset, (epoch, index))]))
 
 
-def _views(dataset: VideoDataset, key: tuple[int, int]) -> list[CutView]:
+def _views(dataset: SampleDataset, key: tuple[int, int]) -> list[CutView]:
     """Those of one sample; ``DataError`` where neither it nor those in its place can be used."""
     sample = dataset[key]
     if sample.views is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -14,7 +16,8 @@ from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
-from st_ssl.data.points.views import stack_point_views
+from st_ssl.data.streams.base import Recording, StillCloud
+from st_ssl.data.views import stack
 from st_ssl.encoders.point_vit import PointViT, PointViTConfig
 from st_ssl.methods.base import METHODS
 
@@ -56,7 +59,8 @@ def prepare(arguments: argparse.Namespace) -> Work:
     method = METHODS.build(METHODS.config(arguments.method).model_validate(described), encoder).to(arguments.device)
     views: Any = method.views
     clouds = [PointCloud(keyed_rng(i).normal(size=(arguments.points, 3)).astype("f4")) for i in range(arguments.batch)]
-    raw = stack_point_views([views.cut(cloud, (0, i)) for i, cloud in enumerate(clouds)])
+    streams = [StillCloud(partial(deepcopy, cloud)) for cloud in clouds]
+    raw = stack([views.cut(Recording.of(one), (0, i)) for i, one in enumerate(streams)])
     (view,) = views.prepare([part.map(lambda t: t.to(arguments.device)) for part in raw])
     count = operations(method, view)
     step = trainer(method, lambda: method([view])["loss"], arguments)

@@ -15,7 +15,7 @@ from st_ssl.augment.masking import MaskConfig, draw_mask
 from st_ssl.cli.benchmark.timing import alternate, matmul_rate, ratio
 from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.random import keyed_rng
-from st_ssl.core.types import PointView, View
+from st_ssl.core.types import Mask, View
 from st_ssl.encoders.base import InputConfig
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
 from st_ssl.engine.runtime import require_compiler
@@ -38,8 +38,8 @@ def step(arguments: argparse.Namespace) -> None:
     clip = torch.randn(arguments.batch, 3, input.num_frames, input.size, input.size)
     draws = [draw_mask(mask, encoder.grid, keyed_rng(i)) for i in range(arguments.batch)]
     keep, masked = (torch.stack([torch.from_numpy(draw[i]) for draw in draws]) for i in (0, 1))
-    view = View(clip, torch.zeros(arguments.batch, input.num_frames, dtype=torch.int64), keep, masked)
-    view = View(*(t.to(arguments.device) if isinstance(t, Tensor) else t for t in vars(view).values()))
+    view = View(clip, torch.zeros(arguments.batch, input.num_frames, dtype=torch.int64), masks=(Mask(keep, masked),))
+    view = view.map(lambda t: t.to(arguments.device))
     method.to(arguments.device)
     count = operations(method, view)
     forward: Callable[..., Any] = torch.compile(method) if arguments.compile else method
@@ -60,7 +60,7 @@ def step(arguments: argparse.Namespace) -> None:
         print(f"{rate / 1e9:.0f} GFLOP/s: {share}")
 
 
-def operations(method: nn.Module, view: View | PointView) -> float:
+def operations(method: nn.Module, view: View) -> float:
     """Floating point operations of forward and backward, convolutions and matrix products alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -114,9 +114,8 @@ def _transformers(
     )
     assert config._attn_implementation in (None, "sdpa"), config._attn_implementation
     model = VideoMAEForPreTraining(config).to(arguments.device).train()
-    assert view.masked is not None
     length = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
     hidden = torch.zeros(arguments.batch, length, dtype=torch.bool, device=arguments.device)
-    hidden.scatter_(1, view.masked, True)
+    hidden.scatter_(1, view.mask.masked, True)
     pixels = view.clip.transpose(1, 2).contiguous()
     return trainer(model, lambda: model(pixels, bool_masked_pos=hidden).loss, arguments)

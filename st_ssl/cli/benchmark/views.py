@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from st_ssl.cli.benchmark.data import videos
 from st_ssl.cli.benchmark.timing import alternate, ratio
 from st_ssl.core.random import keyed_seed
-from st_ssl.core.types import RawView
+from st_ssl.core.types import View
+from st_ssl.data.streams.base import Recording
 from st_ssl.data.streams.video import open_video
-from st_ssl.data.video.views import CutView, MultiViews, multi_views, stack_views
+from st_ssl.data.video.views import MultiViews, multi_views
+from st_ssl.data.views import CutView, stack
 from st_ssl.encoders.base import InputConfig
 from st_ssl.encoders.video_vit import VideoViT, VideoViTConfig
 
@@ -78,13 +80,13 @@ def views(arguments: argparse.Namespace) -> None:
 def planned(path: str, declared: MultiViews) -> Plan:
     """What is to be cut, in the order of ``declared``."""
     with open_video(path) as reader:
-        return [(view.frame_index, view.params) for view in declared.cut(reader, (0,))]
+        return [(view.at, view.params) for view in declared.cut(Recording.of(reader), (0,))]
 
 
 def together(path: str, declared: MultiViews, model: nn.Module, batch: int, device: str = "cpu") -> Tensor:
     """Scores [V, K] of all views: the video is opened and decoded once, ``batch`` views are fed at a time."""
     with open_video(path) as reader:
-        first, *others = stack_views([declared.cut(reader, (0,))])
+        first, *others = stack([declared.cut(Recording.of(reader), (0,))])
     raw = first.joined(others)
     parts = [raw.part(start, start + batch) for start in range(0, len(raw), batch)]
     return torch.cat([_scores(declared, part, model, device) for part in parts])
@@ -95,9 +97,9 @@ def one_by_one(path: str, plan: Plan, declared: MultiViews, model: nn.Module, de
     found = []
     for index, params in plan:
         with open_video(path) as reader:
-            frames = dict(reader.frames(np.unique(index).tolist()))
-        cut = CutView(declared.augment.cut([frames[int(i)] for i in index], params), params, index, None)
-        found.append(_scores(declared, stack_views([[cut]])[0], model, device))
+            frames = dict(reader.read(np.unique(index).tolist()))
+        cut = CutView(declared.augment.cut([frames[int(i)] for i in index], params), index, {}, params)
+        found.append(_scores(declared, stack([[cut]])[0], model, device))
     return torch.cat(found)
 
 
@@ -106,6 +108,6 @@ def alone(model: nn.Module, clips: Tensor, count: int) -> Tensor:
     return torch.cat([model(clips[: min(len(clips), count - at)]) for at in range(0, count, len(clips))])
 
 
-def _scores(declared: MultiViews, raw: RawView, model: nn.Module, device: str) -> Tensor:
-    moved = replace(raw, frames=raw.frames.to(device))
+def _scores(declared: MultiViews, raw: View, model: nn.Module, device: str) -> Tensor:
+    moved = replace(raw, content=raw.content.to(device))
     return model(declared.prepare([moved])[0].clip)

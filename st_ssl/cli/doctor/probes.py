@@ -121,7 +121,7 @@ def _decoder(package: str, backend: str) -> Callable[[str], dict[str, Any]]:
         from st_ssl.data.streams.video import open_video
 
         with open_video(SAMPLE, backend) as video:
-            colours = [image.mean((0, 1)).round(1).tolist() for _, image in video.frames(SHOWN)]
+            colours = [image.mean((0, 1)).round(1).tolist() for _, image in video.read(SHOWN)]
         facts = {"version": _version(package), "colours": colours}
         return facts | _speed(open_video, clip, backend) if clip else facts
 
@@ -132,7 +132,7 @@ def _speed(open_video: Callable[..., Any], clip: str, backend: str) -> dict[str,
     done, start = 0, time.perf_counter()
     while (seconds := time.perf_counter() - start) < DECODE_SECONDS:
         with open_video(clip, backend) as video:
-            done += sum(1 for _ in video.frames(range(video.meta.num_frames)))
+            done += sum(1 for _ in video.read(range(video.meta.num_frames)))
             width, height = video.meta.width, video.meta.height
     return {"speed": done / seconds, "size": f"{width} × {height}"}
 

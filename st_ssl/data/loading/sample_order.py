@@ -10,8 +10,9 @@ import numpy as np
 
 from st_ssl.core.random import keyed_rng
 
-SampleKey = tuple[int, int]
-"""(pass over the data set, sample index): with the seed it determines every draw of the sample."""
+SampleKey = tuple[int, int] | tuple[int, int, int]
+"""(pass over the data set, sample index): with the seed it determines every draw of the sample. A third number is the
+update that the sample is for: draws that all samples of a batch share depend on it alone."""
 
 
 @lru_cache(maxsize=2)
@@ -41,7 +42,7 @@ class Order:
         """The samples of global step ``step`` (from 0), for all processes."""
         epoch, position = divmod(step, self.steps_per_pass)
         indices = _permutation(self.seed, epoch, self.num_samples)
-        return [(epoch, int(i)) for i in indices[position * self.batch_size : (position + 1) * self.batch_size]]
+        return [(epoch, int(i), step) for i in indices[position * self.batch_size : (position + 1) * self.batch_size]]
 
 
 @dataclass(frozen=True)

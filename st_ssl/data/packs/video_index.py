@@ -61,7 +61,7 @@ def decode(reader: str, path: str, max_pixels: int = MAX_PIXELS) -> Record:
         if os.path.isfile(path):
             check_whole(path)
         with sample_fault(path), open_video(path, reader, record.table, max_pixels) as video:
-            for _ in video.frames(range(video.meta.num_frames)):
+            for _ in video.read(range(video.meta.num_frames)):
                 continue
     except SampleError as error:
         return replace(record, error=error.reason)

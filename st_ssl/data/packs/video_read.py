@@ -18,7 +18,7 @@ def _open(path: str, data: bytes, table: FrameTable) -> VideoReader:
 
 def _decode(video: VideoReader) -> None:
     with video:
-        for _ in video.frames(range(video.meta.num_frames)):
+        for _ in video.read(range(video.meta.num_frames)):
             continue
 
 

@@ -48,7 +48,7 @@ class VideoPacker(Packer):
             meta = video.meta
             scale = min(1.0, self.how.short_side / min(meta.width, meta.height))
             size = tuple(max(2, 2 * round(side * scale / 2)) for side in (meta.width, meta.height))
-            frames = (frame for _, frame in video.frames(range(meta.num_frames)))
+            frames = (frame for _, frame in video.read(range(meta.num_frames)))
             file = io.BytesIO()
             times = video.times()
             clock = times if uneven(times, meta.fps) else None

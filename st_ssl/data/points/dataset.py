@@ -12,76 +12,75 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from st_ssl.core.errors import SampleError
+from st_ssl.core.errors import UnfitError
 from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, Modality, PointInputConfig
 from st_ssl.core.random import Key, keyed_seed
-from st_ssl.core.types import Entry, PointCloud, RawPointView
-from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
-from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
+from st_ssl.core.types import Entry, PointCloud, View
+from st_ssl.data.base import DATA, CutsViews, DataSource, warn_of_ignored
+from st_ssl.data.loading.sample_dataset import SampleDataset
 from st_ssl.data.loading.worker_heartbeat import Stage
 from st_ssl.data.packs.points_read import CloudPack
 from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.config import PointDataConfig
-from st_ssl.data.points.views import CutPointView, PointViews, plain_views, stack_point_views
+from st_ssl.data.points.views import plain_views
 from st_ssl.data.sources.base import Format
 from st_ssl.data.sources.points import format_of, read_source
+from st_ssl.data.streams.base import Recording, StillCloud
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.reading import Reading, decide
 from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic import rooms, shapes
+from st_ssl.data.views import CutView, Views
 from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
 
 
-class PointDataset(SampleDataset[CutPointView, int]):
-    """Clouds behind (pass, index) keys: see ``SampleDataset``."""
+def cloud_dataset(
+    entries: Sequence[Entry],
+    views: CutsViews,
+    seed: Key = 0,
+    read: Callable[[str], PointCloud] = read_cloud,
+    needs: CloudNeeds | None = None,
+) -> SampleDataset:
+    """Clouds behind (pass, index) keys: see ``SampleDataset``. One with less than the encoder ``needs`` is broken."""
+    check = partial(check_needs, needs=needs or CloudNeeds())
+    return SampleDataset(entries, views, partial(_recording, read), "clouds", seed, check, _facts, _STAGES)
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        views: PointViews,
-        seed: Key = 0,
-        read: Callable[[str], PointCloud] = read_cloud,
-        needs: CloudNeeds | None = None,
-    ) -> None:
-        super().__init__(entries, "clouds", seed)
-        self.views = views
-        self.read = read
-        self.needs = needs or CloudNeeds()
-        cutting = "cutting the cloud into segments and views" if views.segments else "cutting views of the cloud"
-        self.stages = [
-            Stage(f"{doing} took more than {{:g}} s (data.sample_timeout)", f"{doing} crashed")
-            for doing in ("reading the cloud", cutting)
-        ]
 
-    def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutPointView], int]:
-        cloud = self.read(entry.path)
-        if (fault := self.views.fault(cloud)) is not None:
-            raise SampleError(entry.path, fault)
-        self.reach(1)
-        views = self.views.cut(cloud, key)
-        for view in views:
-            if view.params:  # all of a cloud as it lies in its file is nothing that an encoder is fed
-                check_needs(entry.path, view.cloud, self.needs)
-        return views, len(cloud)
+def _recording(read: Callable[[str], PointCloud], entry: Entry) -> Recording:
+    return Recording({"points": partial(StillCloud, partial(read, entry.path))})
+
+
+_STAGES = [
+    Stage(f"{doing} took more than {{:g}} s (data.sample_timeout)", f"{doing} crashed")
+    for doing in ("reading the cloud", "cutting views of the cloud")
+]
+
+
+def _facts(recording: Recording) -> tuple[float, ...]:
+    """The number of points in the file of a cloud."""
+    return (len(recording.stream().cloud),)
 
 
 _MOST_CELLS = 2.0**50
 """Of the grid of a cloud: with those of a batch, and turned by any angle, they can be counted in 64 bits."""
 
 
-def check_needs(path: str, cloud: PointCloud, needs: CloudNeeds) -> None:
-    """``SampleError`` where a view of a cloud has less than the encoder needs."""
-    if len(cloud) < needs.points:
-        raise SampleError(path, f"has {len(cloud)} points to show, and {needs.where} need {needs.points}")
-    for name, values in cloud.attributes.items():
-        if values.shape[1:] != (ATTRIBUTE_WIDTHS[name],):
-            raise SampleError(path, f"its {name} is {list(values.shape)}: expected {ATTRIBUTE_WIDTHS[name]} columns")
-    if needs.voxel_size is not None:
-        cells = 2 * np.abs(cloud.xyz).max(axis=0).astype(np.float64) / needs.voxel_size + 1
-        if cells.prod() > _MOST_CELLS:
-            extent = (cloud.xyz.max(axis=0) - cloud.xyz.min(axis=0)).max()
-            told = f"is {extent:.6g} wide, too much for voxels of {needs.voxel_size:g} (input.voxel_size)"
-            raise SampleError(path, f"{told}: stray points?")
+def check_needs(view: CutView, needs: CloudNeeds) -> None:
+    """``UnfitError`` where a view of a cloud has less than the encoder needs."""
+    if not view.params:
+        return  # all of a cloud as it lies in its file is nothing that an encoder is fed
+    for cloud in view.content:
+        if len(cloud) < needs.points:
+            raise UnfitError(f"has {len(cloud)} points to show, and {needs.where} need {needs.points}")
+        for name, values in cloud.attributes.items():
+            if values.shape[1:] != (ATTRIBUTE_WIDTHS[name],):
+                raise UnfitError(f"its {name} is {list(values.shape)}: expected {ATTRIBUTE_WIDTHS[name]} columns")
+        if needs.voxel_size is not None:
+            cells = 2 * np.abs(cloud.xyz).max(axis=0).astype(np.float64) / needs.voxel_size + 1
+            if cells.prod() > _MOST_CELLS:
+                extent = (cloud.xyz.max(axis=0) - cloud.xyz.min(axis=0)).max()
+                told = f"is {extent:.6g} wide, too much for voxels of {needs.voxel_size:g} (input.voxel_size)"
+                raise UnfitError(f"{told}: stray points?")
 
 
 @DATA.register(PointDataConfig)
@@ -159,20 +158,17 @@ class PointSource(DataSource):
         name = keyed_seed(module.FORMAT_VERSION, made.model_dump_json())
         return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 
-    def dataset(self, entries: Sequence[Entry], views: PointViews, seed: Key = 0) -> PointDataset:
+    def dataset(self, entries: Sequence[Entry], views: CutsViews, seed: Key = 0) -> SampleDataset:
         read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.reading.options)
-        return PointDataset(entries, views, seed, read, self.needs)
-
-    def collate(self, samples: list[Sample[CutPointView, int]]) -> Batch:
-        return collate(samples)
+        return cloud_dataset(entries, views, seed, read, self.needs)
 
     def evaluation(
         self, input: PointInputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> PointViews:
+    ) -> Views:
         """As ``DataSource`` says; a share of a cloud is one of its points, each of which is in one part alone."""
         return plain_views(input, num_views, span, jitter)
 
-    def raw_features(self, view: RawPointView) -> dict[str, np.ndarray]:
+    def raw_features(self, view: View) -> dict[str, np.ndarray]:
         return {
             "coordinates": ordered_coordinates(view),
             "occupancy": coarse_occupancy(view),
@@ -192,9 +188,3 @@ def _pack(config: PointDataConfig) -> CloudPack | None:
         return None
     warn_of_ignored(config, _OPEN_KEYS)
     return CloudPack(place)
-
-
-def collate(samples: list[Sample[CutPointView, int]]) -> Batch:
-    """Samples to a batch, with the number of points in their files as metadata; without views where one of them had no
-    usable replacement."""
-    return batch_of(samples, stack_point_views, lambda num_points: (num_points,))

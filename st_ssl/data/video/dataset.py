@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,48 +13,49 @@ import numpy as np
 from st_ssl.core.errors import DataError, SampleError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.random import Key, keyed_seed
-from st_ssl.core.types import Entry, RawView, VideoMeta
-from st_ssl.data.base import DATA, Batch, DataSource, warn_of_ignored
-from st_ssl.data.loading.sample_dataset import Sample, SampleDataset, batch_of
+from st_ssl.core.types import Entry, View
+from st_ssl.data.base import DATA, CutsViews, DataSource, warn_of_ignored
+from st_ssl.data.loading.sample_dataset import SampleDataset
 from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.packs.video_index import INDEX_FILE, Library, read_index
 from st_ssl.data.packs.video_read import VideoPack
 from st_ssl.data.sources.base import Format
 from st_ssl.data.sources.video import format_of, read_source
+from st_ssl.data.streams.base import Recording
 from st_ssl.data.streams.video import VideoReader, open_video
 from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, write_dataset
 from st_ssl.data.video.config import VideoDataConfig
-from st_ssl.data.video.views import (
-    CutView,
-    VideoViews,
-    centred_views,
-    frame_differences,
-    pooled_frames,
-    shrunken_pixels,
-    stack_views,
-)
+from st_ssl.data.video.views import centred_views, frame_differences, pooled_frames, shrunken_pixels
+from st_ssl.data.views import Views
 
 
-class VideoDataset(SampleDataset[CutView, VideoMeta]):
+def video_dataset(
+    entries: Sequence[Entry],
+    views: CutsViews,
+    seed: Key = 0,
+    open_video: Callable[[str], VideoReader] = open_video,
+) -> SampleDataset:
     """Videos behind (pass, index) keys: see ``SampleDataset``."""
+    return SampleDataset(entries, views, partial(_recording, open_video), "videos", seed, facts=_facts)
 
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        views: VideoViews,
-        seed: Key = 0,
-        open_video: Callable[[str], VideoReader] = open_video,
-    ) -> None:
-        super().__init__(entries, "videos", seed)
-        self.views = views
-        self.open_video = open_video
 
-    def _cut(self, entry: Entry, key: tuple[Key, ...]) -> tuple[list[CutView], VideoMeta]:
-        with segment_of(self.open_video(entry.path), entry) as reader:
-            if reader.meta.num_frames < 2:
-                raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
-            return self.views.cut(reader, key), reader.meta
+def _recording(open_video: Callable[[str], VideoReader], entry: Entry) -> Recording:
+    return Recording({"video": partial(_opened, open_video, entry)})
+
+
+def _opened(open_video: Callable[[str], VideoReader], entry: Entry) -> VideoReader:
+    reader = segment_of(open_video(entry.path), entry)
+    if reader.meta.num_frames < 2:
+        reader.close()
+        raise SampleError(entry.path, "has a single frame: a clip needs at least 2")
+    return reader
+
+
+def _facts(recording: Recording) -> tuple[float, ...]:
+    """What the file of a video says of it."""
+    meta = recording.stream().meta
+    return (meta.width, meta.height, meta.fps, meta.num_frames)
 
 
 @DATA.register(VideoDataConfig)
@@ -90,18 +92,15 @@ class VideoSource(DataSource):
         place = None if isinstance(self.library, VideoPack) else self.video.place
         return format_of(*place, self.video.format) if place is not None else None
 
-    def dataset(self, entries: Sequence[Entry], views: VideoViews, seed: Key = 0) -> VideoDataset:
-        return VideoDataset(entries, views, seed, self.library.open)
-
-    def collate(self, samples: list[Sample[CutView, VideoMeta]]) -> Batch:
-        return collate(samples)
+    def dataset(self, entries: Sequence[Entry], views: CutsViews, seed: Key = 0) -> SampleDataset:
+        return video_dataset(entries, views, seed, self.library.open)
 
     def evaluation(
         self, input: InputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> VideoViews:
+    ) -> Views:
         return centred_views(input, num_views, span, jitter)
 
-    def raw_features(self, view: RawView) -> dict[str, np.ndarray]:
+    def raw_features(self, view: View) -> dict[str, np.ndarray]:
         return {
             "raw": shrunken_pixels(view),
             "frames": pooled_frames(view),
@@ -122,8 +121,3 @@ def _library(config: VideoDataConfig) -> Library | VideoPack:
     if config.index and not file.is_file():
         raise DataError(f"data.index: {file} does not exist; `python tools/prepare.py index {root}` writes one")
     return Library(config.reader, read_index(file) if file.is_file() else None, config.max_pixels)
-
-
-def collate(samples: list[Sample[CutView, VideoMeta]]) -> Batch:
-    """Samples to a batch; without views where one of them had no usable replacement."""
-    return batch_of(samples, stack_views, lambda meta: (meta.width, meta.height, meta.fps, meta.num_frames))

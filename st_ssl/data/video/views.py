@@ -1,122 +1,76 @@
-"""What a method wants to see of a video, and how it comes about: plan, cut in the worker, finish on the device."""
+"""What an encoder is shown of a video when it is evaluated, and what a clip shows without any network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
-from st_ssl.augment.masking import Grid, MaskConfig, draw_mask
-from st_ssl.augment.video import centre_crop
+from st_ssl.augment.video import VideoAugment, centre_crop
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.random import Key, keyed_rng
-from st_ssl.core.types import Mask, RawView, VideoMeta, View
-from st_ssl.data.clip_plans import EvenClips
-
-if TYPE_CHECKING:
-    from st_ssl.augment.video import VideoAugment
-    from st_ssl.data.clip_plans import ClipPlan
-    from st_ssl.data.streams.video import VideoReader
-
-
-@dataclass
-class CutView:
-    """One view of one sample, as numpy arrays: ``frames`` uint8 [T, H, W, 3], parameters, frame indices, mask."""
-
-    frames: np.ndarray
-    params: dict[str, np.ndarray]
-    frame_index: np.ndarray
-    mask: Mask | None
-
-
-@dataclass(frozen=True)
-class VideoViews:
-    """A method's declaration: a clip plan, the augmentation of its clips, and the mask of their tokens, if any.
-
-    Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
-    """
-
-    clips: ClipPlan
-    augment: VideoAugment
-    mask: MaskConfig | None = None
-    grid: Grid | None = None
-
-    @property
-    def num_views(self) -> int:
-        return self.clips.num_clips
-
-    def cut(self, reader: VideoReader, key: tuple[Key, ...]) -> list[CutView]:
-        """All views of one video, decoded in one pass. Runs in the worker; raises what the reader raises."""
-        indices = self.clips.draw(keyed_rng(*key, "clips"), reader.meta)
-        draws = [(index, *self._draw(index, reader.meta, key, view)) for view, index in enumerate(indices)]
-        wanted = np.unique(np.concatenate(indices))
-        frames = dict(reader.frames(wanted.tolist()))
-        return [
-            CutView(self.augment.cut([frames[int(i)] for i in index], params), params, index, mask)
-            for index, params, mask in draws
-        ]
-
-    def _draw(
-        self, index: np.ndarray, meta: VideoMeta, key: tuple[Key, ...], view: int
-    ) -> tuple[dict[str, np.ndarray], Mask | None]:
-        params = self.augment.sample(keyed_rng(*key, "augment", view), meta, len(index))
-        if self.mask is None or self.grid is None:
-            return params, None
-        return params, draw_mask(self.mask, self.grid, keyed_rng(*key, "mask", view))
-
-    def prepare(self, views: list[RawView]) -> list[View]:
-        """Augment and normalise a batch on the device that it is on: uint8 in, float [B, C, T, H, W] out."""
-        return [
-            View(self.augment.apply(raw.frames, raw.params), raw.frame_index, raw.keep, raw.masked) for raw in views
-        ]
+from st_ssl.core.types import VideoMeta, View
+from st_ssl.data.clip_plans import EvenClips, Plan
+from st_ssl.data.streams.base import Recording
+from st_ssl.data.views import CutView, Views, each
 
 
 def centred_views(
     input: InputConfig, num_clips: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-) -> VideoViews:
+) -> Views:
     """What an encoder is shown when it is evaluated: clips at even distances over ``span``, cropped at the centre."""
     plan = EvenClips(input.num_frames, input.stride, num_clips, span, jitter)
-    return VideoViews(plan, centre_crop(input.size, input.mean, input.std))
+    return Views(each(plan, centre_crop(input.size, input.mean, input.std)))
 
 
 @dataclass(frozen=True)
-class MultiViews(VideoViews):
+class MultiViews:
     """Each of the clips seen through ``crops`` squares: 1 is the largest centred one, 3 are those along the longer side
     of the frame, at its middle, its left or top, and its right or bottom (SlowFast, 2019).
 
     The first view is the centre crop of the clip nearest to the middle of the video; the other crops of that clip
     follow, then the clips farther off, the earlier of two as far. The squares take the place of the crop of
-    ``augment``, and are of the same size. Every frame is decoded once, and goes once through each square, however many
-    clips have it; only what comes out is kept.
+    ``augment``, and are of the same size; it draws nothing. Every frame is decoded once, and goes once through each
+    square, however many clips have it; only what comes out is kept.
     """
 
+    clips: Plan
+    augment: VideoAugment
     crops: Literal[1, 3] = 1
 
     @property
     def num_views(self) -> int:
         return self.clips.num_clips * self.crops
 
-    def cut(self, reader: VideoReader, key: tuple[Key, ...]) -> list[CutView]:
+    def cut(
+        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Callable[[int], None] = lambda _: None
+    ) -> list[CutView]:
         """All views of one video, decoded in one pass. Runs in the worker; raises what the reader raises."""
-        indices = self.clips.draw(keyed_rng(*key, "clips"), reader.meta)
+        reader = recording.stream()
+        indices = [draw.at for draw in self.clips.draw(keyed_rng(*key, "clips"), reader)]
         boxes = _squares(reader.meta, self.crops)
         wanted = np.unique(np.concatenate(indices))
         seen: dict[tuple[int, ...], list[np.ndarray]] = {tuple(box.tolist()): [] for box in boxes}
-        for _, frame in reader.frames(wanted.tolist()):
+        for _, frame in reader.read(wanted.tolist()):
             for box, frames in seen.items():  # of a square video all crops are one
                 frames.append(self.augment.cut([frame], {"box": np.array([box])})[0])
         whole = {box: np.stack(frames) for box, frames in seen.items()}
         views = []
         for at in np.argsort(_off_middle(len(indices)), kind="stable"):
-            params, mask = self._draw(indices[at], reader.meta, key, int(at))
+            params = self.augment.sample(keyed_rng(*key, "augment", int(at)), reader.meta, len(indices[at]))
             rows = np.searchsorted(wanted, indices[at])
             for box in boxes:
                 own = params | {"box": box[None]}
-                views.append(CutView(whole[tuple(box.tolist())][rows], own, indices[at], mask))
+                views.append(CutView(whole[tuple(box.tolist())][rows], indices[at], {}, own))
         return views
+
+    def prepare(self, views: Sequence[View]) -> list[View]:
+        """Normalise a batch on the device that it is on."""
+        return [replace(view, content=self.augment.apply(view.clip, view.params)) for view in views]
 
 
 def _off_middle(count: int) -> np.ndarray:
@@ -133,32 +87,32 @@ def _squares(meta: VideoMeta, crops: int) -> np.ndarray:
 
 
 def multi_views(
-    input: InputConfig, num_clips: int = 1, crops: Literal[1, 3] = 1, clips: ClipPlan | None = None
+    input: InputConfig, num_clips: int = 1, crops: Literal[1, 3] = 1, clips: Plan | None = None
 ) -> MultiViews:
     """What an encoder is shown of a video that is tested with several clips and crops: see ``MultiViews``. ``clips``:
     other clips than dense ones at even distances."""
     plan = clips or EvenClips(input.num_frames, input.stride, num_clips)
-    return MultiViews(plan, centre_crop(input.size, input.mean, input.std), crops=crops)
+    return MultiViews(plan, centre_crop(input.size, input.mean, input.std), crops)
 
 
-def shrunken_pixels(view: RawView, frames: int = 4, size: int = 8) -> np.ndarray:
+def shrunken_pixels(view: View, frames: int = 4, size: int = 8) -> np.ndarray:
     """The trivial baseline: ``frames`` frames at ``size`` × ``size`` pixels, [B, frames × size² × 3] in 0 … 1."""
-    clip = view.frames.permute(0, 4, 1, 2, 3)
+    clip = view.clip.permute(0, 4, 1, 2, 3)
     small = [adaptive_avg_pool3d(part.float(), (frames, size, size)) for part in clip.split(64)]
     return torch.cat(small).flatten(1).numpy() / 255
 
 
-def pooled_frames(view: RawView, size: int = 16) -> np.ndarray:
+def pooled_frames(view: View, size: int = 16) -> np.ndarray:
     """Appearance without time: the mean frame at ``size`` × ``size`` pixels, [B, 3 × size²] in 0 … 1."""
-    return _cells(view.frames.numpy().mean(1, dtype=np.float32), size)
+    return _cells(view.clip.numpy().mean(1, dtype=np.float32), size)
 
 
-def frame_differences(view: RawView, size: int = 8) -> np.ndarray:
+def frame_differences(view: View, size: int = 8) -> np.ndarray:
     """Motion without a network, in ``size`` × ``size`` cells, [B, 2 × 3 × size²] in -1 … 1: the mean absolute
     difference of consecutive frames, then the last frame less the first. Zeros for a single frame."""
     found = []
     for start in range(0, len(view), 8):  # so few fit into the caches
-        frames = view.frames[start : start + 8].numpy().astype(np.int16)
+        frames = view.clip[start : start + 8].numpy().astype(np.int16)
         moved = np.abs(np.diff(frames, axis=1)).sum(1, dtype=np.float32) / max(1, frames.shape[1] - 1)
         found.append(np.stack([moved, frames[:, -1] - frames[:, 0]], 1))
     return _cells(np.concatenate(found), size)
@@ -168,19 +122,3 @@ def _cells(pixels: np.ndarray, size: int) -> np.ndarray:
     """Means over ``size`` × ``size`` cells of float32 pixels [B, …, H, W, 3] in 0 … 255: [B, … × 3 × size²]."""
     planes = torch.from_numpy(pixels).movedim(-1, -3).reshape(len(pixels), -1, *pixels.shape[-3:-1])
     return adaptive_avg_pool2d(planes, size).flatten(1).numpy() / 255
-
-
-def stack_views(samples: list[list[CutView]]) -> list[RawView]:
-    """Samples × views to views of batches."""
-    return [_stack(list(column)) for column in zip(*samples, strict=True)]
-
-
-def _stack(column: list[CutView]) -> RawView:
-    masks = [view.mask for view in column if view.mask is not None]
-    return RawView(
-        frames=torch.from_numpy(np.stack([view.frames for view in column])),
-        params={name: torch.from_numpy(np.stack([view.params[name] for view in column])) for name in column[0].params},
-        frame_index=torch.from_numpy(np.stack([view.frame_index for view in column])),
-        keep=torch.from_numpy(np.stack([mask.keep for mask in masks])) if masks else None,
-        masked=torch.from_numpy(np.stack([mask.masked for mask in masks])) if masks else None,
-    )

@@ -6,15 +6,14 @@ import warnings
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from st_ssl.augment.video import Strength, VideoAugment, VideoAugmentConfig
 from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import ClipPair
-from st_ssl.data.video.views import VideoViews
+from st_ssl.data.views import Views, each
 from st_ssl.encoders.base import Encoder
-from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import info_nce
 from st_ssl.parts.projector import projector
 
@@ -57,24 +56,28 @@ class CVRLConfig(Config):
 
 
 @METHODS.register(CVRLConfig)
-class CVRL(Method):
+class CVRL(Method[CVRLConfig]):
     """InfoNCE between the projections of two temporally consistent views; other videos are the negatives."""
 
-    compares_samples = True
+    paper = Paper(
+        "Spatiotemporal contrastive video representation learning",
+        "Qian et al.",
+        "CVPR 2021",
+        "two clips of a video, each with one augmentation for all its frames, agree",
+    )
 
     def __init__(self, config: CVRLConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, config.interval.distribution, config.interval.frames)
-        self.views = VideoViews(pair, VideoAugment(config.augment, clip.size, clip.mean, clip.std))
-        self.temperature = config.temperature
+        self.views = Views(each(pair, VideoAugment(config.augment, clip.size, clip.mean, clip.std)))
         self.projector = projector(encoder.embed_dim, config.hidden_dim, config.output_dim, config.projector_layers)
 
-    def outputs(self, views: list[View]) -> dict[str, Tensor]:
+    def outputs(self, views: list[View]) -> Outputs:
         """Two views of [B] videos to their projections, [B, output_dim] each."""
         first, second = (self.projector(self.encoder(view.clip).pooled) for view in views)
-        return {"first": first, "second": second}
+        return Outputs({"first": first, "second": second})
 
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        loss, accuracy = info_nce(outputs["first"], outputs["second"], self.temperature)
-        return {"loss": loss, "contrast_accuracy": accuracy}
+    def losses(self, outputs: Outputs) -> Losses:
+        loss, accuracy = info_nce(outputs["first"], outputs["second"], self.config.temperature)
+        return Losses(loss, {"contrast_accuracy": accuracy})

@@ -4,31 +4,40 @@ positives, only foreground asks, and segments of foreground are told from those 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from st_ssl.augment.point_segments import FOREGROUND, REGION, SegmentsConfig
-from st_ssl.core.types import PointBatch, PointView
+from st_ssl.augment.point_pairs import correspondences
+from st_ssl.augment.point_segments import FOREGROUND, REGION, SegmentsConfig, segmented
+from st_ssl.core.config import Config
+from st_ssl.core.inputs import Modality
+from st_ssl.core.types import PointBatch, View
+from st_ssl.data.points.views import augmented_views
 from st_ssl.encoders.base import Encoder
-from st_ssl.methods.base import METHODS, MethodOutput
-from st_ssl.methods.dense.point_contrast import PointContrast, PointContrastConfig
-from st_ssl.objectives.contrastive import foreground_info_nce, region_info_nce
+from st_ssl.methods.base import METHODS, Losses, Matches, Method, Outputs, Paper
+from st_ssl.objectives.contrastive import foreground_info_nce, point_info_nce, region_info_nce
 from st_ssl.parts.correspondence import SiameseCorrespondence
+from st_ssl.parts.point_matching import SceneAugmentConfig, match, point_features, require_points, scene_augment
 
 
-class FACConfig(PointContrastConfig):
+class FACConfig(Config):
     """Two views of a scene that is cut into ``segments``. Of those that both views show with ``min_points`` points at
     least, ``num_foreground`` and ``num_background`` take part, with ``points_per_segment`` points each: as many of a
     small thing as of a large one.
 
     ``region_weight``: of the contrast between points, by segments; ``segment_weight``: of that between segments,
-    foreground against background; ``point_weight``: of PointContrast's own, which is all that is left where the other
-    two are 0."""
+    foreground against background; ``point_weight``: of PointContrast's own between ``num_pairs`` matched points, which
+    is all that is left where the other two are 0."""
 
-    name: Literal["fac"] = "fac"  # type: ignore[assignment]
+    name: Literal["fac"] = "fac"
+    augment: SceneAugmentConfig = SceneAugmentConfig()
+    output_dim: int = Field(default=32, gt=0)
+    num_pairs: int = Field(default=1024, gt=0)
+    temperature: float = Field(default=0.4, gt=0)
     segments: SegmentsConfig = SegmentsConfig()
     num_foreground: int = Field(default=24, gt=0)
     num_background: int = Field(default=24, gt=0)
@@ -58,7 +67,7 @@ class _Chosen:
 
 
 @METHODS.register(FACConfig)
-class FAC(PointContrast):
+class FAC(Method[FACConfig]):
     """The sum of two contrasts, each with its weight.
 
     Regional grouping: ``region_info_nce``, where points of foreground segments ask for the points of their segment in
@@ -70,69 +79,97 @@ class FAC(PointContrast):
     large smooth surfaces for background, each positive is set against the negatives alone, and the network is attention
     within a view and across views, with the same weights for both."""
 
+    paper = Paper(
+        "FAC: 3D representation learning via foreground aware feature contrast",
+        "Liu et al.",
+        "CVPR 2023",
+        "points of a foreground segment are each other's positives, and foreground is told from background",
+    )
+    modality: ClassVar[Modality] = "points"
+
     def __init__(self, config: FACConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.settings = config
-        if config.region_weight or config.segment_weight:
-            self.views = replace(self.views, segments=config.segments)
+        require_points(encoder, config.name)
+        cut = [partial(segmented, config=config.segments)] if config.region_weight or config.segment_weight else []
+        self.views = augmented_views(encoder.input, scene_augment(config.augment, encoder), 2, *cut)
+        self.head = nn.Linear(encoder.embed_dim, config.output_dim)
         if config.segment_weight:
             self.correspondence = SiameseCorrespondence(config.output_dim)
 
-    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
+    def outputs(self, views: list[View]) -> Outputs:
         """Two views of B scenes to features, 0 where there is none, of which those with a weight of 0 are left out:
         ``first`` and ``second`` of matched points as PointContrast has them, ``region_first`` and ``region_second`` of
         points [B, G, R, ``output_dim``] and ``segment_first`` and ``segment_second`` [B, G, ``output_dim``] of the same
-        G segments, foreground before background."""
-        config, features = self.settings, self.features(views)
-        outputs = self.matched(views, features) if config.point_weight else {}
+        G segments, foreground before background. Given is which of them are there, by the same names."""
+        config = self.config
+        first, second = point_features(self.encoder, self.head, views)
+        outputs = Outputs({})
+        if config.point_weight:
+            pairs, valid = match(views[0], views[1], config.num_pairs)
+            for number, (name, x) in enumerate((("first", first), ("second", second))):
+                outputs.features[name] = x[pairs[..., number]] * valid[..., None]
+            outputs.given["valid"] = valid
         if not config.region_weight and not config.segment_weight:
             return outputs
         chosen = self.choose(*views)
         if config.region_weight:
-            for name, x, rows, there in zip(("first", "second"), features, chosen.rows, chosen.there, strict=True):
-                outputs[f"region_{name}"] = x[rows] * there[..., None]
+            for name, x, rows, there in zip(
+                ("first", "second"), (first, second), chosen.rows, chosen.there, strict=True
+            ):
+                outputs.features[f"region_{name}"] = x[rows] * there[..., None]
+                outputs.given[f"in_{name}"] = there
         if config.segment_weight:
-            first, second = (_means(x, slot, chosen.valid) for x, slot in zip(features, chosen.slot, strict=True))
-            first, second = self.correspondence(first, second, chosen.valid)
-            outputs |= {"segment_first": first, "segment_second": second}
+            means = (_means(x, slot, chosen.valid) for x, slot in zip((first, second), chosen.slot, strict=True))
+            one, other = self.correspondence(*means, chosen.valid)
+            outputs.features |= {"segment_first": one, "segment_second": other}
+            outputs.given["segment_valid"] = chosen.valid
         return outputs
 
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        config = self.settings
-        result: MethodOutput = {}
+    def losses(self, outputs: Outputs) -> Losses:
+        config = self.config
+        logs: dict[str, Tensor] = {}
         terms = []
         if config.point_weight:
-            result |= super().losses(outputs)
-            terms.append(config.point_weight * result["loss"])
+            first, second, valid = (outputs[name].flatten(0, 1) for name in ("first", "second", "valid"))
+            loss, accuracy = point_info_nce(first, second, valid, config.temperature)
+            logs |= {"point_loss": loss, "match_accuracy": accuracy, "matched": valid.float().mean()}
+            terms.append(config.point_weight * loss)
         if config.region_weight:
-            result |= self._regions(outputs["region_first"], outputs["region_second"])
-            terms.append(config.region_weight * result["region_loss"])
+            logs |= self._regions(outputs)
+            terms.append(config.region_weight * logs["region_loss"])
         if config.segment_weight:
-            result |= self._segments(outputs["segment_first"], outputs["segment_second"])
-            terms.append(config.segment_weight * result["segment_loss"])
-        return result | {"loss": torch.stack(terms).sum()}
+            logs["segment_loss"] = self._segments(outputs)
+            terms.append(config.segment_weight * logs["segment_loss"])
+        return Losses(torch.stack(terms).sum(), logs)
 
-    def _regions(self, first: Tensor, second: Tensor) -> MethodOutput:
-        valid = (_present(first.flatten(0, 1)), _present(second.flatten(0, 1)))
-        anchors = torch.zeros(first.shape[:2], dtype=torch.bool, device=first.device)
-        anchors[:, : self.settings.num_foreground] = True
-        loss, accuracy = region_info_nce(
-            first.flatten(0, 1), second.flatten(0, 1), valid, anchors.flatten(), self.temperature
-        )
-        filled = valid[0].any(1).view(anchors.shape)[:, : self.settings.num_foreground].to(loss.dtype).mean()
+    def matches(self, views: list[View]) -> Matches:
+        """All points that both views show, and the features of all points."""
+        first, second = point_features(self.encoder, self.head, views[:2])
+        return Matches(correspondences(views[0].points, views[1].points), first, second)
+
+    def _regions(self, outputs: Outputs) -> dict[str, Tensor]:
+        first, second = (outputs[f"region_{name}"].flatten(0, 1) for name in ("first", "second"))
+        valid = (outputs["in_first"].flatten(0, 1), outputs["in_second"].flatten(0, 1))
+        anchors = torch.zeros(outputs["in_first"].shape[:2], dtype=torch.bool, device=first.device)
+        anchors[:, : self.config.num_foreground] = True
+        loss, accuracy = region_info_nce(first, second, valid, anchors.flatten(), self.config.temperature)
+        filled = valid[0].any(1).view(anchors.shape)[:, : self.config.num_foreground].to(loss.dtype).mean()
         return {"region_loss": loss, "region_accuracy": accuracy, "foreground_filled": filled}
 
-    def _segments(self, first: Tensor, second: Tensor) -> MethodOutput:
-        split = self.settings.num_foreground
-        a, b = (x[:, :split].flatten(0, 1) for x in (first, second))
-        background = torch.cat([x[:, split:].flatten(0, 1) for x in (first, second)])
-        valid, known = _present(a), _present(background)
-        ways = [foreground_info_nce(x, y, valid, background, known, self.temperature) for x, y in ((a, b), (b, a))]
-        return {"segment_loss": torch.stack(ways).mean()}
+    def _segments(self, outputs: Outputs) -> Tensor:
+        split, there = self.config.num_foreground, outputs["segment_valid"]
+        both = [outputs[f"segment_{name}"] for name in ("first", "second")]
+        a, b = (x[:, :split].flatten(0, 1) for x in both)
+        background = torch.cat([x[:, split:].flatten(0, 1) for x in both])
+        valid, known = there[:, :split].flatten(), there[:, split:].flatten().repeat(2)
+        ways = [
+            foreground_info_nce(x, y, valid, background, known, self.config.temperature) for x, y in ((a, b), (b, a))
+        ]
+        return torch.stack(ways).mean()
 
-    def choose(self, first: PointView, second: PointView) -> _Chosen:
+    def choose(self, first: View, second: View) -> _Chosen:
         """Segments that both views of each scene show, evenly chosen from all, and as evenly points of each."""
-        config, batches = self.settings, (first.points, second.points)
+        config, batches = self.config, (first.points, second.points)
         numbers = config.num_foreground, config.num_background
         size = config.points_per_segment
         valid = torch.zeros(len(first), sum(numbers), dtype=torch.bool, device=first.points.xyz.device)
@@ -148,7 +185,7 @@ class FAC(PointContrast):
                 own_slot[part.begin : part.end] = part.slots(regions, slots + scene * valid.shape[1], valid.numel())
         return _Chosen(valid, rows, there, slot)  # type: ignore[arg-type]
 
-    def pictures(self, views: list[PointView]) -> dict[str, Any]:
+    def pictures(self, views: list[View]) -> dict[str, Any]:
         """The segments of the first view, each in a colour of its own, background in grey."""
         points = views[0].points
         if REGION not in points.labels:
@@ -220,8 +257,3 @@ def _means(features: Tensor, slot: Tensor, valid: Tensor) -> Tensor:
     sums = features.new_zeros(slots + 1, features.shape[1]).index_add(0, slot, features)[:-1]
     counts = torch.bincount(slot, minlength=slots + 1)[:-1].clamp(min=1)
     return (sums / counts[:, None]).view(*valid.shape, -1) * valid[..., None]
-
-
-def _present(x: Tensor) -> Tensor:
-    """Which of ``x`` [..., D] are there: not 0."""
-    return (x.detach() != 0).any(-1)

@@ -3,6 +3,7 @@ is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Literal, Self
@@ -13,16 +14,18 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, mse_loss, smooth_l1_loss
 
 from st_ssl.augment.point_colour import Probability
-from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
+from st_ssl.augment.point_masking import PatchMask, PointMaskConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import PointBatch, PointView
-from st_ssl.data.points.views import PointViews
+from st_ssl.core.types import PointBatch, View
+from st_ssl.data.clip_plans import Still
+from st_ssl.data.points.views import point_views
+from st_ssl.data.views import each
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, split_patches
 from st_ssl.encoders.transformer import gather_tokens, initialise
-from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.methods.base import METHODS, Losses, Method, Moment, Paper
 from st_ssl.parts.momentum import MomentumConfig
 from st_ssl.parts.point_decoder import PointDecoder, PointDecoderConfig
 from st_ssl.training.distributed import mean_over_ranks
@@ -65,11 +68,17 @@ class Point2VecConfig(Config):
 
 
 @METHODS.register(Point2VecConfig)
-class Point2Vec(Method):
+class Point2Vec(Method[Point2VecConfig]):
     """Student and teacher share the tokeniser and the position network, which learn through the student alone; the
     teacher's blocks are a moving average of the student's. The encoder that is exported is the student, as published.
     """
 
+    paper = Paper(
+        "Point2Vec for self-supervised representation learning on point clouds",
+        "Zeid et al.",
+        "GCPR 2023",
+        "predict what a momentum teacher makes of masked patches, without telling where they are",
+    )
     modality = "points"
     encoder: PointViT
 
@@ -80,11 +89,10 @@ class Point2Vec(Method):
         depth = len(encoder.blocks)
         if config.target_layers > depth:
             raise ConfigError(f"method.target_layers={config.target_layers}: the encoder has {depth} blocks")
-        check_point_mask(config.mask, encoder.vit.num_groups)
-        self.point2vec = config
         cloud = encoder.input
         augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
-        self.views = PointViews(augment, config.mask, encoder.vit.num_groups, attributes=encoder.input.attributes)
+        mask = PatchMask(config.mask, encoder.vit.num_groups)
+        self.views = point_views(cloud, each(Still(), augment, masks=[mask]))
         self.teacher = deepcopy(encoder.blocks).requires_grad_(False)
         dim = encoder.embed_dim
         if config.position_leak:
@@ -109,13 +117,13 @@ class Point2Vec(Method):
         for block in self.teacher:
             x = block(x + positions)
             layers.append(layer_norm(x.to(torch.promote_types(x.dtype, torch.float32)), x.shape[-1:]))
-        mean = torch.stack(layers[-self.point2vec.target_layers :]).mean(0)
+        mean = torch.stack(layers[-self.config.target_layers :]).mean(0)
         return layer_norm(mean, mean.shape[-1:])
 
     def _predict(self, points: PointBatch, patches: Patches, keep: Tensor, masked: Tensor) -> Tensor:
         """What the student and its decoder make of the masked patches, [B, M, D]."""
         assert patches.tokens is not None
-        if self.point2vec.position_leak:
+        if self.config.position_leak:
             index = masked[..., None].expand(-1, -1, patches.tokens.shape[2])
             tokens = patches.tokens.scatter(1, index, self.mask_token.to(patches.tokens.dtype).expand(index.shape))
             seen = self.encoder(points, patches=replace(patches, tokens=tokens)).as_tokens()
@@ -124,30 +132,27 @@ class Point2Vec(Method):
         positions = self.encoder.position(patches.centres)
         return self.decoder(seen, gather_tokens(positions, keep), gather_tokens(positions, masked))
 
-    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
-        """Views of [B] clouds to ``prediction`` and ``target`` [B, M, D] of all their masked patches."""
+    def forward(self, views: list[View]) -> Losses:
+        """The loss over all masked patches, and how far targets and predictions are spread out: near 0 both have
+        collapsed."""
         predictions, targets = [], []
         for view in views:
             patches = self.encoder.patches(view.points)
             # All of them, as published: the statistics of batch norm are those that the teacher's tokens need too.
             patches = replace(patches, tokens=self.encoder.tokeniser(patches.points))
-            keep, masked = split_patches(view, patches, self.point2vec.mask)
+            keep, masked = split_patches(view.mask, patches, self.config.mask.ratio)
             targets.append(gather_tokens(self.targets(patches), masked))
             predictions.append(self._predict(view.points, patches, keep, masked).to(targets[-1].dtype))
-        return {"prediction": torch.cat(predictions, 1), "target": torch.cat(targets, 1)}
-
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        """The loss, and how far targets and predictions are spread out: near 0 both have collapsed."""
-        prediction, target = outputs["prediction"], outputs["target"]
-        if self.point2vec.loss == "mse":
+        prediction, target = torch.cat(predictions, 1), torch.cat(targets, 1)
+        if self.config.loss == "mse":
             loss = mse_loss(prediction, target)
         else:
-            loss = smooth_l1_loss(prediction, target, beta=self.point2vec.beta)
-        return {"loss": loss, "target_std": _spread(target), "prediction_std": _spread(prediction)}
+            loss = smooth_l1_loss(prediction, target, beta=self.config.beta)
+        return Losses(loss, {"target_std": _spread(target), "prediction_std": _spread(prediction)})
 
-    def after_update(self, step: int, num_steps: int) -> None:
+    def after_update(self, moment: Moment, kept: Mapping[str, Tensor]) -> None:
         """The teacher takes its step towards the student."""
-        momentum = self.point2vec.momentum.at(step, num_steps)
+        momentum = self.config.momentum.at(moment.step, moment.num_steps)
         follow(self.teacher.state_dict(), self.encoder.blocks.state_dict(), momentum)
 
 

@@ -7,16 +7,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from st_ssl.augment.point_masking import PointMaskConfig, check_point_mask
+from st_ssl.augment.point_masking import PatchMask, PointMaskConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range, Strength
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import PointBatch, PointView
-from st_ssl.data.points.views import PointViews
+from st_ssl.core.types import PointBatch, View
+from st_ssl.data.clip_plans import Still
+from st_ssl.data.points.views import point_views
+from st_ssl.data.views import each
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, position_mlp, split_patches
 from st_ssl.encoders.transformer import initialise
-from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.methods.base import METHODS, Losses, Method, Paper
 from st_ssl.ops.chamfer import chamfer
 from st_ssl.parts.point_decoder import PointDecoder, PointDecoderConfig
 
@@ -47,7 +49,7 @@ class PointMAEConfig(Config):
 
 
 @METHODS.register(PointMAEConfig)
-class PointMAE(Method):
+class PointMAE(Method[PointMAEConfig]):
     """Asymmetric masked autoencoder: the encoder sees the visible patches alone; where the masked ones are is told to
     a light decoder, which predicts what they look like.
 
@@ -55,6 +57,12 @@ class PointMAE(Method):
     statistics of batch norm alone; here they are not tokenised.
     """
 
+    paper = Paper(
+        "Masked autoencoders for point cloud self-supervised learning",
+        "Pang et al.",
+        "ECCV 2022",
+        "reconstruct masked patches of points",
+    )
     modality = "points"
     encoder: PointViT
 
@@ -62,39 +70,35 @@ class PointMAE(Method):
         super().__init__(config, encoder)
         if not isinstance(encoder, PointViT):
             raise ConfigError("method.name=point_mae needs an encoder that can see a part of its patches: point_vit")
-        check_point_mask(config.mask, encoder.vit.num_groups)
         dim, size = encoder.embed_dim, encoder.vit.group_size
-        self.mask = config.mask
         cloud = encoder.input
         augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
-        self.views = PointViews(augment, config.mask, encoder.vit.num_groups, attributes=encoder.input.attributes)
+        mask = PatchMask(config.mask, encoder.vit.num_groups)
+        self.views = point_views(cloud, each(Still(), augment, masks=[mask]))
         self.order = 2 if config.chamfer == "l2" else 1
         self.position = position_mlp(dim)
         initialise(self.position)
         self.decoder = PointDecoder(dim, 3 * size, config.decoder)
 
-    def _predict(self, view: PointView) -> tuple[Tensor, Patches, Patches]:
+    def _predict(self, view: View) -> tuple[Tensor, Patches, Patches]:
         """Predicted points [B, M, K, 3] of the masked patches, relative to their centres; the masked patches, and the
         visible ones."""
         patches = self.encoder.patches(view.points)
-        visible, masked = (patches.take(index) for index in split_patches(view, patches, self.mask))
+        visible, masked = (patches.take(index) for index in split_patches(view.mask, patches, self.config.mask.ratio))
         tokens = self.encoder(view.points, patches=visible).as_tokens()
         prediction = self.decoder(tokens, self.position(visible.centres), self.position(masked.centres))
         return prediction.unflatten(2, (-1, 3)), masked, visible
 
-    def outputs(self, views: list[PointView]) -> dict[str, Tensor]:
-        """Views of [B] clouds to each cloud's Chamfer distance [B], over its masked patches and views."""
+    def forward(self, views: list[View]) -> Losses:
+        """The mean Chamfer distance of all masked patches of [B] clouds."""
         errors = []
         for view in views:
             prediction, masked, _ = self._predict(view)
             distance = chamfer(prediction.flatten(0, 1), masked.points[..., :3].flatten(0, 1), self.order)
             errors.append(distance.view(prediction.shape[:2]).mean(1))
-        return {"error": torch.stack(errors).mean(0)}
+        return Losses(torch.stack(errors).mean(0).mean())
 
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        return {"loss": outputs["error"].mean()}
-
-    def pictures(self, views: list[PointView]) -> dict[str, PointBatch]:
+    def pictures(self, views: list[View]) -> dict[str, PointBatch]:
         """The first view's clouds, the patches of them that the encoder sees (grey), and these with what is predicted
         in the place of the masked ones (orange)."""
         view = views[0]

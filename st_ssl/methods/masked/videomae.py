@@ -8,16 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from st_ssl.augment.masking import MaskConfig, check_mask
+from st_ssl.augment.masking import MaskConfig, TokenMask
 from st_ssl.augment.video import Probability, VideoAugment, VideoAugmentConfig, undo_normalise
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import RandomClips
-from st_ssl.data.video.views import VideoViews
+from st_ssl.data.views import Views, each
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
-from st_ssl.methods.base import METHODS, Method, MethodOutput
+from st_ssl.methods.base import METHODS, Losses, Method, Paper
 from st_ssl.objectives.reconstruction import Normalisation, masked_mse, normalised_pixels
 from st_ssl.parts.masked_decoder import DecoderConfig, MaskedDecoder
 
@@ -47,44 +47,42 @@ class VideoMAEConfig(Config):
 
 
 @METHODS.register(VideoMAEConfig)
-class VideoMAE(Method):
+class VideoMAE(Method[VideoMAEConfig]):
     """Asymmetric masked autoencoder: the encoder sees the visible tubelets alone, a light decoder predicts the rest."""
 
+    paper = Paper(
+        "VideoMAE: masked autoencoders are data-efficient learners for self-supervised video pre-training",
+        "Tong et al.",
+        "NeurIPS 2022",
+        "reconstruct the pixels of masked tubelets (ST-MAE, Feichtenhofer et al. 2022, with random masks)",
+    )
     encoder: VideoViT
 
     def __init__(self, config: VideoMAEConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         if not isinstance(encoder, VideoViT):
             raise ConfigError("method.name=videomae needs an encoder that can see a part of its tokens: video_vit")
-        check_mask(config.mask, encoder.grid)
         clip, self.vit = encoder.input, encoder.vit
         self.target: Normalisation = config.target
-        self.views = VideoViews(
-            RandomClips(clip.num_frames, clip.stride, config.repeats),
-            VideoAugment(config.augment, clip.size, clip.mean, clip.std),
-            config.mask,
-            encoder.grid,
-        )
+        plan = RandomClips(clip.num_frames, clip.stride, config.repeats)
+        augment = VideoAugment(config.augment, clip.size, clip.mean, clip.std)
+        self.views = Views(each(plan, augment, masks=[TokenMask(config.mask, encoder.grid)]))
         pixels = 3 * self.vit.tubelet * self.vit.patch**2
         self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, config.decoder)
 
     def _predict(self, view: View) -> tuple[Tensor, Tensor]:
         """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
-        assert view.keep is not None and view.masked is not None
-        tokens = self.encoder(view.clip, view.keep).as_tokens()
-        pixels = tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch, view.masked)
-        return self.decoder(tokens, view.keep, view.masked), pixels
+        tokens = self.encoder(view.clip, view.mask.keep).as_tokens()
+        pixels = tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch, view.mask.masked)
+        return self.decoder(tokens, *view.mask), pixels
 
-    def outputs(self, views: list[View]) -> dict[str, Tensor]:
-        """Views of [B] videos to each video's mean squared error [B], over its views and masked tubelets."""
+    def forward(self, views: list[View]) -> Losses:
+        """The mean squared error over all masked tubelets of all views of [B] videos."""
         errors = []
         for view in views:
             prediction, pixels = self._predict(view)
             errors.append(masked_mse(prediction, normalised_pixels(pixels, 3, self.target)))
-        return {"error": torch.stack(errors).mean(0)}
-
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        return {"loss": outputs["error"].mean()}
+        return Losses(torch.stack(errors).mean(0).mean())
 
     def pictures(self, views: list[View]) -> dict[str, Tensor]:
         """The first view's clip, what of it the encoder sees, and the reconstruction in the place of what it does not.
@@ -93,11 +91,10 @@ class VideoMAE(Method):
         taken from the truth, so these look better than the network is.
         """
         view = views[0]
-        assert view.keep is not None and view.masked is not None
         prediction, pixels = self._predict(view)
         clip = self._rgb(view)
         patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
-        index = view.masked[..., None].expand(-1, -1, patches.shape[-1])
+        index = view.mask.masked[..., None].expand(-1, -1, patches.shape[-1])
         restored = self._denormalise(prediction.to(pixels.dtype), pixels).clamp(0, 1)
         return {
             "input": clip,

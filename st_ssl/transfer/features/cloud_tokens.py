@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import Features, PointView, RawPointView
-from st_ssl.data.base import Views
+from st_ssl.core.types import Features, View
+from st_ssl.data.base import CutsViews
+from st_ssl.data.views import POSE
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.features.array_shards import Part, write_bytes
 
@@ -27,11 +28,11 @@ class CloudTokens:
     xyz: np.ndarray
 
 
-def in_file_frame(view: PointView, number: int, xyz: torch.Tensor) -> np.ndarray:
+def in_file_frame(view: View, number: int, xyz: torch.Tensor) -> np.ndarray:
     """Places [L, 3] in the cloud ``number`` of a view, as its file has them: float64 [L, 3]."""
     places = xyz.double()
-    if view.pose is not None:
-        pose = view.pose[number].double().to(places.device)
+    if POSE in view.labels:
+        pose = view.labels[POSE][number, 0].double().to(places.device)
         places = places @ pose[:3, :3].T + pose[:3, 3]
     return places.cpu().numpy()
 
@@ -84,7 +85,7 @@ def write_tokens(folder: Path, clouds: Iterable[dict[str, np.ndarray]], form: st
 
 @torch.inference_mode()
 def encode_clouds(
-    encoder: Encoder, views: Views, raw: RawPointView, batch_size: int, device: torch.device
+    encoder: Encoder, views: CutsViews, raw: View, batch_size: int, device: torch.device
 ) -> tuple[torch.Tensor, list[CloudTokens]]:
     """Pooled features float32 [B, D] of what ``views`` had cut, on the CPU, and the local ones of each cloud: those of
     its points, or else of its patches at their centres. Raises ``ConfigError`` where the encoder gives neither."""
@@ -100,7 +101,7 @@ def encode_clouds(
     return torch.cat(pooled), local
 
 
-def _local(features: Features, view: PointView, number: int) -> CloudTokens:
+def _local(features: Features, view: View, number: int) -> CloudTokens:
     if features.points is not None:
         first, last = view.points.offsets[number : number + 2].tolist()
         own, xyz = features.points[first:last], view.points.xyz[first:last]

@@ -23,9 +23,10 @@ from pydantic import Field, create_model
 
 from st_ssl.core.config import Config, differences
 from st_ssl.core.errors import ConfigError, DataError
-from st_ssl.core.types import Entry, RawPointView, RawView
-from st_ssl.data.base import DATA, Batch, DataSource, Views, too_many
+from st_ssl.core.types import Entry, PointBatch
+from st_ssl.data.base import DATA, Batch, CutsViews, DataSource, too_many
 from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, serve
 from st_ssl.training import distributed
 from st_ssl.transfer.features.array_shards import (
@@ -228,7 +229,7 @@ def _work(
     ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
     timeout, max_lost = source.sample_timeout, source.max_bad(len(entries))
     workers = source.num_workers
-    loader = build_loader(dataset, keys, source.collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost)
+    loader = build_loader(dataset, keys, collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost)
     batches = iter(loader)
     lost: list[str] = []
     progress(parts.count(), len(entries))
@@ -249,7 +250,7 @@ def _work(
 
 def _encode(
     encoder: Encoder,
-    views: Views,
+    views: CutsViews,
     usable: list[tuple[int, list[Any]]],
     bad: list[tuple[int, str]],
     config: ExtractConfig,
@@ -261,7 +262,7 @@ def _encode(
     first, *others = [view for _, cut in usable for view in cut]
     raw = first.joined(others)
     indices = [index for index, _ in usable]
-    if config.tokens and isinstance(raw, RawPointView):
+    if config.tokens and isinstance(raw.content, PointBatch):
         pooled, clouds = encode_clouds(encoder, views, raw, config.batch_size, device)
         features = pooled.unflatten(0, (-1, config.clips)).numpy()
         return Part(indices, bad, {"features": features} | packed_tokens(clouds))
@@ -269,8 +270,8 @@ def _encode(
     if config.tokens and not tokens.shape[1]:
         raise ConfigError("tokens: this encoder gives features of whole clips alone, no local ones")
     arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
-    if isinstance(raw, RawView):
-        arrays["frames"] = raw.frame_index
+    if not isinstance(raw.content, PointBatch):
+        arrays["frames"] = raw.at
     grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
     return Part(indices, bad, grouped)
 

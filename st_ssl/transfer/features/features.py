@@ -14,9 +14,10 @@ from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import INPUTS
 from st_ssl.core.random import keyed_rng, keyed_seed
-from st_ssl.core.types import Entry, RawPointView, RawView
-from st_ssl.data.base import BadSample, Batch, DataSource, Views
+from st_ssl.core.types import Entry, View
+from st_ssl.data.base import BadSample, Batch, CutsViews, DataSource
 from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.sources.video import target_names
 from st_ssl.encoders.base import AnyInput, Encoder
 
@@ -39,7 +40,7 @@ class ClipSet:
     what the file says of itself; ``rows`` int64 [N]: which of the videos that were asked for these are."""
 
     entries: list[Entry]
-    views: Views
+    views: CutsViews
     raw: Any
     targets: dict[str, np.ndarray]
     metadata: np.ndarray
@@ -154,7 +155,7 @@ def collect_clips(
 
 
 def one_by_one(
-    source: DataSource, entries: Sequence[Entry], rows: Sequence[int], views: Views, seed: int
+    source: DataSource, entries: Sequence[Entry], rows: Sequence[int], views: CutsViews, seed: int
 ) -> Iterator[Batch]:
     """Those of ``entries`` at ``rows``, each as a batch of its own, so that a broken one takes no other with it: it has
     no views. What is drawn is a function of the row."""
@@ -162,7 +163,7 @@ def one_by_one(
     keys = [[(0, row)] for row in rows]
     max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
     workers, timeout = source.num_workers, source.sample_timeout
-    for batch in build_loader(dataset, keys, source.collate, workers, timeout=timeout, max_lost=max_lost):
+    for batch in build_loader(dataset, keys, collate, workers, timeout=timeout, max_lost=max_lost):
         replaced = not batch.indices.equal(batch.wanted)
         yield replace(batch, views=[]) if replaced else batch
 
@@ -211,7 +212,7 @@ def encode(
 
 @torch.inference_mode()
 def encode_views(
-    encoder: Encoder, views: Views, raw: RawView | RawPointView, batch_size: int, device: torch.device, local: bool
+    encoder: Encoder, views: CutsViews, raw: View, batch_size: int, device: torch.device, local: bool
 ) -> tuple[Tensor, Tensor]:
     """Pooled features float32 [B, D] and local ones float16 [B, L, D] (L = 0 unless ``local``) of what ``views`` had
     cut, on the CPU."""
@@ -228,7 +229,7 @@ def encode_views(
     return torch.cat(pooled), torch.cat(tokens)
 
 
-def copied(view: RawView | RawPointView) -> RawView | RawPointView:
+def copied(view: View) -> View:
     """A copy in plain memory. What comes from a worker holds on to a file descriptor for each of its tensors, and of
     these a process may often have no more than a thousand."""
     return view.map(lambda tensor: tensor.clone())

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from st_ssl.core.errors import ConfigError, UserError
 from st_ssl.core.inputs import InputConfig
-from st_ssl.core.types import Entry, RawView
+from st_ssl.core.types import Entry, View
 from st_ssl.data.base import DATA, BadSample
 from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.video.dataset import VideoSource
@@ -140,7 +140,7 @@ def _work(
     lost: list[str] = []
     begun: dict[int, list[Tensor]] = {}
     for video, content in stream(windows, mine):
-        if isinstance(content, RawView):
+        if isinstance(content, View):
             pooled, _ = encode_views(encoder, windows.views, content, windows.batch_size, device, False)
             begun.setdefault(video, []).append(pooled)
             continue

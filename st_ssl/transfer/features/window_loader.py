@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.random import keyed_rng
-from st_ssl.core.types import Entry, RawView, VideoMeta
+from st_ssl.core.types import Entry, VideoMeta, View
 from st_ssl.data.clip_plans import clip_indices
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.worker_heartbeat import Watched
@@ -26,7 +26,8 @@ from st_ssl.data.streams.video import VideoReader
 from st_ssl.data.streams.video.frame_table import uneven
 from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.video.dataset import VideoSource
-from st_ssl.data.video.views import CutView, VideoViews, centred_views, stack_views
+from st_ssl.data.video.views import centred_views
+from st_ssl.data.views import CutView, Views, stack
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Whole:
     variable: bool
 
 
-Content = RawView | Whole | str
+Content = View | Whole | str
 """A batch of windows; behind the last one of a video what it is; or, as soon as it turns out to be broken, why."""
 
 
@@ -66,7 +67,7 @@ class Windows(Watched, Dataset[Piece | None]):
     ) -> None:
         self.source, self.entries, self.input = source, entries, input
         self.batch_size, self.stride = batch_size, stride
-        self.views: VideoViews = centred_views(input)
+        self.views: Views = centred_views(input)
         self.rewind()
 
     def rewind(self) -> None:
@@ -99,8 +100,8 @@ class Windows(Watched, Dataset[Piece | None]):
             extent = (self.input.num_frames - 1) * self.input.stride + 1
             yield Piece(video, number, whole(reader, extent, self.stride))
 
-    def _batches(self, video: int, reader: VideoReader) -> Iterator[RawView]:
-        augment = self.views.augment
+    def _batches(self, video: int, reader: VideoReader) -> Iterator[View]:
+        (augment,) = self.views.specs[0].transforms
         params = augment.sample(keyed_rng("windows"), reader.meta, 1)  # those of a crop at the centre, always the same
 
         def shrink(frame: np.ndarray) -> np.ndarray:
@@ -109,12 +110,12 @@ class Windows(Watched, Dataset[Piece | None]):
 
         batch: list[CutView] = []
         for index, frames in cut_windows(reader, self.input.num_frames, self.input.stride, self.stride, shrink):
-            batch.append(CutView(frames, params, index, None))
+            batch.append(CutView(frames, index, {}, params))
             if len(batch) == self.batch_size:
-                yield stack_views([[view] for view in batch])[0]
+                yield stack([[view] for view in batch])[0]
                 batch = []
         if batch:
-            yield stack_views([[view] for view in batch])[0]
+            yield stack([[view] for view in batch])[0]
 
     def _live(self, video: int) -> None:
         """Tell that ``video`` goes on: time is limited for each frame of it, not for all those of a batch."""
@@ -151,7 +152,7 @@ def cut_windows(
         needed[(np.asarray(starts) + offset * frame_stride) % total] = True
     kept: dict[int, np.ndarray] = {}
     at = 0
-    for number, frame in reader.frames(np.flatnonzero(needed).tolist()):
+    for number, frame in reader.read(np.flatnonzero(needed).tolist()):
         kept[number] = shrink(frame)
         while at < len(starts):
             index = clip_indices(starts[at], num_frames, frame_stride, total)
@@ -214,7 +215,7 @@ class _Turns:
         if given is None or not (broken or piece.number == come):
             return False
         self._come[piece.video] = come + 1
-        if not isinstance(piece.content, RawView):
+        if not isinstance(piece.content, View):
             given.remove(piece.video)
             del self._come[piece.video]
         return True

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.core.types import Entry, PointView
+from st_ssl.core.types import Entry, PointBatch, View
 from st_ssl.training import distributed
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit_config import FitConfig, autocast
@@ -148,8 +147,6 @@ def _of_all(answers: Iterator[Answer], feed: Feed, entries: Sequence[Entry], kee
                 yield sent[0]
 
 
-def _sent(view: Any) -> Any:
+def _sent(view: View) -> View | None:
     """What is kept of a view beside its answer: the points of clouds, none of the pixels of clips."""
-    if not isinstance(view, PointView):
-        return None
-    return PointView(view.points.map(lambda t: t.cpu()), pose=None if view.pose is None else view.pose.cpu())
+    return view.map(lambda t: t.cpu()) if isinstance(view.content, PointBatch) else None

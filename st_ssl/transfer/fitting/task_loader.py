@@ -13,11 +13,11 @@ import torch
 from st_ssl.core.errors import DataError
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry
-from st_ssl.data.base import BadSample, Batch, DataSource, Views
+from st_ssl.data.base import BadSample, Batch, CutsViews, DataSource
 from st_ssl.data.loading.loader import build_loader
-from st_ssl.data.loading.sample_dataset import SampleDataset
+from st_ssl.data.loading.sample_dataset import SampleDataset, collate
 from st_ssl.data.loading.sample_order import Order, SampleKey
-from st_ssl.data.points.views import COUNT, LabelViews
+from st_ssl.data.points.views import COUNT, label_views
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import PointLabels
@@ -50,7 +50,7 @@ class Feed:
         found: dict[int, tuple[np.ndarray, np.ndarray, str | None]] = {}
         stopped = False
         self.looked(0, len(entries))
-        for batch in self._batches(entries, LabelViews(name=name), 0, keys, replaces=False):
+        for batch in self._batches(entries, label_views(name), 0, keys, replaces=False):
             (row,) = batch.wanted.tolist()
             if batch.views:
                 labels = batch.views[0].points.labels
@@ -110,7 +110,7 @@ class Feed:
             self.bad.update(dict.fromkeys(found))
 
     def _batches(
-        self, entries: Sequence[Entry], views: Views, seed: int, steps: Iterable[Any], replaces: bool = True
+        self, entries: Sequence[Entry], views: CutsViews, seed: int, steps: Iterable[Any], replaces: bool = True
     ) -> Iterator[Batch]:
         source = self.source
         dataset = source.dataset(entries, views, keyed_seed(seed, "finetune"))
@@ -119,9 +119,7 @@ class Feed:
         pin = self.device.type == "cuda"
         lost = source.max_bad(len(entries))
         timeout = source.sample_timeout
-        for batch in build_loader(
-            dataset, steps, source.collate, source.num_workers, pin, timeout=timeout, max_lost=lost
-        ):
+        for batch in build_loader(dataset, steps, collate, source.num_workers, pin, timeout=timeout, max_lost=lost):
             self.bad.update(dict.fromkeys(batch.bad))
             yield batch.to(self.device)
 
@@ -132,7 +130,7 @@ class Feed:
         elif batch.views:
             yield from (part for part in batch.split(len(batch.wanted)) if part.indices.equal(part.wanted))
 
-    def _shown(self, views: Views, batch: Batch, entries: Sequence[Entry]) -> list[Shown]:
+    def _shown(self, views: CutsViews, batch: Batch, entries: Sequence[Entry]) -> list[Shown]:
         """The views, each with the entries of its rows: several times over where it is several joined."""
         own = [entries[i] for i in batch.indices.tolist()]
         return [Shown(view, own * (len(view) // len(own))) for view in views.prepare(list(batch.views))]

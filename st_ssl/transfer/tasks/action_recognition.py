@@ -18,9 +18,10 @@ from st_ssl.core.config import Config
 from st_ssl.core.inputs import InputConfig, Modality
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import Entry, Features
-from st_ssl.data.base import DataSource, Views
-from st_ssl.data.clip_plans import ClipPlan, RandomClips, SegmentClips
-from st_ssl.data.video.views import VideoViews, multi_views
+from st_ssl.data.base import CutsViews, DataSource
+from st_ssl.data.clip_plans import Plan, RandomClips, SegmentClips
+from st_ssl.data.video.views import multi_views
+from st_ssl.data.views import Views, each
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.attentive_pooling import QueryPool
 from st_ssl.parts.projector import classifier
@@ -157,15 +158,15 @@ class Recognise(LabelTask):
             return shown, targets
         clip, partner, weight = mix(shown.view.clip, self.settings.mix, keyed_rng(*key))
         soft = mixed_targets(targets, partner, weight, len(self.labels.classes))
-        return replace(shown, view=replace(shown.view, clip=clip)), soft
+        return replace(shown, view=replace(shown.view, content=clip)), soft
 
-    def training_views(self, source: DataSource, input: InputConfig) -> Views:
-        clips: ClipPlan = RandomClips(input.num_frames, input.stride, self.settings.repeats)
+    def training_views(self, source: DataSource, input: InputConfig) -> CutsViews:
+        clips: Plan = RandomClips(input.num_frames, input.stride, self.settings.repeats)
         if self.settings.sampling == "uniform":
             clips = SegmentClips(input.num_frames, self.settings.repeats, random=True)
-        return VideoViews(clips, FinetuneAugment(self.settings.augment, input.size, input.mean, input.std))
+        return Views(each(clips, FinetuneAugment(self.settings.augment, input.size, input.mean, input.std)))
 
-    def testing_views(self, source: DataSource, input: InputConfig, votes: int) -> Views:
+    def testing_views(self, source: DataSource, input: InputConfig, votes: int) -> CutsViews:
         assert votes in (1, self.votes), f"{votes} views of a task with {self.votes}"
         clips = 1 if votes == 1 else self.settings.clips
         crops: Literal[1, 3] = 1 if votes == 1 else self.settings.crops

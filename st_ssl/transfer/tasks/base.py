@@ -22,7 +22,7 @@ from st_ssl.core.random import Key
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure
-from st_ssl.data.base import DataSource, Views
+from st_ssl.data.base import CutsViews, DataSource
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, balanced, divide
 from st_ssl.transfer.tasks.label_survey import Look
@@ -31,7 +31,7 @@ from st_ssl.transfer.tasks.metrics import IGNORE, right_parts
 
 @dataclass
 class Shown:
-    """A batch of B samples as it is shown to an encoder: one view (``View`` or ``PointView``) and where it is from."""
+    """A batch of B samples as it is shown to an encoder: one ``View`` and where it is from."""
 
     view: Any
     entries: list[Entry]
@@ -190,12 +190,12 @@ class Task(ABC):
         labelled = targets != IGNORE
         return float((labelled if targets.ndim == 1 else labelled.any(1)).sum())
 
-    def training_views(self, source: DataSource, input: Any) -> Views:
+    def training_views(self, source: DataSource, input: Any) -> CutsViews:
         """What ``source`` cuts of a training sample: one view, another one in every epoch, or several (repeated
         augmentation, Hoffer et al. 2020), which are so many samples of the batch."""
         return source.evaluation(input, jitter=1.0)
 
-    def testing_views(self, source: DataSource, input: Any, votes: int) -> Views:
+    def testing_views(self, source: DataSource, input: Any, votes: int) -> CutsViews:
         """What ``source`` cuts of a test sample: ``votes`` views, and with ``whole`` the whole sample behind them."""
         assert not self.whole, "whole samples are for the tasks of a modality that has them"
         return source.evaluation(input, votes)

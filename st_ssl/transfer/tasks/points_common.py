@@ -18,8 +18,8 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import Modality, PointInputConfig
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import Features, PointBatch
-from st_ssl.data.base import DataSource, Views
-from st_ssl.data.points.views import LabelRule, PlainViews, PointViews
+from st_ssl.data.base import CutsViews, DataSource
+from st_ssl.data.points.views import LabelRule, augmented_views, plain_views
 from st_ssl.ops.interpolation import interpolate
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.tasks.base import Shown, Task
@@ -63,7 +63,7 @@ def cuts_away(config: PointAugmentConfig) -> bool:
 
 
 class PointTask(Task):
-    """A task on clouds, whose ``Shown.view`` is a ``PointView``. With ``fixed_views`` training shows the same points of
+    """A task on clouds, whose ``Shown.view`` is of clouds. With ``fixed_views`` training shows the same points of
     a cloud in every epoch, moved in another way."""
 
     fixed_views: bool = False
@@ -84,15 +84,18 @@ class PointTask(Task):
         """What the labels of points must be, where these are learned."""
         return None
 
-    def training_views(self, source: DataSource, input: PointInputConfig) -> Views:
-        if self.fixed_views:
-            return replace(cast(PlainViews, source.evaluation(input)), labels=self.rule())
-        augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
-        return PointViews(augment, attributes=input.attributes, labels=self.rule())
+    def _rules(self) -> list[LabelRule]:
+        rule = self.rule()
+        return [] if rule is None else [rule]
 
-    def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> Views:
-        views = cast(PlainViews, source.evaluation(input, votes))
-        return replace(views, whole=self.whole, labels=self.rule())
+    def training_views(self, source: DataSource, input: PointInputConfig) -> CutsViews:
+        if self.fixed_views:
+            return plain_views(input, rule=self.rule())
+        augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
+        return augmented_views(input, augment, 1, *self._rules())
+
+    def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> CutsViews:
+        return plain_views(input, votes, whole=self.whole, rule=self.rule())
 
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
         return moved(shown, self.common.augment, keys) if self.fixed_views else shown
@@ -106,7 +109,7 @@ def moved(shown: Shown, config: PointAugmentConfig, keys: Sequence[tuple[Key, ..
     augment = PointAugment(config)
     draws = [augment.sample(keyed_rng(*key)) for key in keys]
     params = {name: torch.from_numpy(np.stack([draw[name] for draw in draws])) for name in draws[0]}
-    return replace(shown, view=replace(shown.view, points=augment.apply(shown.view.points, params)))
+    return replace(shown, view=replace(shown.view, content=augment.apply(shown.view.points, params)))
 
 
 def point_rows(points: PointBatch) -> tuple[Tensor, Tensor]:
@@ -140,7 +143,7 @@ def boxes(shown: Shown, limit: int) -> Iterator[tuple[int, Shown]]:
                     {name: values[rows] for name, values in points.labels.items()},
                     None if points.source is None else points.source[rows],
                 )
-                yield number, Shown(replace(shown.view, points=own), [entry])
+                yield number, Shown(replace(shown.view, content=own), [entry])
 
 
 def point_labels(shown: Shown, name: str, ignored: Sequence[int] = ()) -> Tensor:

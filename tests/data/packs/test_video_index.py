@@ -27,7 +27,7 @@ def videos(tmp_path: Path) -> Path:
 
 def frames(path: str, library: Library | None = None) -> np.ndarray:
     with library.open(path) if library else open_video(path) as reader:
-        return np.stack([image for _, image in reader.frames(range(0, reader.meta.num_frames, 3))])
+        return np.stack([image for _, image in reader.read(range(0, reader.meta.num_frames, 3))])
 
 
 @pytest.mark.parametrize("pts", [[0, 512, 1024, 1536], [7], [0, 1, 5], [3, 3 + 2, 3 + 4, 3 + 7]])
@@ -104,7 +104,7 @@ def test_verifying_finds_what_opening_does_not(videos: Path, tmp_path: Path) -> 
     assert reason is not None
     with pytest.raises(SampleError, match=reason.partition(":")[0]):
         frames(entry.path) if "damaged" not in reason else list(
-            open_video(entry.path).frames(range(open_video(entry.path).meta.num_frames))
+            open_video(entry.path).read(range(open_video(entry.path).meta.num_frames))
         )
 
 

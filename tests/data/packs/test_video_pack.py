@@ -67,7 +67,7 @@ def test_a_packed_video_is_the_raw_one_made_small(entries: list[Entry], packed: 
             assert a.meta.fps == pytest.approx(b.meta.fps)
             assert min(b.meta.width, b.meta.height) == 32
             wanted = [0, 3, a.meta.num_frames - 1]
-            for (_, x), (_, y) in zip(a.frames(wanted), b.frames(wanted), strict=True):
+            for (_, x), (_, y) in zip(a.read(wanted), b.read(wanted), strict=True):
                 shrunken = resize(torch.from_numpy(x).movedim(2, 0), [b.meta.height, b.meta.width], antialias=True)
                 assert (shrunken.movedim(0, 2).float() - torch.from_numpy(y)).abs().mean() < 8
 
@@ -259,7 +259,7 @@ def test_a_pack_is_read_through_a_url(packed: Path) -> None:
     local, remote = VideoPack(str(packed)), VideoPack(f"file://{packed}")
     for a, b in zip(local.entries[:2], remote.entries[:2], strict=True):
         with local.open(a.path) as x, remote.open(b.path) as y:
-            np.testing.assert_array_equal(next(x.frames([1]))[1], next(y.frames([1]))[1])
+            np.testing.assert_array_equal(next(x.read([1]))[1], next(y.read([1]))[1])
 
 
 def test_a_url_that_is_no_pack_is_told() -> None:

@@ -39,7 +39,7 @@ class Counted(Reader):
         self.meta = VideoMeta(num_frames, 25.0, 1, 1)
         self.asked: list[int] = []
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for number in self._asked(indices):
             self.asked.append(number)
             yield number, np.full((1, 1, 1), number, dtype=np.int64)
@@ -101,7 +101,7 @@ class Plain(Reader):
             raise SampleError("plain", "broken")
         self.meta = VideoMeta(num_frames, 25.0, 8, 8)
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         for number in self._asked(indices):
             yield number, np.full((8, 8, 3), number, dtype=np.uint8)
 
@@ -187,9 +187,9 @@ class Troubled(Reader):
         super().__init__(reader.path)
         self.reader, self.mark, self.meta = reader, mark, reader.meta
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         trouble = Path(self.path).stem
-        for number, frame in self.reader.frames(indices):
+        for number, frame in self.reader.read(indices):
             if number > 24 and trouble == "hang":
                 hang()
             if number > 24 and (trouble == "segfault" or (trouble == "once" and not self.mark.exists())):

@@ -36,7 +36,7 @@ def open_video(
     ``table``: what an index knows of the file. ``max_pixels``: a frame that has more is refused before any room is made
     for it.
 
-    Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``frames``;
+    Raises ``SampleError`` with a short reason when this video cannot be used, here or in ``read``;
     ``MissingDependencyError`` or ``MissingLibraryError`` when the backend is not installed, ``ConfigError`` when there
     is none of that name.
     """

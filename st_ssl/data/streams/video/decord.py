@@ -47,7 +47,7 @@ class DecordReader(Reader):
         """Release the file; may be called twice."""
         self._video = None
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
         for index in self._asked(indices):
             try:

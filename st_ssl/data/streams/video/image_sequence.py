@@ -48,7 +48,7 @@ class FramesReader(Reader):
         height, width = self._load(0).shape[:2]
         self.meta = VideoMeta(len(self._names), FALLBACK_FPS, width, height)
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
         for index in self._asked(indices):
             yield index, self._sized(index, self._load(index))

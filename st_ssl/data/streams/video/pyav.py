@@ -65,7 +65,7 @@ class PyAVReader(Reader):
             _TABLES[key] = scan(self._video)
         return _TABLES[key]
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
         wanted = self._asked(indices)
         done, from_start = 0, self._pts is None

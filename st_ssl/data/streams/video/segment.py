@@ -52,11 +52,11 @@ class SegmentReader(Reader):
         ends = np.append(self._reader.times(), self._reader.duration())
         return float(ends[self._start + self.meta.num_frames] - ends[self._start])
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique) of the segment, in order, as (index, uint8 [H, W, 3] RGB)."""
         asked, start = self._asked(indices), self._start
         shifted = range(asked.start + start, asked.stop + start, asked.step) if isinstance(asked, range) else None
-        for index, image in self._reader.frames(shifted or [start + i for i in asked]):
+        for index, image in self._reader.read(shifted or [start + i for i in asked]):
             yield index - self._start, image
 
     def close(self) -> None:

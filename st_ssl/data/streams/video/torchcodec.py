@@ -65,7 +65,7 @@ class TorchCodecReader(Reader):
         if len(self._video) == 0:
             raise SampleError(self.path, "no frames")
 
-    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The frames at ``indices`` (sorted, unique), in order, as (index, uint8 [H, W, 3] RGB)."""
         wanted = self._asked(indices)
         for at, index in enumerate(wanted):
@@ -76,7 +76,7 @@ class TorchCodecReader(Reader):
             yield index, self._sized(index, self._stretched(image))
 
     def _from_start(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """As ``frames``, without a seek."""
+        """As ``read``, without a seek."""
         self._open()
         left = set(wanted)
         for index in range(wanted[-1] + 1):

@@ -49,9 +49,9 @@ def assert_agree(path: Path, backend: str, wanted: list[int] | None = None) -> N
         assert theirs.meta.num_frames == ours.meta.num_frames
         assert (theirs.meta.width, theirs.meta.height) == (ours.meta.width, ours.meta.height)
         wanted = list(range(ours.meta.num_frames)) if wanted is None else wanted
-        found = dict(theirs.frames(wanted))
+        found = dict(theirs.read(wanted))
         assert list(found) == wanted
-        for index, image in ours.frames(wanted):
+        for index, image in ours.read(wanted):
             other = found[index]
             assert other.shape == image.shape
             assert other.dtype == image.dtype
@@ -64,7 +64,7 @@ def test_torchcodec_agrees_with_pyav(made: Path, name: str) -> None:
     assert_agree(made / name, "torchcodec")
     with open_video(made / name, "torchcodec") as reader:
         for wanted in ([63], [0], [10], [1, 40, 41], [5, 23, 24, 62], list(range(0, 64, 7))):
-            found = list(reader.frames(wanted))
+            found = list(reader.read(wanted))
             assert [number(image) for _, image in found] == [index for index, _ in found] == wanted
 
 
@@ -72,7 +72,7 @@ def test_torchcodec_agrees_with_pyav(made: Path, name: str) -> None:
 def test_torchcodec_refuses_what_it_would_get_wrong(made: Path, name: str) -> None:
     skip_without("torchcodec", made)
     with pytest.raises(SampleError, match=r"data\.reader=pyav"), open_video(made / name, "torchcodec") as reader:
-        list(reader.frames(range(64)))
+        list(reader.read(range(64)))
 
 
 @pytest.mark.parametrize("name", sorted(KINDS.keys() - UNTRUSTED))
@@ -89,7 +89,7 @@ def test_rotation_agrees(made: Path, tmp_path: Path, backend: str, turn: int) ->
     path = write_video(tmp_path / "turned.mp4", 4, turn=turn, size=(128, 96))
     with open_video(path, backend) as reader:
         assert (reader.meta.width, reader.meta.height) == ((128, 96) if turn == 180 else (96, 128))
-        assert [number(np.rot90(image, -turn // 90)) for _, image in reader.frames(range(4))] == list(range(4))
+        assert [number(np.rot90(image, -turn // 90)) for _, image in reader.read(range(4))] == list(range(4))
     assert_agree(path, backend)
 
 
@@ -100,7 +100,7 @@ def test_narrow_turned_videos_are_too_much_for_decord(made: Path, tmp_path: Path
     with pytest.raises(SampleError, match=r"4 colours in it; data\.reader=pyav"):
         open_video(path, "decord")
     with open_video(path) as reader:
-        assert [number(np.rot90(image, -1)) for _, image in reader.frames(range(4))] == list(range(4))
+        assert [number(np.rot90(image, -1)) for _, image in reader.read(range(4))] == list(range(4))
 
 
 @pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord"])
@@ -162,7 +162,7 @@ def test_torchcodec_leaves_no_file_open(made: Path, tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(50):
         with open_video(made / "b_frames.mp4", "torchcodec") as reader:
-            next(iter(reader.frames([2, 3])))
+            next(iter(reader.read([2, 3])))
         for bad in (tmp_path / "noise.mp4", made / "b_frames.avi"):
             with pytest.raises(SampleError):
                 open_video(bad, "torchcodec")
@@ -176,7 +176,7 @@ def test_a_gpu_decodes_the_same_frames(made: Path, name: str) -> None:
     skip_without("torchcodec", made)
     with TorchCodecReader(str(made / name)) as ours, TorchCodecReader(str(made / name), device="cuda") as theirs:
         assert theirs.meta == ours.meta
-        found = dict(theirs.frames(range(0, 64, 5)))
-        for index, image in ours.frames(range(0, 64, 5)):
+        found = dict(theirs.read(range(0, 64, 5)))
+        for index, image in ours.read(range(0, 64, 5)):
             assert number(found[index]) == index
             assert np.abs(image.astype(int) - found[index]).mean() < TOLERANCE

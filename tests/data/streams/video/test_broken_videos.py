@@ -84,7 +84,7 @@ def test_index_outside(made: Path, tmp_path: Path, backend: Any, wanted: list[in
     if backend == "frames":
         path = write_images(tmp_path / "frames", 64)
     with open_video(path, backend) as reader, pytest.raises(SampleError, match="is outside: it has 64 frames"):
-        list(reader.frames(wanted))
+        list(reader.read(wanted))
 
 
 def test_a_file_cut_short_gives_what_is_left(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_a_file_cut_short_gives_what_is_left(tmp_path: Path) -> None:
         if not hasattr(av.stream.Stream, "index_entries"):
             pytest.skip("this PyAV does not show the index")
         assert reader.meta.num_frames == 64
-        assert [number(image) for _, image in reader.frames([0, 20, 38])] == [0, 20, 38]
+        assert [number(image) for _, image in reader.read([0, 20, 38])] == [0, 20, 38]
         with pytest.raises(SampleError, match="frame 63 of 64 cannot be decoded: the file is cut short"):
-            list(reader.frames([3, 63]))
+            list(reader.read([3, 63]))
 
 
 MATROSKA: dict[str, dict[str, Any]] = {
@@ -139,10 +139,10 @@ def test_damage_costs_only_the_frames_in_it(made: Path, tmp_path: Path) -> None:
         file.seek(at)
         file.write(b"\xff" * size)
     with open_video(path) as reader:
-        assert [number(image) for _, image in reader.frames([0, 56, 58, 63])] == [0, 56, 58, 63]
+        assert [number(image) for _, image in reader.read([0, 56, 58, 63])] == [0, 56, 58, 63]
         with pytest.raises(SampleError, match=r"frame 57 of 64 cannot be decoded: .+"):
-            list(reader.frames([0, 57]))
-        assert [number(image) for _, image in reader.frames([58])] == [58]
+            list(reader.read([0, 57]))
+        assert [number(image) for _, image in reader.read([58])] == [58]
 
 
 def open_files() -> int:
@@ -153,11 +153,11 @@ def open_files() -> int:
 def test_no_file_stays_open(made: Path, tmp_path: Path) -> None:
     bad = [spoil(kind, tmp_path, made) for kind in ("empty", "text", "noise", "sound", "no_frames", "header")]
     with open_video(made / "b_frames.mp4") as reader:
-        list(reader.frames([3]))
+        list(reader.read([3]))
     before = open_files()
     for turn in range(200):
         with open_video(made / ("b_frames.avi" if turn % 2 else "b_frames.mp4")) as reader:
-            next(iter(reader.frames([2, 3])))  # left in the middle
+            next(iter(reader.read([2, 3])))  # left in the middle
         with pytest.raises(SampleError):
             open_video(bad[turn % len(bad)])
     assert open_files() <= before

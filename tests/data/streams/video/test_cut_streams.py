@@ -60,10 +60,10 @@ def assert_as_decoded(path: Path) -> int:
     truth = whole(path)
     with open_video(path) as reader:
         assert reader.meta.num_frames == len(truth) == len(reader.times())
-        for index, image in reader.frames(range(len(truth))):
+        for index, image in reader.read(range(len(truth))):
             np.testing.assert_array_equal(image, truth[index][1])
         for index in (len(truth) - 1, 0, len(truth) // 2):
-            (found,) = reader.frames([index])
+            (found,) = reader.read([index])
             assert found[0] == index
             np.testing.assert_array_equal(found[1], truth[index][1])
     return len(truth)
@@ -81,7 +81,7 @@ def test_the_first_frame_that_comes_is_frame_0(tmp_path: Path) -> None:
     source = write_video(tmp_path / "source.ts", 64, g="12", bf="3", sc_threshold="0")
     with open_video(without_first(source, tmp_path / "cut.ts", 5)) as reader:
         assert reader.meta.num_frames == 52
-        assert [number(image) for _, image in reader.frames(range(52))] == list(range(12, 64))
+        assert [number(image) for _, image in reader.read(range(52))] == list(range(12, 64))
         assert reader.times()[:3] == pytest.approx([0, 0.04, 0.08], abs=1e-9)
         assert reader.duration() == pytest.approx(52 / 25)
 
@@ -125,7 +125,7 @@ def test_an_index_knows_the_frames_that_come(tmp_path: Path, monkeypatch: pytest
     pyav._TABLES.clear()
     monkeypatch.setattr(pyav, "scan", lambda video: pytest.fail("scanned"))
     with Library(records=read_index(tmp_path / INDEX_FILE)).open(str(path)) as reader:
-        assert [number(image) for _, image in reader.frames(range(52))] == list(range(12, 64))
+        assert [number(image) for _, image in reader.read(range(52))] == list(range(12, 64))
 
 
 def test_an_index_of_an_older_version_is_not_believed(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_other_readers_agree_or_refuse(made: Path, tmp_path: Path, backend: str)
     refused = ""
     try:
         with open_video(path, backend) as reader:
-            shown = [number(image) for _, image in reader.frames(range(52))]
+            shown = [number(image) for _, image in reader.read(range(52))]
     except SampleError as error:
         shown, refused = list(range(12, 64)), error.reason
     assert shown == list(range(12, 64))

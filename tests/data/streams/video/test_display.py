@@ -63,11 +63,11 @@ def test_frames_are_turned_and_mirrored_as_ffmpeg_does_it(tmp_path: Path, matrix
     path, truth = with_matrix(tmp_path / "a.mp4", matrix), SHOWN[matrix]
     with open_video(path) as reader:
         assert (reader.meta.width, reader.meta.height) == truth.shape[1::-1]
-        for _, image in reader.frames(range(4)):
+        for _, image in reader.read(range(4)):
             assert_near(image, truth)
     survey([Entry(str(path))], tmp_path / INDEX_FILE, progress=False)
     with Library(records=survey([Entry(str(path))], tmp_path / INDEX_FILE, progress=False)).open(str(path)) as reader:
-        assert_near(next(iter(reader.frames([2])))[1], truth)
+        assert_near(next(iter(reader.read([2])))[1], truth)
 
 
 @pytest.mark.parametrize("backend", ["torchcodec", "decord"])
@@ -83,7 +83,7 @@ def test_other_readers_show_the_same_or_refuse(
             open_video(path, backend)
         return
     with open_video(path, backend) as reader:
-        assert_near(next(iter(reader.frames([2])))[1], truth)
+        assert_near(next(iter(reader.read([2])))[1], truth)
 
 
 def test_a_slanted_display_matrix_is_named(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_pixels_are_square(
     path = with_matrix(tmp_path / "a.mp4", matrix, **{"x264-params": f"sar={aspect}"})
     with open_video(path, backend) as reader:
         assert (reader.meta.width, reader.meta.height) == size
-        _, image = next(iter(reader.frames([1])))
+        _, image = next(iter(reader.read([1])))
     assert image.shape == (size[1], size[0], 3)
     truth = SHOWN[matrix]
     for y in (0.2, 0.8):
@@ -126,5 +126,5 @@ def test_what_is_packed_has_square_pixels(tmp_path: Path) -> None:
     content, table = VideoPacker(PackConfig()).make(Entry(str(path)), "a")
     assert (table.meta.width, table.meta.height, table.aspect) == (256, 64, Fraction(1))
     with PyAVReader("a", table, content) as reader:
-        (image,) = (image for _, image in reader.frames([2]))
+        (image,) = (image for _, image in reader.read([2]))
     assert np.abs(image[::2, ::4].astype(int) - CORNERS[::2, ::2]).mean() < 6

@@ -60,7 +60,7 @@ def test_edge_files_are_read_right(made: Path, name: str, backend: str) -> None:
     width, height, count, fps = EDGE[name]
     with open_video(REAL / "edge" / name, backend) as reader:
         meta = reader.meta
-        found = list(reader.frames(range(meta.num_frames)))
+        found = list(reader.read(range(meta.num_frames)))
     assert (meta.width, meta.height, meta.num_frames) == (width, height, count)
     assert meta.fps == pytest.approx(fps, abs=0.01)
     assert_same(found, ffmpeg_frames(REAL / "edge" / name, width, height), 6.0 if name in TEN_BITS else 1.0)
@@ -75,7 +75,7 @@ def test_edge_files_as_folders_of_images(tmp_path: Path, name: str) -> None:
         Image.fromarray(image).save(tmp_path / f"{index + 1}.bmp")
     with open_video(tmp_path, "frames") as reader:
         assert reader.meta.num_frames == len(truth)
-        for index, image in reader.frames(range(len(truth))):
+        for index, image in reader.read(range(len(truth))):
             np.testing.assert_array_equal(image, truth[index])
 
 

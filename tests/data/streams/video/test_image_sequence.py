@@ -25,7 +25,7 @@ def test_folder_of_images(tmp_path: Path) -> None:
     with open_video(folder) as reader:
         assert (reader.meta.num_frames, reader.meta.fps) == (12, base.FALLBACK_FPS)
         assert (reader.meta.width, reader.meta.height) == (SIZE, SIZE)
-        for index, image in reader.frames(range(12)):  # img_2 before img_10
+        for index, image in reader.read(range(12)):  # img_2 before img_10
             np.testing.assert_array_equal(image, barcode(index))
 
 
@@ -35,9 +35,9 @@ def test_folder_of_images_that_cannot_be_used(tmp_path: Path) -> None:
     (folder / "img_3.png").write_bytes((folder / "img_1.png").read_bytes()[:60])
     with open_video(folder) as reader:
         with pytest.raises(SampleError, match=r"frame 1 is 72x64, the first one 64x64"):
-            list(reader.frames([0, 1]))
+            list(reader.read([0, 1]))
         with pytest.raises(SampleError, match=r"frame 2 of 3 cannot be decoded: img_3\.png"):
-            list(reader.frames([2]))
+            list(reader.read([2]))
     (tmp_path / "none").mkdir()
     with pytest.raises(SampleError, match="no frames"):
         open_video(tmp_path / "none")
@@ -54,7 +54,7 @@ def test_real_folder_of_images() -> None:
     with open_video(folder) as reader:
         assert reader.meta.num_frames == 10
         first = np.asarray(Image.open(folder / "img_00001.jpg"))
-        np.testing.assert_array_equal(next(reader.frames([0]))[1], first)
+        np.testing.assert_array_equal(next(reader.read([0]))[1], first)
 
 
 RAMP = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
@@ -77,7 +77,7 @@ def test_16_bit_grey_is_scaled_as_in_videos(tmp_path: Path) -> None:
 
 def first_frame(path: Path) -> np.ndarray:
     with open_video(path) as reader:
-        return next(iter(reader.frames([0])))[1]
+        return next(iter(reader.read([0])))[1]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])

@@ -96,7 +96,7 @@ def test_a_series_of_a_folder_is_a_video(tmp_path: Path) -> None:
     for path, value in (("clip", 10), ("clip#img_*", 10), ("clip#flow_x_*", 200)):
         with open_video(tmp_path / path) as video:
             assert video.meta.num_frames == 3
-            assert [image.mean() for _, image in video.frames([0, 1, 2])] == [value] * 3
+            assert [image.mean() for _, image in video.read([0, 1, 2])] == [value] * 3
     assert is_series(str(tmp_path / "clip#img_*")) and not is_series(str(tmp_path / "clip"))
 
 

@@ -71,7 +71,7 @@ def test_the_limit_is_a_key(tmp_path: Path) -> None:
         for name in ("a.mp4", "b"):
             if fits:
                 with library.open(str(tmp_path / name)) as reader:
-                    assert len(list(reader.frames(range(4)))) == 4
+                    assert len(list(reader.read(range(4)))) == 4
             else:
                 with pytest.raises(SampleError, match="64x64 is over the limit of 4095 pixels a frame"):
                     library.open(str(tmp_path / name))

@@ -36,10 +36,10 @@ def test_random_access_is_exact(made: Path, name: str) -> None:
     with open_video(made / name) as reader:
         assert reader.meta.num_frames == len(reference) == 64
         assert (reader.meta.width, reader.meta.height) == KINDS[name].get("size", (SIZE, SIZE))
-        every = list(reader.frames(range(64)))
+        every = list(reader.read(range(64)))
         assert [number(image) for _, image in every] == [index for index, _ in every] == list(range(64))
         for wanted in ([63], [0], [10], [9, 11], [1, 40, 41], [5, 23, 24, 62], list(range(0, 64, 7))):
-            got = list(reader.frames(wanted))
+            got = list(reader.read(wanted))
             assert [index for index, _ in got] == wanted
             for index, image in got:
                 assert image.dtype == np.uint8
@@ -53,14 +53,14 @@ def test_random_access_is_exact(made: Path, name: str) -> None:
 )
 def test_any_set_of_frames(made: Path, wanted: list[int], name: str) -> None:
     with open_video(made / name) as reader:
-        assert [number(image) for _, image in reader.frames(wanted)] == wanted
+        assert [number(image) for _, image in reader.read(wanted)] == wanted
 
 
 def test_a_colon_in_the_name(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(made / "b_frames.mp4", tmp_path / "a:b%03d.mp4")
     monkeypatch.chdir(tmp_path)
     with open_video("a:b%03d.mp4") as reader:
-        assert [number(image) for _, image in reader.frames([9])] == [9]
+        assert [number(image) for _, image in reader.read([9])] == [9]
 
 
 def test_rates_are_as_written(made: Path) -> None:
@@ -83,7 +83,7 @@ def test_seeking_decodes_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert len(decoded) < 10  # opening decodes until the first frame is out, no further
         for wanted, most in (([181], 10), ([0, 181], 20), ([18, 22], 30), (list(range(0, 200, 40)), 50)):
             decoded.clear()
-            assert [number(image) for _, image in reader.frames(wanted)] == wanted
+            assert [number(image) for _, image in reader.read(wanted)] == wanted
             assert len(decoded) <= most
 
 
@@ -103,7 +103,7 @@ class LateSeeks:
 def test_inexact_seeks_fall_back_to_the_start(made: Path) -> None:
     reader = pyav.PyAVReader(str(made / "b_frames.mp4"))
     reader._video.container = LateSeeks(reader._video.container)
-    assert [number(image) for _, image in reader.frames([10, 30, 50])] == [10, 30, 50]
+    assert [number(image) for _, image in reader.read([10, 30, 50])] == [10, 30, 50]
     reader.close()
 
 
@@ -123,7 +123,7 @@ def test_frames_outside_an_edit_list_do_not_count(tmp_path: Path) -> None:
     reference = sequential(cut)
     with open_video(cut) as reader:
         assert reader.meta.num_frames == len(reference) == 34
-        assert [number(image) for _, image in reader.frames([0, 10, 33])] == [30, 40, 63]
+        assert [number(image) for _, image in reader.read([0, 10, 33])] == [30, 40, 63]
 
 
 def test_hidden_vp8_frames_do_not_count(made: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_hidden_vp8_frames_do_not_count(made: Path, tmp_path: Path) -> None:
             new.mux(changed)
     shown = [index for index in range(64) if index not in hidden]
     with open_video(path) as reader:
-        assert [number(image) for _, image in reader.frames(range(reader.meta.num_frames))] == shown
+        assert [number(image) for _, image in reader.read(range(reader.meta.num_frames))] == shown
 
 
 @pytest.mark.skipif(not hasattr(av.VideoFrame, "rotation"), reason="this PyAV does not tell the rotation")
@@ -153,7 +153,7 @@ def test_rotation_is_applied(tmp_path: Path, turn: int) -> None:
         pytest.skip("this PyAV cannot write the rotation")
     write_video(path, 4, turn=turn)
     with open_video(path) as reader:
-        for (index, image), reference in zip(reader.frames(range(4)), sequential(plain), strict=True):
+        for (index, image), reference in zip(reader.read(range(4)), sequential(plain), strict=True):
             np.testing.assert_array_equal(image, np.rot90(reference, turn // 90))
             assert number(np.rot90(image, -turn // 90)) == index
 
@@ -167,7 +167,7 @@ def test_real_files_random_access_equals_sequential(name: str) -> None:
         reference, total = wanted_frames(REAL / name, set(wanted))
         assert total == count
         for asked in (wanted, [wanted[-1]], [wanted[len(wanted) // 2]]):
-            for index, image in reader.frames(asked):
+            for index, image in reader.read(asked):
                 assert image.shape == (reader.meta.height, reader.meta.width, 3)
                 np.testing.assert_array_equal(image, reference[index])
 
@@ -193,7 +193,7 @@ def test_decord_agrees_on_plain_h264(name: str) -> None:
         assert (ours.meta.width, ours.meta.height) == (theirs.meta.width, theirs.meta.height)
         assert ours.meta.fps == pytest.approx(theirs.meta.fps, rel=0.01)
         wanted = [0, 7, ours.meta.num_frames // 2, ours.meta.num_frames - 1]
-        for (a, image), (b, other) in zip(ours.frames(wanted), theirs.frames(wanted), strict=True):
+        for (a, image), (b, other) in zip(ours.read(wanted), theirs.read(wanted), strict=True):
             assert a == b
             assert np.abs(image.astype(int) - other).mean() < 2
 
@@ -203,7 +203,7 @@ def test_decord_is_exact_on_its_own_ground(made: Path) -> None:
     with open_video(made / "b_frames.mp4", "decord") as reader:
         assert reader.meta.num_frames == 64
         assert reader.meta.fps == pytest.approx(25, abs=0.1)
-        assert [number(image) for _, image in reader.frames([0, 5, 6, 40, 63])] == [0, 5, 6, 40, 63]
+        assert [number(image) for _, image in reader.read([0, 5, 6, 40, 63])] == [0, 5, 6, 40, 63]
 
 
 def test_unknown_backend(made: Path) -> None:

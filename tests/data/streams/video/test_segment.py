@@ -25,7 +25,7 @@ VIEWS = VideoViews(RandomClips(3, 1, num_clips=2), centre_crop(48))
 
 def frames(path: Path) -> np.ndarray:
     with open_video(path) as reader:
-        return np.stack([image for _, image in reader.frames(range(reader.meta.num_frames))])
+        return np.stack([image for _, image in reader.read(range(reader.meta.num_frames))])
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def test_a_segment_reads_as_a_video_of_its_own(videos: Path, folder: Path, kind:
     truth = frames(videos / "00.mp4")
     with segment_of(open_video(path), Entry(str(path), start=10, num_frames=8)) as reader:
         assert (reader.meta.num_frames, reader.meta.width, reader.meta.height) == (8, 64, 48)
-        got = list(reader.frames([0, 3, 7]))
+        got = list(reader.read([0, 3, 7]))
         assert [index for index, _ in got] == [0, 3, 7]
         np.testing.assert_array_equal(np.stack([image for _, image in got]), truth[[10, 13, 17]])
         with pytest.raises(SampleError, match="frame 8 is outside: it has 8 frames"):
-            list(reader.frames([8]))
+            list(reader.read([8]))
     with segment_of(open_video(path), Entry(str(path), start=20)) as reader:
         assert reader.meta.num_frames == 4
-        np.testing.assert_array_equal(next(reader.frames([3]))[1], truth[23])
+        np.testing.assert_array_equal(next(reader.read([3]))[1], truth[23])
 
 
 def test_clips_are_cut_inside_the_segment_only(videos: Path) -> None:

@@ -1,0 +1,260 @@
+"""What a method wants to see: one ``ViewSpec`` a view. Its plan says when, its transforms how, its masks what is
+hidden.
+
+``Views.cut`` runs in the worker (plan, read, cut), ``Views.prepare`` on the device (pixels of a whole batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from st_ssl.core.random import Key, keyed_rng
+from st_ssl.core.types import Mask, PointBatch, PointCloud, View
+from st_ssl.data.clip_plans import Draw, Plan
+from st_ssl.data.streams.base import Recording, nearest_instants
+
+POSE = "pose"
+
+
+class Transform(Protocol):
+    """One step of an augmentation: parameters first, then pixels or points."""
+
+    def sample(self, rng: np.random.Generator, meta: Any, num_frames: int) -> dict[str, np.ndarray]:
+        """The parameters of one view of ``num_frames`` instants: name to [1 or T, k], or [k]."""
+        ...
+
+    def cut(self, items: Any, params: Mapping[str, np.ndarray]) -> Any:
+        """What the worker does with the items of a view, in order: list in, array [T, ...] or list out."""
+        ...
+
+    def apply(self, content: Any, params: Mapping[str, Tensor]) -> Any:
+        """What is done to the content of a batch on its device."""
+        ...
+
+
+class MaskPlan(Protocol):
+    """Draws which tokens of a sample are hidden. How many a mask keeps may depend on ``batch_rng`` alone, which is the
+    same for all samples of a batch."""
+
+    def draw(self, rng: np.random.Generator, batch_rng: np.random.Generator, recording: Recording) -> Mask: ...
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One view of a recording.
+
+    ``plan``: which instants of the ``stream`` ("" is the first one). Views with an equal plan take its draws in order,
+    so that one plan can draw a pair. ``transforms``: what is done to what is there, one after the other. ``masks``:
+    each hides other tokens. ``shares``: the ``name`` of an earlier view whose instants, and whose ``geometric``
+    parameters of transforms, this one takes: by index on the same stream, by nearest time on another. ``drawn=False``:
+    the view is the same in every epoch.
+    """
+
+    plan: Plan
+    transforms: tuple[Transform, ...] = ()
+    masks: tuple[MaskPlan, ...] = ()
+    stream: str = ""
+    name: str = ""
+    shares: str | None = None
+    drawn: bool = True
+
+
+def each(plan: Plan, *transforms: Transform, masks: Sequence[MaskPlan] = (), stream: str = "") -> tuple[ViewSpec, ...]:
+    """One view for each draw of ``plan``, all with the same transforms and masks."""
+    return (ViewSpec(plan, transforms, tuple(masks), stream),) * plan.num_clips
+
+
+@dataclass
+class CutView:
+    """One view of one sample as the worker made it, as numpy arrays: see ``View``. ``content`` is an array [T, ...] or
+    a list of T clouds."""
+
+    content: Any
+    at: np.ndarray
+    labels: dict[str, np.ndarray]
+    params: dict[str, np.ndarray]
+    masks: tuple[Mask, ...] = ()
+
+
+Step = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Views:
+    """All views that a method declares. ``first``: what is done once to each item that is read, before any view is cut
+    of it: it may add labels, or raise ``ValueError`` for what cannot be used.
+
+    Every draw is a function of the key it is given, so the views of a sample do not depend on who cuts them or when.
+    """
+
+    specs: tuple[ViewSpec, ...]
+    first: tuple[Step, ...] = ()
+
+    @property
+    def num_views(self) -> int:
+        return len(self.specs)
+
+    @cached_property
+    def _together(self) -> list[list[int]]:
+        """The numbers of the views that draw together."""
+        groups: list[list[int]] = []
+        for number, spec in enumerate(self.specs):
+            if spec.shares is not None:
+                continue
+            same = [group for group in groups if self.specs[group[0]].plan == spec.plan and spec.plan.num_clips > 1]
+            if same and len(same[-1]) < spec.plan.num_clips:
+                same[-1].append(number)
+            else:
+                groups.append([number])
+        for group in groups:
+            count = self.specs[group[0]].plan.num_clips
+            assert len(group) == count, f"{len(group)} views of a plan that draws {count}"
+        return groups
+
+    def cut(
+        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Callable[[int], None] = lambda _: None
+    ) -> list[CutView]:
+        """All views of one recording, each stream read in one pass. Runs in the worker; raises what the streams raise.
+        ``key`` is (seed, epoch, sample), ``step`` the update that the batch is for; ``reach(1)`` is called once all is
+        read."""
+        draws = self._draw(recording, key)
+        items = self._read(recording, draws)
+        reach(1)
+        views: list[CutView] = []
+        for number, (spec, draw) in enumerate(zip(self.specs, draws, strict=True)):
+            own = key if spec.drawn else ()
+            meta, found = recording.stream(spec.stream).meta, items[spec.stream or recording.first]
+            params: dict[str, np.ndarray] = {}
+            content: Any = [found[int(i)] for i in draw.at]
+            for place, transform in enumerate(spec.transforms):
+                told = transform.sample(
+                    keyed_rng(*own, "augment", number, *([place] if place else [])), meta, len(draw.at)
+                )
+                if spec.shares is not None:
+                    other = views[self._numbered(spec.shares)].params
+                    told |= {name: other[name] for name in getattr(transform, "geometric", ()) if name in other}
+                assert not told.keys() & params.keys(), f"two transforms draw {sorted(told.keys() & params.keys())}"
+                params |= told
+                content = transform.cut(content, params)
+            masks = tuple(
+                mask.draw(
+                    keyed_rng(*own, "mask", number, *([place] if place else [])),
+                    keyed_rng(key[0] if key else 0, "batch", step, number, place),
+                    recording,
+                )
+                for place, mask in enumerate(spec.masks)
+            )
+            views.append(CutView(content, draw.at, dict(draw.labels), params, masks))
+        return views
+
+    def _draw(self, recording: Recording, key: tuple[Key, ...]) -> list[Draw]:
+        """The instants of each view."""
+        drawn: dict[int, Draw] = {}
+        epoch = int(key[1]) if len(key) > 1 else 0
+        for first, *others in self._together:
+            spec = self.specs[first]
+            rng = keyed_rng(*(key if spec.drawn else ()), "clips", *([first] if first else []))
+            found = spec.plan.draw(rng, recording.stream(spec.stream), epoch)
+            drawn |= dict(zip((first, *others), found, strict=True))
+        for number, spec in enumerate(self.specs):
+            if spec.shares is None:
+                continue
+            at = self._numbered(spec.shares)
+            drawn[number] = self._shared(recording, spec, drawn[at], self.specs[at].stream)
+        return [drawn[number] for number in range(len(self.specs))]
+
+    @staticmethod
+    def _shared(recording: Recording, spec: ViewSpec, draw: Draw, stream: str) -> Draw:
+        """The instants of a view that takes those of another, drawn for ``stream``."""
+        if (spec.stream or recording.first) == (stream or recording.first):
+            return draw
+        times = recording.stream(stream).times()[draw.at]
+        return Draw(nearest_instants(recording.stream(spec.stream).times(), times), draw.labels)
+
+    def _numbered(self, name: str) -> int:
+        """The number of the view ``name``."""
+        return [spec.name for spec in self.specs].index(name)
+
+    def _read(self, recording: Recording, draws: Sequence[Draw]) -> dict[str, dict[int, Any]]:
+        """The items of each stream that some view asks for, by their index."""
+        wanted: dict[str, list[np.ndarray]] = {}
+        for spec, draw in zip(self.specs, draws, strict=True):
+            wanted.setdefault(spec.stream or recording.first, []).append(draw.at)
+        found: dict[str, dict[int, Any]] = {}
+        for name, parts in wanted.items():
+            found[name] = {}
+            for index, item in recording.stream(name).read(np.unique(np.concatenate(parts)).tolist()):
+                for step in self.first:
+                    item = step(item)
+                found[name][index] = item
+        return found
+
+    def prepare(self, views: Sequence[View]) -> list[View]:
+        """Do to a batch, on the device that it is on, what the worker has left to be done."""
+        return [self._prepared(spec, view) for spec, view in zip(self.specs, views, strict=True)]
+
+    def _prepared(self, spec: ViewSpec, view: View) -> View:
+        content, labels = view.content, dict(view.labels)
+        for transform in spec.transforms:
+            content = transform.apply(content, view.params)
+            turned = getattr(transform, "turned", None)
+            if POSE in labels and turned is not None:
+                labels[POSE] = turned(labels[POSE], view.params)
+        return replace(view, content=content, labels=labels)
+
+
+def stack(samples: Sequence[Sequence[CutView]], indices: Sequence[int] | None = None) -> list[View]:
+    """Samples × views to views of batches; ``indices``: which sample of the data set each is."""
+    return [_stack(list(column), indices) for column in zip(*samples, strict=True)]
+
+
+def _stack(column: list[CutView], indices: Sequence[int] | None) -> View:
+    labels = {name: np.stack([view.labels[name] for view in column]) for name in column[0].labels}
+    if isinstance(column[0].content, list):
+        clouds: list[PointCloud] = [cloud for view in column for cloud in view.content]
+        content: Any = packed(clouds)
+        poses = [np.eye(4) if cloud.pose is None else cloud.pose for cloud in clouds]
+        labels[POSE] = np.stack(poses).reshape(len(column), -1, 4, 4)
+    else:
+        content = torch.from_numpy(np.stack([view.content for view in column]))
+    masks = zip(*(view.masks for view in column), strict=True)
+    return View(
+        content,
+        torch.from_numpy(np.stack([view.at for view in column])),
+        {name: torch.from_numpy(value) for name, value in labels.items()},
+        {name: torch.from_numpy(np.stack([view.params[name] for view in column])) for name in column[0].params},
+        tuple(Mask(_tensor([m.keep for m in own]), _tensor([m.masked for m in own])) for own in masks),
+        None if indices is None else torch.tensor(list(indices)),
+    )
+
+
+def _tensor(parts: list[np.ndarray | None]) -> Tensor | None:
+    return None if parts[0] is None else torch.from_numpy(np.stack([part for part in parts if part is not None]))
+
+
+def packed(clouds: Sequence[PointCloud]) -> PointBatch:
+    """Clouds one after the other, with the attributes and labels that all of them have."""
+    sources = [np.arange(len(cloud)) if cloud.source is None else cloud.source for cloud in clouds]
+    return PointBatch(
+        _joined([cloud.xyz for cloud in clouds]),
+        torch.tensor([0, *np.cumsum([len(cloud) for cloud in clouds]).tolist()]),
+        _common([cloud.attributes for cloud in clouds]),
+        _common([cloud.labels for cloud in clouds]),
+        _joined(sources),
+    )
+
+
+def _common(parts: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """What all clouds have: some files of a folder may have colours and others none."""
+    return {name: _joined([part[name] for part in parts]) for name in parts[0] if all(name in part for part in parts)}
+
+
+def _joined(parts: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts))
