@@ -18,43 +18,12 @@ from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.methods.base import METHODS
+from tests.methods.small import small
 from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 TIMING = {"clips_per_second", "data_wait", "seconds"}
-
-_POINT_VIT: dict[str, Any] = {
-    "input": {"num_points": 64},
-    "encoder": {
-        **{"name": "point_vit", "dim": 24, "depth": 3, "heads": 3, "num_groups": 10, "group_size": 6},
-        **{"tokeniser": [8, 16, 32], "drop_path": 0.3, "attention_dropout": 0.1},
-    },
-}
-_METHODS: dict[str, dict[str, Any]] = {
-    "cvrl": {
-        "encoder": {"name": "r3d", "depth": 10, "width": 4},
-        "method": {"name": "cvrl", "hidden_dim": 16, "output_dim": 8, "projector_layers": 2},
-    },
-    "videomae": {
-        # drop path: half of the residual branches are dropped at random, from torch's global stream
-        "encoder": {"name": "video_vit", "dim": 32, "depth": 2, "heads": 2, "patch": 8, "drop_path": 0.5},
-        "method": {"name": "videomae", "mask": {"ratio": 0.75}, "decoder": {"dim": 16, "depth": 1, "heads": 2}},
-    },
-    "point_mae": {**_POINT_VIT, "method": {"name": "point_mae", "decoder": {"depth": 1, "heads": 3}}},
-    "point2vec": {
-        **_POINT_VIT,
-        "method": {
-            **{"name": "point2vec", "target_layers": 2, "momentum": {"start": 0.5}},
-            "decoder": {"depth": 1, "heads": 3},
-        },
-    },
-    "point_contrast": {
-        "input": {"num_points": None, "unit_sphere": False, "voxel_size": 0.1},
-        "encoder": {"name": "sparse_unet", "variant": "tiny", "stem": 4},
-        "method": {"name": "point_contrast", "num_pairs": 32, "output_dim": 8},
-    },
-}
 
 
 def write_video(path: Path, number: int, num_frames: int = 24) -> None:
@@ -85,18 +54,18 @@ def write_videos(folder: Path, count: int) -> Path:
 def tiny(root: Path, output: Path, method: str = "cvrl", **changes: Any) -> dict[str, Any]:
     """The configuration of a run of 12 steps of 4 of the 12 videos or clouds in ``root``; ``changes`` are laid on it,
     mapping by mapping."""
+    modality = METHODS.registered(method).modality
     base: dict[str, Any] = {
         "output_dir": str(output),
-        "input": {"num_frames": 4, "stride": 2, "size": 32},
-        "data": {"name": METHODS.registered(method).modality, "root": str(root), "num_workers": 0},
+        "input": {"num_frames": 4, "stride": 2, "size": 32} if modality == "video" else {"num_points": 64},
+        "data": {"name": modality, "root": str(root), "num_workers": 0},
         "optim": {"name": "adamw", "lr": 1e-3},
         "schedule": {"warmup_epochs": 1},
         "engine": {"epochs": 4, "batch_size": 4, "log_every": 1, "device": "cpu"},
         "probe": None,
         "report": {"enabled": False},
-        **_METHODS[method],
     }
-    return merge(base, changes)
+    return merge(merge(base, small(method)), changes)
 
 
 def write_config(file: Path, data: dict[str, Any]) -> Path:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.runs import ROOT, metrics, tiny, write_config
+from tests.waiting import PATIENCE
 
 METHOD = '''\
 """Clip order: which of two clips of a video was cut earlier?"""
@@ -19,16 +20,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
 from st_ssl.core.config import Config
-from st_ssl.data.clip_plans import ClipPair
-from st_ssl.data.video.views import VideoViews
-from st_ssl.encoders.base import Encoder
-from st_ssl.methods.base import METHODS, Method, MethodOutput
 from st_ssl.core.types import View
+from st_ssl.data.clip_plans import ClipPair
+from st_ssl.data.views import Views, each
+from st_ssl.encoders.base import Encoder
+from st_ssl.methods.base import METHODS, Losses, Method, Paper
 
 
 class ClipOrderConfig(Config):
@@ -39,24 +40,23 @@ class ClipOrderConfig(Config):
 
 
 @METHODS.register(ClipOrderConfig)
-class ClipOrder(Method):
+class ClipOrder(Method[ClipOrderConfig]):
     """A binary question about the pooled features of both clips."""
+
+    paper = Paper("Clip order", "Nobody et al.", "2026", "tell which of two clips comes first")
 
     def __init__(self, config: ClipOrderConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, "uniform")
-        self.views = VideoViews(pair, VideoAugment(config.augment, clip.size, clip.mean, clip.std))
+        self.views = Views(each(pair, VideoAugment(config.augment, clip.size, clip.mean, clip.std)))
         self.head = nn.Linear(2 * encoder.embed_dim, 1)
 
-    def outputs(self, views: list[View]) -> dict[str, Tensor]:
+    def forward(self, views: list[View]) -> Losses:
         first, second = views
         both = torch.cat([self.encoder(view.clip).pooled for view in views], dim=1)
-        earlier = first.frame_index[:, 0] < second.frame_index[:, 0]
-        return {"logit": self.head(both).squeeze(1), "earlier": earlier.to(both.dtype)}
-
-    def losses(self, outputs: dict[str, Tensor]) -> MethodOutput:
-        return {"loss": binary_cross_entropy_with_logits(outputs["logit"], outputs["earlier"])}
+        earlier = first.at[:, 0] < second.at[:, 0]
+        return Losses(binary_cross_entropy_with_logits(self.head(both).squeeze(1), earlier.to(both.dtype)))
 '''
 
 TEST = """\
@@ -66,9 +66,11 @@ import math
 
 import torch
 
+from st_ssl.core.types import View
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.methods.base import METHODS
-from st_ssl.core.types import View
+
+SMALL = {"encoder": {"name": "r3d", "depth": 10, "width": 4}, "method": {}}
 
 
 def test_an_untrained_head_has_the_loss_of_a_coin() -> None:
@@ -93,19 +95,18 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_method_of_three_files_trains_by_name(videos: Path, tmp_path: Path) -> None:
     home, run = tmp_path / "home", tmp_path / "run"
     ignore = shutil.ignore_patterns("__pycache__", ".*")
-    for name in ("st_ssl", "tools", "configs"):
+    for name in ("st_ssl", "tools", "configs", "tests"):
         shutil.copytree(ROOT / name, home / name, ignore=ignore)
     before = digests(home)
 
     data = tiny(videos, run, engine={"epochs": 1}) | {"method": {"name": "clip_order"}}
     (home / "st_ssl/methods/contrast/clip_order.py").write_text(METHOD)
     write_config(home / "configs/pretrain/contrast/clip_order.yaml", data)
-    (home / "tests/methods/contrast").mkdir(parents=True)
     (home / "tests/methods/contrast/test_clip_order.py").write_text(TEST)
 
     for command in (
         ["tools/pretrain.py", "configs/pretrain/contrast/clip_order.yaml"],
-        ["-m", "pytest", "-q", "tests"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/methods", "-k", "clip_order"],
     ):
         done = subprocess.run(
             [sys.executable, *command],
@@ -113,7 +114,7 @@ def test_a_method_of_three_files_trains_by_name(videos: Path, tmp_path: Path) ->
             env=os.environ | {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

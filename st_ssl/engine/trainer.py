@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_p
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
-from st_ssl.encoders.base import ENCODERS, count_parameters, prepared_of, save_encoder
+from st_ssl.encoders.base import ENCODERS, Encoder, count_parameters, prepared_of, save_encoder
 from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
+from st_ssl.engine.look import look_at
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.run_files import check_same_run
@@ -116,8 +118,10 @@ class Trainer:
         self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
         self.total_steps = engine.epochs * self.steps_per_epoch
         self.method = build_method(config).to(runtime.device)
-        self.method.encoder.prepared = self.source.prepared
-        self.gauge = CollapseGauge(self.method.encoder)
+        self.exports = self.method.exports()
+        for exported in self.exports.values():
+            exported.prepared = self.source.prepared
+        self.gauges = {name: CollapseGauge(exported) for name, exported in self.exports.items()}
         self.optimizer = build_optimizer(
             self.method.named_parameters(), config.optim, peak_lr(config.optim, self.batch_size)
         )
@@ -149,10 +153,14 @@ class Trainer:
         self._quarantine = self._open_quarantine(self.directory / "bad_samples.jsonl")
         every = self.config.engine.checkpoint_every or self.steps_per_epoch
         clock, whole = _Clock(time.monotonic()), _Clock(time.monotonic())
+        prepares = type(self.method).before_epoch is not Method.before_epoch
+        look = partial(look_at, self.source, self.entries, self.batch_size, self.config.seed, self.runtime)
         progress = RunProgress(self.name, self.total_steps, self.step, self.runtime.is_main)
         opened = open_log(self.config, self.step, self.total_steps, self.runtime.is_main)
         with opened as log, self.runtime.deferred_stop(), progress:
             for batch, waited in self._batches(self.step, self.total_steps):
+                if self.step % self.steps_per_epoch == 0 and prepares:
+                    self.method.before_epoch(self._moment(), look)
                 row, stop = self._update(batch)
                 clock.waited += waited
                 whole.waited += waited
@@ -233,12 +241,15 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.method.parameters(), engine.clip_grad, norm)
         scaler.step(self.optimizer)
         scaler.update()
-        self.method.after_update(Moment(self.step, self.total_steps, self.steps_per_epoch), update.kept)
+        self.method.after_update(self._moment(), update.kept)
         if self.ema is not None and engine.ema is not None:
             self.ema.update(engine.ema)
         self.step += 1
         scalars = {name: float(distributed.mean_over_ranks(value.double())) for name, value in update.scalars.items()}
         return {**scalars, "lr": lr, "grad_norm": float(norm)}, bool(stop)
+
+    def _moment(self) -> Moment:
+        return Moment(self.step, self.total_steps, self.steps_per_epoch)
 
     def _agree(self, *flags: float) -> list[float]:
         return distributed.max_over_ranks(list(flags), self.runtime.device)
@@ -273,10 +284,14 @@ class Trainer:
 
     def _log(self, row: dict[str, float], clock: _Clock, log: RunLog, progress: RunProgress) -> None:
         elapsed = time.monotonic() - clock.started
-        gauge, warning = self.gauge.read()
+        gauge: dict[str, float] = {}
+        for name, watch in self.gauges.items():
+            found, warning = watch.read()
+            of = "" if len(self.gauges) == 1 else f"{name}/"
+            gauge |= {f"{of}{key}": value for key, value in found.items()}
+            if warning and self.runtime.is_main:
+                console.print(f"{self.name}: step {self.step}: {of}{warning}", style="yellow")
         rate = clock.samples * self.method.views.num_views / elapsed
-        if warning and self.runtime.is_main:
-            console.print(f"{self.name}: step {self.step}: {warning}", style="yellow")
         timing = {
             "clips_per_second": rate,
             "data_wait": clock.waited / elapsed,
@@ -329,7 +344,8 @@ class Trainer:
         if loaded.state["scaler"]:
             self.gradients.scaler.load_state_dict(loaded.state["scaler"])
         self.step, self.overflows = loaded.step, loaded.state["overflows"]
-        self.gauge.first = tuple(loaded.state["gauge"]) if loaded.state["gauge"] else None
+        for name, first in loaded.state["gauges"].items():
+            self.gauges[name].first = tuple(first)
 
     def _save(self, checkpointer: Checkpointer | None) -> None:
         if checkpointer is None:
@@ -343,14 +359,21 @@ class Trainer:
             "scaler": self.gradients.scaler.state_dict(),
             "overflows": self.overflows,
             "samples": self.samples,
-            "gauge": list(self.gauge.first) if self.gauge.first else None,
+            "gauges": {name: list(gauge.first) for name, gauge in self.gauges.items() if gauge.first},
         }
-        prefix = "encoder."
-        slow = groups.get("ema", {})
-        averaged = {n.removeprefix(prefix): t for n, t in slow.items() if n.startswith(prefix)}
-        # The encoder first: a run killed between the two does this step again, so its encoder is never left behind.
-        save_encoder(self.method.encoder, self.directory, averaged or None)
+        # Encoders first: a run killed between the two does this step again, so its encoder is never left behind.
+        for name, exported in self.exports.items():
+            place = self.directory if len(self.exports) == 1 else self.directory / name
+            save_encoder(exported, place, self._averaged(exported))
         checkpointer.save(self.step, groups, state)
+
+    def _averaged(self, exported: Encoder) -> dict[str, torch.Tensor] | None:
+        """The moving average of an exported encoder; None of one that is a teacher, and so an average already."""
+        if self.ema is None or not any(p.requires_grad for p in exported.parameters()):
+            return None
+        (prefix,) = (f"{name}." for name, module in self.method.named_modules() if module is exported)
+        slow = self.ema.state_dict()
+        return {name.removeprefix(prefix): value for name, value in slow.items() if name.startswith(prefix)}
 
     # ---------------------------------------------------------------- trying it out
 

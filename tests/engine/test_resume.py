@@ -49,8 +49,11 @@ def root(request: pytest.FixtureRequest, method: str) -> Path:
     return Path(request.getfixturevalue("clouds" if METHODS.registered(method).modality == "points" else "videos"))
 
 
-@pytest.mark.parametrize("method", ["cvrl", "videomae", "point_mae", "point2vec", "point_contrast"])
-def test_stopped_and_resumed_is_the_same_to_the_last_bit(root: Path, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["cvrl", "point2vec"])
+def test_stopped_twice_and_resumed_by_other_workers_is_the_same_to_the_last_bit(
+    root: Path, tmp_path: Path, method: str
+) -> None:
+    """Every method is stopped once by tests/methods/test_conformance.py."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(tiny(root, whole, method, **EMA))
     train(tiny(root, parts, method, **EMA), stop_at=2)

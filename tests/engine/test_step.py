@@ -7,59 +7,84 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, MissingLibraryError
-from st_ssl.core.types import RawView, View
-from st_ssl.data.video.views import VideoViews
+from st_ssl.core.types import View
+from st_ssl.data.base import Batch
 from st_ssl.engine.runtime import Runtime, require_compiler
+from st_ssl.engine.step import GradientStep, Step
 from st_ssl.engine.trainer import Trainer, TrainingError
-from st_ssl.parts.projector import projector
+from st_ssl.methods.base import Losses, Method, Outputs
+from st_ssl.training.distributed import average_gradients, gather_with_gradient
+from tests.ddp import run_ranks
 from tests.runs import CPU, load, metrics, tiny, train, weights
 
 VIT: dict[str, Any] = {"name": "video_vit", "dim": 32, "depth": 2, "heads": 2, "patch": 8}
 
 
-def prepare_double(self: VideoViews, views: list[RawView], plain: Any = VideoViews.prepare) -> list[View]:
-    """As ``VideoViews.prepare``, in float64."""
-    prepared = plain(self, views)
-    for view in prepared:
-        view.clip = view.clip.double()
-    return prepared
+class Owned(Method[Config]):
+    """Compares samples by a temperature and prototypes of the loss, and weighs them by labels; the prototypes are also
+    used before."""
+
+    def __init__(self) -> None:
+        super().__init__(Config(), nn.Linear(3, 4))  # type: ignore[arg-type]
+        self.heat = nn.Parameter(torch.tensor(0.7))
+        self.prototypes = nn.Parameter(torch.randn(5, 4))
+        self.bias = nn.Parameter(torch.zeros(5))
+        self.views = AsTheyAre()  # type: ignore[assignment]
+
+    def outputs(self, views: list[View]) -> Outputs:
+        features: Any = self.encoder(views[0].content)
+        near = features @ self.prototypes.T
+        given = {"kind": views[0].labels["kind"], "target": near.detach()}
+        return Outputs({"features": features, "near": near}, given)
+
+    def losses(self, outputs: Outputs) -> Losses:
+        others = gather_with_gradient(outputs["features"])
+        logits = outputs["features"] @ others.T / self.heat + (outputs["near"] + self.bias).logsumexp(1, keepdim=True)
+        weight = 1 + outputs["kind"].double()
+        loss = (weight * logits.logsumexp(1)).mean() + (outputs["target"] @ self.prototypes).square().mean()
+        return Losses(loss, kept={"kind": outputs["kind"]})
 
 
-def gradients(data: dict[str, Any], parts: int, norm: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Losses and gradients of the first batch in float64, cut into ``parts``; ``norm``: batch norm in the projector."""
-    trainer = Trainer(load(data), Runtime(CPU))
-    if not norm:
-        trainer.method.projector = projector(trainer.method.encoder.embed_dim, 16, 8, 2, norm=False)
-        torch.manual_seed(0)
-        for parameter in trainer.method.projector.parameters():
-            torch.nn.init.normal_(parameter, std=0.1)
-    trainer.method.double().train()
-    batch, _ = next(trainer._batches(0, 1))
-    losses = trainer.gradients(batch, 0, 0, parts)
-    named = {name: p.grad for name, p in trainer.method.named_parameters() if p.grad is not None}
-    assert named.keys() == {name for name, p in trainer.method.named_parameters() if p.requires_grad}
-    return losses, named
+class AsTheyAre:
+    """Views that need no preparation."""
+
+    num_views = 1
+
+    def prepare(self, views: list[View]) -> list[View]:
+        return views
 
 
-@pytest.mark.parametrize("method", ["cvrl", "videomae"])
-@pytest.mark.parametrize("parts", [2, 4])
-def test_accumulated_parts_have_the_gradient_of_the_whole(
-    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, parts: int
-) -> None:
-    monkeypatch.setattr(VideoViews, "prepare", prepare_double)
-    data = tiny(videos, tmp_path / "run", method, engine={"batch_size": 8}) | {"encoder": VIT}
-    losses, whole = gradients(data, 1, norm=method != "cvrl")
-    in_parts, found = gradients(data, parts, norm=method != "cvrl")
-    assert losses["loss"].dtype == torch.float64
-    assert losses.keys() == in_parts.keys()
-    for name, value in losses.items():
-        torch.testing.assert_close(in_parts[name], value, rtol=1e-12, atol=1e-12)
-    for name, gradient in whole.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-10, atol=1e-10)
-    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
+def owned_update(rank: int, world_size: int, parts: int) -> dict[str, Tensor]:
+    """Gradients of ``Owned`` of 8 samples, of which this process has its share, and what is kept."""
+    torch.manual_seed(0)
+    method = Owned().double()
+    kind = {"kind": torch.arange(8) + 1}
+    view = View(torch.randn(8, 3, dtype=torch.float64), torch.zeros(8, 1, dtype=torch.int64), kind)
+    share = 8 // world_size
+    first, last = rank * share, (rank + 1) * share
+    step = Step(method)
+    gradients = GradientStep(average_gradients(step) if world_size > 1 else step, method, "fp32", CPU, 0)
+    index = torch.arange(first, last)
+    update = gradients(Batch([view.part(first, last)], index, index, []), 0, rank, parts)
+    return {key: p.grad for key, p in method.named_parameters() if p.grad is not None} | update.kept
+
+
+@pytest.mark.ddp
+def test_what_the_loss_owns_has_its_gradient_in_parts_and_over_processes(tmp_path: Path) -> None:
+    """Whether the loss alone uses it, or what comes before as well; and what is kept is in the order of the samples."""
+    whole = owned_update(0, 1, 1)
+    assert whole.keys() == {"encoder.weight", "encoder.bias", "heat", "prototypes", "bias", "kind"}
+    assert whole["kind"].tolist() == list(range(1, 9))
+    found = [owned_update(0, 1, 2), owned_update(0, 1, 4), *run_ranks(owned_update, 2, tmp_path, 1)]
+    for other in [*found, *run_ranks(owned_update, 2, tmp_path, 2)]:
+        assert other.keys() == whole.keys()
+        for key, value in whole.items():
+            torch.testing.assert_close(other[key], value, rtol=1e-10, atol=1e-12, msg=key)
+    assert all(float(value.abs().max()) > 1e-3 for value in whole.values())
 
 
 def test_caching_draws_the_same_dropout_in_both_passes(
@@ -71,7 +96,7 @@ def test_caching_draws_the_same_dropout_in_both_passes(
     seen: list[Tensor] = []
     outputs = trainer.method.outputs
 
-    def watched(views: list[View]) -> dict[str, Tensor]:
+    def watched(views: list[View]) -> Outputs:
         result = outputs(views)
         seen.append(result["first"])
         return result

@@ -9,7 +9,7 @@ import torch
 from st_ssl.augment.point_masking import PointMaskConfig, random_point_mask
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.random import keyed_rng
-from st_ssl.core.types import PointBatch, PointView
+from st_ssl.core.types import Mask, PointBatch, View
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.methods.base import METHODS
 from tests.methods.steps import TINY_ENCODERS
@@ -41,10 +41,11 @@ def point_batch(batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float3
     return PointBatch(xyz, torch.arange(batch + 1) * NUM_POINTS)
 
 
-def point_view(mask: PointMaskConfig, batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> PointView:
+def point_view(mask: PointMaskConfig, batch: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> View:
     points, groups = point_batch(batch, seed, dtype), POINT_VIT["num_groups"]
+    at = torch.zeros(batch, 1, dtype=torch.int64)
     if mask.kind == "block":
-        return PointView(points, None, torch.arange(batch)[:, None] + 3)
+        return View(points, at, masks=(Mask(None, torch.arange(batch)[:, None] + 3),))
     draws = [random_point_mask(groups, mask.ratio, keyed_rng(seed, i)) for i in range(batch)]
     keep, masked = (torch.stack([torch.from_numpy(draw[i]) for draw in draws]) for i in (0, 1))
-    return PointView(points, keep, masked)
+    return View(points, at, masks=(Mask(keep, masked),))

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
-from st_ssl.core.errors import ConfigError
+from st_ssl.core.config import merge
 from st_ssl.core.inputs import InputConfig, PointInputConfig
-from st_ssl.core.types import PointCloud, VideoMeta
+from st_ssl.core.types import PointCloud, VideoMeta, View
 from st_ssl.data.streams.base import Recording, StillCloud
 from st_ssl.data.views import stack
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.methods.base import METHODS, Method
+from tests.methods.small import small
 
 INPUTS: dict[str, InputConfig | PointInputConfig] = {
     "video": InputConfig(num_frames=4, stride=2, size=16),
@@ -64,29 +64,23 @@ def noise_recording(modality: str, seed: int) -> Recording:
     return Recording({"video": lambda: NoiseReader(seed)})
 
 
-def tiny_encoder(row: dict[str, Any]) -> Encoder:
+def tiny_encoder(row: dict[str, Any], changes: dict[str, Any] | None = None) -> Encoder:
     input = INPUTS[ENCODERS.registered(row["name"]).modality]
+    input = type(input).model_validate(input.model_dump() | (changes or {}))
     return random_encoder(ENCODERS.config(row["name"]).model_validate(row), input, seed=0)
 
 
-def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Method:
-    """The method around ``encoder``, or around the first tiny one that suits it."""
-    config = METHODS.config(name).model_validate({"name": name, **settings})
+def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """The method ``name`` at its small size, in training mode, around ``encoder`` or its own small one; ``settings``
+    are laid on those of ``SMALL``."""
+    own = small(name)
+    config = METHODS.config(name).model_validate(merge(own["method"], settings))
+    built = tiny_encoder(own["encoder"], own.get("input", {})) if encoder is None else tiny_encoder(encoder)
     torch.manual_seed(0)
-    if encoder is not None:
-        return METHODS.build(config, tiny_encoder(encoder)).train()
-    refusals = []
-    for row in TINY_ENCODERS:
-        if ENCODERS.registered(row["name"]).modality != METHODS.registered(name).modality:
-            continue
-        try:
-            return METHODS.build(config, tiny_encoder(row)).train()
-        except ConfigError as error:
-            refusals.append(str(error))
-    pytest.fail(f"no row of TINY_ENCODERS suits {name!r}: add one ({refusals})")
+    return METHODS.build(config, built).train()
 
 
-def raw_views(method: Method, batch: int = 4, first: int = 0) -> list[Any]:
+def raw_views(method: Method[Any], batch: int = 4, first: int = 0) -> list[View]:
     """The views that ``method`` declares, of ``batch`` videos or clouds."""
     seeds = range(first, first + batch)
     return stack([method.views.cut(noise_recording(method.modality, i), (0, 0, i)) for i in seeds], seeds)

@@ -9,19 +9,10 @@ import pytest
 import torch
 
 from st_ssl.core.errors import ConfigError
-from st_ssl.encoders.base import ENCODERS
 from st_ssl.methods.base import METHODS
 from tests.encoders.small import NAMES, SMALL, modality
-from tests.methods import test_methods
-from tests.methods.steps import build, raw_views, tiny_encoder
-
-
-def must_suit(method: str, encoder: dict[str, Any]) -> bool:
-    """Whether the two are known to go together; of other pairs a method may refuse the encoder."""
-    if METHODS.registered(method).modality == "points":
-        per_point = ENCODERS.registered(encoder["name"]).per_point
-        return per_point if method in ("point_contrast", "fac") else encoder["name"] == "point_vit"
-    return method == "cvrl" or (method == "videomae" and tiny_encoder(encoder).grid is not None)
+from tests.methods.small import small
+from tests.methods.steps import build, raw_views
 
 
 def pairs() -> Iterator[Any]:
@@ -37,9 +28,9 @@ def pairs() -> Iterator[Any]:
 def test_training_steps(method_name: str, name: str) -> None:
     row = {"name": name, **SMALL.get(name, {})}
     try:
-        method = build(method_name, encoder=row, **test_methods.SMALL.get(method_name, {}))
+        method = build(method_name, encoder=row)
     except ConfigError as error:
-        if must_suit(method_name, row):
+        if small(method_name)["encoder"]["name"] == name:
             raise
         pytest.skip(f"{method_name} refuses {name}: {error}")
     before = {key: p.detach().clone() for key, p in method.encoder.named_parameters()}

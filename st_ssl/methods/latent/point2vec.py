@@ -132,9 +132,8 @@ class Point2Vec(Method[Point2VecConfig]):
         positions = self.encoder.position(patches.centres)
         return self.decoder(seen, gather_tokens(positions, keep), gather_tokens(positions, masked))
 
-    def forward(self, views: list[View]) -> Losses:
-        """The loss over all masked patches, and how far targets and predictions are spread out: near 0 both have
-        collapsed."""
+    def compared(self, views: list[View]) -> tuple[Tensor, Tensor]:
+        """What is predicted of the masked patches of all views of B clouds, and what it should be, [B, M, D] both."""
         predictions, targets = [], []
         for view in views:
             patches = self.encoder.patches(view.points)
@@ -143,7 +142,12 @@ class Point2Vec(Method[Point2VecConfig]):
             keep, masked = split_patches(view.mask, patches, self.config.mask.ratio)
             targets.append(gather_tokens(self.targets(patches), masked))
             predictions.append(self._predict(view.points, patches, keep, masked).to(targets[-1].dtype))
-        prediction, target = torch.cat(predictions, 1), torch.cat(targets, 1)
+        return torch.cat(predictions, 1), torch.cat(targets, 1)
+
+    def forward(self, views: list[View]) -> Losses:
+        """The loss over all masked patches, and how far targets and predictions are spread out: near 0 both have
+        collapsed."""
+        prediction, target = self.compared(views)
         if self.config.loss == "mse":
             loss = mse_loss(prediction, target)
         else:

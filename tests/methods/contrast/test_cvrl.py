@@ -7,13 +7,19 @@ import torch
 from pydantic import ValidationError
 
 from st_ssl.data.clip_plans import ClipPair
-from st_ssl.methods.base import METHODS, Method
+from st_ssl.data.streams.base import Recording
+from st_ssl.methods.base import METHODS
 from st_ssl.objectives.contrastive import info_nce
 from tests.methods.steps import NoiseReader, build, raw_views
 
+SMALL: dict[str, Any] = {
+    "encoder": {"name": "r3d", "depth": 10, "width": 4},
+    "method": {"hidden_dim": 32, "output_dim": 16},
+}
 
-def small(**settings: Any) -> Method:
-    return build("cvrl", hidden_dim=32, output_dim=16, **settings)
+
+def small(**settings: Any) -> Any:
+    return build("cvrl", **settings)
 
 
 def test_defaults_are_those_of_the_paper() -> None:
@@ -29,9 +35,9 @@ def test_defaults_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("distribution", ["decreasing", "uniform", "constant"])
 def test_the_interval_reaches_the_plan(distribution: Any) -> None:
     method: Any = small(interval={"distribution": distribution, "frames": 5})
-    assert method.views.clips == ClipPair(4, 2, distribution, 5)
+    assert {spec.plan for spec in method.views.specs} == {ClipPair(4, 2, distribution, 5)}
     raw = raw_views(method, batch=8)
-    distance = (raw[0].frame_index[:, 0] - raw[1].frame_index[:, 0]).abs()
+    distance = (raw[0].at[:, 0] - raw[1].at[:, 0]).abs()
     assert (distance <= 13).all()  # 20 frames, clips of 7
     assert (distance == 5).all() == (distribution == "constant")
 
@@ -41,19 +47,20 @@ def test_a_clip_has_one_augmentation_for_all_frames() -> None:
     reader = NoiseReader(0)
     reader.pixels[:] = reader.pixels[0]  # a still: what differs between frames would be the augmentation's doing
     seen = set()
+    (augment,) = method.views.specs[0].transforms
     for key in range(8):
-        cut = method.views.cut(reader, (0, 0, key))
+        cut = method.views.cut(Recording.of(reader), (0, 0, key))
         for view in cut:
-            assert (view.frames == view.frames[:1]).all()
-            clip = method.views.augment.apply(
-                torch.from_numpy(view.frames)[None], {n: torch.from_numpy(p)[None] for n, p in view.params.items()}
+            assert (view.content == view.content[:1]).all()
+            clip = augment.apply(
+                torch.from_numpy(view.content)[None], {n: torch.from_numpy(p)[None] for n, p in view.params.items()}
             )
             torch.testing.assert_close(clip, clip[:, :, :1].expand_as(clip))
             seen.add(round(float(clip.mean()), 4))
     assert len(seen) == 16  # while views differ
 
     broken: Any = small(augment={"per_frame": True})
-    clips = [view.frames for key in range(4) for view in broken.views.cut(reader, (0, 0, key))]
+    clips = [view.content for key in range(4) for view in broken.views.cut(Recording.of(reader), (0, 0, key))]
     assert not any((frames == frames[:1]).all() for frames in clips)
 
 

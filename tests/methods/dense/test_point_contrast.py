@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,18 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.types import Features, PointBatch, PointCloud
-from st_ssl.data.points.views import stack_point_views
+from st_ssl.data.streams.base import Recording, StillCloud
+from st_ssl.data.views import stack
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.dense.point_contrast import PointContrast, PointContrastConfig
 from st_ssl.objectives.contrastive import point_info_nce
+from st_ssl.parts.point_matching import match
+
+SMALL: dict[str, Any] = {
+    "input": {"num_points": None, "unit_sphere": False, "voxel_size": 0.1},
+    "encoder": {"name": "sparse_unet", "variant": "tiny", "stem": 4},
+    "method": {"num_pairs": 32, "output_dim": 8},
+}
 
 
 class PerPoint(Encoder):
@@ -45,15 +55,15 @@ def scene(seed: int, num_points: int = 400) -> PointCloud:
 
 
 def prepared(method: Any, scenes: list[PointCloud]) -> Any:
-    cut = [method.views.cut(cloud, (0, 0, i)) for i, cloud in enumerate(scenes)]
-    return method.views.prepare(stack_point_views(cut))
+    found = [Recording.of(StillCloud(partial(deepcopy, cloud)), "points") for cloud in scenes]
+    return method.views.prepare(stack([method.views.cut(one, (0, 0, i)) for i, one in enumerate(found)]))
 
 
 def test_matched_rows_are_the_same_point_of_the_same_scene() -> None:
     method, scenes = build(num_pairs=64), [scene(0), scene(1), scene(2)]
     first, second = prepared(method, scenes)
     assert not torch.equal(first.points.xyz, second.points.xyz)
-    pairs, valid = method.match(first, second)
+    pairs, valid = match(first, second, 64)
     assert pairs.shape == (3, 64, 2)
     assert valid.all()  # each view has six tenths of a scene at least, so both share 80 of 400 points
     for row, cloud in enumerate(scenes):
@@ -72,7 +82,7 @@ def test_the_loss_is_that_of_the_matched_features() -> None:
     method, scenes = build(num_pairs=16, temperature=0.2), [scene(0), scene(1)]
     views = prepared(method, scenes)
     losses = method(views)
-    pairs, valid = method.match(*views)
+    pairs, valid = match(*views, method.config.num_pairs)
     first, second = (
         method.head(method.encoder.net(view.points.attributes["color"][pairs[..., i].flatten()]))
         for i, view in enumerate(views)
@@ -86,7 +96,7 @@ def test_the_loss_is_that_of_the_matched_features() -> None:
 def test_scenes_with_fewer_matches_than_asked_for_bring_those_they_have() -> None:
     method = build(num_pairs=100)
     views = prepared(method, [scene(0), scene(1, 30), scene(2, 1)])
-    pairs, valid = method.match(*views)
+    pairs, valid = match(*views, method.config.num_pairs)
     assert valid[0].all()
     assert 0 < valid[1].sum() < 30
     assert valid[2].sum() == 1

@@ -10,23 +10,31 @@ from torch import Tensor
 
 from st_ssl.augment.point_masking import PointMaskConfig
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import PointView
+from st_ssl.core.types import View
 from st_ssl.encoders.point_vit import Patches
+from st_ssl.methods.base import Moment
 from tests.methods.clouds import build_points, point_encoder, point_view
 from tests.methods.steps import TINY_ENCODERS, tiny_encoder
 from tests.runs import tiny, train, weights
 
 SMALL: dict[str, Any] = {
+    "encoder": {
+        **{"name": "point_vit", "dim": 24, "depth": 3, "heads": 3, "num_groups": 10, "group_size": 6},
+        **{"tokeniser": [8, 16, 32], "drop_path": 0.3, "attention_dropout": 0.1},
+    },
+    "method": {"target_layers": 2, "momentum": {"start": 0.5}, "decoder": {"depth": 1, "heads": 3}},
+}
+PLAIN: dict[str, Any] = {
     "decoder": {"depth": 2, "heads": 3, "drop_path": 0.0, "attention_dropout": 0.0},
     "target_layers": 2,
 }
 
 
 def small(**settings: Any) -> Any:
-    return build_points("point2vec", **(SMALL | settings)).double()
+    return build_points("point2vec", **(PLAIN | settings)).double()
 
 
-def a_view(seed: int = 0) -> PointView:
+def a_view(seed: int = 0) -> View:
     return point_view(PointMaskConfig(ratio=0.6), seed=seed, dtype=torch.float64)
 
 
@@ -44,14 +52,13 @@ def standardised(x: Tensor) -> Tensor:
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
 
-def slow(method: Any, view: PointView, leak: bool) -> tuple[Tensor, Tensor]:
+def slow(method: Any, view: View, leak: bool) -> tuple[Tensor, Tensor]:
     """Predictions and targets as the paper says it, cloud by cloud."""
     encoder, rows = method.encoder, []
     patches = encoder.patches(view.points)
     tokens, positions = encoder.tokeniser(patches.points), encoder.position(patches.centres)
-    assert view.keep is not None and view.masked is not None
     for cloud in range(len(view)):
-        keep, masked, at = view.keep[cloud], view.masked[cloud], positions[cloud]
+        keep, masked, at = view.mask.keep[cloud], view.mask.masked[cloud], positions[cloud]
         taught, layers = tokens[cloud], []
         for block in method.teacher:
             taught = block((taught + at)[None])[0]
@@ -83,9 +90,8 @@ def test_loss_and_gradients_are_those_of_the_slow_reference(leak: bool, loss: st
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(result["loss"], list(parameters.values()))
     predicted, target = slow(method, view, leak)
-    outputs = method.outputs([view])
-    torch.testing.assert_close(outputs["prediction"], predicted)
-    torch.testing.assert_close(outputs["target"], target)
+    for found, expected in zip(method.compared([view]), (predicted, target), strict=True):
+        torch.testing.assert_close(found, expected)
     gap = predicted - target
     squared = gap.square()
     if loss == "smooth_l1":  # beta 0.5
@@ -104,7 +110,7 @@ def test_loss_and_gradients_are_those_of_the_slow_reference(leak: bool, loss: st
 def test_targets_are_of_the_last_blocks_that_are_asked_for() -> None:
     view = a_view()
     methods = [apart(small(target_layers=count)).eval() for count in (1, 3)]
-    one, three = (method.outputs([view])["target"] for method in methods)
+    one, three = (method.compared([view])[1] for method in methods)
     assert one.shape == (4, 6, 24)
     assert not torch.allclose(one, three)
     for target in (one, three):
@@ -122,7 +128,7 @@ def test_the_teacher_starts_as_the_student_and_follows_by_hand() -> None:
     for step, momentum in [(0, 0.5), (1, 0.7), (2, 0.9), (3, 0.9)]:
         with torch.no_grad():
             method.encoder.blocks[0].attn.proj.weight.add_(1.0)
-        method.after_update(step, 4)
+        method.after_update(Moment(step, 4), {})
         slow_weight = momentum * slow_weight + (1 - momentum) * method.encoder.blocks[0].attn.proj.weight.detach()
         torch.testing.assert_close(method.teacher.state_dict()[name], slow_weight)
     assert any(key.startswith("teacher.") for key in method.state_dict())
@@ -130,7 +136,7 @@ def test_the_teacher_starts_as_the_student_and_follows_by_hand() -> None:
 
 def test_nothing_is_learned_through_the_teacher_and_it_drops_nothing() -> None:
     encoder = point_encoder(drop_path=0.9)
-    method, view = build_points("point2vec", encoder, **SMALL).train(), point_view(PointMaskConfig(ratio=0.6))
+    method, view = build_points("point2vec", encoder, **PLAIN).train(), point_view(PointMaskConfig(ratio=0.6))
     assert not any(p.requires_grad for p in method.teacher.parameters())
     assert not method.teacher.training
     assert method.encoder.training
@@ -143,12 +149,11 @@ def test_nothing_is_learned_through_the_teacher_and_it_drops_nothing() -> None:
     assert all(p.grad is None for p in method.teacher.parameters())
 
 
-def with_other_masked(method: Any, view: PointView, points: bool, centres: bool) -> Patches:
+def with_other_masked(method: Any, view: View, points: bool, centres: bool) -> Patches:
     """The view's patches, the masked ones with other points or at other places."""
     patches: Patches = method.encoder.patches(view.points)
     noise = torch.randn(patches.points.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    assert view.masked is not None
-    hidden = torch.zeros(patches.centres.shape[:2], dtype=torch.bool).scatter(1, view.masked, True)[..., None]
+    hidden = torch.zeros(patches.centres.shape[:2], dtype=torch.bool).scatter(1, view.mask.masked, True)[..., None]
     return Patches(
         torch.where(hidden[..., None], noise, patches.points) if points else patches.points,
         torch.where(hidden, noise[:, :, 0], patches.centres) if centres else patches.centres,
@@ -164,13 +169,13 @@ def test_only_the_leak_tells_the_student_where_masked_patches_are(leak: bool, mo
     def run(**changes: bool) -> tuple[Tensor, Tensor]:
         patches = with_other_masked(method, view, **changes)
         monkeypatch.setattr(method.encoder, "patches", lambda points: patches)
-        prediction = method.outputs([view])["prediction"]
+        prediction = method.compared([view])[0]
         monkeypatch.undo()
         return seen.pop(), prediction
 
     tokens, prediction = run(points=False, centres=False)
     assert tokens.shape[1] == (10 if leak else 4)
-    visible = view.keep if leak else torch.arange(4).expand(4, -1)
+    visible = view.mask.keep if leak else torch.arange(4).expand(4, -1)
     batch = torch.arange(4)[:, None]
     same, same_prediction = run(points=True, centres=False)
     torch.testing.assert_close(same, tokens)  # what a masked patch looks like is known to neither
@@ -182,7 +187,7 @@ def test_only_the_leak_tells_the_student_where_masked_patches_are(leak: bool, mo
 
 @pytest.mark.parametrize("leak", [False, True])
 def test_the_loss_of_one_batch_falls(leak: bool) -> None:
-    method = build_points("point2vec", **SMALL, position_leak=leak, momentum={"start": 0.99})
+    method = build_points("point2vec", **PLAIN, position_leak=leak, momentum={"start": 0.99})
     view = point_view(PointMaskConfig(ratio=0.6))
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=2e-3)
     losses, result = [], {}
@@ -191,7 +196,7 @@ def test_the_loss_of_one_batch_falls(leak: bool) -> None:
         optimizer.zero_grad()
         result["loss"].backward()
         optimizer.step()
-        method.after_update(step, 60)
+        method.after_update(Moment(step, 60), {})
         losses.append(result["loss"].item())
     assert losses[-1] < 0.7 * losses[0], losses
     assert result["target_std"] > 0.1
