@@ -36,10 +36,9 @@ OTHERS = {
     r"pip install (.*)": "installs; .ci/run does it",
     r"pytest(.*)": "is what runs this",
     r"bash (\.ci/run)": "installs, and runs all tests",
-    r"sudo python (docker/bare/\w+\.py) .*": "makes a Debian, as root: tests/docker",
     r"(python3 -m venv|\.) .*": "makes an environment: .ci/run does it",
     r"(python -m build|pip wheel .*)": "tests/test_wheel.py builds the wheel",
-    r"apt-get install .*": "installs, as root: docker/bare/ways.py tries it",
+    r"apt-get install .*": "installs, as root",
     r"torchrun --nproc-per-node N": "how any tool is started in several processes",
 }
 # How much of a network is enough to see that a command works.
