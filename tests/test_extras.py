@@ -49,8 +49,7 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "h5py": [lambda folder: read_cloud(folder / "a.h5#0")],
     "laspy": [lambda folder: read_cloud(folder / "a.las")],
     "lazrs": [lambda folder: read_cloud(folder / "a.laz")],
-    "open3d": [lambda folder: ops.ops(Namespace()), lambda folder: show_clouds([], "open3d")],
-    "rerun-sdk": [lambda folder: show_clouds([], "rerun")],
+    "open3d": [lambda folder: ops.ops(Namespace()), lambda folder: show_clouds([])],
     "spconv": [
         lambda folder: SparseConv3d(4, 4, backend="spconv")(random_tensor()),
         lambda folder: sparse.sparse(Namespace(peer=["spconv"])),
@@ -76,8 +75,6 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "onnxruntime": [lambda folder: export("onnx", encoder_of("c3d"), folder)],
     "huggingface_hub": [lambda folder: require_hub(), lambda folder: load("me/mine", download=True)],
 }
-MODULES = {"rerun-sdk": "rerun"}
-"""What packages are imported as, where that is not their name."""
 IMPORTERS = {"lazrs": ("laspy",), "tensorboard": ("torch.utils.tensorboard",)}
 """Modules that look for a package as they are imported."""
 TOOLS = {"pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "hatchling"}
@@ -117,11 +114,10 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
     if package == "lazrs":
         pytest.importorskip("laspy")
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # or Triton is not needed without a GPU
-    module = MODULES.get(package, package)
-    stale = (module, *IMPORTERS.get(package, ()))
+    stale = (package, *IMPORTERS.get(package, ()))
     for name in [name for name in sys.modules if name.startswith(stale)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, package, None)
     for use in USES[package]:
         with pytest.raises(MissingDependencyError) as caught:
             use(files)
@@ -155,7 +151,7 @@ train(tiny(Path({clouds!r}), Path({output!r}), "point_contrast", engine={{"epoch
 
 
 def test_scenes_are_learned_from_without_any_of_them(clouds: Path, tmp_path: Path) -> None:
-    packages = sorted({MODULES.get(name, name) for name in USES} - {"jinja2"})  # which torch needs itself
+    packages = sorted(USES.keys() - {"jinja2"})  # which torch needs itself
     code = NOTHING.format(packages=packages, clouds=str(clouds), output=str(tmp_path / "run"))
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     assert (tmp_path / "run" / "encoder.safetensors").is_file()

@@ -12,19 +12,19 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
         epilog="examples:\n  python tools/report.py runs/quickstart/video\n"
-        "  python tools/report.py runs/quickstart/points --viewer rerun --save clouds.rrd",
+        "  python tools/report.py runs/quickstart/points --viewer open3d --save clouds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")
     parser.add_argument("--output", type=Path, help="the file to write (default: report.html in the folder)")
     parser.add_argument(
-        "--viewer", choices=["open3d", "rerun"], help="show the clouds of the report in this viewer; no page is written"
+        "--viewer", choices=["open3d"], help="show the clouds of the report in this viewer; no page is written"
     )
     parser.add_argument(
         "--save",
         type=Path,
         metavar="PLACE",
-        help="open no window: write a folder of .ply files (open3d), or a recording .rrd (rerun)",
+        help="with --viewer: open no window, write a folder of .ply files",
     )
     arguments = parser.parse()
     if arguments.save is not None and arguments.viewer is None:
@@ -55,11 +55,10 @@ def main() -> None:
     runs = find_runs(arguments.run)
     if arguments.viewer is not None:
         if arguments.save is not None:
-            check = _check_folder if arguments.viewer == "open3d" else check_file
-            check(arguments.save, f"--viewer {arguments.viewer} --save ")
-        saved = show_clouds(runs, arguments.viewer, arguments.save)
-        if saved is not None:
-            print(saved)
+            _check_folder(arguments.save, "--viewer open3d --save ")
+        show_clouds(runs, arguments.save)
+        if arguments.save is not None:
+            print(arguments.save)
         return
     output = arguments.output or arguments.run / "report.html"
     check_file(output, "--output ")

@@ -1,4 +1,4 @@
-"""The clouds of a report in a viewer of their own: open3d's window, or rerun."""
+"""The clouds of a report in open3d's window, or as files for other viewers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,32 +16,27 @@ from st_ssl.core.errors import MissingDependencyError, UserError
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.scenes import Links, Scene
 
-Viewer = Literal["open3d", "rerun"]
 _OPEN3D_LIBRARIES = "libegl1 libgl1 libgomp1 libusb-1.0-0"
 _GAP = 2.2  # radii between the middles of clouds that stand side by side
 
 
-def show_clouds(runs: Sequence[Path], viewer: Viewer, save: Path | None = None) -> Path | None:
-    """Show what the reports of ``runs`` have of clouds, or write it to ``save``, which is returned: of open3d a folder
-    of ``.ply`` files, of rerun a ``.rrd`` file.
+def show_clouds(runs: Sequence[Path], save: Path | None = None) -> None:
+    """Show the clouds in the reports of ``runs`` in windows, or write them to the folder ``save`` as ``.ply`` files.
 
-    Raises ``MissingDependencyError`` where the viewer is not installed, and ``UserError`` where there is no display,
+    Raises ``MissingDependencyError`` where open3d is not installed, and ``UserError`` where there is no display,
     or nothing to see: runs of videos have no clouds.
     """
-    package = require_open3d("--viewer open3d") if viewer == "open3d" else _rerun()
+    open3d = require_open3d("--viewer open3d")
     if save is None:
-        _require_display(viewer)
+        _require_display()
     folders = [RunFolder.open(run) for run in runs]
     scenes = [(f"{folder.name}, {what}", scene) for folder in folders for what, scene in cloud_scenes(folder)]
     if not scenes:
         raise UserError(f"{', '.join(map(str, runs))}: no clouds to show")
-    if viewer == "rerun":
-        _in_rerun(package, scenes, save)
-    elif save is None:
-        _in_open3d(package, scenes)
+    if save is None:
+        _in_open3d(open3d, scenes)
     else:
-        _as_ply(package, scenes, save)
-    return save
+        _as_ply(open3d, scenes, save)
 
 
 def cloud_scenes(run: RunFolder) -> Iterator[tuple[str, Scene]]:
@@ -83,11 +78,11 @@ def _link_ends(scene: Scene, links: Links) -> np.ndarray:
     return np.stack([placed(scene, links.start, 0), placed(scene, links.end, 1)], axis=1)
 
 
-def _require_display(viewer: Viewer) -> None:
+def _require_display() -> None:
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        instead = "FOLDER writes .ply files" if viewer == "open3d" else "FILE.rrd writes a recording"
         raise UserError(
-            f"--viewer {viewer} needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: --save {instead}"
+            "--viewer open3d needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: --save FOLDER writes "
+            ".ply files"
         )
 
 
@@ -99,14 +94,6 @@ def require_open3d(needed_for: str) -> Any:
         also = "" if isinstance(error, ModuleNotFoundError) else f" ({error}), and apt-get install {_OPEN3D_LIBRARIES}"
         raise MissingDependencyError("open3d", "points", needed_for, also) from error
     return open3d
-
-
-def _rerun() -> Any:
-    try:
-        import rerun
-    except ImportError as error:
-        raise MissingDependencyError("rerun-sdk", "rerun", "--viewer rerun") from error
-    return rerun
 
 
 def _point_cloud(open3d: Any, points: np.ndarray, colour: np.ndarray) -> Any:
@@ -153,35 +140,3 @@ def _as_ply(open3d: Any, scenes: Sequence[tuple[str, Scene]], folder: Path) -> N
             file = folder / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:120]}.ply"
             if not open3d.io.write_point_cloud(str(file), _point_cloud(open3d, cloud.xyz, cloud.colour)):
                 raise UserError(f"{file} could not be written")
-
-
-def _in_rerun(rerun: Any, scenes: Sequence[tuple[str, Scene]], save: Path | None) -> None:
-    """A tab for each scene, and in it a view for each cloud, or a single one where lines join them."""
-    import rerun.blueprint as layout
-
-    rerun.init("st_ssl report")
-    if save is None:
-        rerun.spawn()
-    else:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        rerun.save(str(save))
-    rerun.log("/", rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
-    tabs: list[Any] = []
-    for number, (what, scene) in enumerate(scenes):
-        root, views = f"scene{number:04d}", []
-        for place, cloud in enumerate(scene.clouds):
-            points, radius = placed(scene, cloud.xyz, place), 0.4 / max(1, len(cloud.xyz)) ** 0.5
-            rerun.log(f"{root}/{place}", rerun.Points3D(points, colors=cloud.colour, radii=radius), static=True)
-            views.append(layout.Spatial3DView(origin=f"{root}/{place}", name=" · ".join(cloud.caption)))
-        title = f"{what}: {scene.name}"
-        if scene.links is not None:
-            rerun.log(
-                f"{root}/links",
-                rerun.LineStrips3D(_link_ends(scene, scene.links), colors=scene.links.colour),
-                static=True,
-            )
-            tabs.append(layout.Spatial3DView(origin=root, name=title))
-        else:
-            tabs.append(layout.Horizontal(*views, name=title))
-    rerun.send_blueprint(layout.Blueprint(layout.Tabs(*tabs), collapse_panels=True))
-    rerun.disconnect()  # all that is on its way is written first

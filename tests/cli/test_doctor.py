@@ -94,8 +94,8 @@ def test_the_bounds_are_those_of_pyproject() -> None:
     assert torch is not None
     assert f'"{torch}"' in (ROOT / "pyproject.toml").read_text()
     wanted = {(one.name, one.extra) for one in requirements.requirements()}
-    assert {("torch", ""), ("av", "video"), ("av", "all"), ("matplotlib", "all"), ("rerun-sdk", "rerun")} <= wanted
-    assert ("rerun-sdk", "all") not in wanted
+    assert {("torch", ""), ("av", "video"), ("av", "all"), ("matplotlib", "all"), ("wandb", "wandb")} <= wanted
+    assert ("wandb", "all") not in wanted
     assert str(requirements.requirement("laspy")).startswith("laspy[lazrs]>=")
     assert requirements.python_bounds() == ">=3.11"
     assert re.fullmatch(r"3\.\d+", requirements.newest_python())

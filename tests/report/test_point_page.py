@@ -304,7 +304,6 @@ def test_clouds_go_to_ply_files_without_a_display(
     ("options", "folder", "told"),
     [
         (["--viewer", "open3d", "--save"], False, "is a file, and a folder is to be written"),
-        (["--viewer", "rerun", "--save"], True, "is a folder, and a file is to be written"),
         (["--output"], True, "is a folder, and a file is to be written"),
     ],
 )
@@ -317,8 +316,7 @@ def test_a_place_that_is_taken_is_told_first(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for viewer in ("open3d", "rerun"):
-        monkeypatch.setitem(sys.modules, viewer, None)  # what comes later fails too
+    monkeypatch.setitem(sys.modules, "open3d", None)  # what comes later fails too
     place = tmp_path / "taken"
     place.mkdir() if folder else place.write_text("mine")
     for name, text in ((place, told), (tmp_path / "taken" / "in", "" if folder else "cannot be written to")):
@@ -344,35 +342,24 @@ def test_clouds_stand_side_by_side_in_a_viewer() -> None:
     np.testing.assert_allclose(second - first, np.tile([2.2, 0, 0], (4, 1)))
 
 
-def test_clouds_go_to_a_recording(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rerun")
-    monkeypatch.setattr(viewers, "cloud_scenes", lambda run: [("views", two_clouds())])
-    file = tmp_path / "new" / "clouds.rrd"
-    assert viewers.show_clouds(runs[:1], "rerun", file) == file
-    assert file.read_bytes()[:3] == b"RRF" and file.stat().st_size > 2000
-
-
-@pytest.mark.parametrize(("viewer", "package", "extra"), [("open3d", "open3d", "points"), ("rerun", "rerun", "rerun")])
-def test_a_viewer_that_is_not_installed_is_named(
-    viewer: viewers.Viewer, package: str, extra: str, runs: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"--viewer {viewer} needs .*st_ssl\[{extra}\]"):
-        viewers.show_clouds(runs, viewer)
+def test_a_viewer_that_is_not_installed_is_named(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(MissingDependencyError, match=r"--viewer open3d needs .*st_ssl\[points\]"):
+        viewers.show_clouds(runs)
 
 
 def test_runs_without_clouds_are_named(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewers, "cloud_scenes", lambda run: [])
     monkeypatch.setattr(viewers, "require_open3d", lambda needed_for: None)
     with pytest.raises(UserError, match=f"{re.escape(str(runs[0]))}: no clouds to show"):
-        viewers.show_clouds(runs[:1], "open3d", tmp_path)
+        viewers.show_clouds(runs[:1], tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--save", "x"], "--save goes with --viewer"),
-        (["--viewer", "rerun", "--output", "x"], "did you mean --save"),
+        (["--viewer", "open3d", "--output", "x"], "did you mean --save"),
         (["--viewer", "open3"], "did you mean 'open3d'"),
     ],
 )
