@@ -57,7 +57,6 @@ def convert(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return guarded(main)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 def test_the_command_exports_a_fit_with_its_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,18 +67,17 @@ def test_the_command_exports_a_fit_with_its_head(
         torch.manual_seed(0)
         tuned = Tuned(encoder, task.head(encoder), True).eval()
     save_tuned(tuned, task, ["jump", "run", "walk"], {}, tmp_path / "fit")
-    output = tmp_path / "fit.pt"
-    assert convert(monkeypatch, "export", "--to", "torchscript", "--output", output, tmp_path / "fit") == 0
+    output = tmp_path / "fit.pt2"
+    assert convert(monkeypatch, "export", "--to", "torch-export", "--output", output, tmp_path / "fit") == 0
     told = capsys.readouterr()
     difference = "scores: largest difference 0.0e+00, 0.0e+00 of the largest output"
     assert told.out.splitlines()[-2:] == [difference, f"{output}"]
-    assert "note: torch develops TorchScript no further" in told.err
-    about = json.loads((tmp_path / "fit.pt.json").read_text())
+    about = json.loads((tmp_path / "fit.pt2.json").read_text())
     assert about["classes"] == ["jump", "run", "walk"]
     clip = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = tuned.head(encoder(clip), None)
-        torch.testing.assert_close(torch.jit.load(output)(clip)["scores"], expected)
+        torch.testing.assert_close(torch.export.load(output).module()(clip)["scores"], expected)
 
 
 def test_mistakes_of_the_call(
@@ -88,7 +86,7 @@ def test_mistakes_of_the_call(
     save_encoder(encoder_of("c3d"), tmp_path / "run")
     out = tmp_path / "out.pt"
     for arguments, told in (
-        (["--to", "torchscrip"], "no such format; did you mean 'torchscript'?"),
+        (["--to", "torch-exprt"], "no such format; did you mean 'torch-export'?"),
         (["--to", "onnx", "--upload"], "--upload goes with --to hub, not with --to onnx"),
         (["--to", "hub"], "--to hub needs --repo USER/NAME"),
         (["--to", "hub", "--repo", "a/b", "--public"], "--public goes with --upload"),

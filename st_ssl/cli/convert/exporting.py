@@ -23,7 +23,6 @@ formats:
   hf-videomae     a folder for transformers: VideoMAEModel.from_pretrained("PATH") (video_vit as VideoMAE has it)
   torch-export    torch.export.load("PATH").module()(clip), for torch without st_ssl
   onnx            for ONNX Runtime, TensorRT, OpenVINO and the like; needs st_ssl[export]
-  torchscript     torch.jit.load("PATH")(clip), for what was deployed before torch.export
   hub             a folder with a model card; uploaded to --repo with --upload alone
 
 What is exported is fed normalised clips float32 [B, 3, T, H, W], any B, and gives `pooled`, `map` or `tokens` and, of
@@ -77,8 +76,6 @@ def _export(arguments: argparse.Namespace) -> None:
 
     network = _network(arguments.run)
     format = EXPORTS.registered(arguments.to)
-    if format.note:
-        print(f"note: {format.note}", file=sys.stderr)
     if network.head is not None and not format.heads:
         print(f"note: {arguments.to} has no head: the encoder alone is exported", file=sys.stderr)
     about = export_network(network, arguments.to, arguments.output)

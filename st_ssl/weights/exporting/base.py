@@ -64,13 +64,12 @@ class Network(nn.Module):
 
 class Export(ABC):
     """A format. ``suffix`` is that of the file, "" where it is a folder; ``clouds``: whether encoders of clouds can be
-    exported, too; ``heads``: whether a head is; ``note``: what one who chooses it should know."""
+    exported, too; ``heads``: whether a head is."""
 
     suffix: ClassVar[str]
     summary: ClassVar[str]
     clouds: ClassVar[bool] = False
     heads: ClassVar[bool] = True
-    note: ClassVar[str] = ""
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -13,7 +13,7 @@ from torch import Tensor
 import st_ssl
 from st_ssl.core.errors import UserError
 from st_ssl.weights.exporting.base import Network
-from st_ssl.weights.exporting.programs import TorchExport, TorchScript
+from st_ssl.weights.exporting.torch_export import TorchExport
 from tests.encoders.small import NAMES, modality
 from tests.weights.exported import encoder_of, export
 from tests.weights.test_exporting import fresh
@@ -31,19 +31,11 @@ def bytes_of(place: Path) -> bytes:
         return b"".join(archive.read(name) for name in archive.namelist())
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        *(pytest.param(name.values[0], "torchscript", marks=name.marks) for name in CLIPS),
-        ("c3d", "torch-export"),  # slow, as it is compiled: a network of either kind
-        ("video_vit", "torch-export"),
-    ],
-)
-def test_every_encoder_of_clips(name: str, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_encoder_of_clips(name: str, tmp_path: Path) -> None:
     encoder = encoder_of(name)
-    place, _ = export(kind, encoder, tmp_path)
-    program: Any = torch.export.load(place).module() if kind == "torch-export" else torch.jit.load(place)
+    place, _ = export("torch-export", encoder, tmp_path)
+    program = torch.export.load(place).module()
     clip = fresh(encoder)
     with torch.no_grad():
         torch.testing.assert_close(program(clip)["pooled"], encoder(clip).pooled, rtol=1e-4, atol=1e-5)
@@ -52,12 +44,12 @@ def test_every_encoder_of_clips(name: str, kind: str, tmp_path: Path) -> None:
 
 
 def test_outputs_of_another_size_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(self: TorchScript, network: Network, place: Path, clips: list[Tensor]) -> list[dict[str, Tensor]]:
+    def wrong(self: TorchExport, network: Network, place: Path, clips: list[Tensor]) -> list[dict[str, Tensor]]:
         return [{name: value[:1] for name, value in network(torch.cat([clip, clip])).items()} for clip in clips]
 
-    monkeypatch.setattr(TorchScript, "run", wrong)
-    with pytest.raises(UserError, match=r"out\.pt: not kept: .*pooled .*\[1, .*\], and .*\[3, "):
-        export("torchscript", encoder_of("c3d"), tmp_path)
+    monkeypatch.setattr(TorchExport, "run", wrong)
+    with pytest.raises(UserError, match=r"out\.pt2: not kept: .*pooled .*\[1, .*\], and .*\[3, "):
+        export("torch-export", encoder_of("c3d"), tmp_path)
     assert not any(tmp_path.iterdir())
 
 
