@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,23 @@ def test_the_rule_would_catch_an_import_that_points_upwards(tmp_path: Path) -> N
         (5, "st_ssl.cli.pretrain"),
         (6, "st_ssl.training.distributed"),
     ]
+
+
+def circle(graph: Mapping[str, Set[str]]) -> list[str]:
+    """Modules that import one another in a circle, the first also at the end; empty where there is no circle."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {module_of(file): {module for _, module in imports(file)} for file in FILES}
+    assert circle(graph) == []
+    inner = next(module for module in graph["st_ssl.ops.sparse.layers"] if module.endswith("spconv_backend"))
+    back = graph | {inner: {*graph[inner], "st_ssl.ops.sparse.layers"}}
+    assert set(circle(back)) == {inner, "st_ssl.ops.sparse.layers"}, "a circle would be found"
 
 
 def test_files_stay_short() -> None:

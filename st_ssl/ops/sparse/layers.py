@@ -111,7 +111,8 @@ class SparseConv3d(SparseModule):
         elif uses_spconv(self.backend, x):
             from st_ssl.ops.sparse.spconv_backend import convolve_by_spconv
 
-            out = convolve_by_spconv(self, x)
+            geometry = (self.kernel, self.stride, self.padding, self.dilation)
+            out = convolve_by_spconv(x, self.weight, self.kind, *geometry, self.key, self.training)
         else:
             out = self._convolve(x)
         return out if self.bias is None else out.replace(out.features + self.bias.to(out.features.dtype))

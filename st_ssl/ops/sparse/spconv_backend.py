@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import spconv.pytorch as spconv
 import torch
 from spconv.core import ConvAlgo
 from spconv.pytorch.conv import SparseConvolutionBase
+from torch import Tensor
 
-from st_ssl.ops.sparse.tensor import SparseTensor
-
-if TYPE_CHECKING:
-    from st_ssl.ops.sparse.layers import SparseConv3d
+from st_ssl.ops.sparse.tensor import Size, SparseTensor
 
 
 def _to_spconv(x: SparseTensor) -> Any:
@@ -26,21 +24,31 @@ def _from_spconv(out: Any, x: SparseTensor) -> SparseTensor:
     return SparseTensor(out.features, out.indices, shape, x.batch_size, x.maps)
 
 
-def convolve_by_spconv(layer: SparseConv3d, x: SparseTensor) -> SparseTensor:
-    """``layer`` without its bias, which spconv cannot add on CPUs."""
+def convolve_by_spconv(
+    x: SparseTensor,
+    weight: Tensor,
+    kind: str,
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    dilation: int,
+    key: str | None,
+    training: bool,
+) -> SparseTensor:
+    """``x`` convolved with ``weight`` [C_out, kx, ky, kz, C_in]. No bias is added: spconv cannot on CPUs."""
     peer = SparseConvolutionBase(
         3,
-        layer.in_channels,
-        layer.out_channels,
-        list(layer.kernel),
-        list(layer.stride),
-        list(layer.padding),
-        layer.dilation,
+        weight.shape[-1],
+        weight.shape[0],
+        list(kernel),
+        list(stride),
+        list(padding),
+        dilation,
         bias=False,
-        subm=layer.kind == "submanifold",
-        transposed=layer.kind == "transposed",
-        inverse=layer.kind == "inverse",
-        indice_key=layer.key,
+        subm=kind == "submanifold",
+        transposed=kind == "transposed",
+        inverse=kind == "inverse",
+        indice_key=key,
         algo=None
         if x.features.is_cuda
         else ConvAlgo.Native,  # on CPUs there is one, which it does not choose by itself
@@ -48,8 +56,8 @@ def convolve_by_spconv(layer: SparseConv3d, x: SparseTensor) -> SparseTensor:
     device = x.features.device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
     if not autocast and x.features.dtype != torch.bfloat16:
-        return _from_spconv(peer._conv_forward(layer.training, _to_spconv(x), layer.weight, None), x)
+        return _from_spconv(peer._conv_forward(training, _to_spconv(x), weight, None), x)
     with torch.autocast(device, enabled=False):  # spconv knows no bfloat16, and would take float16 in its place
         single = _to_spconv(x.replace(x.features.float()))
-        out = _from_spconv(peer._conv_forward(layer.training, single, layer.weight.float(), None), x)
+        out = _from_spconv(peer._conv_forward(training, single, weight.float(), None), x)
     return out.replace(out.features.to(x.features.dtype))
