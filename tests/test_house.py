@@ -13,8 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "st_ssl").rglob("*.py"))
 TOOLS = sorted(path for folder in ("tools", "docker") for path in (ROOT / folder).rglob("*.py"))
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
-MAX_LINES = 420
 
 # A room may import from itself and from rooms with a smaller number; the whole part is the floor of the picture. The
 # longest name that begins a module's own is its room.
@@ -121,11 +119,6 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     inner = next(module for module in graph["st_ssl.ops.sparse.layers"] if module.endswith("spconv_backend"))
     back = graph | {inner: {*graph[inner], "st_ssl.ops.sparse.layers"}}
     assert set(circle(back)) == {inner, "st_ssl.ops.sparse.layers"}, "a circle would be found"
-
-
-def test_files_stay_short() -> None:
-    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in [*FILES, *TOOLS, *TESTS]}
-    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
 DANGEROUS = re.compile(
