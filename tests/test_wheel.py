@@ -103,4 +103,4 @@ def test_configurations_are_listed_and_copied(installed: Path, tmp_path: Path) -
     done = call(installed, tmp_path, "configs", "quickstart/video", "--output", "mine.yaml")
     assert (done.returncode, done.stdout) == (0, "mine.yaml\n")
     own = (ROOT / "configs" / "quickstart" / "video.yaml").read_text()
-    assert (tmp_path / "mine.yaml").read_text() == own.replace("python tools/pretrain.py", "st-ssl pretrain") != own
+    assert (tmp_path / "mine.yaml").read_text() == own

@@ -60,12 +60,7 @@ def run(command: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest choice or option, and whose help calls commands as it was called."""
-
-    def format_help(self) -> str:
-        from st_ssl.core.errors import as_called
-
-        return as_called(super().format_help())
+    """A parser whose errors name the nearest choice or option."""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -109,7 +104,7 @@ def guarded(command: Callable[[], int | None]) -> int:
     """Run a command and turn what a user can mend into a message and an exit code: 2 for a mistake in the call or the
     configuration, 1 for anything else that stopped it, 75 for a run that saved itself when told to stop. With
     ``ST_SSL_TRACEBACK=1`` the traceback comes before the message."""
-    from st_ssl.core.errors import ConfigError, UserError, as_called, refusal, shown
+    from st_ssl.core.errors import ConfigError, UserError, refusal, shown
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale without ± is no reason to lose a table
@@ -124,7 +119,7 @@ def guarded(command: Callable[[], int | None]) -> int:
         return 128 + 13
     except UserError as error:
         _trace(error)
-        print(f"error: {shown(as_called(str(error)), _LINES)}", file=sys.stderr)
+        print(f"error: {shown(str(error), _LINES)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -12,10 +12,10 @@ A name of the list is a CONFIG for other commands. Files may be named too, such 
 configured and which formats data may have.
 
 examples:
-  python tools/configs.py
-  python tools/configs.py quickstart/video
-  python tools/configs.py quickstart/video --output mine.yaml
-  python tools/configs.py README.md
+  st-ssl configs
+  st-ssl configs quickstart/video
+  st-ssl configs quickstart/video --output mine.yaml
+  st-ssl configs README.md
 """
 
 
@@ -37,12 +37,11 @@ def main() -> None:
     """Run the command."""
     arguments = _arguments()
     from st_ssl.cli.recipes import find_recipe
-    from st_ssl.core.errors import as_called
 
     if arguments.name is None:
         _list()
         return
-    text = as_called(find_recipe(arguments.name, own=False).read_text(encoding="utf-8"))
+    text = find_recipe(arguments.name, own=False).read_text(encoding="utf-8")
     if arguments.output is None:
         print(text, end="")
     else:

@@ -41,11 +41,11 @@ keys that are often set:
   batch_size=32, device=cpu
 
 examples:
-  python tools/extract.py runs/mine --data /data/ucf101 --output features/ucf101
-  python tools/extract.py runs/mine --data /data/ucf101 --output features/ten --clips 10 data.num_workers=8
-  python tools/extract.py runs/clouds --data /data/modelnet40 --output features/modelnet40
-  python tools/extract.py runs/mine --data /data/thumos14 --output features/thumos14 --sliding --window-stride 4
-  torchrun --nproc-per-node 8 tools/extract.py runs/mine --data /data/kinetics400 --output features/k400 --tokens
+  st-ssl extract runs/mine --data /data/ucf101 --output features/ucf101
+  st-ssl extract runs/mine --data /data/ucf101 --output features/ten --clips 10 data.num_workers=8
+  st-ssl extract runs/clouds --data /data/modelnet40 --output features/modelnet40
+  st-ssl extract runs/mine --data /data/thumos14 --output features/thumos14 --sliding --window-stride 4
+  torchrun --nproc-per-node 8 -m st_ssl extract runs/mine --data /data/kinetics400 --output features/k400 --tokens
 """
 
 

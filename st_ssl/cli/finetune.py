@@ -35,15 +35,15 @@ where it was stopped or killed, also in the middle of a fit. The weights of the 
 fit), for `predict` to run on other videos.
 
 examples:
-  python tools/finetune.py configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
-  python tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae data.root=/data/modelnet40
-  python tools/finetune.py configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
-  python tools/finetune.py configs/transfer/video/ucf101_vit.yaml runs/mine data.root=/data/ucf101 splits=[1,2,3]
-  python tools/finetune.py configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
-  python tools/finetune.py configs/transfer/points/quickstart.yaml runs/quickstart/points/point2vec --find-steps
-  python tools/finetune.py configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
+  st-ssl finetune configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
+  st-ssl finetune configs/transfer/points/classify.yaml runs/point_mae data.root=/data/modelnet40
+  st-ssl finetune configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
+  st-ssl finetune configs/transfer/video/ucf101_vit.yaml runs/mine data.root=/data/ucf101 splits=[1,2,3]
+  st-ssl finetune configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
+  st-ssl finetune configs/transfer/points/quickstart.yaml runs/quickstart/points/point2vec --find-steps
+  st-ssl finetune configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
-  torchrun --nproc-per-node 8 tools/finetune.py configs/transfer/points/classify.yaml runs/point_mae modes=[full,lora]
+  torchrun --nproc-per-node 8 -m st_ssl finetune configs/transfer/points/classify.yaml runs/point_mae modes=[full,lora]
 """
 
 

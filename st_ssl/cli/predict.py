@@ -28,11 +28,11 @@ classes; or path and error. Of a network for segmentation it is a FOLDER, with a
   index.jsonl   for each cloud: path, file, points, and the share of its points by class; or path and error
 
 examples:
-  python tools/predict.py clip.mp4 --model runs/quickstart/video/videomae
-  python tools/predict.py runs/mine/finetune/ucf101/full_100_0 holiday/*.mp4 --top 3
-  python tools/predict.py --model runs/mine /data/videos --output predictions.jsonl
-  python tools/predict.py tile.las --model runs/scenes --output segmented
-  python tools/predict.py /data/scans --model runs/scenes --output segmented --format ply
+  st-ssl predict clip.mp4 --model runs/quickstart/video/videomae
+  st-ssl predict runs/mine/finetune/ucf101/full_100_0 holiday/*.mp4 --top 3
+  st-ssl predict --model runs/mine /data/videos --output predictions.jsonl
+  st-ssl predict tile.las --model runs/scenes --output segmented
+  st-ssl predict /data/scans --model runs/scenes --output segmented --format ply
 """
 
 

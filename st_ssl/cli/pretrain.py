@@ -31,10 +31,10 @@ Keys that are often set (all of them, with their values: --print-config):
   optim.lr              learning rate for a batch of optim.lr_batch
 
 examples:
-  python tools/pretrain.py configs/quickstart/video.yaml
-  python tools/pretrain.py configs/quickstart/video.yaml data.root=/my/videos output_dir=runs/mine
-  python tools/pretrain.py configs/quickstart/points.yaml data.root=/my/clouds output_dir=runs/clouds
-  torchrun --nproc-per-node 8 tools/pretrain.py configs/pretrain/contrast/cvrl.yaml data.root=/data/kinetics400
+  st-ssl pretrain configs/quickstart/video.yaml
+  st-ssl pretrain configs/quickstart/video.yaml data.root=/my/videos output_dir=runs/mine
+  st-ssl pretrain configs/quickstart/points.yaml data.root=/my/clouds output_dir=runs/clouds
+  torchrun --nproc-per-node 8 -m st_ssl pretrain configs/pretrain/contrast/cvrl.yaml data.root=/data/kinetics400
 """
 
 
@@ -178,7 +178,7 @@ def _tell_unprobed(config: RunConfig) -> None:
 def _to_report(runs: list[NamedRun]) -> list[NamedRun]:
     """The runs of the report. Where a package for it is missing there are none, and that is told before the hours that
     training takes."""
-    from st_ssl.core.errors import MissingDependencyError, as_called
+    from st_ssl.core.errors import MissingDependencyError
     from st_ssl.report.figures import require_matplotlib
 
     wanted = [run for run in runs if run.config.report.enabled]
@@ -186,8 +186,8 @@ def _to_report(runs: list[NamedRun]) -> list[NamedRun]:
         if wanted:
             require_matplotlib()
     except MissingDependencyError as error:
-        later = "once it is there, python tools/report.py writes what is left out now"
-        print(as_called(f"{error}; {later}"), file=sys.stderr)
+        later = "once it is there, st-ssl report writes what is left out now"
+        print(f"{error}; {later}", file=sys.stderr)
         return []
     return wanted
 

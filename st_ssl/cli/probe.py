@@ -37,14 +37,14 @@ runs to probe_3_runs_….json, and the report shows all of them. An encoder with
 `finetune` kept, is probed on what data.root=FOLDER names.
 
 examples:
-  python tools/probe.py runs/quickstart/video/cvrl
-  python tools/probe.py runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
-  python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
-  python tools/probe.py encoders/r3d18 data.root=/labelled/videos      # convert import … --output encoders/r3d18
-  python tools/probe.py runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
-  python tools/probe.py runs/mine data.root=/data/ucf101 --splits 1,2,3 probe.kinds=[retrieval] probe.clips=10 \
+  st-ssl probe runs/quickstart/video/cvrl
+  st-ssl probe runs/seed0 runs/seed1 runs/seed2 --output three_seeds.json
+  st-ssl probe runs/mine data.root=/labelled/videos probe.kinds=[knn,linear]
+  st-ssl probe encoders/r3d18 data.root=/labelled/videos      # convert import … --output encoders/r3d18
+  st-ssl probe runs/clouds data.root=/data/modelnet40 probe.kinds=[svm]
+  st-ssl probe runs/mine data.root=/data/ucf101 --splits 1,2,3 probe.kinds=[retrieval] probe.clips=10 \
       probe.limit=100000 probe.centre=false                       # retrieval as papers report it
-  python tools/probe.py runs/mine data.root=/labelled/videos probe.kinds=[few_shot,curve] probe.few_shot.shots=5
+  st-ssl probe runs/mine data.root=/labelled/videos probe.kinds=[few_shot,curve] probe.few_shot.shots=5
 """
 
 

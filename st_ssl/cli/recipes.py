@@ -42,7 +42,7 @@ def find_recipe(given: Path, own: bool = True) -> Path:
     near = nearest(str(given), [*map(str, beside), *recipes])
     if not near and (like := [name for name in recipe_names() if name.rpartition("/")[2] == given.stem]):
         near = f"; of that name there is {', '.join(like)}"
-    near = near or "; `python tools/configs.py` lists those that come with st_ssl"
+    near = near or "; `st-ssl configs` lists those that come with st_ssl"
     raise ConfigError(f"{given}: no such file{near}")
 
 

@@ -11,8 +11,8 @@ from st_ssl.cli import Parser
 def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
-        epilog="examples:\n  python tools/report.py runs/quickstart/video\n"
-        "  python tools/report.py runs/quickstart/points --viewer open3d --save clouds",
+        epilog="examples:\n  st-ssl report runs/quickstart/video\n"
+        "  st-ssl report runs/quickstart/points --viewer open3d --save clouds",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -140,20 +138,3 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """A sentence fragment that names the closest of ``options``: ``"; did you mean 'x'?"``, or ``""``."""
     match = difflib.get_close_matches(name[:_WORD], list(options), n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
-
-
-_CALLS = (  # nothing of a path may stand before what is replaced: it would be a path of the user's
-    (r"`tools/(\w+)\.py", r"`st-ssl \1"),
-    (r"(?<![\w./~-])python\s+tools/(\w+)\.py", r"st-ssl \1"),
-    (r"(torchrun [^\n]*?)(?<![\w./~-])tools/(\w+)\.py", r"\1-m st_ssl \2"),
-    (r"(?<![\w./~-])configs/([\w/]*README\.md)", r"`st-ssl configs \1`"),
-)
-
-
-def as_called(text: str) -> str:
-    """``text`` for the user of this process: one that was called as ``st-ssl …`` may have no checkout around it, so
-    what ``text`` says of ``python tools/probe.py`` is said of ``st-ssl probe``."""
-    if "".join(sys.argv[:1]).startswith("st-ssl "):
-        for script, command in _CALLS:
-            text = re.sub(script, command, text)
-    return text

@@ -48,7 +48,7 @@ class Quarantine:
         if too_many(count, self.num_samples, self.max_share):
             raise self.error(
                 f"{count} of {self.num_samples} samples are broken, more than data.max_bad_share="
-                f"{self.max_share:g} allows (tools/prepare.py pack leaves them out)"
+                f"{self.max_share:g} allows (st-ssl prepare pack leaves them out)"
             )
 
     def error(self, what: str) -> DataError:

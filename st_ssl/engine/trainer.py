@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from st_ssl.core.config import to_yaml
-from st_ssl.core.errors import ConfigError, DataError, UserError, as_called
+from st_ssl.core.errors import ConfigError, DataError, UserError
 from st_ssl.core.files import replace_text
 from st_ssl.core.random import keyed_seed
 from st_ssl.core.types import Entry
@@ -184,16 +184,10 @@ class Trainer:
         elapsed = time.monotonic() - clock.started
         if self.runtime.is_main and elapsed > _LONG_ENOUGH and clock.waited > _MUCH_WAITING * elapsed:
             root = self.config.data.root
-            pack = (
-                ""
-                if self.source.packed or root is None
-                else f"`python tools/prepare.py pack {root}` makes it quick, or "
-            )
+            pack = "" if self.source.packed or root is None else f"`st-ssl prepare pack {root}` makes it quick, or "
             console.print(
-                as_called(
-                    f"{self.name}: {clock.waited / elapsed:.0%} of the time was spent waiting for data: {pack}more "
-                    f"data.num_workers (now {self.source.num_workers})"
-                )
+                f"{self.name}: {clock.waited / elapsed:.0%} of the time was spent waiting for data: {pack}more "
+                f"data.num_workers (now {self.source.num_workers})"
             )
 
     def _batches(self, start: int, stop: int) -> Any:

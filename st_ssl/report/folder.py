@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.core.errors import DataError, as_called
+from st_ssl.core.errors import DataError
 from st_ssl.core.inputs import PointInputConfig
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class RunFolder:
     def probe(self, file: Path) -> dict[str, Any]:
         """A result as ``probe_runs`` returned it, with the configuration it was made by."""
         if not file.is_file():
-            raise DataError(as_called(f"Not probed yet. This makes it: python tools/probe.py {self.directory}"))
+            raise DataError(f"Not probed yet. This makes it: st-ssl probe {self.directory}")
         try:
             return json.loads(file.read_text(), object_hook=_present)
         except ValueError as error:

@@ -53,7 +53,7 @@ def read_bundle(file: Path) -> Bundle:
         if KEY not in metadata:
             raise UserError(
                 f"{file}: has no description of an encoder in its metadata, so it was not exported by st_ssl: bring "
-                "published weights in by `python tools/convert.py import`"
+                "published weights in by `st-ssl convert import`"
             )
         told = load_json(metadata[KEY])
         encoder = ENCODERS.build(*parse_description(told, str(file)))

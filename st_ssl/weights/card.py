@@ -90,7 +90,7 @@ def _made(run: Path, data: str) -> list[str]:
         lines.append(f"method: {_plain(method.get('name', 'not told'))}")
         lines.append(f"{_plain(engine.get('epochs', '?'))} epochs, batches of {_plain(engine.get('batch_size', '?'))}")
     elif (run / "import.json").is_file():
-        lines.append("weights: published ones, brought in by `tools/convert.py import`: name them and their licence")
+        lines.append("weights: published ones, brought in by `st-ssl convert import`: name them and their licence")
     return lines
 
 

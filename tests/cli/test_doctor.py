@@ -343,7 +343,7 @@ def test_a_slow_decoder_is_yellow() -> None:
     facts = {"version": "99", "colours": [decoders.COLOURS[i] for i in probes.SHOWN], "speed": 12, "size": "320 × 240"}
     finding = one(decoders.check_pyav({"pyav": Report(facts)}))
     assert finding.level == "yellow"
-    assert finding.mend == "python tools/prepare.py pack VIDEOS --output PACK"
+    assert finding.mend == "st-ssl prepare pack VIDEOS --output PACK"
 
 
 def test_torchcodec_without_ffmpeg_and_with_another_torch(root_of_debian: None) -> None:

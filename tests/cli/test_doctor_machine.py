@@ -20,7 +20,7 @@ def test_more_workers_than_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(machine, "memory_limit", lambda: 1 << 29)
     cores, memory = one(machine.check_cores(2)), one(machine.check_memory())
     assert (cores.level, memory.level) == ("yellow", "yellow")
-    assert cores.mend == "python tools/pretrain.py configs/quickstart/video.yaml data.num_workers=1"
+    assert cores.mend == "st-ssl pretrain configs/quickstart/video.yaml data.num_workers=1"
     assert memory.text.startswith("512 MiB by the limit of this container or job, of ")
     monkeypatch.setattr(machine, "memory_limit", lambda: None)
     assert (one(machine.check_cores(1)).level, one(machine.check_memory()).level) == ("green", "green")

@@ -43,7 +43,7 @@ def test_imported_then_probed_then_fine_tuned_then_probed(tmp_path: Path, call: 
     root, folder = write_dataset(tmp_path / "set"), tmp_path / "theirs"
     clip = ("input.num_frames=4", "input.size=32")
     code, out, _ = call("convert", "import", tmp_path / "r3d.pth", "--from", "torchvision", "--output", folder, *clip)
-    assert code == 0 and f"python tools/probe.py {folder} data.root=DATA" in out
+    assert code == 0 and f"st-ssl probe {folder} data.root=DATA" in out
 
     code, out, _ = call("probe", folder, f"data.root={root}", *QUICK)
     assert code == 0 and "knn probe, % right (theirs on set; 16 train, 8 test, 1 seed)" in " ".join(out.split())

@@ -127,7 +127,7 @@ def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> Non
     assert not re.search("occupancy|coordinates", page.texts["run1-probes"])  # which only clouds have
     assert all(f"{kind}, %" in page.texts["summary"] for kind in ("kNN", "linear", "R@1"))
     assert "Not probed yet" in page.texts["run2-probes"]
-    assert f"probe.py {suite[1]}" in page.texts["run2-probes"]
+    assert f"st-ssl probe {suite[1]}" in page.texts["run2-probes"]
     assert "num_frames: 4" in page.texts["run1-config"]
 
 

@@ -182,7 +182,7 @@ def test_places_that_are_taken_or_wrongly_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_export(tmp_path: Path) -> None:
     encoder = encoder_of("c3d")
     save_encoder(encoder, tmp_path)
-    with pytest.raises(UserError, match=r"encoder\.safetensors: has no description .*convert\.py import"):
+    with pytest.raises(UserError, match=r"encoder\.safetensors: has no description .*st-ssl convert import"):
         read_bundle(tmp_path / "encoder.safetensors")
     place, _ = export("safetensors", encoder, tmp_path)
     whole = place.read_bytes()

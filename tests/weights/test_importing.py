@@ -203,7 +203,7 @@ def test_the_command_writes_an_encoder_that_comes_in_again_with_the_same_bytes(t
     assert "taken for the layout torchvision" in out
     assert "module.fc.weight, module.fc.bias" in out
     assert "layer1.0.conv1.0.weight" in out
-    assert f"python tools/extract.py {folder} --data" in out.replace("\n", "")
+    assert f"st-ssl extract {folder} --data" in out.replace("\n", "")
     assert "quickstart.yaml" in out and " task.target=null" in out
     assert load_encoder(folder).input.num_frames == 8
     record = json.loads((folder / "import.json").read_text())

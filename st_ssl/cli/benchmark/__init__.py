@@ -19,16 +19,16 @@ ops       sampling and grouping of points, beside open3d and the usual PyTorch
 sparse    a sparse convolution, and a training step of the sparse U-Net, on a scanned room
 
 examples:
-  python tools/benchmark.py visible
-  python tools/benchmark.py data --peer pytorchvideo --peer videomae=CHECKOUT
-  python tools/benchmark.py data --size 224 --packed 256 --peer videomae=CHECKOUT
-  python tools/benchmark.py data --table --peer pytorchvideo --peer videomae=CHECKOUT    # that and four more lines
-  python tools/benchmark.py data --clips 2                    # CVRL's two clips of a file
-  python tools/benchmark.py step --precision bf16 --compile --peer transformers
-  python tools/benchmark.py views --threads 1                 # 5 × 3 views, the quickstart's network
-  python tools/benchmark.py points --method point2vec
-  python tools/benchmark.py points --table --threads 1        # that, sparse and ops beside their peers, in minutes
-  python tools/benchmark.py sparse --peer spconv
+  st-ssl benchmark visible
+  st-ssl benchmark data --peer pytorchvideo --peer videomae=CHECKOUT
+  st-ssl benchmark data --size 224 --packed 256 --peer videomae=CHECKOUT
+  st-ssl benchmark data --table --peer pytorchvideo --peer videomae=CHECKOUT    # that and four more lines
+  st-ssl benchmark data --clips 2                    # CVRL's two clips of a file
+  st-ssl benchmark step --precision bf16 --compile --peer transformers
+  st-ssl benchmark views --threads 1                 # 5 × 3 views, the quickstart's network
+  st-ssl benchmark points --method point2vec
+  st-ssl benchmark points --table --threads 1        # that, sparse and ops beside their peers, in minutes
+  st-ssl benchmark sparse --peer spconv
 """
 
 

@@ -10,9 +10,9 @@ from st_ssl.cli import Parser
 
 EPILOG = """\
 examples:
-  python tools/convert.py import --list                       # the layouts of published weights that are known
-  python tools/convert.py import r3d_18.pth --from torchvision --output encoders/r3d18
-  python tools/convert.py export runs/mine --to onnx --output mine.onnx
+  st-ssl convert import --list                       # the layouts of published weights that are known
+  st-ssl convert import r3d_18.pth --from torchvision --output encoders/r3d18
+  st-ssl convert export runs/mine --to onnx --output mine.onnx
 """
 
 STEPS = {"import": "importing", "export": "exporting"}

@@ -30,9 +30,9 @@ a fit, `scores` by name. It is read again and compared with the network; what di
 output is not kept. PATH.json (in a folder: export.json) tells its input, its outputs and the differences.
 
 examples:
-  python tools/convert.py export runs/mine --to onnx --output mine.onnx
-  python tools/convert.py export runs/mine --to hub --repo me/mine --output card --data "Kinetics-400, train"
-  python tools/convert.py export runs/mine --to hub --repo me/mine --output card --upload   # once the card is right
+  st-ssl convert export runs/mine --to onnx --output mine.onnx
+  st-ssl convert export runs/mine --to hub --repo me/mine --output card --data "Kinetics-400, train"
+  st-ssl convert export runs/mine --to hub --repo me/mine --output card --upload   # once the card is right
 """
 
 

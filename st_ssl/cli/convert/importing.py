@@ -27,10 +27,10 @@ keys that are often set, on what the file itself tells:
   layout.container=model_ema                              which part of the file, where it has several networks
 
 examples:
-  python tools/convert.py import --list
-  python tools/convert.py import r3d_18-b3b3357e.pth --from torchvision --output encoders/r3d18
-  python tools/convert.py import SLOW_8x8_R50.pyth --from slowfast --report
-  python tools/convert.py import model.safetensors --output encoders/theirs input.num_frames=32
+  st-ssl convert import --list
+  st-ssl convert import r3d_18-b3b3357e.pth --from torchvision --output encoders/r3d18
+  st-ssl convert import SLOW_8x8_R50.pyth --from slowfast --report
+  st-ssl convert import model.safetensors --output encoders/theirs input.num_frames=32
 """
 
 
@@ -53,16 +53,14 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     if arguments.list:
         return _list()
-    from st_ssl.core.errors import ConfigError, as_called
+    from st_ssl.core.errors import ConfigError
     from st_ssl.engine.console import PlainConsole, console
     from st_ssl.weights.importing import import_weights, save_imported
 
     places = [text for text in arguments.overrides if "=" not in text or Path(text).exists()]
     overrides = [text for text in arguments.overrides if text not in places]
     if len(places) != 1:
-        raise ConfigError(
-            f"expected one FILE or folder of weights, not {len(places)} ({', '.join(places)})".replace(" ()", "")
-        )
+        raise ConfigError(f"expected one FILE or folder of weights, not {', '.join(places) or 'none'}")
     with console.status("reading"):
         imported = import_weights(Path(places[0]), arguments.layout, overrides, arguments.allow_unused)
     out = PlainConsole()
@@ -78,12 +76,11 @@ def main(arguments: argparse.Namespace) -> None:
         return
     save_imported(imported, arguments.output)
     recipe, place = f"configs/transfer/{imported.encoder.modality}/quickstart.yaml", arguments.output
-    hints = f"""\
+    print(f"""\
 written to {place}; to try it on a folder DATA:
-  python tools/extract.py {place} --data DATA --output features
-  python tools/probe.py {place} data.root=DATA
-  python tools/finetune.py {recipe} {place} data.root=DATA task.target=null"""
-    print(as_called(hints))
+  st-ssl extract {place} --data DATA --output features
+  st-ssl probe {place} data.root=DATA
+  st-ssl finetune {recipe} {place} data.root=DATA task.target=null""")
 
 
 def _list() -> None:

@@ -30,7 +30,7 @@ PROCESSES = 4
 def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="One page on this machine: what st_ssl needs of it, what is there, and what mends the rest.",
-        epilog="examples:\n  python tools/doctor.py\n  python tools/doctor.py --json | jq .level\n\n"
+        epilog="examples:\n  st-ssl doctor\n  st-ssl doctor --json | jq .level\n\n"
         "green: fine; yellow: something optional is missing or slow; red: the quickstart cannot run, or is wrong.\n"
         "Exit code 1 where anything is red. Needs the standard library alone.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,7 +16,6 @@ from st_ssl.cli.doctor.requirements import (
     requirement,
     requirements,
 )
-from st_ssl.core.errors import as_called
 
 SUBJECT = "Video"
 COLOURS = (
@@ -113,4 +112,4 @@ def _decoder(name: str, package: str, report: Report, level: str, needed: str) -
 
 
 def _pack() -> str:
-    return as_called("python tools/prepare.py pack VIDEOS --output PACK")
+    return "st-ssl prepare pack VIDEOS --output PACK"

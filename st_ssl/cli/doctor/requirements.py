@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from st_ssl.cli.doctor.findings import apt_install
-from st_ssl.core.errors import as_called
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 """The folder that holds the package: a checkout, or where pip put it."""
@@ -198,7 +197,7 @@ def pip_install(*arguments: Any) -> str:
 
 def run_with(*overrides: str) -> str:
     """The command of the quickstart with some of its keys overridden."""
-    return as_called(f"python tools/pretrain.py configs/quickstart/video.yaml {shlex.join(overrides)}")
+    return f"st-ssl pretrain configs/quickstart/video.yaml {shlex.join(overrides)}"
 
 
 def in_environment() -> bool:

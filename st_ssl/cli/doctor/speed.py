@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from st_ssl.cli.doctor.findings import Finding
-from st_ssl.core.errors import as_called
 
 BLOCK = 1 << 20
 BLOCKS = 64
@@ -31,7 +30,7 @@ def check_disk_speed(folder: Path, blocks: int = BLOCKS) -> Iterator[Finding]:
         return
     text = f"writes {write:,.0f} MB/s, reads {read:,.0f} MB/s, {blocks} MiB in {folder}"
     if write < SLOW_WRITE or read < SLOW_READ:
-        mend = as_called("python tools/prepare.py pack VIDEOS --output /a/faster/disk/PACK")
+        mend = "st-ssl prepare pack VIDEOS --output /a/faster/disk/PACK"
         yield Finding(subject, name, "yellow", f"{text}: slow, pack the videos on another", mend)
     else:
         yield Finding(subject, name, "green", text)

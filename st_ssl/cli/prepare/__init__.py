@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from st_ssl.core.config import Config
 
 EXAMPLES = """examples:
-  python tools/prepare.py synthetic videos --output data/planted num_train=1000 seed=1
-  python tools/prepare.py synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
-  python tools/prepare.py index data/kinetics                      # once: runs then open files without scanning them
-  python tools/prepare.py verify data/kinetics                     # decode everything, tell what is broken and why
-  python tools/prepare.py verify data/modelnet40                   # clouds are told by their files: see --kind
-  python tools/prepare.py pack data/kinetics --output packed short_side=256
-  python tools/prepare.py pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
-  python tools/prepare.py pack data/kinetics --output packed --retry         # shards in which videos failed, again
-  python tools/prepare.py pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
-  python tools/pretrain.py CONFIG data.root=packed"""
+  st-ssl prepare synthetic videos --output data/planted num_train=1000 seed=1
+  st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
+  st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
+  st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
+  st-ssl prepare verify data/modelnet40                   # clouds are told by their files: see --kind
+  st-ssl prepare pack data/kinetics --output packed short_side=256
+  st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
+  st-ssl prepare pack data/kinetics --output packed --retry         # shards in which videos failed, again
+  st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
+  st-ssl pretrain CONFIG data.root=packed"""
 
 
 DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"

@@ -153,7 +153,7 @@ class Pack(Generic[Found, Opened]):
         try:
             rows = read_list(self.root, number, sizes[number], self.content)
         except OSError as error:
-            why = f"shard {number} of {len(sizes)} is missing: run `prepare.py pack` again, it goes on from there"
+            why = f"shard {number} of {len(sizes)} is missing: run `st-ssl prepare pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
         self._starts.append(len(self._rows))
         for row in rows:
@@ -188,7 +188,7 @@ class Pack(Generic[Found, Opened]):
         return open_packed(self.content, path, self.find(path))
 
 
-_GONE = "is missing beside its list: put it back, or run `prepare.py pack` again, which writes it anew"
+_GONE = "is missing beside its list: put it back, or run `st-ssl prepare pack` again, which writes it anew"
 
 
 def _description(root: str) -> tuple[dict[str, Any], str]:

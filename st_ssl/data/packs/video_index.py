@@ -33,7 +33,7 @@ def read_index(file: Path) -> dict[str, Record]:
     known = {path: record for path, record in records.items() if record.table is None or record.table.format == FORMAT}
     if old := len(records) - len(known):
         told = f"{file}: {old} of its {len(records)} videos were indexed by another version, and are looked at anew"
-        warnings.warn(f"{told}; `python tools/prepare.py index {file.parent}` does that once for all", stacklevel=2)
+        warnings.warn(f"{told}; `st-ssl prepare index {file.parent}` does that once for all", stacklevel=2)
     return known
 
 

@@ -119,5 +119,5 @@ def _library(config: VideoDataConfig) -> Library | VideoPack:
     beside = root.parent if root.is_file() else root
     file = Path(config.index).expanduser() if config.index else beside / INDEX_FILE
     if config.index and not file.is_file():
-        raise DataError(f"data.index: {file} does not exist; `python tools/prepare.py index {root}` writes one")
+        raise DataError(f"data.index: {file} does not exist; `st-ssl prepare index {root}` writes one")
     return Library(config.reader, read_index(file) if file.is_file() else None, config.max_pixels)

@@ -156,7 +156,7 @@ def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[En
     if not names:
         raise ConfigError(
             "task.target: the data has no labels: expected a folder for each class, or a table of samples and labels "
-            "(data.list; configs/README.md has the formats)"
+            "(data.list; `st-ssl configs README.md` has the formats)"
         )
     if target is None:
         raise ConfigError(

@@ -125,7 +125,7 @@ class Tags(Labels):
         if not known:
             raise ConfigError(
                 "task.multi_label: no sample of the data has tags: expected a table with a column tags (data.list=FILE "
-                "names it), or a list with data.format=multilabel (configs/README.md has the formats)"
+                "names it), or a list with data.format=multilabel (`st-ssl configs README.md` has the formats)"
             )
         self._frequency = Counter(tag for entry in known for tag in entry.tags)
         return known

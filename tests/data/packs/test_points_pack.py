@@ -155,7 +155,7 @@ def test_a_tar_that_is_missing_is_noticed_and_packed_again(root: Path, packed: P
     for scheme in ("", "file://"):
         failed = verify_pack(f"{scheme}{copy}", CLOUDS, tmp_path / "v.jsonl", progress=False)
         assert [name for name, _ in failed] == [f"{scheme}{copy}/shard-00001.tar", "test/one.npy"]
-        assert "run `prepare.py pack` again" in failed[0][1]
+        assert "run `st-ssl prepare pack` again" in failed[0][1]
     write_pack(read_source(root), copy, CloudPacker(CONFIG), progress=False)
     assert files(copy) == files(packed)
 

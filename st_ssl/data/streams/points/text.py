@@ -92,7 +92,7 @@ def _load(path: str, file: io.BytesIO, delimiter: str | None, skip: int = 0, max
             file, delimiter=delimiter, skiprows=skip, max_rows=max_rows, ndmin=2, encoding="latin-1", comments="#"
         )
     except ValueError as error:
-        raise SampleError(path, f"{_line(str(error), skip)}: expected numbers") from error
+        raise SampleError(path, f"{str(error).partition(';')[0].rstrip('.')}: expected numbers") from error
 
 
 def quietly(*args: Any, **options: Any) -> np.ndarray:
@@ -100,12 +100,6 @@ def quietly(*args: Any, **options: Any) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return np.loadtxt(*args, **options)
-
-
-def _line(message: str, skip: int) -> str:
-    """NumPy's message in terms of lines, counted from 1 (blank lines and comments are not counted by it)."""
-    message = message.split(";")[0].rstrip(".")
-    return re.sub(r"at row (\d+)", lambda row: f"about line {int(row[1]) + skip + 1}", message)
 
 
 def parse_rows(path: str, body: bytes | memoryview, count: int, columns: int) -> np.ndarray:

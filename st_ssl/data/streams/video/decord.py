@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,6 +57,5 @@ class DecordReader(Reader):
 
 
 def _first_line(error: Exception) -> str:
-    """decord's message without its time, source line and stack."""
-    line = str(error).strip().partition("\n")[0]
-    return re.sub(r"^(\[[\d:]+\] )?\S+:\d+: (Check failed: )?", "", line) or type(error).__name__
+    """decord's message without its stack."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -336,7 +336,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, str]] = {
     "stl, huge": (".stl", b"\0" * 80 + struct.pack("<I", 2**32 - 1) + b"\0" * 50, "promises 4294967295 facets"),
     "stl, text, cut": (".stl", "solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "0 whole facets and 1 vert"),
     "xyz, ragged": (".xyz", "1 2 3\n4 5\n", "number of columns changed"),
-    "xyz, word": (".xyz", "1 2 3\n4 5 x\n", "about line 2"),
+    "xyz, word": (".xyz", "1 2 3\n4 5 x\n", "at row 1"),
     "pts, count": (".pts", "9\n1 2 3\n4 5 6\n", "promises 9 points, and has 2"),
     "txt, prose": (".txt", "no numbers here\n", "no numbers in its first"),
 }

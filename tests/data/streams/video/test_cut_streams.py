@@ -136,7 +136,7 @@ def test_an_index_of_an_older_version_is_not_believed(tmp_path: Path) -> None:
     old = new.replace('"num_frames": 52', '"num_frames": 59').replace(', "format": 2', "").replace("auto 2", "auto")
     assert old.count("59") and old != new
     file.write_text(old)
-    with pytest.warns(UserWarning, match=r"1 of its 1 videos were indexed by another version.*prepare\.py index"):
+    with pytest.warns(UserWarning, match=r"1 of its 1 videos were indexed by another version.*st-ssl prepare index"):
         found = read_index(file)
     with Library(records=found).open(str(path)) as reader:
         assert reader.meta.num_frames == 52
