@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -18,8 +17,6 @@ from uuid import uuid4
 from st_ssl.core.config import differences
 from st_ssl.core.errors import OutputError, nearest
 from st_ssl.core.plain_json import NOT_PLAIN, load_json
-
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 
 
 def missing_folder(folder: Path) -> str:
@@ -100,18 +97,11 @@ def _create_text(path: Path, text: str) -> None:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Comma-separated values. Text that a spreadsheet would take for a formula (``=cmd…``, as a class may be called)
-    has an apostrophe before it, which makes it text there."""
+    """Comma-separated values."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_no_formula(cell) for cell in row] for row in rows)
+    writer.writerows(rows)
     return text.getvalue()
-
-
-def _no_formula(cell: Any) -> Any:
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return cell
-    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
 
 
 def sync(path: Path) -> None:

@@ -7,10 +7,8 @@ it is written under a hidden name, forced to disk, and renamed in one step.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -30,8 +28,6 @@ from st_ssl.core.files import sync
 JSON = Any  # None, bool, int, float, str, and lists and dicts (with str keys) of these
 FORMAT = 1
 _STEP = re.compile(r"step_(\d{8,})")
-_FILE = re.compile(r"\w+\.\w+")
-_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENXIO)  # something else has its name
 _PARTIAL, _REPLACED = ".tmp-", ".old-"
 # Which kernel updates the weights is a choice of this run, not of the one that wrote the checkpoint.
 _KERNEL_SETTINGS = {"fused", "foreach", "capturable", "differentiable"}
@@ -99,9 +95,8 @@ class Checkpointer:
     def latest(self) -> Loaded | None:
         """The newest checkpoint whose checksums hold, or None where there is none.
 
-        A damaged one, or whatever else has the name of one, is moved aside as ``*.damaged`` with a warning that says
-        which file and why. One in a newer format raises CheckpointError: an older one in its place would silently undo
-        work.
+        A damaged one is moved aside as ``*.damaged`` with a warning that says which file and why. One in a newer format
+        raises CheckpointError: an older one in its place would silently undo work.
         """
         for path in self._folders():
             try:
@@ -113,13 +108,14 @@ class Checkpointer:
         return None
 
     def _folders(self) -> list[Path]:
-        found = [(int(match[1]), path) for path in self.directory.iterdir() if (match := _STEP.fullmatch(path.name))]
+        folders = (path for path in self.directory.iterdir() if path.is_dir())
+        found = [(int(match[1]), path) for path in folders if (match := _STEP.fullmatch(path.name))]
         return [path for _, path in sorted(found, reverse=True)]
 
     def _put_in_place(self, partial: Path, final: Path) -> None:
         replaced = self.directory / f"{_REPLACED}{final.name}"
         _remove(replaced)
-        if os.path.lexists(final):  # a folder cannot be renamed over a full one
+        if final.exists():  # a folder cannot be renamed over a full one
             final.rename(replaced)
         partial.rename(final)
         sync(self.directory)
@@ -134,7 +130,7 @@ class Checkpointer:
     def _tidy(self) -> None:
         for path in self.directory.glob(f"{_REPLACED}*"):
             final = self.directory / path.name.removeprefix(_REPLACED)
-            if os.path.lexists(final):
+            if final.exists():
                 _remove(path)
             else:  # killed between the two renames of a replacement
                 path.rename(final)
@@ -145,13 +141,10 @@ class Checkpointer:
 def load_checkpoint(path: Path) -> Loaded:
     """Read and verify one checkpoint folder.
 
-    Raises DamagedCheckpointError for a missing, truncated or altered file, or where ``path`` is no folder, and
-    CheckpointError for one that does not exist, a format newer than this code, or a file that may not be read.
+    Raises DamagedCheckpointError for a missing, truncated or altered file, and CheckpointError for a folder that does
+    not exist, a format newer than this code, or a file that may not be read.
     """
     path = Path(path)
-    if os.path.lexists(path) and not path.is_dir():
-        link = f"a link to {os.readlink(path)}, which is not there" if path.is_symlink() else "no folder"
-        raise DamagedCheckpointError(f"{path}: is {link}")
     if not path.is_dir():
         known = sorted(p.name for p in path.parent.glob("step_*") if p.is_dir())
         raise CheckpointError(f"{path}: no such checkpoint; {path.parent} holds {known}{nearest(path.name, known)}")
@@ -161,13 +154,11 @@ def load_checkpoint(path: Path) -> Loaded:
             _verify(path / name, expected["size"], expected["sha256"])
         tensors = {name.removesuffix(".safetensors"): load_file(path / name) for name in manifest["groups"]}
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError, RecursionError) as error:
+    except (SafetensorError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise DamagedCheckpointError(f"{path}: {error}") from error
     except OSError as error:
-        if error.errno in _NO_FILE:
-            raise DamagedCheckpointError(f"{path}: {error}") from error
         raise CheckpointError(f"{path}: could not be read: {error}") from error
     return Loaded(path, manifest["step"], tensors, state)
 
@@ -287,35 +278,20 @@ def _read_manifest(folder: Path) -> dict[str, JSON]:
         holds = digest == _digest(manifest)
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{path}: is missing") from error
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"{path}: is not a manifest ({error})") from error
     if not holds:
         raise DamagedCheckpointError(f"{path}: its digest does not hold (altered)")
-    if isinstance(manifest.get("format"), int) and manifest["format"] > FORMAT:
+    if manifest["format"] > FORMAT:
         text = f"format {manifest['format']} is newer than this version of st_ssl reads (up to {FORMAT}): upgrade it"
         raise CheckpointError(f"{folder}: {text}")
-    if not _is_manifest(manifest):
-        raise DamagedCheckpointError(f"{path}: is not a manifest of this format")
     return manifest
 
 
-def _is_manifest(manifest: dict[str, JSON]) -> bool:
-    files, groups = manifest.get("files"), manifest.get("groups")
-    numbers = isinstance(manifest.get("format"), int) and isinstance(manifest.get("step"), int)
-    if not (numbers and isinstance(files, dict) and isinstance(groups, list)):
-        return False
-    whole = all(isinstance(about, dict) and about.keys() >= {"size", "sha256"} for about in files.values())
-    # names of files in the folder: nothing else is opened
-    listed = all(isinstance(group, str) and group in files for group in groups)
-    return whole and listed and "state.json" in files and all(map(_FILE.fullmatch, files))
-
-
 def _remove(path: Path) -> None:
-    """Remove whatever has that name, if anything has."""
-    if path.is_dir() and not path.is_symlink():
+    """Remove a folder, if there is one."""
+    if path.is_dir():
         shutil.rmtree(path)
-    elif os.path.lexists(path):
-        path.unlink()
 
 
 def _verify(path: Path, size: int, sha256: str) -> None:
@@ -356,7 +332,7 @@ def _check_json(value: object, where: str) -> None:
 
 def _unused_name(path: Path) -> Path:
     aside, number = path.with_name(f"{path.name}.damaged"), 1
-    while os.path.lexists(aside):
+    while aside.exists():
         aside, number = path.with_name(f"{path.name}.{number}.damaged"), number + 1
     return aside
 

@@ -32,8 +32,6 @@ _BESIDE = {
     "video_preprocessor_config.json": "preprocessor",
 }
 _DEEPEST = 8
-_MOST_VALUES = 1_000_000
-"""What may stand in a file besides numbers of tensors and arrays. What holds itself has more than any number."""
 
 
 def read_published(path: Path) -> Published:
@@ -44,11 +42,8 @@ def read_published(path: Path) -> Published:
     """
     files = weight_files(path)
     found = _Drawers(Path(path))
-    parts = [_read(file) for file in files]
-    if (index := _main(Path(path))) is not None and index.name not in _FOLDER_FILES:
-        _check_parts(index, {file.name: part for file, part in zip(files, parts, strict=True)})
-    for part in parts:
-        found.sort(part)
+    for file in files:
+        found.sort(_read(file))
     if not found.groups:
         raise WeightsError(f"{path}: holds no tensors under names, but {_listed(found.about, found.skipped)}")
     for file in _beside(Path(path)):
@@ -110,18 +105,6 @@ def _parts(index: Path) -> list[Path]:
     return files
 
 
-def _check_parts(index: Path, parts: Mapping[str, Any]) -> None:
-    """Raise ``WeightsError`` where what is in the files is not what ``index`` says, or the same is in two of them."""
-    places: dict[str, str] = {}
-    for file, part in parts.items():
-        for name in part if isinstance(part, Mapping) else ():
-            if isinstance(part[name], Tensor) and places.setdefault(name, file) != file:
-                raise WeightsError(f"{index.parent}: {name!r} is both in {places[name]} and in {file}")
-    for name, file in _weight_map(index).items():
-        if places.get(name) != file:
-            raise WeightsError(f"{index}: says that {name!r} is in {file}, which does not hold it")
-
-
 def _json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -135,7 +118,7 @@ def _json(file: Path) -> dict[str, Any]:
 class _Drawers:
     """What was read, laid out as ``Published`` has it: named tensors by place, plain data, and what is neither.
 
-    Raises ``WeightsError`` for tensors that are not whole, and for more values than a file of weights has.
+    Raises ``WeightsError`` for tensors that are not plain: quantised, sparse, or without their numbers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -143,7 +126,6 @@ class _Drawers:
         self.groups: dict[str, dict[str, Tensor]] = {}
         self.about: dict[str, Any] = {}
         self.skipped: dict[str, str] = {}
-        self._seen = 0
 
     def sort(self, tree: Any, place: str = "") -> None:
         if not isinstance(tree, Mapping):
@@ -159,7 +141,8 @@ class _Drawers:
             if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
                 value = torch.tensor(value)  # a copy: arrays of files cannot be written to
             if isinstance(value, Tensor):
-                self._check_whole(value, inner)
+                if value.is_quantized or value.layout != torch.strided or value.device.type != "cpu":
+                    raise WeightsError(f"{self.path}: {inner!r} is quantised, sparse or without its numbers")
                 self.groups.setdefault(place, {})[key] = value.detach()
             elif (plain := self._plain(value)) is not _NOT_PLAIN:
                 self.about[inner] = plain
@@ -168,25 +151,8 @@ class _Drawers:
             else:
                 self.skipped[inner] = f"{type(value).__name__} in place of names and tensors"
 
-    def _check_whole(self, tensor: Tensor, name: str) -> None:
-        if tensor.is_quantized:
-            what = "quantised"
-        elif tensor.is_nested or tensor.layout != torch.strided:
-            what = "sparse or nested"
-        elif tensor.device.type != "cpu":
-            what = f"a tensor of the device {tensor.device.type}, without its numbers"
-        else:
-            return
-        raise WeightsError(f"{self.path}: {name!r} is {what}: expected plain tensors with all their numbers")
-
     def _plain(self, value: Any, depth: int = 0) -> Any:
         """``value`` if it is what JSON could hold, else ``_NOT_PLAIN``. Stand-ins are None."""
-        self._seen += 1
-        if self._seen > _MOST_VALUES:
-            raise WeightsError(
-                f"{self.path}: holds more than {_MOST_VALUES} values beside its tensors, or itself: expected weights, "
-                "with some settings of the training"
-            )
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, StandIn):
@@ -300,29 +266,10 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
             tensors: dict[str, Any] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             metadata = opened.metadata()
     except (OSError, SafetensorError) as error:
-        expected = _safetensors_size(file)
-        size = file.stat().st_size
-        if expected is not None and size < expected:
-            raise _truncated(file, f"{size} bytes of {expected}") from error
-        raise WeightsError(f"{file}: damaged, or no safetensors: {error}") from error
+        raise WeightsError(
+            f"{file}: truncated or damaged, or no safetensors ({error}): copy or download it again"
+        ) from error
     return tensors | ({"metadata": dict(metadata)} if metadata else {})
-
-
-def _safetensors_size(file: Path) -> int | None:
-    """How long a file of safetensors says that it is; None where it does not."""
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size:
-                return 8 + length if length < 1 << 30 else None
-            header = json.loads(stream.read(length))
-        return 8 + length + max(v["data_offsets"][1] for k, v in header.items() if k != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return None
-
-
-def _truncated(file: Path, how: str) -> WeightsError:
-    return WeightsError(f"{file}: truncated: {how}: copy or download it again")
 
 
 def _check_archive(file: Path) -> None:
@@ -332,7 +279,9 @@ def _check_archive(file: Path) -> None:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         # The list of what is in an archive stands at its end.
-        raise _truncated(file, f"an archive without its end ({file.stat().st_size} bytes: {error})") from error
+        raise WeightsError(
+            f"{file}: truncated: an archive without its end ({error}): copy or download it again"
+        ) from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
             f"{file}: is a TorchScript archive, which is a program. Where you trust it, take its weights out:\n"

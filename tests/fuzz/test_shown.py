@@ -1,11 +1,10 @@
-"""What users call their files and classes is shown as text: no markup, no codes for a terminal, no formula."""
+"""What users call their files and classes is shown as text: no markup, no codes for a terminal."""
 
 from __future__ import annotations
 
 import io
 import sys
 import warnings
-from typing import Any
 
 import pytest
 from rich.table import Table
@@ -13,7 +12,6 @@ from rich.table import Table
 from st_ssl.cli import guarded
 from st_ssl.cli.finetune_tables import finetune_csv
 from st_ssl.core.errors import DataError, SampleError, nearest, shown
-from st_ssl.core.files import csv_text
 from st_ssl.engine.console import PlainConsole, RunProgress
 
 CODES = "a\x1b]0;owned\x07\x9b31m\u202egpj.\udce4"
@@ -62,18 +60,6 @@ def test_progress_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     with RunProgress("[/b]\x1b", 2, 0, True) as progress:
         progress.update(2, "loss [/b]")
     assert "[/b]\\x1b: step 2/2, loss [/b]" in capsys.readouterr().err
-
-
-def test_cells_of_a_table_are_no_formulas() -> None:
-    rows: list[list[Any]] = [
-        ["class", 1],
-        ["=cmd|' /C calc'!A0", -1],
-        ["@x", "-1.5"],
-        ["-2+3", "+1e-3"],
-        ["a,b", None],
-        ["\t=1", ""],
-    ]
-    assert csv_text(rows) == "class,1\n'=cmd|' /C calc'!A0,-1\n'@x,-1.5\n'-2+3,+1e-3\n\"a,b\",\n'\t=1,\n"
 
 
 def test_reasons_and_names_are_short() -> None:

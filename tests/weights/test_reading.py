@@ -124,10 +124,8 @@ def test_truncated_files(tmp_path: Path, form: str, share: float) -> None:
         torch.save(STATE, file, _use_new_zipfile_serialization=form == "zip")
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(WeightsError, match=r"truncated.*copy or download it again") as refused:
+    with pytest.raises(WeightsError, match=r"truncated.*copy or download it again"):
         read_published(file)
-    if form == "safetensors" and share > 0.1:
-        assert f"{file.stat().st_size} bytes of {len(whole)}" in str(refused.value)
 
 
 def _zip(**files: str) -> bytes:
@@ -166,25 +164,17 @@ def test_what_is_no_file_of_weights(tmp_path: Path, content: bytes, message: str
 
 @pytest.mark.filterwarnings("ignore:.*(sparse|quantize_per_tensor|TypedStorage).*")
 @pytest.mark.parametrize(
-    ("changed", "what"),
+    "changed",
     [
-        (lambda tensor: tensor.to_sparse(), "sparse or nested"),
-        (lambda tensor: tensor.to("meta"), "a tensor of the device meta, without its numbers"),
-        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantised"),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
     ],
     ids=["sparse", "meta", "quantised"],
 )
-def test_tensors_that_are_not_whole_are_refused_by_name(tmp_path: Path, changed: Any, what: str) -> None:
+def test_tensors_that_are_not_plain_are_refused_by_name(tmp_path: Path, changed: Any) -> None:
     torch.save({"model": STATE | {"conv.weight": changed(STATE["conv.weight"])}}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=rf"w\.pth: 'model\.conv\.weight' is {what}: expected plain tensors"):
-        read_published(tmp_path / "w.pth")
-
-
-def test_a_file_that_holds_itself_is_refused_soon(tmp_path: Path) -> None:
-    loop: dict[str, Any] = {"conv.weight": STATE["conv.weight"]}
-    loop |= {f"again{number}": loop for number in range(30)}  # 30 to the eighth places, were all of them walked
-    torch.save(loop, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"holds more than 1000000 values beside its tensors, or itself"):
+    with pytest.raises(WeightsError, match=r"w\.pth: 'model\.conv\.weight' is quantised, sparse or without"):
         read_published(tmp_path / "w.pth")
 
 
@@ -221,24 +211,6 @@ def test_folders_of_hugging_face(tmp_path: Path) -> None:
         read_published(tmp_path)
     index.write_text(json.dumps({"weight_map": {"conv.weight": "../elsewhere.safetensors"}}))
     with pytest.raises(WeightsError, match="expected weight_map"):
-        read_published(tmp_path)
-
-
-def test_parts_that_are_not_what_the_index_says(tmp_path: Path) -> None:
-    index = tmp_path / "model.safetensors.index.json"
-    names = {"conv.weight": "model-1.safetensors", "bn.num_batches_tracked": "model-2.safetensors"}
-    for name, part in names.items():
-        save_file({name: STATE[name]}, tmp_path / part)
-    index.write_text(json.dumps({"weight_map": names | {"bn.weight": "model-2.safetensors"}}))
-    with pytest.raises(
-        WeightsError, match=r"says that 'bn\.weight' is in model-2\.safetensors, which does not hold it"
-    ):
-        read_published(tmp_path)
-    index.write_text(json.dumps({"weight_map": names}))
-    save_file(STATE, tmp_path / "model-2.safetensors")
-    with pytest.raises(
-        WeightsError, match=r"'conv\.weight' is both in model-1\.safetensors and in model-2\.safetensors"
-    ):
         read_published(tmp_path)
 
 
