@@ -27,9 +27,9 @@ _FEW = 5
 def verify(arguments: argparse.Namespace, config: Any) -> int:
     """Decode all samples of the data that ``config`` describes, or every byte of the pack ROOT where it is None, and
     tell what was found: 1 where a sample is broken."""
-    file = arguments.output or kept_file(arguments.root)
     if config is None:
-        return _pack(arguments, file)
+        return _pack(arguments)
+    file = arguments.output or kept_file(arguments.root)
     listing, reading = find(config)
     if reading is not None:
         return read_clouds(listing, reading, file, arguments.workers)
@@ -189,22 +189,21 @@ def tell(broken: Mapping[str, str | None], total: int, items: str) -> int:
     return 1 if broken else 0
 
 
-def _pack(arguments: argparse.Namespace, file: Path) -> int:
+def _pack(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.points_read import CLOUDS
     from st_ssl.data.packs.read_pack import Content, Pack, packed_items, verify_pack
     from st_ssl.data.packs.video_read import VIDEOS
 
-    defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
+    defaults = {"list": None, "format": "auto", "split": None, "reader": "auto", "output": None}
     ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
     if ignored:
         warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
     contents: dict[str, Content[Any, Any]] = {content.items: content for content in (VIDEOS, CLOUDS)}
     content = contents[packed_items(arguments.root)]
-    broken: dict[str, str | None] = dict(verify_pack(arguments.root, content, file, arguments.workers))
+    broken: dict[str, str | None] = dict(verify_pack(arguments.root, content, arguments.workers))
     root = arguments.root if "://" in arguments.root else os.path.abspath(arguments.root)
     pack: Pack[Any, Any] = Pack(root, content, whole=False)
     for entry in pack.entries if broken else []:
         if entry.path in broken:
             broken[entry.path] = f"{broken[entry.path]} (packed from {entry.source})"
-    print(f"what was found of each is in {file}")
     return tell(broken, max(len(broken), len(pack.entries) + len(pack.failed)), content.items)

@@ -30,15 +30,14 @@ Found = TypeVar("Found", bound=Table)
 @dataclass(frozen=True)
 class Record(Generic[Found]):
     """One sample: the size in bytes and time of change of the file it was made from, its table (a video's frames, say;
-    None where there is none), why it cannot be used, if so, and how that was found out; of a sample in a pack, a
-    checksum of what the list of its shard says; ``digest``: the same for samples of the same content."""
+    None where there is none), why it cannot be used, if so, and how that was found out; ``digest``: the same for
+    samples of the same content."""
 
     size: int
     mtime_ns: int
     table: Found | None
     error: str | None = None
     made_by: str = ""
-    listed: int = 0
     digest: str = ""
 
     def fits(self, path: str) -> bool:
@@ -69,7 +68,7 @@ def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[s
             path = row["path"] if "://" in row["path"] else os.path.abspath(file.parent / row["path"])
             if not isinstance(row["error"], str | None):
                 raise ValueError("error: expected text or null")
-            how = (row["error"], str(row["made_by"]), int(row.get("listed", 0)), str(row.get("digest", "")))
+            how = (row["error"], str(row["made_by"]), str(row.get("digest", "")))
             records[path] = Record(int(row["size"]), int(row["mtime_ns"]), table, *how)
         except NOT_PLAIN as error:
             told = f"{file}, line {number}: not a record of these data ({repr(error)[:_LONGEST]})"
@@ -121,7 +120,6 @@ def _line(file: Path, path: str, record: Record[Any]) -> str:
         "mtime_ns": record.mtime_ns,
         "error": record.error,
         "made_by": record.made_by,
-        **({"listed": record.listed} if record.listed else {}),
         **({"digest": record.digest} if record.digest else {}),
         "table": None if record.table is None else record.table.to_json(),
     }

@@ -13,16 +13,16 @@ import os
 import zlib
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
 from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.types import Entry
-from st_ssl.data.packs.file_index import Job, Record, Table, take_down
+from st_ssl.data.loading.parallel_map import parallel_map
+from st_ssl.data.packs.file_index import Table
 
 PACK_FILE = "pack.json"
 PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
@@ -172,12 +172,6 @@ class Pack(Generic[Found, Opened]):
         row = self._row(path)
         table = self.content.parse(row["table"])
         return Packed(path.rpartition("/")[0], row["offset"], row["size"], row["crc32"], table)
-
-    def checksum(self, path: str) -> int:
-        """Of what the list says of one of ``entries``: where it lies, its bytes and its table."""
-        row = self._row(path)
-        said = {key: row[key] for key in ("offset", "size", "crc32", "table")}
-        return zlib.crc32(json.dumps(said, sort_keys=True).encode())
 
     def _row(self, path: str) -> dict[str, Any]:
         number, place = path.rpartition("/")[2].removesuffix(self.content.suffix).split("-")
@@ -340,63 +334,32 @@ def _checked(row: Any, name: str, content: Content[Any, Any]) -> dict[str, Any]:
 
 
 def verify_pack(
-    root: str, content: Content[Found, Opened], file: Path, num_workers: int = 0, progress: bool = True
+    root: str, content: Content[Found, Opened], num_workers: int = 0, progress: bool = True
 ) -> list[tuple[str, str]]:
     """Read every sample of a pack, compare its bytes with what was packed and decode all of it; returns (path, reason)
-    of those that fail, of those that could not be packed, and of shards whose tar is missing.
-
-    What was found is kept in ``file``, an index, as it comes: taken up where it was stopped, only those are read again
-    that failed, whose shard has another size or time of change, or of which the list says something else.
-    """
+    of those that fail, of those that could not be packed, and of shards whose tar is missing."""
     pack = Pack(root if "://" in root else os.path.abspath(root), content, whole=False)
     gone = {tar_file(pack.root, number) for number in pack.gone()}
-    states: dict[str, tuple[int, int]] = {}
-
-    def known(path: str) -> Record[Found]:
-        shard = path.rpartition("/")[0]
-        if shard not in states:
-            states[shard] = _state(shard)
-        return Record(*states[shard], None, listed=pack.checksum(path))
-
-    def fits(path: str, record: Record[Found]) -> bool:
-        return replace(record, made_by="") == known(path)
-
-    def item(path: str) -> _Item[Found]:
-        return path, pack.find(path), known(path)
-
-    job = Job(partial(_verify, content), item, partial(_crashed, content), fits, content.parse)
     paths = [entry.path for entry in pack.entries if entry.path.rpartition("/")[0] not in gone]
-    records = take_down(paths, file, "verify pack", job, num_workers, progress)
-    broken = [(path, record.error) for path, record in records.items() if record.error is not None]
+    items = ((path, pack.find(path)) for path in paths)
+    work, crashed = partial(_verify, content), partial(_crashed, content)
+    found = parallel_map(work, items, num_workers, "verify pack", 0, progress, crashed, len(paths))
+    broken = [one for one in found if one is not None]
     return sorted([*pack.failed, *broken, *((tar, _GONE) for tar in gone)])
 
 
-_Item = tuple[str, Packed[Found], Record[Found]]
+_Item = tuple[str, Packed[Found]]
 
 
-def _verify(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, Record[Found]]:
-    path, place, known = item
+def _verify(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, str] | None:
+    path, place = item
     try:
         with sample_fault(path):
             content.decode(open_packed(content, path, place))
     except SampleError as error:
-        return path, replace(known, error=error.reason)
-    return path, known
+        return path, error.reason
+    return None
 
 
-def _crashed(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, Record[Found]]:
-    return item[0], replace(item[2], error=content.crashed)
-
-
-def _state(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change of a file, or for a URL a number for what its storage says of versions; zeros
-    where there is none."""
-    try:
-        if "://" not in path:
-            status = os.stat(path)
-            return status.st_size, status.st_mtime_ns
-        about = _ask(path, lambda system, name: system.info(name))
-    except OSError:
-        return 0, 0
-    version = [str(about.get(key)) for key in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated")]
-    return int(about.get("size") or 0), zlib.crc32("\n".join(version).encode())
+def _crashed(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, str] | None:
+    return item[0], content.crashed

@@ -141,11 +141,9 @@ def test_a_list_that_asks_for_more_than_there_is(pack: Path, size: int, scheme: 
 
 
 @pytest.mark.parametrize("change", [{"crc32": 1}, {"offset": 0}])
-def test_what_the_list_says_anew_is_verified_anew(pack: Path, tmp_path: Path, change: dict[str, int]) -> None:
-    file = tmp_path / "verified.jsonl"
-    assert verify_pack(str(pack), VIDEOS, file, progress=False) == []
+def test_what_the_list_says_wrongly_is_found(pack: Path, change: dict[str, int]) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(change))
-    ((path, reason),) = verify_pack(str(pack), VIDEOS, file, progress=False)
+    ((path, reason),) = verify_pack(str(pack), VIDEOS, progress=False)
     assert path.endswith("00001-000001.mp4")
     assert reason == "damaged: its bytes are not those that were packed"
 

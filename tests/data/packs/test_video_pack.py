@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,13 +23,11 @@ from st_ssl.data.base import training_part
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_order import Order, StepSampler
-from st_ssl.data.packs import read_pack as pack_module
-from st_ssl.data.packs.read_pack import Content, Packed, verify_pack
+from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.video_read import VIDEOS, VideoPack
 from st_ssl.data.packs.video_write import PackConfig, write_pack
 from st_ssl.data.sources.video import read_source
-from st_ssl.data.streams.video import VideoReader, open_video
-from st_ssl.data.streams.video.frame_table import FrameTable
+from st_ssl.data.streams.video import open_video
 from st_ssl.data.streams.video.pyav import PyAVReader
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.data.video.views import VideoViews
@@ -137,48 +134,9 @@ def test_one_flipped_byte_is_caught(packed: Path, tmp_path: Path, place: float) 
     pack = VideoPack(str(copy))
     with pytest.raises(SampleError, match="damaged"):
         pack.open(f"{copy}/shard-00001.tar/{row['name']}")
-    failed = verify_pack(str(copy), VIDEOS, tmp_path / "v.jsonl", progress=False)
+    failed = verify_pack(str(copy), VIDEOS, progress=False)
     assert [path for path, _ in failed] == [f"{copy}/shard-00001.tar/{row['name']}"]
-    assert verify_pack(str(packed), VIDEOS, tmp_path / "v.jsonl", progress=False) == []
-
-
-@pytest.mark.parametrize("scheme", ["", "file://"])
-def test_verifying_goes_on_where_it_was_stopped(
-    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
-) -> None:
-    copy, file = tmp_path / "pack", tmp_path / "verified.jsonl"
-    shutil.copytree(packed, copy)
-    root = scheme + str(copy)
-    opened: list[str] = []
-    real = pack_module.open_packed
-
-    def counted(content: Content[FrameTable, VideoReader], path: str, video: Packed[FrameTable]) -> VideoReader:
-        opened.append(path)
-        if len(opened) == 5:
-            raise KeyboardInterrupt
-        return real(content, path, video)
-
-    monkeypatch.setattr(pack_module, "open_packed", counted)
-    with pytest.raises(KeyboardInterrupt):
-        verify_pack(root, VIDEOS, file, progress=False)
-    assert len(file.read_text().splitlines()) == 4
-    assert verify_pack(root, VIDEOS, file, progress=False) == []
-    assert opened[5:] == [entry.path for entry in VideoPack(root).entries[4:]]
-
-    tar = copy / "shard-00002.tar"  # another content: its two videos are read again, and the others not
-    row = json.loads((copy / "shard-00002.jsonl").read_text().splitlines()[1])
-    whole = tar.read_bytes()
-    tar.write_bytes(whole[: row["offset"]] + bytes(row["size"]) + whole[row["offset"] + row["size"] :])
-    opened[5:] = []
-    ((path, reason),) = verify_pack(root, VIDEOS, file, progress=False)
-    assert path == f"{root}/shard-00002.tar/00002-000001.mp4"
-    assert reason == "damaged: its bytes are not those that were packed"
-    assert [Path(path).parent.name for path in opened[5:]] == ["shard-00002.tar"] * 2
-    status = tar.stat()
-    tar.write_bytes(whole)
-    os.utime(tar, ns=(status.st_atime_ns, status.st_mtime_ns))  # what failed is read again in any case
-    assert verify_pack(root, VIDEOS, file, progress=False) == []
-    assert len(opened) == 5 + 2 + 1
+    assert verify_pack(str(packed), VIDEOS, progress=False) == []
 
 
 def test_broken_videos_are_listed_and_left_out(entries: list[Entry], tmp_path: Path) -> None:
@@ -188,7 +146,7 @@ def test_broken_videos_are_listed_and_left_out(entries: list[Entry], tmp_path: P
     assert [path for path, _ in broken] == [bad.path]
     bad_name = os.path.relpath(bad.path, os.path.commonpath([tmp_path, entries[0].path]))
     assert [e.labels["number"] for e in VideoPack(str(tmp_path / "pack")).entries] == ["0", "1"]
-    failed = verify_pack(str(tmp_path / "pack"), VIDEOS, tmp_path / "v.jsonl", progress=False)
+    failed = verify_pack(str(tmp_path / "pack"), VIDEOS, progress=False)
     assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
 
 
