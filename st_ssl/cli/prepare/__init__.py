@@ -34,7 +34,7 @@ PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds vox
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(
-        description="Make data ready. Every step can be stopped and started again; what is done is not done twice.",
+        description="Make data ready. Steps can be stopped and started again; what is done is not done twice.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
