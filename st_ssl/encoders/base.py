@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,21 @@ class Encoder(nn.Module, ABC):
         self.prepared: dict[str, Any] = {}
         """How the data that it was trained on were read, as plain data (ranges of intensities and colours, say): other
         data are read in the same way."""
+        self.frozen = False
+
+    def freeze(self) -> Self:
+        """From now on it is in evaluation mode, whatever is around it, and without gradients."""
+        self.frozen = True
+        return self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As always, but a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def resized(self, name: str, value: Tensor, source: Encoder) -> Tensor | None:
+        """The tensor ``name`` of ``source``, an encoder of another input, for this one: positions interpolated; None
+        where that makes no sense."""
+        return None
 
     @classmethod
     def needs(cls, config: Any, input: Any) -> CloudNeeds:
@@ -154,18 +169,28 @@ def load_encoder(directory: Path, described: tuple[Config, AnyInput] | None = No
 
     Raises ``UserError`` naming the file where it is missing, damaged, or its keys are not those of the encoder.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     config, input = described or describe_encoder(directory)
     encoder = ENCODERS.build(config, input)
     file = Path(directory) / "encoder.safetensors"
+    found = load_weights(file)
     try:
-        encoder.load_state_dict(load_file(file))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        encoder.load_state_dict(found)
+    except RuntimeError as error:
         raise UserError(f"{file}: cannot be loaded: {error}") from error
     encoder.prepared = prepared_of(directory)
     return encoder.eval()
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises ``UserError`` where it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found: dict[str, Tensor] = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: cannot be loaded: {error}") from error
+    return found
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -16,7 +16,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Features
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
-from st_ssl.encoders.positions import rotary_table
+from st_ssl.encoders.positions import resize_grid, rotary_table
 from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, set_positions
 
 SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
@@ -144,6 +144,17 @@ class VideoViT(Encoder):
             self.pos_embed_space = nn.Parameter(nn.init.trunc_normal_(torch.empty(h * w, dim), std=0.02))
         else:
             set_positions(self, kind, self.grid, dim)
+
+    def resized(self, name: str, value: Tensor, source: Encoder) -> Tensor | None:
+        """Learned positions, interpolated to this grid."""
+        if not isinstance(source, VideoViT) or value.shape[-1] != self.embed_dim:
+            return None
+        (t, h, w), (own_t, own_h, own_w) = source.grid, self.grid
+        if name == "pos_embed":
+            return resize_grid(value, source.grid, self.grid)
+        if name == "pos_embed_time":
+            return resize_grid(value, (t, 1, 1), (own_t, 1, 1))
+        return resize_grid(value, (1, h, w), (1, own_h, own_w)) if name == "pos_embed_space" else None
 
     def _places(self, keep: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """What to add to the tokens that are seen, [1, L, D] or [B, K, D], and what to turn their queries and keys by,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model
 
 from st_ssl.core.config import Config, Place, given_keys, merge, override, parse_override, read_yaml, validate
 from st_ssl.core.errors import ConfigError, nearest
@@ -60,11 +60,30 @@ class LoggingConfig(Config):
     wandb: str | None = Field(default=None, min_length=1)
 
 
+class StartConfig(Config):
+    """Weights to start from: those of the encoder in the folder ``run`` (a run, or an imported encoder), and of the
+    newest checkpoint of that run the named ``parts`` of its method (a projector, say)."""
+
+    run: str
+    parts: tuple[str, ...] = ()
+
+
+Start = Annotated[StartConfig, BeforeValidator(lambda value: {"run": value} if isinstance(value, str) else value)]
+
+
 class RunConfig(Config):
-    """One pretraining run: data through a method into an encoder. ``probe`` tells what it learned; null skips it."""
+    """One pretraining run: data through a method into an encoder. ``probe`` tells what it learned; null skips it.
+
+    ``weights``: the folder of a run or of an imported encoder to start from, or {run, parts}; ``frozen``: the encoder
+    is not trained. ``encoders``: further encoders, for methods that take several, by the names by which the method
+    knows them; each has a configuration, an input, and perhaps weights, and may be frozen.
+    """
 
     output_dir: str
     seed: int = 0
+    weights: Start | None = None
+    frozen: bool = False
+    encoders: dict[str, Any] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
     probe: ProbeConfig | None = ProbeConfig()
@@ -98,6 +117,7 @@ def run_model(modality: Modality) -> type[RunConfig]:
     as the types of its fields."""
     own = INPUTS[modality]
     probe: Any = PROBES[modality]
+    further: Any = dict[str, _further(modality)]  # type: ignore[misc]
     return create_model(
         "RunConfig",
         __base__=RunConfig,
@@ -107,6 +127,19 @@ def run_model(modality: Modality) -> type[RunConfig]:
         data=(DATA.union(), ...),
         encoder=(ENCODERS.union(lambda cls: cls.modality == modality), ...),
         method=(METHODS.union(lambda cls: cls.modality == modality), ...),
+        encoders=(further, Field(default_factory=dict)),
+    )
+
+
+def _further(modality: Modality) -> Any:
+    """The model of a further encoder of a run."""
+    return create_model(
+        "FurtherEncoder",
+        __base__=Config,
+        encoder=(ENCODERS.union(lambda cls: cls.modality == modality), ...),
+        input=(INPUTS[modality], INPUTS[modality]()),
+        weights=(Start | None, None),
+        frozen=(bool, False),
     )
 
 

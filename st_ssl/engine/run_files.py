@@ -128,6 +128,11 @@ def check_same_run(directory: Path, config: RunConfig) -> None:
         for key, line in differences(before, config.model_dump(mode="json")).items()
         if key not in FREE_KEYS and key.split(".")[0] not in FREE_SECTIONS
     ]
+    if changed and all(line.strip().startswith("engine.epochs:") for line in changed):
+        raise ConfigError(
+            f"{directory} holds a run of another length:\n{changed[0]}\nIts learning rate has fallen for that length. "
+            f"For more epochs start a new run from its weights: output_dir=NEW weights={directory}"
+        )
     if changed:
         raise ConfigError(
             f"{directory} holds a run with other settings; choose another output_dir, or remove it:\n"

@@ -6,7 +6,7 @@ import json
 import resource
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from torch import nn
 from st_ssl.core.config import to_yaml
 from st_ssl.core.errors import ConfigError, DataError, UserError
 from st_ssl.core.files import replace_text
-from st_ssl.core.random import keyed_seed
 from st_ssl.core.types import Entry
 from st_ssl.data.account import account_lines
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
@@ -26,6 +25,7 @@ from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, Encoder, count_parameters, prepared_of, save_encoder
+from st_ssl.engine.building import build
 from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
@@ -35,7 +35,7 @@ from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.run_files import check_same_run
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.step import GradientStep, Step
-from st_ssl.methods.base import METHODS, Method, Moment
+from st_ssl.methods.base import Method, Moment
 from st_ssl.training import distributed
 from st_ssl.training.batchnorm import convert_batchnorm
 from st_ssl.training.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
@@ -60,13 +60,6 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequen
     if runtime.is_main:
         distributed.barrier()
     return source, training_part(entries)
-
-
-def build_method(config: RunConfig) -> Method:
-    """The method around a freshly initialised encoder; the weights are a function of ``config.seed`` alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(keyed_seed(config.seed, "weights"))
-        return METHODS.build(config.method, ENCODERS.build(config.encoder, config.input))
 
 
 def fit_batch(wanted: int, num_samples: int, unit: int) -> int:
@@ -117,7 +110,8 @@ class Trainer:
         self.order = Order(config.seed, len(self.entries), self.batch_size)
         self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
         self.total_steps = engine.epochs * self.steps_per_epoch
-        self.method = build_method(config).to(runtime.device)
+        self.built = build(config)
+        self.method = self.built.method.to(runtime.device)
         self.exports = self.method.exports()
         for exported in self.exports.values():
             exported.prepared = self.source.prepared
@@ -134,7 +128,8 @@ class Trainer:
     def _wrap(self) -> nn.Module:
         if self.config.engine.compile:  # networks alone: a forward that takes views holds objects and sizes that vary
             for network in self.method.children():
-                network.compile()
+                if not (isinstance(network, Encoder) and network.frozen):
+                    network.compile()
         step = Step(self.method)
         if self.runtime.world_size == 1:
             return step
@@ -150,6 +145,9 @@ class Trainer:
         finite, ``DataError`` where too many samples are broken.
         """
         checkpointer = self._resume()
+        if self.step == 0 and self.runtime.is_main:
+            for started in self.built.started.values():
+                console.print(f"{self.name}: {started.told()}")
         self._quarantine = self._open_quarantine(self.directory / "bad_samples.jsonl")
         every = self.config.engine.checkpoint_every or self.steps_per_epoch
         clock, whole = _Clock(time.monotonic()), _Clock(time.monotonic())
@@ -331,10 +329,17 @@ class Trainer:
                 f"{loaded.path}: these are not the samples that the run began with, so it cannot go on with "
                 "them; bring the old ones back, or choose another output_dir"
             )
-        self.method.load_state_dict(loaded.tensors["model"])
+        if loaded.state["frozen"] != self.built.frozen:
+            raise DataError(
+                f"{loaded.path}: a frozen encoder of the run is from another file now, so it cannot go on with it; "
+                "bring the old one back, or choose another output_dir"
+            )
+        own = {name: value for name, value in self.method.state_dict().items() if self._is_frozen(name)}
+        self.method.load_state_dict(own | loaded.tensors["model"])
         restore_optimizer(self.optimizer, loaded.tensors["optimizer"], loaded.state["optimizer"])
         if self.ema is not None:
-            self.ema.load(loaded.tensors["ema"])
+            own = {name: value for name, value in self.ema.state_dict().items() if self._is_frozen(name)}
+            self.ema.load(own | loaded.tensors["ema"])
         if loaded.state["scaler"]:
             self.gradients.scaler.load_state_dict(loaded.state["scaler"])
         self.step, self.overflows = loaded.step, loaded.state["overflows"]
@@ -345,14 +350,15 @@ class Trainer:
         if checkpointer is None:
             return
         tensors, optimizer = flatten_optimizer(self.optimizer)
-        groups = {"model": self.method.state_dict(), "optimizer": tensors}
+        groups = {"model": self._saved(self.method.state_dict()), "optimizer": tensors}
         if self.ema is not None:
-            groups["ema"] = self.ema.state_dict()
+            groups["ema"] = self._saved(self.ema.state_dict())
         state = {
             "optimizer": optimizer,
             "scaler": self.gradients.scaler.state_dict(),
             "overflows": self.overflows,
             "samples": self.samples,
+            "frozen": self.built.frozen,
             "gauges": {name: list(gauge.first) for name, gauge in self.gauges.items() if gauge.first},
         }
         # Encoders first: a run killed between the two does this step again, so its encoder is never left behind.
@@ -360,6 +366,13 @@ class Trainer:
             place = self.directory if len(self.exports) == 1 else self.directory / name
             save_encoder(exported, place, self._averaged(exported))
         checkpointer.save(self.step, groups, state)
+
+    def _is_frozen(self, name: str) -> bool:
+        """Whether a tensor of the method is of a frozen encoder that is in a file, and so in no checkpoint."""
+        return name.startswith(tuple(self.built.frozen))
+
+    def _saved(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in tensors.items() if not self._is_frozen(name)}
 
     def _averaged(self, exported: Encoder) -> dict[str, torch.Tensor] | None:
         """The moving average of an exported encoder; None of one that is a teacher, and so an average already."""

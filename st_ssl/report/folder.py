@@ -103,14 +103,14 @@ class RunFolder:
     @cached_property
     def method(self) -> Method:
         """The method as it was configured, with the weights of its random initialisation."""
-        from st_ssl.engine.trainer import build_method
+        from st_ssl.engine.building import build_method
 
-        return build_method(self.config).eval()
+        return build_method(self.config, start=False).eval()
 
     @cached_property
     def trained(self) -> tuple[Method, int]:
         """The method with the weights of the newest checkpoint that is whole, and that checkpoint's step."""
-        from st_ssl.engine.trainer import build_method
+        from st_ssl.engine.building import build_method
         from st_ssl.training.checkpoint import DamagedCheckpointError, load_checkpoint
 
         folders = [p for p in (self.directory / "checkpoints").glob("step_*") if p.name[5:].isdigit()]
@@ -121,9 +121,11 @@ class RunFolder:
             except DamagedCheckpointError as error:
                 damaged = f" ({error})"  # the one before will do; setting it aside is the run's own affair
                 continue
-            method = build_method(self.config)
+            frozen = loaded.state["frozen"]  # encoders that are in files of their own
+            method = build_method(self.config, start=bool(frozen))
+            kept = {name: own for name, own in method.state_dict().items() if name.startswith(tuple(frozen))}
             try:
-                method.load_state_dict(loaded.tensors["model"])
+                method.load_state_dict(kept | loaded.tensors["model"])
             except RuntimeError as error:
                 raise DataError(f"{path} does not fit config.yaml: {error}") from error
             return method.eval(), loaded.step

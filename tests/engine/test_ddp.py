@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from st_ssl.engine import trainer as trainer_module
+from st_ssl.engine.building import Built, build
+from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.runtime import Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.training.checkpoint import load_checkpoint
@@ -40,12 +42,17 @@ def test_torch_warns_of_nothing_where_gradients_are_averaged_and_buffers_left_al
         dist.destroy_process_group()
 
 
+def build_double(config: RunConfig) -> Built:
+    built = build(config)
+    built.method.double()
+    return built
+
+
 def one_update(rank: int, world_size: int, data: dict[str, Any]) -> dict[str, Tensor]:
     """One real update in float64: its losses, gradients, and the weights and statistics after it."""
     data = data | {"output_dir": f"{data['output_dir']}-{rank}"}
     with pytest.MonkeyPatch.context() as patch:
-        build = trainer_module.build_method
-        patch.setattr(trainer_module, "build_method", lambda config: build(config).double())
+        patch.setattr(trainer_module, "build", build_double)
         trainer = Trainer(load(data), Runtime(CPU, rank, world_size))
     trainer.method.views = InDouble(trainer.method.views)  # type: ignore[assignment]
     trainer._quarantine = trainer._open_quarantine(None)
