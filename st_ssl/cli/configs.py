@@ -8,13 +8,14 @@ from pathlib import Path
 from st_ssl.cli import Parser
 
 EPILOG = """\
-A name of the list is a CONFIG for other commands. Files may be named too, such as README.md, which says what can be
-configured and which formats data may have.
+A name of the list is a CONFIG for other commands, or a data set for data=NAME behind it. Files may be named too, such
+as README.md, which says what can be configured and which formats data may have.
 
 examples:
   st-ssl configs
   st-ssl configs quickstart/video
   st-ssl configs quickstart/video --output mine.yaml
+  st-ssl configs data/ucf101
   st-ssl configs README.md
 """
 
@@ -51,19 +52,21 @@ def main() -> None:
 def _list() -> None:
     from textwrap import shorten
 
-    from st_ssl.cli.recipes import headline, recipe_names, recipes_folder
+    from st_ssl.cli.recipes import headline, recipe_names
+    from st_ssl.core.fragments import configs_folder
 
     names = sorted(recipe_names(), key=lambda name: not name.startswith("quickstart/"))
     width = max(map(len, names))
-    for command, takes in (("pretrain CONFIG", False), ("finetune CONFIG RUN", True)):
-        print(f"{command}\n")
+    groups = {"finetune CONFIG RUN": "transfer/", "data=NAME behind the CONFIG of either": "data/"}
+    for title in ("pretrain CONFIG", *groups):
+        print(f"{title}\n")
         for name in names:
-            if name.startswith("transfer/") == takes:
-                print(
-                    f"  {name:{width}}  {shorten(headline(recipes_folder() / f'{name}.yaml'), 120, placeholder=' …')}"
-                )
+            own = next((group for group, folder in groups.items() if name.startswith(folder)), "pretrain CONFIG")
+            if own == title:
+                told = shorten(headline(configs_folder() / f"{name}.yaml"), 120, placeholder=" …")
+                print(f"  {name.removeprefix('data/'):{width}}  {told}")
         print()
-    print(f"They are in {recipes_folder()}")
+    print(f"They are in {configs_folder()}")
 
 
 def _write(output: Path, text: str) -> None:

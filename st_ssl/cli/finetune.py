@@ -38,7 +38,7 @@ examples:
   st-ssl finetune configs/transfer/video/quickstart.yaml runs/quickstart/video/videomae
   st-ssl finetune configs/transfer/points/classify.yaml runs/point_mae data.root=/data/modelnet40
   st-ssl finetune configs/transfer/points/segment.yaml runs/mine label_fractions=[0.01,0.1,1.0]
-  st-ssl finetune configs/transfer/video/ucf101_vit.yaml runs/mine data.root=/data/ucf101 splits=[1,2,3]
+  st-ssl finetune configs/transfer/video/vit.yaml runs/mine data=ucf101 data.root=/data/ucf101 splits=[1,2,3]
   st-ssl finetune configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
   st-ssl finetune configs/transfer/points/quickstart.yaml runs/quickstart/points/point2vec --find-steps
   st-ssl finetune configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
@@ -56,7 +56,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, or a name that `configs` lists")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
     parser.add_argument(
-        "--output", type=Path, help="NAME.json, with the rest beside it (default: finetune/NAME.json in the first run)"
+        "--output",
+        type=Path,
+        help="NAME.json, with the rest beside it (default: in finetune/ of the first run, by CONFIG and data=NAME)",
     )
     parser.add_argument(
         "--save-predictions",
@@ -106,7 +108,7 @@ def main() -> None:
     for run in runs:
         describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(file, overrides, pretraining_data(runs[0]))
-    output = _output(arguments.output or runs[0] / "finetune" / f"{file.stem}.json")
+    output = _output(arguments.output or runs[0] / "finetune" / f"{_result_name(file, overrides)}.json")
     beside = output.with_name(f"{output.stem}_predictions")
     limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
     if arguments.print_config:
@@ -119,6 +121,15 @@ def main() -> None:
             find_and_print(file, runs, config, runtime, arguments.start or START, _looking)
         else:
             finetune_and_print(runs, config, runtime, output, limits.get(arguments.save_predictions))
+
+
+def _result_name(file: Path, overrides: Sequence[str]) -> str:
+    """The name of the result: that of the configuration, behind that of the data set which ``data=NAME`` asks for."""
+    from st_ssl.core.config import parse_override
+    from st_ssl.core.fragments import asked_fragment
+
+    asked = asked_fragment([(*parse_override(text), text) for text in overrides])
+    return file.stem if asked is None else f"{Path(asked).stem}_{file.stem}"
 
 
 def _output(given: Path) -> Path:

@@ -17,6 +17,7 @@ EPILOG = """\
 Keys that are often set (all of them, with their values: --print-config):
   output_dir            where the run is written; the same command goes on from there
   seed                  everything random is a function of it
+  data                  a data set by name (ucf101, scannet, ... of `configs`): its format and what papers change for it
   data.name             video, points
   data.root             a folder of videos or clouds, or a list; null writes and uses planted-factor ones
   data.num_workers      processes that decode; results do not depend on it
@@ -34,7 +35,7 @@ examples:
   st-ssl pretrain configs/quickstart/video.yaml
   st-ssl pretrain configs/quickstart/video.yaml data.root=/my/videos output_dir=runs/mine
   st-ssl pretrain configs/quickstart/points.yaml data.root=/my/clouds output_dir=runs/clouds
-  torchrun --nproc-per-node 8 -m st_ssl pretrain configs/pretrain/contrast/cvrl.yaml data.root=/data/kinetics400
+  torchrun --nproc-per-node 8 -m st_ssl pretrain configs/pretrain/contrast/cvrl.yaml data=ucf101 data.root=/data/ucf101
 """
 
 

@@ -7,17 +7,12 @@ import re
 from pathlib import Path
 
 from st_ssl.core.errors import ConfigError, nearest
-
-
-def recipes_folder() -> Path:
-    """Where they are; nothing may be written there."""
-    inside = Path(__file__).parents[1] / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+from st_ssl.core.fragments import configs_folder
 
 
 def recipe_names() -> list[str]:
-    """All of them, as ``find_recipe`` takes them: "quickstart/video", …"""
-    folder = recipes_folder()
+    """All of them, data sets too, as ``find_recipe`` takes them: "quickstart/video", "data/ucf101", …"""
+    folder = configs_folder()
     return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
@@ -29,7 +24,7 @@ def find_recipe(given: Path, own: bool = True) -> Path:
         return found
     if not given.is_absolute() and ".." not in given.parts:
         name = given.relative_to("configs") if given.parts[:1] == ("configs",) else given
-        if found := _file(recipes_folder() / name):
+        if found := _file(configs_folder() / name):
             return found
     if own and os.path.isdir(given):
         inside = sorted(file.name for file in given.glob("*.yaml"))

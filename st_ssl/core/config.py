@@ -47,11 +47,13 @@ def once(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Place:
-    """Where keys come from: lines of a YAML file, and overrides of the command line."""
+    """Where keys come from: lines of a YAML file, those of a data set laid on it (``file:line`` of each key), and
+    overrides of the command line."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.lines: dict[tuple[str, ...], int] = {}
+        self.laid: dict[tuple[str, ...], str] = {}
         self.overrides: dict[tuple[str, ...], str] = {}
 
     def of(self, key: tuple[str, ...], inside: tuple[str, ...] = ()) -> str:
@@ -60,9 +62,14 @@ class Place:
         below = [text for path, text in self.overrides.items() if key and path[: len(key)] == key]
         if below:
             return f"command line, {', '.join(map(repr, below))}"
+        inner = (line for path, line in self.laid.items() if key and path[: len(key)] == key)
+        if laid := self.laid.get(key) or next(inner, None):
+            return laid
         for end in range(len(key), 0, -1):
             if key[:end] in self.overrides:
                 return f"command line, {self.overrides[key[:end]]!r}"
+            if key[:end] in self.laid:
+                return self.laid[key[:end]]
             for path in ((*inside, *key[:end]), key[:end]):
                 if path in self.lines:
                     return f"{self.file}:{self.lines[path]}"

@@ -44,7 +44,8 @@ def build_method(config: RunConfig, start: bool = True) -> Method[Any]:
 
 def build(config: RunConfig, start: bool = True) -> Built:
     """The method around its encoders, freshly initialised or (with ``start``) with the weights that they start from; a
-    function of ``config`` and those files. Raises ``ConfigError`` where the method takes other encoders, or weights do not fit."""
+    function of ``config`` and those files. Raises ``ConfigError`` where the method takes other encoders, or weights do
+    not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_seed(config.seed, "weights"))
         encoder = ENCODERS.build(config.encoder, config.input)
@@ -60,8 +61,9 @@ def build(config: RunConfig, start: bool = True) -> Built:
         _check_further(METHODS.registered(config.method.name), config)
         method = METHODS.build(config.method, encoder, **further)
     for _, weights, _ in starts.values():
-        for part in weights.parts if weights is not None and start else ():
-            _load_part(method, Path(weights.run), part)
+        if weights is not None and start:
+            for part in weights.parts:
+                _load_part(method, Path(weights.run), part)
     return Built(method, started)
 
 

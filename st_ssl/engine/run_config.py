@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, create_model
 
 from st_ssl.core.config import Config, Place, given_keys, merge, override, parse_override, read_yaml, validate
 from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.core.fragments import apart, lay_fragment
 from st_ssl.core.inputs import INPUTS, Modality
 from st_ssl.data.base import DATA
 from st_ssl.data.sources.detect import of_another_root
@@ -147,7 +148,8 @@ def encoder_probe(directory: Path, modality: Modality, overrides: Sequence[str])
     """What to probe the encoder alone in ``directory`` on: all that is known is given as ``key=value``. Raises
     ``ConfigError`` where that names no data, or other keys than those of ``EncoderProbeConfig``."""
     place, kind = Place(directory), PROBES[modality]
-    given = override({}, [(*parse_override(text), text) for text in overrides], place)
+    laid = lay_fragment({}, [(*parse_override(text), text) for text in overrides], place, None)
+    given = override(*laid, place)
     data = given.get("data", {})
     if isinstance(data, dict):
         if not data.keys() & {"root", "list"}:
@@ -174,7 +176,8 @@ class NamedRun:
 def load_runs(file: Path, overrides: Sequence[str] = ()) -> list[NamedRun]:
     """The runs that a YAML file describes: itself, or with a key ``runs`` each of those laid on the rest of the file.
 
-    An override ``runs.<name>.key=value`` is for one run, ``key=value`` for all. Raises ``ConfigError`` that lists
+    An override ``runs.<name>.key=value`` is for one run, ``key=value`` for all; ``data=NAME``, also in the file, lays
+    a data set's own settings between the two (``st_ssl.core.fragments``). Raises ``ConfigError`` that lists
     every mistake with its place, before anything is built.
     """
     data, place = read_yaml(file)
@@ -190,14 +193,14 @@ def load_runs(file: Path, overrides: Sequence[str] = ()) -> list[NamedRun]:
                 f"{text!r}: expected runs.<name>.key=value with a name out of {list(parts)}"
                 f"{nearest(key[1], parts) if len(key) > 1 else ''}"
             )
-    runs = []
+    runs, data = [], apart(data)
     for name, part in parts.items():
         own = [
             (key[2:] if key[0] == "runs" else key, value, text)
             for key, value, text in parsed
             if key[0] != "runs" or key[1] == name
         ]
-        config = _one(merge(data, part), own, place, ("runs", name))
+        config = _one(merge(data, apart(part)), own, place, ("runs", name))
         runs.append(NamedRun(name, config.model_copy(update={"output_dir": f"{config.output_dir}/{name}"})))
     return runs
 
@@ -208,6 +211,7 @@ def _one(
     place: Place,
     inside: tuple[str, ...] = (),
 ) -> RunConfig:
+    data, overrides = lay_fragment(data, overrides, place, "pretrain", inside)
     data = override(data, overrides, place)
     if "task" in data and "method" not in data:
         raise ConfigError(f"{place.of(('task',), inside)}: it has a task, and no method: this file is for finetune")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from st_ssl import cli
-from st_ssl.cli.recipes import find_recipe, headline, recipe_names, recipes_folder
+from st_ssl.cli.recipes import find_recipe, headline, recipe_names
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.fragments import configs_folder, fragment_names
 from tests.runs import ROOT
 
 VIDEO = ROOT / "configs" / "quickstart" / "video.yaml"
@@ -113,14 +114,15 @@ def test_the_list_has_all_of_them_with_what_they_are(
 ) -> None:
     assert run(monkeypatch, "st-ssl configs") == 0
     out = capsys.readouterr().out
-    pretrain, finetune = out.split("finetune CONFIG RUN\n")
+    pretrain, rest = out.split("finetune CONFIG RUN\n")
+    finetune, data = rest.split("data=NAME behind the CONFIG of either\n")
     for name in recipe_names():
-        rows = [
-            line.split(maxsplit=1) for line in (finetune if name.startswith("transfer/") else pretrain).splitlines()
-        ]
-        ((_, told),) = [row for row in rows if row[:1] == [name]]
-        assert headline(recipes_folder() / f"{name}.yaml").startswith(told.removesuffix(" …"))
+        group = {"transfer": finetune, "data": data}.get(name.partition("/")[0], pretrain)
+        rows = [line.split(maxsplit=1) for line in group.splitlines()]
+        ((_, told),) = [row for row in rows if row[:1] == [name.removeprefix("data/")]]
+        assert headline(configs_folder() / f"{name}.yaml").startswith(told.removesuffix(" …"))
         assert len(told) > 15
+    assert {f"data/{name}" for name in fragment_names()} < set(recipe_names())
     assert out.index("quickstart/video") < out.index("pretrain/contrast/cvrl")  # where people begin
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from st_ssl.cli import guarded
-from st_ssl.cli.finetune import main
+from st_ssl.cli.finetune import _result_name, main
 from st_ssl.core.types import Entry
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.transfer.fitting.finetune_config import load_finetune
@@ -309,6 +309,13 @@ def test_configurations_are_understood(file: Path) -> None:
     config = load_finetune(file, [f"task.{votes}=2"], {"name": data})
     assert getattr(config.task, votes) == 2 and config.data.name == data
     TASKS.build(config.task)
+
+
+def test_the_result_is_named_by_the_data_set_too() -> None:
+    file = Path("configs/transfer/video/vit.yaml")
+    assert _result_name(file, ["epochs=3"]) == "vit"
+    assert _result_name(file, ["data.root=/x", "data=ucf101"]) == "ucf101_vit"
+    assert _result_name(file, ["data=sets/mine.yaml"]) == "mine_vit"
 
 
 def test_data_elsewhere_are_not_read_as_those_of_the_pretraining() -> None:

@@ -274,10 +274,10 @@ def _stands_for(tool: str, given: list[str], before: str, value: str) -> str:
 def _run_for(recipe: str) -> str:
     """The run that RUN stands for before a recipe of fine-tuning."""
     if "/points/" in recipe:
-        return ROOMS if re.search(r"segment|scannet|s3dis", recipe) else CLOUDS
-    if "_hierarchical" in recipe:
+        return ROOMS if "segment" in recipe else CLOUDS
+    if "/hierarchical" in recipe:
         return SWIN
-    return "runs/quickstart/video/cvrl" if "_conv" in recipe else VIDEO
+    return "runs/quickstart/video/cvrl" if "/conv" in recipe else VIDEO
 
 
 def _check_other(words: tuple[str, ...]) -> None:

@@ -61,7 +61,7 @@ def test_recipes(folder: str, house: House, capfd: pytest.CaptureFixture[str]) -
     files = [file for file in RECIPES if file.parent == ROOT / "configs" / folder]
     commands = {file: of_recipe(file) for file in files}
     for file, own in commands.items():
-        named = f"configs/{folder}/{file.name}"
+        named = f"data={file.stem}" if folder == "data" else f"configs/{folder}/{file.name}"
         assert any(named in command.words for command in own), f"{named} shows no command that runs it"
     run_all(house, (command for own in commands.values() for command in own), capfd)
 

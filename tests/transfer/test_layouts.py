@@ -107,8 +107,8 @@ def test_retrieval_over_three_splits_is_the_mean_of_each(
 def test_recipes_are_for_the_layout_and_know_its_directions(place: Callable[[str], Path], name: str) -> None:
     root = place("kinetics" if name == "kinetics400" else name)
     for family in ("vit", "conv", "hierarchical"):
-        file = ROOT / "configs" / "transfer" / "video" / f"{name}_{family}.yaml"
-        config = load_finetune(file, [f"data.root={root}", "data.num_workers=0"])
+        file = ROOT / "configs" / "transfer" / "video" / f"{family}.yaml"
+        config = load_finetune(file, [f"data={name}", f"data.root={root}", "data.num_workers=0"])
         augment = config.task.augment
         assert (augment.flip == 0) == (name == "ssv2")  # "from left to right" is a label there
         divided = TASKS.build(config.task).parts(wanted_entries(DATA.build(config.data), config), 0)

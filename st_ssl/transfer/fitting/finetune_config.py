@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, create_model, field_validator
 
 from st_ssl.core.config import given_keys, merge, once, override, parse_override, read_yaml, validate
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.fragments import lay_fragment
 from st_ssl.data.base import DATA
 from st_ssl.data.sources.detect import of_another_root
 from st_ssl.transfer.fitting.fit_config import FitConfig, LoraConfig, Mode
@@ -88,11 +89,14 @@ def finetune_model() -> type[FinetuneConfig]:
 def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | None = None) -> FinetuneConfig:
     """The configuration in a YAML file with ``key=value`` overrides; ``data`` is that of the pretraining, on which the
     file's own is laid: of another root, without what only says how to read the first; None where no run tells it, as of
-    an imported encoder. A format that the file names for another root than its own counts where the data look like it.
-    Raises ``ConfigError`` that lists every mistake with its place."""
+    an imported encoder. ``data=NAME``, also in the file, lays a data set's own settings between the file and the other
+    overrides (``st_ssl.core.fragments``). A format that the file names for another root than its own counts where the
+    data look like it. Raises ``ConfigError`` that lists every mistake with its place."""
     given, place = read_yaml(file)
-    theirs = set(given["data"]) if isinstance(given.get("data"), dict) else set()
     parsed = [(*parse_override(text), text) for text in overrides]
+    placed = data is not None and bool(data.get("root") or data.get("list"))
+    given, parsed = lay_fragment(given, parsed, place, "finetune", placed=placed)
+    theirs = set(given["data"]) if isinstance(given.get("data"), dict) else set()
     given = override(given, parsed, place)
     if "task" not in given and (strange := [key for key in ("method", "runs") if key in given]):
         raise ConfigError(f"{place.of((strange[0],))}: it has {strange[0]}, and no task: this file is for pretrain")
