@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_ssl.cli import Parser
-from st_ssl.core.summary import plus_minus
+from st_ssl.core.summary import MEASURES, decimals, extent, plus_minus
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,10 @@ The accuracies are those of kNN, linear, linear SVM and attentive probes on froz
 label, or where there are none for telling which video a clip is from, or which cloud some points. Retrieval needs no
 classifier: R@k is the share of test samples with one of their own class among the k nearest training samples. Chance is
 the better of two guesses that look at nothing: always the commonest class of the training part, or any class at random.
+
+Labels that are numbers with fractions are values, not classes: ridge regression and the mean of the nearest neighbours
+predict them, told by R² (1 is perfect, the mean of all values is 0) and rank correlation; probe.values.age=true says
+the same of whole numbers, and =false takes each number as a class.
 
 probe.kinds also knows few_shot (episodes of probe.few_shot.ways classes with .shots samples each, mean and 95 %
 interval) and curve (linear accuracy at probe.label_fractions of the labels), which take long. --splits probes each of
@@ -155,10 +159,10 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
     for kind in kinds:
         told = {name: target for name, target in targets.items() if kind in target["probes"]}
         lines = [
-            Line(_target(name, target), target["probes"][kind], target["chance"], target["verdicts"].get(kind))
+            Line(_target(name, target), target["probes"][kind], target["chance"], target["verdicts"].get(kind), kind)
             for name, target in told.items()
         ]
-        tables += _tables(f"{kind} probe", "% right", how, lines)
+        tables += _tables(f"{kind.partition('_')[0]} probe", MEASURES.get(kind, "% right"), how, lines)
     for section in SECTIONS:
         told = {name: target for name, target in targets.items() if section in target}
         if told:
@@ -168,12 +172,19 @@ def probe_tables(result: dict[str, Any]) -> list[Any]:
 
 @dataclass
 class Line:
-    """A row of a table: its ``name``, who got what, what chance gets, and the verdict; of a heading the name alone."""
+    """A row of a table: its ``name``, who got what, what chance gets, and the verdict; of a heading the name alone.
+    ``key``: which figures these are."""
 
     name: str
     cells: dict[str, Any] = field(default_factory=dict)
     chance: float = 0.0
     verdict: dict[str, Any] | None = None
+    key: str = ""
+
+    def told(self, who: str) -> str:
+        """What a contestant got, or chance."""
+        digits = decimals(self.key)
+        return plus_minus(self.cells[who], digits) if who in self.cells else f"{self.chance:.{digits}f}"
 
 
 def _section_tables(section: str, targets: dict[str, Any], how: str) -> list[Any]:
@@ -212,10 +223,10 @@ def _tables(title: str, figure: str, how: str, lines: list[Line]) -> list[Any]:
     for line in lines:
         ahead = line.verdict is not None and line.verdict["standing"] == "ahead"
         cells = [
-            Text(plus_minus(line.cells[who]), "bold" if ahead and who == "pretrained" else "") if line.cells else ""
+            Text(line.told(who), "bold" if ahead and who == "pretrained" else "") if line.cells else ""
             for who in networks
         ]
-        cells.append(f"{line.chance:.1f}" if line.cells else "")
+        cells.append(line.told("chance") if line.cells else "")
         if verdicts:
             cells += [_best(line), "" if line.verdict is None else Standing.of(line.verdict).words]
         first.add_row(line.name, *cells)
@@ -223,7 +234,7 @@ def _tables(title: str, figure: str, how: str, lines: list[Line]) -> list[Any]:
         return [first]
     second = _table(f"{title}, baselines, {figure} {how}", [called(who).replace(" ", "\n") for who in baselines])
     for line in lines:
-        cells = [plus_minus(line.cells[who]) if line.cells else "" for who in baselines]
+        cells = [line.told(who) if line.cells else "" for who in baselines]
         second.add_row(line.name, *cells)
     return [first, second]
 
@@ -235,8 +246,7 @@ def _best(line: Line) -> str:
     from st_ssl.report.contestants import called
 
     who = line.verdict["against"][1]["name"]
-    figure = plus_minus(line.cells[who]) if who in line.cells else f"{line.chance:.1f}"
-    return f"{figure} {called(who)}"
+    return f"{line.told(who)} {called(who)}"
 
 
 def verdict_lines(result: dict[str, Any]) -> list[str]:
@@ -244,10 +254,11 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
     from st_ssl.core.verdict import Verdict
     from st_ssl.report.contestants import NAMES
 
-    count = len(result["targets"])
+    values = sum("range" in target for target in result["targets"].values())
     lines = []
     for key, verdict in result["overall"]["verdicts"].items():
         if verdict is not None:
+            count = values if key in MEASURES else len(result["targets"]) - values
             mean = f", mean of {count} targets" if count > 1 else ""
             prepared = result["prepared"].get("retrieval" if key.startswith("R@") else key)
             told = Verdict.from_json(verdict).sentence(NAMES)
@@ -279,4 +290,4 @@ def _table(title: str, contestants: Iterable[str]) -> Any:
 
 
 def _target(name: str, target: dict[str, Any]) -> str:
-    return f"{name} ({target['classes']})"
+    return f"{name} ({extent(target).removesuffix(' classes')})"

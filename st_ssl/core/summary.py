@@ -5,15 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+R2, RANK = "R²", "rank correlation"
+MEASURES = {"knn_r2": R2, "knn_rank": RANK, "ridge_r2": R2, "ridge_rank": RANK}
+"""The measure of the rows of value targets, which are plain numbers. All other rows are in per cent."""
 
-def plus_minus(figure: Mapping[str, Any]) -> str:
+
+def decimals(key: str) -> int:
+    """How many decimals the figures of a row are told with."""
+    return 3 if key in MEASURES else 1
+
+
+def extent(target: Mapping[str, Any]) -> str:
+    """What there is to tell of a target of a probe: "8 classes", or "0.1 to 3.5" for values."""
+    return f"{target['classes']} classes" if "classes" in target else " to ".join(f"{v:.3g}" for v in target["range"])
+
+
+def plus_minus(figure: Mapping[str, Any], digits: int = 1) -> str:
     """The mean of a figure with its spread: half the 95 % ``interval`` where it has one, else the standard deviation
-    ``std`` of its ``values``, which a single one does not have. A dash where there is none."""
+    ``std`` of its ``values``, which a single one does not have. A dash where there is none. ``digits``: decimals."""
     if figure["mean"] is None:
         return "–"
     single = len(figure.get("values", (0, 0))) == 1
     spread = figure.get("interval", None if single else figure["std"])
-    return f"{figure['mean']:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+    return f"{figure['mean']:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def times(count: int) -> str:

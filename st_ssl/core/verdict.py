@@ -43,7 +43,8 @@ class Outcomes:
     """What one contestant got of M test samples in S seeds.
 
     ``parts`` float [S, M, K]: what each sample adds to the sums that ``figure`` turns into per cent, [..., K] to [...];
-    zeros for a sample that was not judged in that seed.
+    zeros for a sample that was not judged in that seed. Of value targets the figure is R² itself, not per cent: each
+    sample adds 1 less its squared error in units of the variance of the test values, and the mean of that is R².
     """
 
     parts: np.ndarray
@@ -58,14 +59,14 @@ class Outcomes:
         return cls(np.stack([np.where(known, found, 0.0), known.astype(np.float64)], -1))
 
     def values(self) -> np.ndarray:
-        """The figure of each seed in per cent, float [S]."""
+        """The figure of each seed, float [S]."""
         return self.figure(self.parts.sum(1))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a contestant is from the rival ``name``, in points: the mean over the seeds, and the interval ``low`` to
-    ``high`` that holds 95 % of the bootstrap draws."""
+    """How far a contestant is from the rival ``name``, in points or in R²: the mean over the seeds, and the interval
+    ``low`` to ``high`` that holds 95 % of the bootstrap draws."""
 
     name: str
     mean: float
@@ -76,19 +77,22 @@ class Difference:
     def standing(self) -> Standing:
         return "ahead" if self.low > _ROUNDING else "behind" if self.high < -_ROUNDING else "level"
 
-    def __str__(self) -> str:
-        return f"{self.name} ({self.mean:+.1f}, {self.low:+.1f} to {self.high:+.1f})"
+    def told(self, digits: int) -> str:
+        """For people, with that many decimals."""
+        mean, low, high = (f"{value:+.{digits}f}" for value in (self.mean, self.low, self.high))
+        return f"{self.name} ({mean}, {low} to {high})"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """A contestant against its rivals. ``standing``: ahead where it is ahead of all of them, and there are two, the
     same network untrained and a trivial baseline; behind where one of them is ahead of it; level otherwise.
-    ``samples`` and ``seeds``: over how many."""
+    ``samples`` and ``seeds``: over how many; ``digits``: decimals of the differences for people."""
 
     against: tuple[Difference, ...]
     samples: int
     seeds: int
+    digits: int = 1
 
     @property
     def standing(self) -> Standing:
@@ -105,7 +109,7 @@ class Verdict:
             return f"undecided: {self.samples} test samples are too few, {FEWEST} are needed"
         words = {"ahead": "ahead of", "level": "level with", "behind": "behind"}
         called = [replace(found, name=(names or {}).get(found.name, found.name)) for found in self.against]
-        return ", ".join(f"{words[difference.standing]} {difference}" for difference in called)
+        return ", ".join(f"{words[difference.standing]} {difference.told(self.digits)}" for difference in called)
 
     def as_json(self) -> dict[str, Any]:
         """For ``from_json``, with the ``standing`` for other readers."""
@@ -114,10 +118,10 @@ class Verdict:
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Verdict:
         against = tuple(Difference(**difference) for difference in told["against"])
-        return cls(against, int(told["samples"]), int(told["seeds"]))
+        return cls(against, int(told["samples"]), int(told["seeds"]), int(told.get("digits", 1)))
 
 
-def judge(ours: Outcomes, rivals: Mapping[str, Outcomes]) -> Verdict:
+def judge(ours: Outcomes, rivals: Mapping[str, Outcomes], digits: int = 1) -> Verdict:
     """``ours`` against each of ``rivals``, of the same seeds and samples in the same order.
 
     Seeds and samples are drawn with replacement, each by itself: a sample that is drawn counts in all seeds. With a
@@ -134,7 +138,7 @@ def judge(ours: Outcomes, rivals: Mapping[str, Outcomes]) -> Verdict:
         differences = both[0].values() - both[1].values()
         if not np.isnan(differences).all():  # or else one of them was judged by no sample
             against.append(Difference(name, float(np.nanmean(differences)), *_interval(*both)))
-    return Verdict(tuple(against), samples, len(ours.parts))
+    return Verdict(tuple(against), samples, len(ours.parts), digits)
 
 
 def strongest(figures: Mapping[str, float]) -> str | None:

@@ -88,7 +88,8 @@ def how_many(input: AnyInput, device: str) -> tuple[int, int]:
 
 
 def embed(run: RunFolder) -> Embedding:
-    """Decode and encode some videos of both splits. Raises ``UserError`` where encoder or data are missing."""
+    """Decode and encode some videos of both splits; targets that are values are left out. Raises ``UserError`` where
+    encoder or data are missing."""
     import torch
 
     from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
@@ -100,16 +101,19 @@ def embed(run: RunFolder) -> Embedding:
         raw_features,
         split_entries,
     )
+    from st_ssl.transfer.features.values import value_targets
     from st_ssl.transfer.probes.classifiers import centred
     from st_ssl.transfer.probes.probe_config import ProbeConfig
 
     config, input = describe_encoder(run.directory)
     encoders = {"pretrained": load_encoder(run.directory), "random": random_encoder(config, input, 0)}
-    share = (run.config.probe or ProbeConfig()).test_share
+    probe = run.config.probe or ProbeConfig()
+    share = probe.test_share
     most_train, most_test = how_many(input, run.device.type)
     train_split = split_entries(run.entries, share, most_train)[0]
     test_split = split_entries(run.entries, share, most_test)[1]
-    classes = classes_of(train_split, test_split)
+    values = value_targets(train_split.entries, test_split.entries, probe.values)
+    classes = classes_of(train_split, test_split, values)
     train = collect_clips(run.source, train_split, classes, input, 0)
     test = collect_clips(run.source, test_split, classes, input, 1)
     features = {

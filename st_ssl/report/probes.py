@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_ssl.core.errors import DataError
+from st_ssl.core.summary import MEASURES, R2, RANK, decimals, extent
 from st_ssl.report.contestants import FIRST, KINDS, NAMES, Key, called, contestant, keys, listed
 from st_ssl.report.curves import Panel
 from st_ssl.report.few_labels import FewLabels, few_labels
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Headline:
-    """One kind of probe in a line: means over the targets in per cent, of the strongest trivial baseline by its
+    """One kind of probe in a line: means over the targets in per cent, or R², of the strongest trivial baseline by its
     ``name``; the ``standing`` of these means, None without a verdict; in how many targets pretraining is ahead and
-    behind (``counts``, "" where that says nothing)."""
+    behind (``counts``, "" where that says nothing); ``digits``: decimals of the means."""
 
     pretrained: float
     random: float
@@ -33,14 +34,17 @@ class Headline:
     baseline: float
     standing: Standing | None
     counts: str
+    digits: int = 1
 
 
 @dataclass(frozen=True)
 class ProbeTable:
-    """The probes of one data set. ``table`` and ``panels`` with their legend ``keys``: every kind but ``retrieval`` and
-    ``few``, None where there are none; ``cautions``: what to keep in mind with all of them."""
+    """The probes of one data set. ``table`` of targets with classes, that of ``values``, and ``panels`` with their
+    legend ``keys``: every kind but ``retrieval`` and ``few``, None where there are none; ``cautions``: what to keep in
+    mind with all of them."""
 
     table: Standings | None
+    values: Standings | None
     panels: list[Panel]
     keys: list[Key]
     note: str
@@ -57,7 +61,9 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
     result = run.probe(file)
     try:
         targets = result["targets"]
-        table = standings(question for name, target in targets.items() for question in _questions(name, target))
+        asked = [question for name, target in targets.items() for question in _questions(name, target)]
+        table = standings(question for question in asked if question.key not in MEASURES)
+        values = standings(question for question in asked if question.key in MEASURES)
         panels = [_dots(name, target) for name, target in targets.items() if target["probes"]]
         found, few = retrieval(targets), few_labels(targets)
         headlines = _headlines(result)
@@ -65,14 +71,14 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{file} is not the result of a probe: {error!r}") from error
     cautions = [text] if (text := one_pretraining({run.name: pretrainings})) else []
-    tables = [table, found and found.table, few and few.episodes, few and few.curves]
+    tables = [table, values, found and found.table, few and few.episodes, few and few.curves]
     if not any(one.judged for one in tables if one):
         cautions.append("These figures are of before there were verdicts: probe again for a verdict.")
     encoder = run.directory / "encoder.safetensors"
     if encoder.is_file() and encoder.stat().st_mtime > file.stat().st_mtime:
         cautions.append("The encoder is newer than this probe: probe again for its present state.")
-    legend = keys(table.contestants[:-1]) if table else []
-    return ProbeTable(table, panels, legend, note, cautions, headlines, found, few, pretrainings)
+    legend = keys(dict.fromkeys(who for one in (table, values) if one for who in one.contestants[:-1]))
+    return ProbeTable(table, values, panels, legend, note, cautions, headlines, found, few, pretrainings)
 
 
 def beaten_by(headlines: dict[str, Headline]) -> str:
@@ -96,7 +102,7 @@ def one_pretraining(runs: dict[str, int | None]) -> str:
 def _questions(name: str, target: dict[str, Any]) -> Iterator[Question]:
     """Each kind of probe of one target."""
     for kind, figures in target["probes"].items():
-        what, verdict = f"{target['classes']} classes", target.get("verdicts", {}).get(kind)
+        what, verdict = extent(target), target.get("verdicts", {}).get(kind)
         yield Question(name, what, kind, figures, target["chance"], verdict)
 
 
@@ -120,10 +126,12 @@ def _place(data: dict[str, Any]) -> str:
 
 
 def _dots(name: str, target: dict[str, Any]) -> Panel:
-    kinds, chance = list(target["probes"]), target["chance"]
+    kinds, chance = [kind for kind in target["probes"] if MEASURES.get(kind) != RANK], target["chance"]
+    values = "classes" not in target
 
     def paint(axis: Any) -> None:
-        """A row for each probe: mean ± standard deviation in per cent of all who were probed, a line at chance."""
+        """A row for each probe: mean ± standard deviation in per cent, or R², of all who were probed; a line at
+        chance. An axis of R² begins at -1 at the least: what is worse tells no more."""
         axis.axvline(chance, color=INK, linewidth=0.7, linestyle=(0, (3, 2)), zorder=0)
         for y, kind in enumerate(kinds):
             probes = target["probes"][kind]
@@ -147,26 +155,32 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
                 )
         axis.set_yticks(range(len(kinds)), [KINDS.get(kind, kind) for kind in kinds])
         axis.set_ylim(len(kinds) - 0.5, -0.5)
-        axis.set_xlim(0, 100)
-        axis.set_xlabel("% right")
+        if values:
+            least = min(cell["mean"] - cell["std"] for kind in kinds for cell in target["probes"][kind].values())
+            axis.set_xlim(max(-1, min(-0.05, 1.05 * least)), 1.02)
+        else:
+            axis.set_xlim(0, 100)
+        axis.set_xlabel(R2 if values else "% right")
         axis.tick_params(axis="y", length=0)
 
-    told = "; ".join(f"{KINDS.get(q.key, q.key)} {_against(q)}" for q in _questions(name, target))
-    alt = f"Probe accuracies for {name}, per cent: {told}"
-    return Panel(name, f"{target['classes']} classes", draw(3.5, 0.55 + 0.27 * len(kinds), paint, alt))
+    shown = [question for question in _questions(name, target) if question.key in kinds]
+    told = "; ".join(f"{KINDS.get(q.key, q.key)} {_against(q)}" for q in shown)
+    alt = f"Probes of {name}: {told}" if values else f"Probe accuracies for {name}, per cent: {told}"
+    return Panel(name, extent(target), draw(3.5, 0.55 + 0.27 * len(kinds), paint, alt))
 
 
 def _against(question: Question) -> str:
     shown = [*(who for who in FIRST if who in question.figures), question.rival]
-    return ", ".join(f"{called(who)} {question.mean(who):.1f}" for who in shown)
+    return ", ".join(f"{called(who)} {question.mean(who):.{decimals(question.key)}f}" for who in shown)
 
 
 def _headlines(result: dict[str, Any]) -> dict[str, Headline]:
-    """Every kind of probe by its name, and the first R@k."""
+    """Every kind of probe by its name, and the first R@k; no rank correlations, which have no verdict."""
     asked: dict[str, list[Question]] = {}
     for name, target in result["targets"].items():
         for question in [*_questions(name, target), *list(recall_questions(name, target))[:1]]:
-            asked.setdefault(question.key, []).append(question)
+            if MEASURES.get(question.key) != RANK:
+                asked.setdefault(question.key, []).append(question)
     order = sorted(asked, key=lambda kind: [*KINDS, kind].index(kind))
     overall = result.get("overall", {"probes": {}, "verdicts": {}})
     return {
@@ -197,4 +211,5 @@ def _headline(
         mean.mean(name),
         standing,
         counts if shown else "",
+        decimals(questions[0].key),
     )

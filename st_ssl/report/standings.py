@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from st_ssl.core.summary import plus_minus
+from st_ssl.core.summary import decimals, plus_minus
 from st_ssl.core.verdict import FEWEST, Verdict, strongest
 from st_ssl.report.contestants import FIRST, KINDS, NAMES, called, listed
 
@@ -36,7 +36,8 @@ class Standing:
         title = f"{verdict.sentence(NAMES)}; {verdict.samples} test samples, {seeds}"
         if verdict.samples < FEWEST or not verdict.against:
             return cls("undecided", "level", [("too few test samples:", f"{verdict.samples}")], title, [])
-        rivals = [(called(one.name), f"{one.low:+.1f} to {one.high:+.1f}") for one in verdict.against]
+        d = verdict.digits
+        rivals = [(called(one.name), f"{one.low:+.{d}f} to {one.high:+.{d}f}") for one in verdict.against]
         if verdict.standing == "ahead":
             return cls("ahead", "ahead", rivals, title, [])
         alone = {one.standing for one in verdict.against} == {"ahead"}
@@ -56,7 +57,8 @@ class Standing:
 @dataclass(frozen=True)
 class Question:
     """What was asked of all contestants: a ``key`` such as the kind of probe, of one ``target``. ``figures``: who to
-    mean, standard deviation and values, in per cent; ``verdict`` as JSON, None where there is none."""
+    mean, standard deviation and values, in per cent or as ``MEASURES`` says; ``verdict`` as JSON, None where there is
+    none."""
 
     target: str
     what: str
@@ -79,7 +81,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure in per cent with its ``spread``; ``style``: won by pretraining, or the strongest baseline."""
+    """A figure with its ``spread``; ``style``: won by pretraining, or the strongest baseline."""
 
     value: str
     spread: str = ""
@@ -136,9 +138,10 @@ def standings(questions: Iterable[Question]) -> Standings | None:
 
 
 def _cell(question: Question, who: str, style: str) -> Cell:
+    digits = decimals(question.key)
     if who == "chance":
-        return Cell(f"{question.chance:.1f}", "", style)
+        return Cell(f"{question.chance:.{digits}f}", "", style)
     if who not in question.figures:
         return Cell("–")
-    value, _, spread = plus_minus(question.figures[who]).partition(" ± ")
+    value, _, spread = plus_minus(question.figures[who], digits).partition(" ± ")
     return Cell(value, spread and f"± {spread}", style)

@@ -14,13 +14,22 @@ from typing import Any
 from st_ssl.core.config import read_yaml
 from st_ssl.core.errors import DataError
 from st_ssl.core.inputs import InputConfig
-from st_ssl.core.summary import plus_minus
+from st_ssl.core.summary import MEASURES, decimals, extent, plus_minus
 from st_ssl.encoders.base import Encoder, count_parameters
 
 NO_LICENCE = "# license: which one is for the author to say, see https://huggingface.co/docs/hub/repositories-licenses"
 """In place of the licence, until there is one."""
 WHO = {"pretrained": "pretrained", "random": "same network, untrained"}
-KINDS = {"knn": "kNN", "linear": "linear", "svm": "linear SVM", "attentive": "attentive"}
+KINDS = {
+    "knn": "kNN",
+    "linear": "linear",
+    "svm": "linear SVM",
+    "attentive": "attentive",
+    "knn_r2": "kNN, R²",
+    "knn_rank": "kNN, rank correlation",
+    "ridge_r2": "ridge regression, R²",
+    "ridge_rank": "ridge regression, rank correlation",
+}
 
 
 def model_card(encoder: Encoder, run: Path, repo: str, data: str = "") -> str:
@@ -106,33 +115,39 @@ def _learned(run: Path) -> str:
         result = json.loads(file.read_text(encoding="utf-8"))
         sizes, seeds = result["sizes"], int(result["seeds"])
         rows = [row for name, target in result["targets"].items() for row in _probes(str(name), target)]
-        who = list(dict.fromkeys(name for _, cells, _ in rows for name in cells))
+        who = list(dict.fromkeys(name for _, _, cells, _ in rows for name in cells))
         over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-        note = f"Frozen features, per cent right, {over}; "
+        note = "Frozen features, per cent right"
+        note += " (of values R² and rank correlation)" if any(kind in MEASURES for _, kind, _, _ in rows) else ""
+        note += f", {over}; "
         note += f"{int(sizes['train'])} samples to train on, {int(sizes['test'])} to test on."
         header = ["", *(WHO.get(name, _plain(name)) for name in who), "chance"]
-        body = [[name, *(_figure(cells.get(key)) for key in who), f"{chance:.1f}"] for name, cells, chance in rows]
+        body = [
+            [name, *(_figure(cells.get(key), kind) for key in who), f"{chance:.{decimals(kind)}f}"]
+            for name, kind, cells, chance in rows
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not the result of a probe: {error!r}") from error
     return f"## What it learned\n\n{note}\n\n{_table(header, body)}" if rows else ""
 
 
-def _probes(name: str, target: dict[str, Any]) -> list[tuple[str, dict[str, Any], float]]:
-    """A row for each kind of probe of a target, and for the first figure of retrieval."""
+def _probes(name: str, target: dict[str, Any]) -> list[tuple[str, str, dict[str, Any], float]]:
+    """A row for each kind of probe of a target, and for the first figure of retrieval: its name, the kind, who got
+    what, and by chance."""
     name = PurePath(name.replace("\\", "/")).name  # a target may be called by a path, as where samples are the classes
-    label = f"{_plain(name)} ({int(target['classes'])})"
+    label = f"{_plain(name)} ({_plain(extent(target).removesuffix(' classes'))})"
     rows = [
-        (f"{label}, {KINDS.get(kind, _plain(kind))}", dict(cells), float(target["chance"]))
+        (f"{label}, {KINDS.get(kind, _plain(kind))}", kind, dict(cells), float(target["chance"]))
         for kind, cells in target["probes"].items()
     ]
     if "retrieval" in target:
         kind, cells = next(iter(target["retrieval"]["probes"].items()))
-        rows.append((f"{label}, {_plain(kind)}", dict(cells), float(target["retrieval"]["chance"][kind])))
+        rows.append((f"{label}, {_plain(kind)}", kind, dict(cells), float(target["retrieval"]["chance"][kind])))
     return rows
 
 
-def _figure(cell: dict[str, Any] | None) -> str:
-    return "" if cell is None else plus_minus(cell)
+def _figure(cell: dict[str, Any] | None, kind: str) -> str:
+    return "" if cell is None else plus_minus(cell, decimals(kind))
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

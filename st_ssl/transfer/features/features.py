@@ -106,11 +106,11 @@ def _limit(entries: list[Entry], limit: int) -> list[Entry]:
     return [entries[i] for i in sorted(keyed_rng("limit", len(entries)).permutation(len(entries))[:limit])]
 
 
-def classes_of(train: Split, test: Split) -> dict[str, list[str]]:
-    """Each target's classes, in order (numbers by their value). A target with a single class in the training part, or
-    without a label in the test part, says nothing and is left out."""
+def classes_of(train: Split, test: Split, values: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Each target's classes, in order (numbers by their value), but of those that are ``values``. A target with a
+    single class in the training part, or without a label in the test part, says nothing and is left out."""
     result = {}
-    for name in target_names(train.entries):
+    for name in [name for name in target_names(train.entries) if name not in values]:
         known, asked = ({e.labels[name] for e in part.entries if name in e.labels} for part in (train, test))
         if len(known) > 1 and asked:
             result[name] = in_order(known | asked)

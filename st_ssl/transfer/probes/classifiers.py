@@ -46,7 +46,7 @@ def linear_predict(
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train)
-    return _fit_best(
+    return fit_best(
         lambda strength: LogisticRegression(C=strength, max_iter=1000, tol=1e-3),
         (scaler.transform(train), labels, scaler.transform(test)),
         seed,
@@ -75,7 +75,7 @@ def svm_predict(
     if standardise:
         scaler = StandardScaler().fit(train)
         train, test = scaler.transform(train), scaler.transform(test)
-    return _fit_best(lambda strength: SVC(C=strength, kernel="linear"), (train, labels, test), seed, strengths)
+    return fit_best(lambda strength: SVC(C=strength, kernel="linear"), (train, labels, test), seed, strengths)
 
 
 def max_mean(tokens: Tensor) -> Tensor:
@@ -83,14 +83,15 @@ def max_mean(tokens: Tensor) -> Tensor:
     return torch.cat([tokens.max(1).values, tokens.mean(1)], 1)
 
 
-def _fit_best(
+def fit_best(
     build: Callable[[float], Any],
     rows: tuple[np.ndarray, np.ndarray, np.ndarray],
     seed: int,
     strengths: tuple[float, ...],
 ) -> tuple[np.ndarray, float]:
-    """Predictions int64 [M] of the classifier that ``build`` makes of a strength, and the strength: of several it is
-    chosen as in ``linear_predict``. ``rows``: training features [N, D], labels, and test."""
+    """Predictions [M] of the classifier or regressor that ``build`` makes of a strength, and the strength: of several
+    it is chosen as in ``linear_predict``, by accuracy or R². ``rows``: training features [N, D], labels or values [N],
+    and test features [M, D]."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
     train, labels, test = rows
@@ -111,13 +112,13 @@ def _chosen(
     seed: int,
     strengths: tuple[float, ...],
 ) -> tuple[np.ndarray, float]:
-    """``_fit_best`` where there are two classes."""
+    """``fit_best`` where there are two classes or values."""
     order = keyed_rng(seed, "held out").permutation(len(train))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     best = strengths[len(strengths) // 2]
     if len(strengths) > 1 and len(train) >= FEW and len(np.unique(labels[kept])) >= 2:
         scores = [build(c).fit(train[kept], labels[kept]).score(train[held], labels[held]) for c in strengths]
-        if max(scores) > 0:
+        if any(scores):  # an accuracy of 0 throughout tells nothing
             best = strengths[int(np.argmax(scores))]
     return build(best).fit(train, labels).predict(test), best
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,8 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
 from st_ssl.transfer.features.features import (
-    INSTANCE,
-    ClipSet,
     Split,
     check_modality,
-    classes_of,
     collect_clips,
     describe_test_part,
     encode,
@@ -48,8 +45,10 @@ from st_ssl.transfer.probes.few_labels import (
     subset_rows,
 )
 from st_ssl.transfer.probes.probe_config import ProbeConfig
+from st_ssl.transfer.probes.regressors import knn_mean, r2_scores, rank_scores, ridge_predict
 from st_ssl.transfer.probes.retrieval import hits_at, recall_by_chance
-from st_ssl.transfer.probes.scores import Scores, add_verdicts, rows_of
+from st_ssl.transfer.probes.scores import CHANCE, VALUE_ROWS, Scores, add_verdicts, rows_of
+from st_ssl.transfer.probes.sets import Sets, find_targets, tell_values
 
 Progress = Callable[[str], None]
 
@@ -73,14 +72,17 @@ def probe_runs(
 
     With one run, seeds differ in all that the probe draws; with several, each is one seed. Returns, ready for JSON:
 
-    - for each target its number of classes, its chance level (see ``chance_level``), how many samples were judged;
+    - for each target its number of classes, its chance level (see ``chance_level``), how many samples were judged; for
+      a value target (see ``value_targets``) the ``range`` of its training values, and a chance level of 0: the R² of
+      the mean of the test values;
     - for each kind of probe the accuracies of ``pretrained``, ``random`` (the same network untrained) and of trivial
-      baselines (what ``DataSource.raw_features`` gives, and ``metadata``), in per cent: mean, std, single values;
+      baselines (what ``DataSource.raw_features`` gives, and ``metadata``), in per cent: mean, std, single values; for
+      value targets R² and rank correlations (``VALUE_ROWS``), as plain numbers;
     - for each kind the verdict: the pretrained encoder against the untrained one and the strongest baseline, as
       ``core/verdict.py`` has it;
     - the same for each R@k of retrieval, which has chance levels of its own, for few-shot episodes (with ``interval``,
       half the 95 % interval of the mean over episodes alone) and for each fraction of the labels;
-    - ``overall``: means and verdicts over all targets.
+    - ``overall``: means and verdicts over all targets with classes, and over all value targets.
 
     Everyone's features are prepared alike, as ``prepared`` says. An attentive probe has nothing to attend to in a
     baseline, which is a single vector: beside it stands the linear probe of the baseline.
@@ -101,7 +103,8 @@ def probe_source(
     if (why := unprobed(entries, config)) is not None:
         raise DataError(why)
     splits = split_entries(entries, config.test_share, config.limit)
-    classes = classes_of(*splits)
+    classes, found, values = find_targets(splits, config)
+    tell_values(found, config)
     _check_episodes(splits, classes, config)
     seeds = len(runs) if len(runs) > 1 else config.seeds
     scores = Scores([sample_name(entry) for entry in splits[1].entries])
@@ -113,31 +116,32 @@ def probe_source(
             for part, split in enumerate(splits)
         )
         bad.update(dict.fromkeys(train.bad + test.bad))
-        sets = Sets(train, test, classes)
+        sets = Sets(train, test, classes, values)
         _probe_baselines(source, sets, config, seed, scores)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
             run = runs[seed % len(runs)]
             probed = load_encoder(run) if who == "pretrained" else random_encoder(encoder, input, seed)
             _probe(probed, who, sets, config, seed, device, scores)
-    used = [np.any([train.targets[name] >= 0 for name in classes], 0), *(scores.judged(name) for name in classes)]
+    used = len(set().union(*(sets.rows(name)[0].tolist() for name in sets.names)))
     targets = {name: _target(scores, name, sets, config) for name in classes}
+    targets |= {name: _value_target(scores, name, sets, config) for name in values}
     made = {kind for target in targets.values() for kind in (*target, *target["probes"])}
     result = {
         "runs": [str(run) for run in runs],
         "pretrainings": len(runs),
         "seeds": seeds,
-        "sizes": {"train": int(used[0].sum()), "test": int(max(used[1:]))},
+        "sizes": {"train": used, "test": max(scores.judged(name) for name in sets.names)},
         "tested": describe_test_part(entries, config.test_share),
-        "prepared": _prepared(config, [kind for kind in config.kinds if kind in made]),
+        "prepared": _prepared(config, made),
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": targets,
     }
     return Probed(result, scores)
 
 
-def _prepared(config: ProbeConfig, kinds: Iterable[str]) -> dict[str, str]:
-    """How features are prepared for each of ``kinds`` of probes, those of encoders and of baselines alike."""
+def _prepared(config: ProbeConfig, made: Container[str]) -> dict[str, str]:
+    """How features are prepared for each kind of probe that was ``made``, those of encoders and of baselines alike."""
     own, standard = "centred on the training features", "standard scores of the training features"
     near = own if config.centre else "as they are"
     words = {
@@ -148,18 +152,25 @@ def _prepared(config: ProbeConfig, kinds: Iterable[str]) -> dict[str, str]:
         "retrieval": near,
         "few_shot": f"{own}, then of length 1",
         "curve": "standard scores of the labelled training features",
+        "knn_r2": near,
+        "ridge_r2": standard,
     }
-    return {kind: words[kind] for kind in kinds}
+    keys = (key for kind in config.kinds for key in (kind, *VALUE_ROWS.get(kind, ())))
+    return {key: words[key] for key in keys if key in words and key in made}
 
 
 def unprobed(entries: Sequence[Entry], config: ProbeConfig) -> str | None:
     """Why there is nothing to probe on ``entries``, if so: known before anything is trained."""
     try:
         splits = split_entries(entries, config.test_share, config.limit)
+        classes, values, probed = find_targets(splits, config)
     except DataError as error:
         return f"nothing to probe: {error}"
-    if classes_of(*splits):
+    if classes or probed:
         return None
+    if values and not VALUE_ROWS.keys() & set(config.kinds):
+        kinds = f"probe.kinds has {', '.join(config.kinds)}, which are for classes"
+        return f"nothing to probe: {kinds}, and {', '.join(values)} are values: expected knn or linear"
     told = "there is one sample alone, from which no other is told apart" if len(entries) == 1 else ""
     return f"nothing to probe: {told or 'no target has two classes'}"
 
@@ -196,44 +207,15 @@ def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
     return first
 
 
-@dataclass
-class Sets:
-    """The training and the test samples of one seed, and the classes of each target."""
-
-    train: ClipSet
-    test: ClipSet
-    classes: dict[str, list[str]]
-
-    def rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of the training and of the test samples that have a label for a target, int64."""
-        return np.flatnonzero(self.train.targets[name] >= 0), np.flatnonzero(self.test.targets[name] >= 0)
-
-    def labels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The labels of these ``rows``, int64."""
-        train, test = self.rows(name)
-        return self.train.targets[name][train], self.test.targets[name][test]
-
-    def identities(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """A number for each of these ``rows``, the same for the same file: a sample must not find itself, unless that
-        is what is asked for."""
-        if name == INSTANCE:
-            return None
-        paths = [
-            [part.entries[i].path for i in own]
-            for part, own in zip((self.train, self.test), self.rows(name), strict=True)
-        ]
-        number = {path: i for i, path in enumerate(dict.fromkeys(paths[0] + paths[1]))}
-        train, test = (np.array([number[path] for path in own], dtype=np.int64) for own in paths)
-        return train, test
-
-    def add(self, scores: Scores, name: str, key: str, who: str, found: np.ndarray | Episodes) -> None:
-        """Keep what ``who`` got of the labelled test samples, at once or in episodes."""
-        cell, rows = (name, key, who), self.test.rows[self.rows(name)[1]]
-        if isinstance(found, Episodes):
-            scores.add(cell, found.right, rows, found.asked)
-            scores.intervals.setdefault(cell, []).append(found.half_interval())
-        else:
-            scores.add(cell, found, rows)
+def _value_target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[str, Any]:
+    """All there is to tell of one value target, but for its verdicts."""
+    values, _ = sets.labels(name)
+    return {
+        "range": [float(values.min()), float(values.max())],
+        "chance": 0.0,
+        "samples": {"train": len(values), "test": scores.judged(name)},
+        "probes": {key: scores.row(name, key) for kind in config.kinds for key in VALUE_ROWS.get(kind, ())},
+    }
 
 
 def _target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[str, Any]:
@@ -308,6 +290,15 @@ def _judge(
     gallery, queries = torch.from_numpy(x), torch.from_numpy(y)
     if config.centre:
         gallery, queries = centred(gallery, queries)
+    if name in sets.values:
+        predicted = {}
+        if "knn" in config.kinds:
+            predicted["knn"] = knn_mean(gallery, labels, queries, config.knn_k)
+        if "linear" in config.kinds:
+            predicted["linear"] = ridge_predict(x, labels, y, seed, config.ridge_strengths)[0]
+        for kind, told in predicted.items():
+            yield from zip(VALUE_ROWS[kind], (r2_scores(told, truth), rank_scores(told, truth)), strict=True)
+        return
     if "knn" in config.kinds:
         count = len(sets.classes[name])
         yield "knn", knn_predict(gallery, labels, queries, count, config.knn_k, config.knn_temperature) == truth
@@ -335,10 +326,16 @@ def _probe_baselines(source: DataSource, sets: Sets, config: ProbeConfig, seed: 
     shown, asked = raw_features(source, sets.train), raw_features(source, sets.test)
     pairs = {who: (features, asked[who]) for who, features in shown.items()}
     pairs["metadata"] = metadata_features(sets.train, sets.test)
+    for name in sets.values:
+        truth = sets.labels(name)[1]
+        for kind in [kind for kind in config.kinds if kind in VALUE_ROWS]:
+            sets.add(scores, name, VALUE_ROWS[kind][0], CHANCE, r2_scores(truth.mean(), truth))
     for who, pair in pairs.items():
-        for name in sets.classes:
+        for name in sets.names:
             for key, found in _judge(pair, pair, sets, name, config, seed):
                 sets.add(scores, name, key, who, found)
+            if name in sets.values:
+                continue
             if "attentive" in config.kinds and "linear" in config.kinds:
                 scores.copy((name, "attentive", who), (name, "linear", who))
             elif "attentive" in config.kinds:
@@ -351,15 +348,15 @@ def _probe(
     encoder: Encoder, who: str, sets: Sets, config: ProbeConfig, seed: int, device: torch.device, scores: Scores
 ) -> None:
     """What the features of ``encoder`` are worth."""
-    local = bool({"attentive", "svm"} & set(config.kinds))
+    local = bool(sets.classes and {"attentive", "svm"} & set(config.kinds))
     pooled, tokens = encode(encoder, sets.train, config.batch_size, device, local)
     test_pooled, test_tokens = encode(encoder, sets.test, config.batch_size, device, local)
-    attentive = "attentive" in config.kinds and _attentive(tokens, config)
+    attentive = bool(sets.classes) and "attentive" in config.kinds and _attentive(tokens, config)
     narrow = (pooled.numpy(), test_pooled.numpy())
     wide = narrow
     if "svm" in config.kinds:
         wide = (_for_svm(pooled, tokens).numpy(), _for_svm(test_pooled, test_tokens).numpy())
-    for name in sets.classes:
+    for name in sets.names:
         for key, found in _judge(narrow, wide, sets, name, config, seed):
             sets.add(scores, name, key, who, found)
     if attentive:

@@ -25,6 +25,12 @@ class ProbeConfig(Config):
     training features off first; ``svm_standardise``: the SVM is fed standard scores. Papers often take features as they
     are, and one C, 0.012 say.
 
+    ``values``: which targets are values, to be predicted as numbers, where the labels alone would not say so:
+    ``{age: true, year: false}``. By themselves numbers with fractions are values, and whole numbers are classes (see
+    ``value_targets``). Of a value target ``knn`` is the mean of the neighbours and ``linear`` is ridge regression, told
+    by R² and rank correlation; the other kinds leave it out. ``ridge_strengths``: penalties of ridge regression, of
+    several the one that does best on training samples held out.
+
     Two kinds that take long are off unless named: ``few_shot`` are the episodes of ``few_shot``, ``curve`` the linear
     probe with ``label_fractions`` of the training samples. ``splits``: official splits of the data set (UCF101 and
     HMDB51 have 1, 2, 3), each probed for itself; figures are then the mean ± std over them."""
@@ -39,7 +45,9 @@ class ProbeConfig(Config):
     knn_temperature: float = Field(default=0.07, gt=0)
     centre: bool = True
     recall: tuple[PositiveInt, ...] = Field(default=(1, 5, 10, 20, 50), min_length=1)
+    values: dict[str, bool] = Field(default_factory=dict)
     linear_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
+    ridge_strengths: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1, 10, 100, 1000), min_length=1)
     svm_strengths: tuple[PositiveFloat, ...] = Field(default=(0.0001, 0.001, 0.012, 0.1, 1.0), min_length=1)
     svm_standardise: bool = True
     attentive_epochs: int = Field(default=20, gt=0)

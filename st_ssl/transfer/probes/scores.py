@@ -9,21 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.core.verdict import Outcomes, judge, mean_figure, strongest
+from st_ssl.core.summary import MEASURES, RANK, decimals
+from st_ssl.core.verdict import Figure, Outcomes, judge, strongest
 
 FIRST = ("pretrained", "random")
 """Who stands first in a table: the encoder, and the same network untrained. The baselines follow."""
 CHANCE = "chance"
 """The name of guessing, where no baseline is better than it."""
 Cell = tuple[str, str, str]
-"""Target, kind of probe or row of one (``R@1``), and who was probed: pretrained, random, or a baseline."""
+"""Target, kind of probe or row of one (``R@1``), and who was probed: pretrained, random, a baseline, or chance."""
+VALUE_ROWS = {"knn": ("knn_r2", "knn_rank"), "linear": ("ridge_r2", "ridge_rank")}
+"""The kinds of probes that there are for value targets, and the rows of each: R² and rank correlation."""
 
 
 @dataclass
 class Scores:
     """Of each cell and seed what the test ``samples`` (their names) add to its figure: float [M, 2], the sum of the
-    scores of a sample in 0 … 1, and how many there are. Both are 0 where a sample was not judged: it is broken, say, or
-    has no label. ``intervals``: half the 95 % interval over the episodes of each seed, of cells that have episodes."""
+    scores of a sample, and how many there are. A score is in 0 … 1, but for value targets, of which the mean score is
+    the measure. Both are 0 where a sample was not judged: it is broken, say, or has no label. ``intervals``: half the
+    95 % interval over the episodes of each seed, of cells that have episodes."""
 
     samples: list[str]
     cells: dict[Cell, list[np.ndarray]] = field(default_factory=dict)
@@ -40,12 +44,14 @@ class Scores:
         self.cells.setdefault(cell, []).append(self.cells[other][-1])
 
     def baselines(self, target: str, key: str) -> list[str]:
-        return [who for name, own, who in self.cells if (name, own) == (target, key) and who not in FIRST]
+        return [who for name, own, who in self.cells if (name, own) == (target, key) and who not in (*FIRST, CHANCE)]
 
     def row(self, target: str, key: str) -> dict[str, dict[str, Any]]:
-        """Who was probed to mean, standard deviation and single values over the seeds, in per cent."""
+        """Who was probed to mean, standard deviation and single values over the seeds, in per cent (``MEASURES``: as
+        they are)."""
         everyone = [who for who in (*FIRST, *self.baselines(target, key)) if (target, key, who) in self.cells]
-        return {who: _summary([float(mean_figure(p.sum(0))) for p in self.cells[target, key, who]]) for who in everyone}
+        figure = _figure(key)
+        return {who: _summary([float(figure(p.sum(0))) for p in self.cells[target, key, who]]) for who in everyone}
 
     def judged(self, target: str) -> int:
         """How many test samples were judged for a target in some seed."""
@@ -54,7 +60,10 @@ class Scores:
 
     def verdict(self, targets: Sequence[str], key: str, chance: float) -> dict[str, Any] | None:
         """The pretrained encoder against the untrained one and the strongest baseline, by the mean over ``targets``, as
-        ``Verdict.as_json`` has it; ``chance`` in per cent is a baseline too. None where there is no such pair."""
+        ``Verdict.as_json`` has it; ``chance`` is a baseline too: a fixed figure, or what guessing gets of each sample
+        where that is known. None where there is no such pair, and for rank correlations: R² decides."""
+        if MEASURES.get(key) == RANK:
+            return None
         ours, theirs = (self._outcomes(targets, key, who) for who in FIRST)
         if ours is None or theirs is None:
             return None
@@ -63,15 +72,16 @@ class Scores:
         means = {who: float(np.nanmean(outcomes.values())) for who, outcomes in known.items()} | {CHANCE: chance}
         best = strongest(means) or CHANCE
         if best == CHANCE:
-            known[CHANCE] = Outcomes(ours.parts, partial(_always, chance))
-        return judge(ours, {"random": theirs, best: known[best]}).as_json()
+            guessed = self._outcomes(targets, key, CHANCE)
+            known[CHANCE] = guessed or Outcomes(ours.parts, partial(_always, chance))
+        return judge(ours, {"random": theirs, best: known[best]}, decimals(key)).as_json()
 
     def _outcomes(self, targets: Sequence[str], key: str, who: str) -> Outcomes | None:
         """None where ``who`` was not probed for one of ``targets``."""
         if any((name, key, who) not in self.cells for name in targets):
             return None
         each = [np.stack(self.cells[name, key, who]) for name in targets]
-        return Outcomes(np.concatenate(each, 2), _mean_over_targets)
+        return Outcomes(np.concatenate(each, 2), _figure(key))
 
 
 def joined(tables: Sequence[Scores]) -> Scores:
@@ -100,7 +110,8 @@ def rows_of(section: str, key: str) -> str:
 
 def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
     """Give ``result``, as ``probe_runs`` describes it, a verdict beside every row of figures, and ``overall``: means
-    and verdicts over all targets, for each kind and the first row of retrieval."""
+    and verdicts over all targets with classes, for each kind and the first row of retrieval, and over all value
+    targets, for each of ``VALUE_ROWS``."""
     targets = result["targets"]
     for name, target in targets.items():
         target["verdicts"] = _verdicts(target["probes"], partial(_chance, target["chance"]), scores, name, str)
@@ -109,18 +120,20 @@ def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
                 own = target[section]
                 told = partial(rows_of, section)
                 own["verdicts"] = _verdicts(own["probes"], partial(_chance, own["chance"]), scores, name, told)
-    rows = [list(_summarised(target)) for target in targets.values()]
-    shared = [key for key, _, _ in rows[0] if all(key in [other for other, _, _ in row] for row in rows)]
+    rows = {name: {key: (cells, chance) for key, cells, chance in _summarised(own)} for name, own in targets.items()}
     overall: dict[str, Any] = {"probes": {}, "verdicts": {}}
-    for key in shared:
-        found = [next((cells, chance) for own, cells, chance in row if own == key) for row in rows]
+    for key in dict.fromkeys(key for own in rows.values() for key in own):
+        alike = [name for name, target in targets.items() if ("classes" in target) == (key not in MEASURES)]
+        if not all(key in rows[name] for name in alike):
+            continue
+        found = [rows[name][key] for name in alike]
         everyone = [who for who in found[0][0] if all(who in cells for cells, _ in found)]
         overall["probes"][key] = {
             who: _summary(np.mean(np.array([cells[who]["values"] for cells, _ in found], dtype=float), 0).tolist())
             for who in everyone
         }
         chance = float(np.mean([level for _, level in found]))
-        overall["verdicts"][key] = scores.verdict(list(targets), key, chance)
+        overall["verdicts"][key] = scores.verdict(alike, key, chance)
     result["overall"] = overall
 
 
@@ -160,10 +173,15 @@ def _summary(values: list[float]) -> dict[str, Any]:
     }
 
 
-def _mean_over_targets(totals: np.ndarray) -> np.ndarray:
-    """From the sums and counts of T targets [..., 2 T] to the mean of their means in per cent [...]."""
+def _figure(key: str) -> Figure:
+    """What makes the figure of a row of one or several targets: per cent, but for ``MEASURES``."""
+    return partial(_mean_over_targets, 1.0 if key in MEASURES else 100.0)
+
+
+def _mean_over_targets(unit: float, totals: np.ndarray) -> np.ndarray:
+    """From the sums and counts of T targets [..., 2 T] to the mean of their means in ``unit``s [...]."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 100 * (totals[..., ::2] / totals[..., 1::2]).mean(-1)
+        return unit * (totals[..., ::2] / totals[..., 1::2]).mean(-1)
 
 
 def _always(level: float, totals: np.ndarray) -> np.ndarray:
