@@ -17,7 +17,7 @@ def decimals(key: str) -> int:
 
 def extent(target: Mapping[str, Any]) -> str:
     """What there is to tell of a target of a probe: "8 classes", or "0.1 to 3.5" for values."""
-    return f"{target['classes']} classes" if "classes" in target else " to ".join(f"{v:.3g}" for v in target["range"])
+    return f"{target['classes']} classes" if "classes" in target else " to ".join(f"{v:.4g}" for v in target["range"])
 
 
 def plus_minus(figure: Mapping[str, Any], digits: int = 1) -> str:

@@ -141,6 +141,14 @@ def test_a_verdict_goes_through_json() -> None:
     verdict = judge(Outcomes.of_scores(scores(0.8)), {"random": theirs, "raw": theirs})
     told = json.loads(json.dumps(verdict.as_json()))
     assert told["standing"] == "ahead" and Verdict.from_json(told) == verdict
+    del told["digits"]  # as files were before there were values
+    assert Verdict.from_json(told) == verdict
+
+
+def test_differences_of_r2_have_more_decimals() -> None:
+    verdict = Verdict((Difference("random", 0.0912, 0.06, 0.1234), Difference("raw", 0.02, 0.01, 0.03)), 40, 3, 3)
+    assert verdict.sentence() == "ahead of random (+0.091, +0.060 to +0.123), ahead of raw (+0.020, +0.010 to +0.030)"
+    assert Verdict.from_json(verdict.as_json()) == verdict
 
 
 def test_the_strongest_is_the_first_of_the_largest() -> None:

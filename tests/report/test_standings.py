@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from st_ssl.core.verdict import FEWEST
+from st_ssl.core.verdict import FEWEST, Difference, Verdict
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.report.contestants import called
 from st_ssl.report.folder import RunFolder
@@ -91,6 +91,31 @@ def test_a_run_that_loses_is_said_to_lose(tmp_path: Path) -> None:
 
 def test_more_than_one_pretraining_needs_no_warning(tmp_path: Path) -> None:
     assert table_of(probe_result(2.6, pretrainings=3), tmp_path).cautions == []
+
+
+def test_values_have_a_table_of_their_own(tmp_path: Path) -> None:
+    """Beside targets with classes: R² with three decimals and a verdict, rank correlations without one."""
+    result = probe_result(2.6)
+    r2 = {
+        who: {"mean": m, "std": 0.0123, "values": [m, m]}
+        for who, m in (("pretrained", 0.5), ("random", -0.2), ("raw", 0.1))
+    }
+    told = Verdict((Difference("random", 0.7, 0.6, 0.8), Difference("raw", 0.4, 0.305, 0.5)), 240, 3, 3).as_json()
+    probes = {"knn_r2": r2, "knn_rank": r2}
+    result["targets"]["speed"] = {"range": [0.5, 2.0], "chance": 0.0, "probes": probes, "verdicts": {"knn_r2": told}}
+    result["overall"]["probes"]["knn_r2"], result["overall"]["verdicts"]["knn_r2"] = r2, told
+    table = table_of(result, tmp_path)
+    assert table.table is not None and table.values is not None
+    assert {row.target for row in table.table.rows} == set(FACTORS)
+    first, second = table.values.rows
+    assert (first.target, first.what, first.key, second.key) == ("speed", "0.5 to 2", "kNN R²", "kNN rank correlation")
+    assert [(cell.value, cell.spread) for cell in first.cells[:2]] == [("0.500", "± 0.012"), ("-0.200", "± 0.012")]
+    assert first.standing is not None and first.standing.words == "ahead" and second.standing is None
+    assert first.standing.rivals == [("untrained", "+0.600 to +0.800"), ("raw pixels", "+0.305 to +0.500")]
+    line = table.headlines["kNN R²"]
+    assert (line.pretrained, line.baseline, line.digits) == (0.5, 0.1, 3)
+    assert "kNN rank correlation" not in table.headlines
+    assert table.panels[-1].value == "0.5 to 2" and "raw pixels 0.100" in str(table.panels[-1].figure)
 
 
 def test_a_probe_without_verdicts_highlights_nothing(tmp_path: Path) -> None:

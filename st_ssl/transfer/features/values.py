@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from st_ssl.core.errors import ConfigError, DataError, nearest
+from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.video import target_names
 
@@ -20,13 +20,10 @@ def value_targets(train: Sequence[Entry], test: Sequence[Entry], told: Mapping[s
 
     ``told`` (``probe.values``) says of a target whether it is one. Of any other the training labels decide: it is a
     value where all of them are numbers, and some have a fraction (12.5) or an exponent (1e-3). Whole numbers, also
-    those written as 3.0, are classes. Raises ``ConfigError`` for a name in ``told`` that no label has, and
-    ``DataError`` where a value target has a label that is no number, or labels mix fractions with text.
+    those written as 3.0, are classes. Raises ``DataError`` where a value target has a label that is no number, or
+    labels mix fractions with text.
     """
     names = target_names([*train, *test])
-    for name in told:
-        if name not in names:
-            raise ConfigError(f"probe.values: no target is called {name!r}{nearest(name, names)} (there are: {names})")
     return [name for name in names if told.get(name, True) and _is_value(name, train, test, told.get(name, False))]
 
 
@@ -50,6 +47,16 @@ def number(label: str) -> float:
     """The finite number that ``label`` is; NaN for text, with which ``nan`` and ``inf`` count."""
     value = float(label) if _NUMBER.fullmatch(label) else math.nan
     return value if math.isfinite(value) else math.nan
+
+
+def are_values(labels: Iterable[str]) -> bool:
+    """Whether all of ``labels`` are numbers, and some have a fraction or an exponent.
+
+    >>> are_values(["0.5", "2"]), are_values(["1", "2"])
+    (True, False)
+    """
+    distinct = set(labels)
+    return any(map(_has_fraction, distinct)) and not any(math.isnan(number(label)) for label in distinct)
 
 
 def _has_fraction(label: str) -> bool:

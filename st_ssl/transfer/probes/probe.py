@@ -104,7 +104,7 @@ def probe_source(
         raise DataError(why)
     splits = split_entries(entries, config.test_share, config.limit)
     classes, found, values = find_targets(splits, config)
-    tell_values(found, config)
+    tell_values(splits, found, config)
     _check_episodes(splits, classes, config)
     seeds = len(runs) if len(runs) > 1 else config.seeds
     scores = Scores([sample_name(entry) for entry in splits[1].entries])

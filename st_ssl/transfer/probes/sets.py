@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from st_ssl.core.errors import nearest
+from st_ssl.data.sources.video import target_names
 from st_ssl.transfer.features.features import INSTANCE, ClipSet, Split, classes_of
 from st_ssl.transfer.features.values import known_numbers, numbers_of, value_targets
 from st_ssl.transfer.probes.few_labels import Episodes
@@ -25,8 +27,13 @@ def find_targets(splits: tuple[Split, Split], config: ProbeConfig) -> tuple[dict
     return classes_of(*splits, values), values, probed
 
 
-def tell_values(values: Sequence[str], config: ProbeConfig) -> None:
-    """Say once which targets were taken for values by their labels, and which kinds of probes leave out values."""
+def tell_values(splits: tuple[Split, Split], values: Sequence[str], config: ProbeConfig) -> None:
+    """Warn once of names in ``probe.values`` that no target has; of targets that were taken for ``values`` by their
+    labels, and of the kinds of probes that leave values out."""
+    names = target_names(entry for part in splits for entry in part.entries)
+    for name in config.values.keys() - set(names):
+        near = nearest(name, names)
+        warnings.warn(f"probe.values.{name} is ignored: no target is called {name!r}{near}", stacklevel=3)
     decided = [name for name in values if name not in config.values]
     skip = [kind for kind in config.kinds if kind not in VALUE_ROWS]
     told = f"not for values ({', '.join(values)}): {', '.join(skip)}" if values and skip else ""

@@ -16,6 +16,7 @@ from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure, mean_figure
+from st_ssl.transfer.features.values import are_values
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import Look
@@ -96,6 +97,16 @@ class OneLabel(Labels):
     def select(self, entries: Sequence[Entry]) -> list[Entry]:
         self.target, known = labelled(entries, self._asked)
         return known
+
+    def learn(self, train: Sequence[Entry]) -> list[str]:
+        classes = super().learn(train)
+        if are_values(classes):
+            warnings.warn(
+                f"{self.key}: the labels are numbers with fractions, and each of the {len(classes)} is a class here: "
+                "fine-tuning knows classes alone, while probes predict such labels as values",
+                stacklevel=3,
+            )
+        return classes
 
     def group(self, entry: Entry) -> str:
         return entry.labels[self.target]

@@ -158,6 +158,15 @@ def test_a_class_of_tests_alone_is_unlabelled() -> None:
         task.learn_classes(Parts(rows[::2]), lambda *_: [])
 
 
+def test_values_are_classes_with_a_warning() -> None:
+    task = Recognise(RecogniseConfig())
+    parts = task.parts([Entry(f"{i}", ("train", "test")[i // 6], {"label": f"{i % 3 / 2}"}) for i in range(9)], 0)
+    with pytest.warns(
+        UserWarning, match=r"task\.target=label: the labels are numbers with fractions, and each of the 3 "
+    ):
+        assert task.learn_classes(parts, lambda *_: []) == ["0.0", "0.5", "1.0"]
+
+
 def test_tags_of_tests_alone_are_told_with_the_nearest_ones() -> None:
     task = Recognise(RecogniseConfig(multi_label=True))
     known = [Entry("0", tags=("jump", "run")), Entry("1", tags=("run",))]
