@@ -40,7 +40,12 @@ def probe_splits(
     ]
     results = [each.result for each in probed]
     first = results[0]
-    shared = [name for name in first["targets"] if all(name in result["targets"] for result in results)]
+    told = [result["targets"] for result in results]
+    shared = [  # by the same sort of labels: what has classes in one split may be a value in another
+        name
+        for name, own in first["targets"].items()
+        if all(name in targets and ("classes" in targets[name]) == ("classes" in own) for targets in told)
+    ]
     if not shared:
         raise DataError(f"probe.splits: the splits {', '.join(map(str, sources))} have no target in common")
     bad = {(b["path"], b["reason"]): b for result in results for b in result["bad"]}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.summary import MEASURES, RANK, decimals
-from st_ssl.core.verdict import Figure, Outcomes, judge, strongest
+from st_ssl.core.verdict import Figure, Outcomes, judge, mean_figure, strongest
 
 FIRST = ("pretrained", "random")
 """Who stands first in a table: the encoder, and the same network untrained. The baselines follow."""
@@ -50,7 +50,7 @@ class Scores:
         """Who was probed to mean, standard deviation and single values over the seeds, in per cent (``MEASURES``: as
         they are)."""
         everyone = [who for who in (*FIRST, *self.baselines(target, key)) if (target, key, who) in self.cells]
-        figure = _figure(key)
+        figure = _figure(key) if key in MEASURES else mean_figure
         return {who: _summary([float(figure(p.sum(0))) for p in self.cells[target, key, who]]) for who in everyone}
 
     def judged(self, target: str) -> int:

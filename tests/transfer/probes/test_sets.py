@@ -95,6 +95,7 @@ def test_a_table_with_values_from_the_command_to_the_page(
     page = write_report([run], tmp_path / "report.html").read_text()
     assert "Targets that are values: R²" in page and "ridge rank correlation" in page and "0.2353 to 0.8" in page
     assert f"{grey['probes']['ridge_r2']['raw']['mean']:.3f}" in page
+    assert "✓ light" in page and "✓ grey" not in page and "✗ grey" not in page  # neighbours are of one class, or not
     summary = re.search(r'id="summary".*?</section>', page, re.DOTALL)
     assert summary is not None and "ridge R²" in summary[0] and "rank correlation" not in summary[0]
 
