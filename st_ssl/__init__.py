@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     import numpy as np
     import numpy.typing as npt
     from torch import Tensor
 
-    from st_ssl.core.types import PointBatch
+    from st_ssl.core.types import PointBatch, PointCloud, View
     from st_ssl.encoders.base import Encoder
+    from st_ssl.methods.base import Method, Moment
 
 __version__ = "0.1.0"
 
@@ -70,3 +72,45 @@ def cloud(
     from st_ssl.weights.loading import cloud as cut
 
     return cut(encoder, cloud, attributes)
+
+
+def method(
+    name: str, encoder: Encoder | Mapping[str, Any], input: Mapping[str, Any] | None = None, **settings: Any
+) -> Method[Any]:
+    """The pretraining method ``name`` around ``encoder``, a ``torch.nn.Module`` for a loop of one's own. ``st-ssl
+    methods`` lists them. An example is in st_ssl/methods/README.md.
+
+    ``encoder`` is a module (``st_ssl.load``), or its configuration, ``{"name": "r3d", "depth": 10}``, of which
+    ``input`` says what it is fed. ``settings`` are those of the method, as in a recipe's section ``method``.
+
+    Raises ``ConfigError`` for a name, a key or a value that is not known, with the nearest that is.
+    """
+    from st_ssl.methods.alone import build
+
+    return build(name, encoder, input, settings)
+
+
+def view(content: Tensor | PointBatch) -> View:
+    """A view for a method, of clips float [B, 3, T, H, W], normalised as ``encoder.input`` says, or of a
+    ``PointBatch``; without masks: methods that mask take ``st_ssl.views``."""
+    from st_ssl.methods.alone import view as one
+
+    return one(content)
+
+
+def views(
+    method: Method[Any], samples: Sequence[npt.NDArray[Any] | PointCloud], seed: int = 0, epoch: int = 0
+) -> list[View]:
+    """The views that ``method`` declares, cut, augmented and masked, of ``samples`` in memory: videos uint8
+    [N, H, W, 3], or clouds [N, 3] or ``PointCloud``. Every draw is a function of ``seed``, ``epoch`` and the place of
+    the sample."""
+    from st_ssl.methods.alone import views as cut
+
+    return cut(method, samples, seed, epoch)
+
+
+def moment(step: int, num_steps: int) -> Moment:
+    """Where a loop of one's own stands, for ``Method.after_update``: ``step`` (from 0) of ``num_steps``."""
+    from st_ssl.methods.base import Moment
+
+    return Moment(step, num_steps)

@@ -26,6 +26,7 @@ COMMANDS = {
     "extract": "write the features of a whole data set",
     "report": "write the HTML page of a run",
     "benchmark": "measure speed as ratios on this machine",
+    "methods": "list the pretraining methods, with their papers",
     "configs": "list the configurations that come with it, copy one to change",
     "doctor": "look at this machine: what is missing or slow, and what mends it",
 }
