@@ -29,7 +29,7 @@ def spoil(trainer: Trainer, at: int, ranks: tuple[int, ...] = (0,)) -> None:
     def spoiled(outputs: Any) -> Any:
         result = losses(outputs)
         if trainer.step + 1 == at and trainer.runtime.rank in ranks:
-            result["loss"] = result["loss"] * float("nan")
+            result.loss = result.loss * float("nan")
         return result
 
     trainer.method.losses = spoiled  # type: ignore[method-assign]
@@ -43,7 +43,7 @@ def test_a_nan_loss_stops_before_the_update_and_names_the_samples(videos: Path, 
         trainer.fit()
     message = str(caught.value)
     assert "the loss is not finite at step 3; the weights are still those of step 2" in message
-    paths = [trainer.entries[index].path for _, index in trainer.order.step(2)]
+    paths = [trainer.entries[index].path for _, index, _ in trainer.order.step(2)]
     assert f"rank 0: {', '.join(paths)}" in message
     clean = train(tiny(videos, tmp_path / "clean"), stop_at=2)
     for name, parameter in trainer.method.named_parameters():
@@ -70,7 +70,7 @@ def nan_on_one(rank: int, world_size: int, data: dict[str, Any]) -> dict[str, An
     try:
         trainer.fit()
     except TrainingError as error:
-        paths = [trainer.entries[index].path for _, index in trainer.order.step(2)[2:]]
+        paths = [trainer.entries[index].path for _, index, _ in trainer.order.step(2)[2:]]
         return {"message": str(error), "step": trainer.step, "paths": ", ".join(paths)}
     return {"message": "", "step": trainer.step, "paths": ""}
 
@@ -138,7 +138,7 @@ def test_the_healthy_samples_are_seen_as_if_nothing_were_broken(folder: Path, tm
             replaced += int(index) != int(wanted)
             for view, other in zip(with_broken.views, reference.views, strict=True):
                 if index == wanted:
-                    assert torch.equal(view.frames[row], other.frames[row])
+                    assert torch.equal(view.clip[row], other.clip[row])
                     assert all(torch.equal(value[row], other.params[name][row]) for name, value in view.params.items())
     assert replaced == 5
 

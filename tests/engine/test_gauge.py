@@ -90,5 +90,5 @@ def test_a_healthy_run_logs_both_figures_and_no_warning(
 ) -> None:
     trainer = train(tiny(videos, tmp_path / "run"))
     assert all(row["feature_spread"] > 0 and row["effective_rank"] >= 1 for row in metrics(tmp_path / "run"))
-    assert not trainer.gauge.warned
+    assert not trainer.gauges["encoder"].warned
     assert "collapsed" not in capsys.readouterr().err

@@ -188,7 +188,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-9, msg=key)
 
 
 @pytest.mark.parametrize("name", NAMES)

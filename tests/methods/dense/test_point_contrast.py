@@ -82,7 +82,7 @@ def test_the_loss_is_that_of_the_matched_features() -> None:
     method, scenes = build(num_pairs=16, temperature=0.2), [scene(0), scene(1)]
     views = prepared(method, scenes)
     losses = method(views)
-    pairs, valid = match(*views, method.config.num_pairs)
+    pairs, valid = match(views[0], views[1], method.config.num_pairs)
     first, second = (
         method.head(method.encoder.net(view.points.attributes["color"][pairs[..., i].flatten()]))
         for i, view in enumerate(views)
@@ -96,7 +96,7 @@ def test_the_loss_is_that_of_the_matched_features() -> None:
 def test_scenes_with_fewer_matches_than_asked_for_bring_those_they_have() -> None:
     method = build(num_pairs=100)
     views = prepared(method, [scene(0), scene(1, 30), scene(2, 1)])
-    pairs, valid = match(*views, method.config.num_pairs)
+    pairs, valid = match(views[0], views[1], method.config.num_pairs)
     assert valid[0].all()
     assert 0 < valid[1].sum() < 30
     assert valid[2].sum() == 1
