@@ -125,8 +125,9 @@ class Views:
         ``key`` is (seed, epoch, sample), ``step`` the update that the batch is for; ``reach(1)`` is called once all is
         read."""
         draws = self._draw(recording, key)
-        items = self._read(recording, draws)
+        raw = self._read(recording, draws)
         reach(1)
+        items = {name: {index: self._begun(item) for index, item in own.items()} for name, own in raw.items()}
         views: list[CutView] = []
         for number, (spec, draw) in enumerate(zip(self.specs, draws, strict=True)):
             own = key if spec.drawn else ()
@@ -189,12 +190,14 @@ class Views:
             wanted.setdefault(spec.stream or recording.first, []).append(draw.at)
         found: dict[str, dict[int, Any]] = {}
         for name, parts in wanted.items():
-            found[name] = {}
-            for index, item in recording.stream(name).read(np.unique(np.concatenate(parts)).tolist()):
-                for step in self.first:
-                    item = step(item)
-                found[name][index] = item
+            found[name] = dict(recording.stream(name).read(np.unique(np.concatenate(parts)).tolist()))
         return found
+
+    def _begun(self, item: Any) -> Any:
+        """An item after what is done first."""
+        for step in self.first:
+            item = step(item)
+        return item
 
     def prepare(self, views: Sequence[View]) -> list[View]:
         """Do to a batch, on the device that it is on, what the worker has left to be done."""
