@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from st_ssl.augment.points import PointAugment
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointBatch, PointCloud
+from st_ssl.data.views import packed
 
 OFF: dict[str, Any] = {"rotation": "none"}
 WILD: dict[str, Any] = {
@@ -38,15 +39,10 @@ def make_cloud(count: int = 500, seed: int = 0, plane: bool = False) -> PointClo
     )
 
 
-def pack(views: list[tuple[PointCloud, np.ndarray]]) -> PointBatch:
-    clouds = [cloud for cloud, _ in views]
-    return PointBatch(
-        torch.from_numpy(np.concatenate([c.xyz for c in clouds])),
-        torch.tensor([0, *np.cumsum([len(c) for c in clouds]).tolist()]),
-        {k: torch.from_numpy(np.concatenate([c.attributes[k] for c in clouds])) for k in clouds[0].attributes},
-        {k: torch.from_numpy(np.concatenate([c.labels[k] for c in clouds])) for k in clouds[0].labels},
-        torch.from_numpy(np.concatenate([source for _, source in views])),
-    )
+def source_of(cloud: PointCloud) -> np.ndarray:
+    """The place that each of its points had: int64 [N]."""
+    assert cloud.source is not None
+    return cloud.source
 
 
 def stack(params: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
@@ -56,5 +52,5 @@ def stack(params: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
 def view(augment: PointAugment, cloud: PointCloud, *key: int) -> tuple[PointBatch, PointBatch, dict[str, torch.Tensor]]:
     """A batch of one: as it was cut, as it was applied, and its parameters."""
     params = augment.sample(keyed_rng(*key))
-    batch = pack([augment.cut(cloud, params)])
+    batch = packed(augment.cut([cloud], params))
     return batch, augment.apply(batch, stack([params])), stack([params])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from st_ssl.augment.masking import Grid, MaskConfig, check_mask, draw_mask
+from st_ssl.augment.masking import Grid, MaskConfig, TokenMask, check_mask, draw_mask
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.random import keyed_rng
 
@@ -86,3 +86,12 @@ def test_grids_that_are_too_small_are_named(kind: Any, ratio: float, grid: Grid,
     with pytest.raises(ConfigError, match=said):
         check_mask(MaskConfig(kind=kind, ratio=ratio), grid)
     check_mask(MaskConfig(kind=kind, ratio=0.5), grid)
+    with pytest.raises(ConfigError, match=said):
+        TokenMask(MaskConfig(kind=kind, ratio=ratio), grid)
+
+
+def test_the_plan_of_a_mask_draws_it_for_each_sample() -> None:
+    config = MaskConfig(kind="tube", ratio=0.9)
+    drawn = TokenMask(config, GRID).draw(keyed_rng(3), keyed_rng("batch"), None)
+    for found, expected in zip(drawn, draw_mask(config, GRID, keyed_rng(3)), strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from st_ssl.augment.point_masking import (
+    PatchMask,
     PointMaskConfig,
     block_point_mask,
     check_point_mask,
@@ -59,6 +60,18 @@ def test_masks_that_would_hide_all_or_none_are_told() -> None:
         check_point_mask(PointMaskConfig(ratio=0.1), 4)
     with pytest.raises(ConfigError, match="would hide all"):
         check_point_mask(PointMaskConfig(ratio=0.9), 4)
+    with pytest.raises(ConfigError, match="would hide none"):
+        PatchMask(PointMaskConfig(ratio=0.1), 4)
+
+
+def test_the_plan_of_a_mask_draws_all_of_it_or_the_middle_of_a_block() -> None:
+    every = PatchMask(PointMaskConfig(ratio=0.6), 20).draw(keyed_rng(3), keyed_rng("batch"), None)
+    for found, expected in zip(every, random_point_mask(20, 0.6, keyed_rng(3)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    block = PatchMask(PointMaskConfig(kind="block", ratio=0.6), 20)
+    drawn = [block.draw(keyed_rng(seed), keyed_rng("batch"), None) for seed in range(300)]
+    assert {mask.keep for mask in drawn} == {None} and {mask.masked.shape for mask in drawn} == {(1,)}
+    assert {int(mask.masked[0]) for mask in drawn} == set(range(20))
 
 
 def _voxels(seed: int, clouds: int = 3, count: int = 400, spread: int = 20) -> torch.Tensor:

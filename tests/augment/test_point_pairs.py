@@ -10,28 +10,29 @@ from st_ssl.augment.point_pairs import correspondences, mix3d
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointBatch
-from tests.augment.points import WILD, make_cloud, pack, stack
+from st_ssl.data.views import packed
+from tests.augment.points import WILD, make_cloud, source_of, stack
 
 
 def test_two_views_of_a_cloud_meet_in_the_same_points() -> None:
     cloud = make_cloud(600)
     augment = PointAugment(PointAugmentConfig(**WILD, crop="sphere", dropout=(0.1, 0.3)), num_points=None)
     params = [[augment.sample(keyed_rng(b, v)) for b in range(2)] for v in range(2)]
-    cuts = [[augment.cut(cloud, p) for p in row] for row in params]
-    views = [augment.apply(pack(c), stack(p)) for c, p in zip(cuts, params, strict=True)]
+    cuts = [[augment.choose(cloud, p) for p in row] for row in params]
+    views = [augment.apply(packed(c), stack(p)) for c, p in zip(cuts, params, strict=True)]
     pairs = correspondences(views[0], views[1])
     assert pairs.dtype == torch.int64 and (pairs[:, 0].diff() > 0).all()
     back = []
     for view_params, view_cuts, batch in zip(params, cuts, views, strict=True):
         parts = []
-        for b, (p, (part, _)) in enumerate(zip(view_params, view_cuts, strict=True)):
+        for b, (p, part) in enumerate(zip(view_params, view_cuts, strict=True)):
             assert part.pose is not None
             undo = part.pose @ np.linalg.inv(p["affine"].astype(np.float64))
             xyz = batch.xyz[batch.offsets[b] : batch.offsets[b + 1]].double().numpy()
             parts.append(xyz @ undo[:3, :3].T + undo[:3, 3])
         back.append(np.concatenate(parts))
     assert np.abs(back[0][pairs[:, 0]] - back[1][pairs[:, 1]]).max() < 1e-4
-    expected = sum(len(np.intersect1d(cuts[0][b][1], cuts[1][b][1])) for b in range(2))
+    expected = sum(len(np.intersect1d(source_of(cuts[0][b]), source_of(cuts[1][b]))) for b in range(2))
     assert len(pairs) == expected > 100
     cloud_of = [torch.bucketize(pairs[:, v].contiguous(), views[v].offsets[1:], right=True) for v in range(2)]
     assert torch.equal(*cloud_of)

@@ -16,7 +16,8 @@ from st_ssl.augment.point_pairs import correspondences
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, plain
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
-from tests.augment.points import OFF, WILD, make_cloud, pack, stack, view
+from st_ssl.data.views import packed
+from tests.augment.points import OFF, WILD, make_cloud, source_of, stack, view
 
 # --- maps and normals
 
@@ -87,7 +88,8 @@ def test_a_setting_does_not_shift_the_draws_of_another() -> None:
 
 def cut(config: dict[str, Any], cloud: PointCloud, key: int = 0, **fixed: Any) -> tuple[PointCloud, np.ndarray]:
     augment = PointAugment(PointAugmentConfig(**{**OFF, **config}), **{"num_points": None, **fixed})
-    return augment.cut(cloud, augment.sample(keyed_rng(key)))
+    part = augment.choose(cloud, augment.sample(keyed_rng(key)))
+    return part, source_of(part)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_one_point_a_voxel_of_the_turned_and_scaled_view() -> None:
     cloud = make_cloud(5000)
     augment = PointAugment(PointAugmentConfig(rotation="z", scale=(0.5, 0.5)), None, False, voxel_size=0.2)
     batch, _, params = view(augment, cloud, 3)
-    everything = augment.apply(pack([(cloud, np.arange(5000))]), params)
+    everything = augment.apply(packed([cloud]), params)
     low = everything.xyz.min(0).values
     voxels = torch.floor((everything.xyz[batch.source] - low) / 0.2 + 1e-4)
     occupied = torch.unique(torch.floor((everything.xyz - low) / 0.2 + 1e-4), dim=0)
@@ -169,10 +171,10 @@ def test_a_fixed_number_of_points(count: int) -> None:
 def test_objects_fill_the_unit_sphere_and_scenes_stand_on_the_floor() -> None:
     cloud = make_cloud()
     cloud.pose = np.diag([2.0, 2.0, 2.0, 1.0])
-    part, source = plain(300, unit_sphere=True).cut(cloud, plain(300, True).sample(keyed_rng(0)))
+    part = plain(300, unit_sphere=True).choose(cloud, plain(300, True).sample(keyed_rng(0)))
     assert np.allclose(part.xyz.mean(0), 0, atol=1e-6) and np.isclose(np.linalg.norm(part.xyz, axis=1).max(), 1)
     assert part.pose is not None
-    assert np.allclose(part.xyz @ part.pose[:3, :3].T + part.pose[:3, 3], 2 * cloud.xyz[source], atol=1e-4)
+    assert np.allclose(part.xyz @ part.pose[:3, :3].T + part.pose[:3, 3], 2 * cloud.xyz[source_of(part)], atol=1e-4)
     scene, _ = cut({}, cloud, unit_sphere=False)
     assert np.allclose((scene.xyz.min(0) + scene.xyz.max(0))[:2], 0, atol=1e-5) and scene.xyz[:, 2].min() == 0
     untouched, _ = cut({}, cloud, unit_sphere=False, centre=False)
@@ -193,15 +195,18 @@ def test_a_cloud_is_the_same_in_any_batch() -> None:
     )
     augment = PointAugment(config, num_points=200)
     params = [augment.sample(keyed_rng(i)) for i in range(3)]
-    views = [augment.cut(make_cloud(seed=i), p) for i, p in enumerate(params)]
-    together = augment.apply(pack(views), stack(params))
+    views = [augment.choose(make_cloud(seed=i), p) for i, p in enumerate(params)]
+    together = augment.apply(packed(views), stack(params))
     for i in range(3):
-        alone = augment.apply(pack(views[i : i + 1]), stack(params[i : i + 1]))
+        alone = augment.apply(packed(views[i : i + 1]), stack(params[i : i + 1]))
         part = slice(200 * i, 200 * (i + 1))
         assert torch.equal(alone.xyz, together.xyz[part])
         for name in ("normal", "color"):
             assert torch.allclose(alone.attributes[name], together.attributes[name][part], atol=1e-6)
-    assert together.source is not None and together.source.tolist() == np.concatenate([s for _, s in views]).tolist()
+    assert (
+        together.source is not None
+        and together.source.tolist() == np.concatenate([source_of(cloud) for cloud in views]).tolist()
+    )
 
 
 @pytest.mark.gpu
@@ -210,8 +215,8 @@ def test_a_gpu_does_the_same() -> None:
     colour = PointColourConfig(jitter=1, auto_contrast=1, translation=1, noise=1)
     augment = PointAugment(PointAugmentConfig(**WILD, jitter=0.01, elastic=((0.2, 0.4),), colour=colour), None)
     params = [augment.sample(keyed_rng(i)) for i in range(3)]
-    views = [augment.cut(make_cloud(seed=i), p) for i, p in enumerate(params)]
-    batch, far = pack(views), pack(views)
+    views = [augment.choose(make_cloud(seed=i), p) for i, p in enumerate(params)]
+    batch, far = packed(views), packed(views)
     assert batch.source is not None
     far.xyz, far.offsets, far.source = far.xyz.cuda(), far.offsets.cuda(), batch.source.cuda()
     far.attributes = {name: values.cuda() for name, values in far.attributes.items()}

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_ssl.augment.point_masking import PointMaskConfig
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import PointInputConfig
-from st_ssl.core.types import PointBatch, PointView
+from st_ssl.core.types import Mask, PointBatch
 from st_ssl.encoders.base import count_parameters
 from st_ssl.encoders.point_vit import MiniPointNet, Patches, PointViT, PointViTConfig, split_patches
 
@@ -205,8 +204,7 @@ def test_clouds_too_small_are_refused() -> None:
 def test_blocks_are_found_where_the_centres_are() -> None:
     encoder, points = build(), clouds()
     patches = encoder.patches(points)
-    view = PointView(points, None, torch.tensor([[2], [7]]))
-    keep, masked = split_patches(view, patches, PointMaskConfig(kind="block", ratio=0.5))
+    keep, masked = split_patches(Mask(None, torch.tensor([[2], [7]])), patches, 0.5)
     for cloud, first in enumerate([2, 7]):
         near = (patches.centres[cloud] - patches.centres[cloud, first]).norm(dim=1).argsort()[:4].tolist()
         assert masked[cloud].tolist() == sorted(near)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.core.types import View
+from st_ssl.core.types import Mask, View
 from st_ssl.encoders.base import ENCODERS, InputConfig
 from st_ssl.encoders.video_vit import VideoViTConfig
 from st_ssl.methods.base import METHODS
@@ -96,8 +96,9 @@ def test_loss_agrees_with_transformers(norm: bool) -> None:
     hidden = torch.zeros(2, 8, dtype=torch.bool)
     hidden[0, [0, 1, 4, 6]] = hidden[1, [2, 3, 5, 7]] = True
     index = torch.arange(8).expand(2, -1)
-    view = View(clip, torch.zeros(2, 4), keep=index[~hidden].view(2, 4), masked=index[hidden].view(2, 4))
-    loss = ours([view])["loss"]
+    mask = Mask(index[~hidden].view(2, 4), index[hidden].view(2, 4))
+    view = View(clip, torch.zeros(2, 4, dtype=torch.int64), masks=(mask,))
+    loss = ours([view]).loss
     expected = theirs(clip.transpose(1, 2), bool_masked_pos=hidden).loss
     assert expected > 0.1
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)

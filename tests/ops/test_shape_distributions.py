@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.core.types import PointBatch, RawPointView
+from st_ssl.core.types import PointBatch, View
 from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
 
 
-def view_of(*clouds: np.ndarray) -> RawPointView:
+def view_of(*clouds: np.ndarray) -> View:
     offsets = np.cumsum([0, *map(len, clouds)])
-    return RawPointView(PointBatch(torch.from_numpy(np.concatenate(clouds)).float(), torch.from_numpy(offsets)), {})
+    points = PointBatch(torch.from_numpy(np.concatenate(clouds)).float(), torch.from_numpy(offsets))
+    return View(points, torch.zeros(len(clouds), 1, dtype=torch.int64))
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from st_ssl.core.errors import SampleError
 from st_ssl.core.inputs import Modality, PointInputConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry, Features, PointBatch, PointCloud
-from st_ssl.data.base import DATA, Batch, DataSource
-from st_ssl.data.points.dataset import PointDataset, collate
-from st_ssl.data.points.views import PointViews, plain_views
+from st_ssl.data.base import DATA, DataSource
+from st_ssl.data.loading.sample_dataset import SampleDataset
+from st_ssl.data.points.dataset import cloud_dataset
+from st_ssl.data.points.views import plain_views
+from st_ssl.data.views import Views
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.ops.shape_distributions import coarse_occupancy
 from st_ssl.training.optim import OptimConfig
@@ -72,15 +74,12 @@ class TinySource(DataSource):
     def entries(self) -> list[Entry]:
         return self.rows
 
-    def dataset(self, entries: Sequence[Entry], views: Any, seed: Any = 0) -> PointDataset:
-        return PointDataset(entries, views, seed, cloud)
-
-    def collate(self, samples: list[Any]) -> Batch:
-        return collate(samples)
+    def dataset(self, entries: Sequence[Entry], views: Any, seed: Any = 0) -> SampleDataset:
+        return cloud_dataset(entries, views, seed, cloud)
 
     def evaluation(
         self, input: Any, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> PointViews:
+    ) -> Views:
         return plain_views(input, num_views, span, jitter)
 
     def raw_features(self, view: Any) -> dict[str, np.ndarray]:

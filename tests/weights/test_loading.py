@@ -15,6 +15,7 @@ import st_ssl
 from st_ssl.core.errors import ConfigError, DataError, SampleError, UserError
 from st_ssl.core.types import View
 from st_ssl.data.base import DATA
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.synthetic.videos import encode
 from st_ssl.encoders.base import Encoder, save_encoder
 from st_ssl.weights.exporting.base import Network, export_network
@@ -104,7 +105,7 @@ def test_a_video_is_cut_as_in_evaluation(encoder: Encoder, tmp_path: Path) -> No
     source = DATA.build(DATA.config("video")(root=str(tmp_path / "videos")))  # type: ignore[call-arg]
     views = source.evaluation(encoder.input)
     sample = source.dataset(source.entries(), views)[0, 0]
-    (raw,) = source.collate([sample]).views
+    (raw,) = collate([sample]).views
     (expected,) = views.prepare([raw])
     assert isinstance(expected, View)
     clip = st_ssl.clip(encoder, tmp_path / "videos" / "a.mp4")

@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 from st_ssl.core.types import Entry
 from st_ssl.data.base import Batch
 from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.loading.sample_order import Order, SampleKey, StepSampler
 from st_ssl.data.video import dataset as module
-from st_ssl.data.video.dataset import VideoDataset, collate
+from st_ssl.data.video.dataset import video_dataset
 from tests.data.test_dataset import VIEWS
 from tests.waiting import LONG
 
@@ -55,7 +56,7 @@ DISASTERS: dict[str, tuple[Callable[[], None], str]] = {
 
 
 def batches(entries: list[Entry], num_workers: int, steps: int = 6, **settings: Any) -> list[Batch]:
-    dataset = VideoDataset(entries, VIEWS, 3, lambda path: module.open_video(path, "auto"))
+    dataset = video_dataset(entries, VIEWS, 3, lambda path: module.open_video(path, "auto"))
     sampler = StepSampler(Order(3, len(entries), 4), 0, steps)
     return list(build_loader(dataset, sampler, collate, num_workers, timeout=TIMEOUT, **settings))
 

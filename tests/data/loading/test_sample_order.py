@@ -20,20 +20,20 @@ ORDERS = st.integers(1, 40).flatmap(
 def test_a_pass_takes_each_sample_at_most_once(order: Order, epoch: int) -> None:
     steps = range(epoch * order.steps_per_pass, (epoch + 1) * order.steps_per_pass)
     keys = [key for step in steps for key in order.step(step)]
-    assert {e for e, _ in keys} == {epoch}
-    indices = [i for _, i in keys]
+    assert {e for e, *_ in keys} == {epoch}
+    indices = [key[1] for key in keys]
     assert len(indices) == len(set(indices)) == order.num_samples // order.batch_size * order.batch_size
     assert set(indices) <= set(range(order.num_samples))
 
 
 def test_passes_and_seeds_differ() -> None:
     orders = [Order(seed, 50, 50).step(epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(i for _, i in keys) for keys in orders}) == 4
+    assert len({tuple(key[1] for key in keys) for keys in orders}) == 4
 
 
 def test_every_sample_is_left_out_now_and_then() -> None:
     order = Order(0, num_samples=10, batch_size=8)
-    used = [{i for _, i in order.step(epoch)} for epoch in range(60)]
+    used = [{key[1] for key in order.step(epoch)} for epoch in range(60)]
     left_out = np.zeros(10)
     for indices in used:
         left_out[list(set(range(10)) - indices)] += 1
@@ -70,5 +70,5 @@ def collate(samples: list[int]) -> Batch:
 def test_batches_arrive_in_order_for_any_number_of_workers(num_workers: int) -> None:
     order = Order(5, num_samples=11, batch_size=3)
     batches = list(build_loader(Squares(), StepSampler(order, 2, 9), collate, num_workers))
-    expected = [[e * 1000 + i for e, i in order.step(step)] for step in range(2, 9)]
+    expected = [[key[0] * 1000 + key[1] for key in order.step(step)] for step in range(2, 9)]
     assert [batch.indices.tolist() for batch in batches] == expected

@@ -18,6 +18,7 @@ from st_ssl.core.errors import DataError, SampleError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.packs import write_pack as packing
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.video_read import VIDEOS, VideoPack
@@ -155,7 +156,7 @@ def test_a_damaged_sample_is_told_by_the_file_that_was_packed(
     place, reason = f"{pack}/shard-00001.tar/00001-000001.mp4", "damaged: its bytes are not those that were packed"
     source = VideoSource(VideoDataConfig(root=str(pack), num_workers=0))
     dataset = source.dataset(source.entries(), source.evaluation(InputConfig(num_frames=4, size=32)))
-    assert source.collate([dataset[0, 3]]).bad == [BadSample("03.mp4", f"{reason} ({place})")]
+    assert collate([dataset[0, 3]]).bad == [BadSample("03.mp4", f"{reason} ({place})")]
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(pack.parent)

@@ -15,14 +15,16 @@ from safetensors.numpy import save
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.cli.prepare import main
 from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.types import Entry, PointCloud
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.packs.points_index import CloudTable
 from st_ssl.data.packs.points_read import CLOUDS, CloudPack, decode, encode
 from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.points.dataset import PointDataConfig, PointSource
-from st_ssl.data.points.views import PointViews
+from st_ssl.data.points.views import augmented_views
 from st_ssl.data.sources.points import read_source
 from st_ssl.data.streams.points import ReadOptions, read_cloud
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
@@ -95,19 +97,21 @@ def test_samples_are_those_of_the_files(root: Path, packed: Path, tmp_path: Path
         PointSource(PointDataConfig(root=str(whole), surface_points=50)),
         PointSource(PointDataConfig(root=str(packed))),
     ]
-    views = PointViews(PointAugment(PointAugmentConfig(jitter=0.01, crop="sphere"), 16), num_views=2)
+    augment = PointAugment(PointAugmentConfig(jitter=0.01, crop="sphere"), 16)
+    views = augmented_views(PointInputConfig(), augment, 2)
     datasets = [source.dataset(source.entries(), views, 5) for source in sources]
     assert [len(dataset) for dataset in datasets] == [4, 4]
     for key in ((0, 3), (2, 0), (1, 1), (0, 2)):
-        a, b = (source.collate([dataset[key]]) for source, dataset in zip(sources, datasets, strict=True))
+        a, b = (collate([dataset[key]]) for dataset in datasets)
         assert torch.equal(a.metadata, b.metadata)
         for x, y in zip(a.views, b.views, strict=True):
             assert torch.equal(x.points.xyz, y.points.xyz)
+            assert x.points.source is not None and y.points.source is not None
             assert torch.equal(x.points.source, y.points.source)
             for kind in ("attributes", "labels"):
                 one, other = getattr(x.points, kind), getattr(y.points, kind)
                 assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert not sources[0].collate([datasets[0][0, 3]]).bad
+    assert not collate([datasets[0][0, 3]]).bad
 
 
 class Interrupted(CloudPacker):

@@ -22,6 +22,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import training_part
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.loading.loader import build_loader
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.video_read import VIDEOS, VideoPack
@@ -30,7 +31,7 @@ from st_ssl.data.sources.video import read_source
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.streams.video.pyav import PyAVReader
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.data.video.views import VideoViews
+from st_ssl.data.views import Views, each
 from tests.runs import write_videos
 from tests.waiting import LONG, until
 
@@ -197,16 +198,16 @@ def test_another_pack_is_not_written_over(entries: list[Entry], packed: Path, tm
 def test_two_ranks_see_every_clip_once_in_one_order_for_any_number_of_workers(packed: Path) -> None:
     source = VideoSource(VideoDataConfig(root=str(packed)))
     entries = source.entries()
-    views = VideoViews(RandomClips(4, 1), centre_crop(16))
+    views = Views(each(RandomClips(4, 1), centre_crop(16)))
     seen: dict[int, list[list[int]]] = {}
     pixels: dict[int, list[np.ndarray]] = {}
     for workers in (0, 1, 4):
         for rank in (0, 1):
             sampler = StepSampler(Order(0, len(entries), 2), 0, 5, rank, 2)
-            loader = build_loader(source.dataset(entries, views), sampler, source.collate, workers)
+            loader = build_loader(source.dataset(entries, views), sampler, collate, workers)
             for batch in loader:
                 seen.setdefault(workers, []).append(batch.indices.tolist())
-                pixels.setdefault(workers, []).append(batch.views[0].frames.numpy())
+                pixels.setdefault(workers, []).append(batch.views[0].clip.numpy())
     assert sorted(i for batch in seen[0] for i in batch) == list(range(10))
     assert seen[0] == seen[1] == seen[4]
     for workers in (1, 4):

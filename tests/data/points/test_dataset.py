@@ -9,24 +9,26 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.augment.point_masking import PointMaskConfig
-from st_ssl.augment.point_segments import SegmentsConfig
+from st_ssl.augment.point_masking import PatchMask, PointMaskConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.config import Place, validate
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import PointInputConfig
-from st_ssl.core.types import Entry, PointCloud, RawPointView
+from st_ssl.core.types import Entry, PointCloud, View
 from st_ssl.data.base import DATA, Batch
+from st_ssl.data.clip_plans import Still
 from st_ssl.data.loading.loader import build_loader
-from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS
+from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS, collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
-from st_ssl.data.points.dataset import PointDataConfig, PointDataset, PointSource, collate
-from st_ssl.data.points.views import PointViews
+from st_ssl.data.points.dataset import PointDataConfig, PointSource, cloud_dataset
+from st_ssl.data.points.views import augmented_views
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
+from st_ssl.data.views import Views, each
 from tests.data.loading.disasters import hang
 
-VIEWS = PointViews(PointAugment(PointAugmentConfig(), num_points=16), PointMaskConfig(ratio=0.5), 8, num_views=2)
+AUGMENT = PointAugment(PointAugmentConfig(), num_points=16)
+VIEWS = Views(each(Still(2), AUGMENT, masks=[PatchMask(PointMaskConfig(ratio=0.5), 8)]))
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +51,16 @@ def entries_of(root: Path) -> list[Entry]:
     return [Entry(str(path)) for path in sorted(root.glob("*/*.npz"), key=lambda path: path.name)]
 
 
-def view_of(batch: Batch, number: int = 0) -> RawPointView:
-    view = batch.views[number]
-    assert isinstance(view, RawPointView)
-    return view
+def view_of(batch: Batch, number: int = 0) -> View:
+    return batch.views[number]
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
     found = [batch.indices, batch.wanted, batch.metadata]
     for number in range(len(batch.views)):
         view = view_of(batch, number)
-        assert view.keep is not None and view.masked is not None and view.points.source is not None
-        found += [view.keep, view.masked, *view.params.values()]
+        assert view.points.source is not None
+        found += [*view.mask, *view.params.values()]
         found += [view.points.dense(), view.points.source.view(len(view), -1)]
         found += [values.view(len(view), 16, -1) for values in (*view.points.attributes.values(),)]
     return found
@@ -68,7 +68,7 @@ def tensors(batch: Batch) -> list[torch.Tensor]:
 
 def test_shapes_and_sources(root: Path) -> None:
     entries = entries_of(root)
-    dataset = PointDataset(entries, VIEWS)
+    dataset = cloud_dataset(entries, VIEWS)
     batch = collate([dataset[0, i] for i in (5, 2, 7)])
     assert batch.indices.tolist() == batch.wanted.tolist() == [5, 2, 7]
     assert batch.metadata.tolist() == [[35], [32], [37]]
@@ -90,7 +90,7 @@ def test_shapes_and_sources(root: Path) -> None:
 
 
 def test_views_do_not_depend_on_workers_or_order(root: Path) -> None:
-    dataset = PointDataset(entries_of(root), VIEWS, seed=3)
+    dataset = cloud_dataset(entries_of(root), VIEWS, seed=3)
     order = Order(3, num_samples=12, batch_size=4)
     runs = [list(build_loader(dataset, StepSampler(order, 0, 6), collate, workers)) for workers in (0, 1, 2)]
     for batches in zip(*runs, strict=True):
@@ -108,32 +108,32 @@ def test_views_do_not_depend_on_workers_or_order(root: Path) -> None:
 
 def test_draws_differ_by_seed_pass_and_sample(root: Path) -> None:
     entries = [entries_of(root)[0]] * 2
-    dataset, other = PointDataset(entries, VIEWS), PointDataset(entries, VIEWS, seed=1)
+    dataset, other = cloud_dataset(entries, VIEWS), cloud_dataset(entries, VIEWS, seed=1)
     samples = [dataset[0, 0], dataset[1, 0], dataset[0, 1], other[0, 0]]
     assert len({tuple(view_of(collate([s])).params["affine"].flatten().tolist()) for s in samples}) == 4
 
 
 def test_broken_files_are_replaced_by_a_rule_and_listed(root: Path) -> None:
     entries = entries_of(root)
-    samples = [PointDataset(entries, VIEWS, seed=3)[0, 3] for _ in range(2)]
+    samples = [cloud_dataset(entries, VIEWS, seed=3)[0, 3] for _ in range(2)]
     assert samples[0].wanted == 3
     assert samples[0].index == samples[1].index not in (3, 4)
     assert "not a file of arrays" in samples[0].bad[0].reason
-    chosen = [PointDataset(entries, VIEWS, seed=3)[epoch, 3] for epoch in range(20)]
+    chosen = [cloud_dataset(entries, VIEWS, seed=3)[epoch, 3] for epoch in range(20)]
     assert len({sample.index for sample in chosen}) > 5  # not always the same one
-    batch = collate([PointDataset(entries, VIEWS, seed=3)[0, i] for i in (2, 3, 3, 4)])
+    batch = collate([cloud_dataset(entries, VIEWS, seed=3)[0, i] for i in (2, 3, 3, 4)])
     assert batch.wanted.tolist() == [2, 3, 3, 4]
     assert sorted({bad.path for bad in batch.bad}) == sorted([entries[3].path, entries[4].path])
     assert len(view_of(batch)) == 4
 
 
 def test_nothing_usable_is_a_batch_without_views(root: Path, tmp_path: Path) -> None:
-    sample = PointDataset([Entry(str(tmp_path / f"{i}.ply")) for i in range(30)], VIEWS)[0, 7]
+    sample = cloud_dataset([Entry(str(tmp_path / f"{i}.ply")) for i in range(30)], VIEWS)[0, 7]
     assert sample.views is None
     assert len({bad.path for bad in sample.bad}) == 1 + MAX_REPLACEMENTS
-    assert collate([PointDataset(entries_of(root), VIEWS)[0, 0], sample]).views == []
+    assert collate([cloud_dataset(entries_of(root), VIEWS)[0, 0], sample]).views == []
     with pytest.raises(DataError, match="no clouds to read"):
-        PointDataset([], VIEWS)
+        cloud_dataset([], VIEWS)
 
 
 def test_what_some_clouds_lack(root: Path, tmp_path: Path) -> None:
@@ -141,16 +141,16 @@ def test_what_some_clouds_lack(root: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "plain.npy", np.random.default_rng(0).normal(size=(20, 3)))
     entries = [entries_of(root)[0], Entry(str(tmp_path / "plain.npy"))]
     for keys in ((0, 1), (1, 0)):
-        dataset = PointDataset(entries, VIEWS)
+        dataset = cloud_dataset(entries, VIEWS)
         assert view_of(collate([dataset[0, i] for i in keys])).points.attributes == {}
-    needing = PointViews(VIEWS.augment, attributes=("color", "normal"))
-    sample = PointDataset(entries, needing)[0, 1]
+    needing = augmented_views(PointInputConfig(attributes=("color", "normal")), AUGMENT)
+    sample = cloud_dataset(entries, needing)[0, 1]
     assert [bad.reason for bad in sample.bad] == [
         "has no color nor normal, which input.attributes asks for: it has the places of its points alone "
         "(input.attributes=[])",
         "has no normal, which input.attributes asks for: it has color (input.attributes=[color])",
     ]
-    assert PointDataset(entries, PointViews(VIEWS.augment, attributes=("color",)))[0, 1].index == 0
+    assert cloud_dataset(entries, augmented_views(PointInputConfig(attributes=("color",)), AUGMENT))[0, 1].index == 0
 
 
 def test_the_source_of_a_configuration(root: Path) -> None:
@@ -170,7 +170,7 @@ def test_without_a_root_clouds_are_planted(tmp_path: Path, monkeypatch: pytest.M
     source = PointSource(PointDataConfig(shapes=few))
     entries = source.entries()
     assert [entry.split for entry in entries] == ["train"] * 6 + ["test"] * 3
-    batch = source.collate([source.dataset(entries, VIEWS)[0, i] for i in range(9)])
+    batch = collate([source.dataset(entries, VIEWS)[0, i] for i in range(9)])
     assert set(view_of(batch).points.attributes) == {"normal"}
     assert set(view_of(batch).points.labels) == {"part"}
     with pytest.warns(UserWarning, match="data.format and data.split are ignored"):
@@ -182,7 +182,7 @@ def test_options_reach_the_readers(tmp_path: Path) -> None:
     (tmp_path / "b.off").write_text("OFF 3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
     source = PointSource(PointDataConfig(root=str(tmp_path), surface_points=77, bin_columns=5))
     dataset = source.dataset(source.entries(), VIEWS)
-    assert [dataset[0, i].meta for i in range(2)] == [40, 77]
+    assert [dataset[0, i].facts for i in range(2)] == [(40,), (77,)]
 
 
 def test_what_is_evaluated_is_not_drawn_by_the_seed(root: Path) -> None:
@@ -201,7 +201,7 @@ def test_shares_of_a_cloud_have_no_point_in_common(root: Path) -> None:
     sources = []
     for span in ((0.0, 0.5), (0.5, 1.0)):
         views = source.evaluation(PointInputConfig(num_points=None), 1, span)
-        points = view_of(source.collate([source.dataset(entries, views)[0, 5]])).points
+        points = view_of(collate([source.dataset(entries, views)[0, 5]])).points
         assert points.source is not None
         whole, index = read_cloud(entries[5].path), points.source.numpy()
         assert np.array_equal(points.attributes["color"].numpy(), whole.attributes["color"][index])
@@ -216,7 +216,7 @@ def test_clouds_of_a_single_place_stay_finite(tmp_path: Path, input: dict[str, A
     source = PointSource(PointDataConfig(root=str(tmp_path)))
     views = source.evaluation(PointInputConfig(**input))
     dataset = source.dataset(source.entries(), views)
-    batch = source.collate([dataset[0, i] for i in range(2)])
+    batch = collate([dataset[0, i] for i in range(2)])
     points = views.prepare(list(batch.views))[0].points
     assert batch.bad == [] and torch.isfinite(points.xyz).all()
     assert points.offsets.diff().tolist() == ([1, 1] if input else [1024, 1024])
@@ -227,35 +227,38 @@ def test_clouds_of_a_single_place_stay_finite(tmp_path: Path, input: dict[str, A
     ("at", "reason"),
     [
         ("read", "reading the cloud took more than 2 s (data.sample_timeout)"),
+        ("first", "cutting views of the cloud took more than 2 s (data.sample_timeout)"),
         ("cut", "cutting views of the cloud took more than 2 s (data.sample_timeout)"),
     ],
 )
 def test_what_took_too_long_is_told(root: Path, monkeypatch: pytest.MonkeyPatch, at: str, reason: str) -> None:
     slow = entries_of(root)[0].path
-    cut, lengths = PointViews.cut, []
+    cut = PointAugment.cut
+    paths: list[str] = []
+
+    def hang_at(place: str) -> None:
+        if at == place and paths[-1] == slow:
+            hang()
 
     def read(path: str) -> PointCloud:
-        if path == slow and at == "read":
-            hang()
-        cloud = read_cloud(path)
-        lengths.append((path, len(cloud)))
+        paths.append(path)
+        hang_at("read")
+        return read_cloud(path)
+
+    def first(cloud: PointCloud) -> PointCloud:
+        hang_at("first")
         return cloud
 
-    def cut_or_hang(views: PointViews, cloud: PointCloud, key: tuple[Any, ...]) -> list[Any]:
-        if at == "cut" and lengths[-1][0] == slow:
-            hang()
-        return cut(views, cloud, key)
+    def cut_or_hang(augment: PointAugment, *rest: Any) -> list[PointCloud]:
+        hang_at("cut")
+        return cut(augment, *rest)
 
-    monkeypatch.setattr(PointViews, "cut", cut_or_hang)
-    dataset = PointDataset(entries_of(root)[:3], VIEWS, read=read)
+    monkeypatch.setattr(PointAugment, "cut", cut_or_hang)
+    dataset = cloud_dataset(entries_of(root)[:3], replace(VIEWS, first=(first,)), read=read)
     (batch,) = build_loader(dataset, [[(0, 0), (0, 1)]], collate, 1, timeout=2.0)
     assert [(bad.path, bad.reason) for bad in batch.bad] == [(slow, reason)]
 
 
-def test_cutting_segments_is_told_of() -> None:
-    views = replace(VIEWS, segments=SegmentsConfig())
-    stages = PointDataset([Entry("a.npz")], views).stages
-    assert [stage.crashed for stage in stages] == [
-        "reading the cloud crashed",
-        "cutting the cloud into segments and views crashed",
-    ]
+def test_what_crashed_is_told() -> None:
+    stages = cloud_dataset([Entry("a.npz")], VIEWS).stages
+    assert [stage.crashed for stage in stages] == ["reading the cloud crashed", "cutting views of the cloud crashed"]

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from st_ssl.core.types import RawView
+from st_ssl.core.types import View
 from st_ssl.data.video.views import frame_differences, pooled_frames
 
 
-def view_of(frames: np.ndarray) -> RawView:
+def view_of(frames: np.ndarray) -> View:
     """Clips of ``frames`` uint8 [B, T, H, W, 3]."""
-    return RawView(torch.from_numpy(frames), {}, torch.arange(frames.shape[1]).expand(len(frames), -1))
+    return View(torch.from_numpy(frames), torch.arange(frames.shape[1]).expand(len(frames), -1))
 
 
 def noise(clips: int, frames: int = 4, side: int = 32) -> np.ndarray:

@@ -152,12 +152,12 @@ def test_classes_that_say_nothing_are_left_out() -> None:
 def test_clips_of_all_videos(dataset: Path) -> None:
     train, test = clips_of(dataset)
     assert (len(train), len(test)) == (16, 8)
-    assert train.raw.frames.shape == (16, 4, 16, 16, 3)
-    assert train.raw.frames.dtype == torch.uint8
+    assert train.raw.clip.shape == (16, 4, 16, 16, 3)
+    assert train.raw.clip.dtype == torch.uint8
     assert list(train.targets) == ["light", "length", "chance", "some"]
     light = [e.labels["light"] for e in train.entries]
     assert [("bright", "dark")[i] for i in train.targets["light"]] == light
-    brightness = train.raw.frames.float().mean((1, 2, 3, 4)).numpy()
+    brightness = train.raw.clip.float().mean((1, 2, 3, 4)).numpy()
     np.testing.assert_array_equal(brightness < 130, train.targets["light"] == 1)  # clips stay beside their labels
     np.testing.assert_array_equal(train.targets["some"] >= 0, [bool(e.labels.get("some")) for e in train.entries])
     assert (train.targets["some"] == -1).any()
@@ -187,9 +187,9 @@ def test_each_file_is_opened_once_and_never_outside_the_workers(
 
 def test_the_moment_of_a_clip_is_a_draw_of_the_seed(dataset: Path) -> None:
     first, again, other = (clips_of(dataset, seed)[0].raw for seed in (0, 0, 1))
-    assert torch.equal(first.frames, again.frames)
-    assert not torch.equal(first.frame_index, other.frame_index)
-    assert (first.frame_index.diff(dim=1) == 2).all()
+    assert torch.equal(first.clip, again.clip)
+    assert not torch.equal(first.at, other.at)
+    assert (first.at.diff(dim=1) == 2).all()
 
 
 @pytest.mark.parametrize(("span", "low", "high"), [((0.0, 0.5), 0, 8), ((0.5, 1.0), 6, 17), ((0.0, 1.0), 0, 17)])
@@ -197,7 +197,7 @@ def test_clips_lie_in_their_span(dataset: Path, span: tuple[float, float], low: 
     source = source_of(dataset)
     clips = collect_clips(source, Split(source.entries(), span), {}, INPUT, 0)  # of 12 or 18 frames each
     middle = clips.metadata[:, 3] / 2
-    index = clips.raw.frame_index.numpy()
+    index = clips.raw.at.numpy()
     assert low <= index.min() <= index.max() <= high
     assert (index.max(1) < middle).all() == (span[1] == 0.5)
     assert (index.min(1) >= middle).all() == (span[0] == 0.5)
@@ -214,8 +214,8 @@ def test_broken_videos_are_left_out_and_listed(tmp_path: Path) -> None:
     clips = collect_clips(source, train, {"light": ["bright", "dark"]}, INPUT, 0, seen.append)
     assert clips.bad == [BadSample(str(root / "04.mp4"), "not a video: it is text")]
     assert names(Split(clips.entries)) == [name for name in names(train) if name != "04.mp4"]
-    assert clips.raw.frames.shape[0] == len(clips.targets["light"]) == len(clips.metadata) == 15
-    brightness = clips.raw.frames.float().mean((1, 2, 3, 4)).numpy()
+    assert clips.raw.clip.shape[0] == len(clips.targets["light"]) == len(clips.metadata) == 15
+    brightness = clips.raw.clip.float().mean((1, 2, 3, 4)).numpy()
     np.testing.assert_array_equal(brightness < 130, clips.targets["light"] == 1)
     assert sum(seen) == 16
     assert [bad.reason for bad in collect_clips(source, test, {}, INPUT, 0).bad] == ["file is missing"]
@@ -244,7 +244,7 @@ def test_features_are_those_of_the_encoder_for_any_batch_size(dataset: Path, tmp
     small, _ = encode(encoder, clips, 3, torch.device("cpu"))
     torch.testing.assert_close(small, pooled, rtol=1e-5, atol=1e-6)
     mean, std = (torch.tensor(v)[:, None, None, None] for v in (INPUT.mean, INPUT.std))
-    clip = (clips.raw.frames.permute(0, 4, 1, 2, 3) / 255 - mean) / std
+    clip = (clips.raw.clip.permute(0, 4, 1, 2, 3) / 255 - mean) / std
     with torch.inference_mode():
         torch.testing.assert_close(pooled, encoder(clip).pooled, rtol=1e-4, atol=1e-5)
 
@@ -253,7 +253,7 @@ def test_shrunken_pixels(dataset: Path) -> None:
     clips, _ = clips_of(dataset)
     pixels = shrunken_pixels(clips.raw, frames=2, size=1)
     assert pixels.shape == (16, 2 * 3)
-    frames = clips.raw.frames.double().numpy() / 255
+    frames = clips.raw.clip.double().numpy() / 255
     expected = frames.reshape(16, 2, 2, 16 * 16, 3).mean((2, 3)).transpose(0, 2, 1).reshape(16, 6)
     np.testing.assert_allclose(pixels, expected, atol=1e-5)
 

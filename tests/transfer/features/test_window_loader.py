@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from st_ssl.core.errors import DataError, SampleError
-from st_ssl.core.types import Entry, RawView, VideoMeta
+from st_ssl.core.types import Entry, VideoMeta, View
 from st_ssl.data import base
 from st_ssl.data.packs import video_index as index
 from st_ssl.data.streams.video.base import Reader
@@ -117,7 +117,7 @@ def told(pieces: Iterable[tuple[int, Content]]) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
     for video, content in pieces:
         own = found.setdefault(video, [])
-        own += content.frame_index[:, 0].tolist() if isinstance(content, RawView) else [content]
+        own += content.at[:, 0].tolist() if isinstance(content, View) else [content]
     return found
 
 

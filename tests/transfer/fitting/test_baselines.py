@@ -12,7 +12,8 @@ import pytest
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import Entry, PointCloud
-from st_ssl.data.points.dataset import PointDataset
+from st_ssl.data.loading.sample_dataset import SampleDataset
+from st_ssl.data.points.dataset import cloud_dataset
 from st_ssl.transfer.fitting import baselines, fit
 from st_ssl.transfer.fitting.baselines import Baselines
 from st_ssl.transfer.fitting.finetune import finetune
@@ -34,14 +35,14 @@ class Counted(TinySource):
         super().__init__()
         self.read: Counter[str] = Counter()
 
-    def dataset(self, entries: Any, views: Any, seed: Any = 0) -> PointDataset:
+    def dataset(self, entries: Any, views: Any, seed: Any = 0) -> SampleDataset:
         def read(path: str) -> PointCloud:
             self.read[path] += 1
             if path == "test/rod/0":
                 raise SampleError(path, "broken")
             return cloud(path)
 
-        return PointDataset(entries, views, seed, read)
+        return cloud_dataset(entries, views, seed, read)
 
 
 def made(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_ssl.core.types import Entry, PointView, View
-from st_ssl.data.points.views import PointViews
-from st_ssl.data.video.views import VideoViews
+from st_ssl.core.types import Entry, View
+from st_ssl.data.video.views import MultiViews
+from st_ssl.data.views import Views
 from st_ssl.encoders.base import load_encoder
 from st_ssl.training import distributed
 from st_ssl.training.optim import OptimConfig
@@ -51,17 +51,14 @@ CASES: dict[str, tuple[dict[str, Any], Mode, dict[str, Any]]] = {
 VIDEOS: dict[str, Any] = {"repeats": 2, "class_weights": "balanced", "clips": 2}
 
 
-def prepare_double(self: PointViews, views: list[Any], plain: Any = PointViews.prepare) -> list[PointView]:
-    """As ``PointViews.prepare``, in float64."""
-    found = plain(self, views)
-    for view in found:
-        view.points = view.points.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
-    return found
+def in_double(prepare: Callable[..., list[View]]) -> Callable[..., list[View]]:
+    """As ``prepare``, in float64."""
 
+    def prepared(self: Any, views: list[View]) -> list[View]:
+        found = prepare(self, views)
+        return [view.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor) for view in found]
 
-def prepare_double_clips(self: VideoViews, views: list[Any], plain: Any = VideoViews.prepare) -> list[View]:
-    """As ``VideoViews.prepare``, in float64."""
-    return [replace(view, clip=view.clip.double()) for view in plain(self, views)]
+    return prepared
 
 
 def fits(rank: int, world_size: int, run: Path) -> dict[str, dict[str, Any]]:
@@ -73,8 +70,8 @@ def fits(rank: int, world_size: int, run: Path) -> dict[str, dict[str, Any]]:
         with patch.context() as still:
             still.setattr(nn.Dropout, "forward", lambda self, x: x)
             results["grid"] = {"told": grid(run, run.parent / f"of_{world_size}")}
-        patch.setattr(PointViews, "prepare", prepare_double)
-        patch.setattr(VideoViews, "prepare", prepare_double_clips)
+        for kind in (Views, MultiViews):
+            patch.setattr(kind, "prepare", in_double(kind.prepare))
         results["videos"] = one_fit_of_videos(run.parent)
         return results | {name: one_fit(run, *case) for name, case in CASES.items()}
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from st_ssl.core.errors import ConfigError, DataError, UserError
-from st_ssl.core.types import PointCloud
-from st_ssl.data.points.dataset import PointDataConfig, PointSource
+from st_ssl.core.errors import ConfigError, DataError, UnfitError, UserError
+from st_ssl.core.types import Entry, PointCloud
+from st_ssl.data.points.dataset import PointDataConfig, PointSource, cloud_dataset
 from st_ssl.data.points.views import LabelRule, plain_views
 from st_ssl.data.streams import points as readers
 from st_ssl.data.streams.points import ReadOptions
@@ -192,11 +192,16 @@ def test_each_cloud_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_label_that_changes_after_the_look_is_one_broken_sample(tmp_path: Path) -> None:
     """What workers find is no error of the whole run."""
     cloud = PointCloud(np.zeros((4, 3), np.float32), {}, {"segment": np.array([0, 1, 7, 255])})
-    assert LabelRule("segment", 8, (255,)).fault(cloud) is None
-    assert LabelRule("segment", 8).fault(cloud) == "segment has 255, which is none of the 8 classes"
-    assert LabelRule("segment", 2, (255, 7)).fault(cloud) is None
-    assert "has no labels named 'part'" in str(LabelRule("part", 2).fault(cloud))
-    assert plain_views(INPUT).fault(cloud) is None
+    assert LabelRule("segment", 8, (255,))(cloud) is cloud
+    assert LabelRule("segment", 2, (255, 7))(cloud) is cloud
+    with pytest.raises(UnfitError, match=r"^segment has 255, which is none of the 8 classes$"):
+        LabelRule("segment", 8)(cloud)
+    with pytest.raises(UnfitError, match="has no labels named 'part'"):
+        LabelRule("part", 2)(cloud)
+    entries, needing = [Entry("a")], plain_views(INPUT, rule=LabelRule("segment", 8))
+    (bad,) = cloud_dataset(entries, needing, read=lambda _: cloud)[0, 0].bad
+    assert bad.reason == "segment has 255, which is none of the 8 classes"
+    assert cloud_dataset(entries, plain_views(INPUT), read=lambda _: cloud)[0, 0].bad == []
 
 
 def shapes(root: Path, foreign: int | None) -> Path:

@@ -12,6 +12,7 @@ from torch import nn
 
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import InputConfig, PointInputConfig
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.encoders.base import ENCODERS, Encoder, load_encoder, random_encoder
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.finetune_model import Tuned, tuned
@@ -106,7 +107,7 @@ def test_low_rank_additions_are_all_that_is_learned_and_end_in_the_weights() -> 
 def _raw(source: TinySource, points: PointInputConfig) -> Any:
     entries = source.entries()[:2]
     dataset = source.dataset(entries, source.evaluation(points))
-    return source.collate([dataset[0, 0], dataset[0, 1]]).views[0]
+    return collate([dataset[0, 0], dataset[0, 1]]).views[0]
 
 
 def test_an_encoder_tuned_by_additions_is_saved_as_a_plain_one(run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from st_ssl.core.config import Config
 from st_ssl.core.types import Entry, Features
-from st_ssl.data.base import DataSource, Views
+from st_ssl.data.base import CutsViews, DataSource
 from st_ssl.data.video.views import multi_views
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.transfer.fitting.evaluate import evaluate
@@ -82,7 +82,7 @@ class Look(Task):
         self.meters.append(Kept())
         return self.meters[-1]
 
-    def testing_views(self, source: DataSource, input: Any, votes: int) -> Views:
+    def testing_views(self, source: DataSource, input: Any, votes: int) -> CutsViews:
         return multi_views(input, votes // 3, 3)
 
 

@@ -175,14 +175,14 @@ def test_features_of_several_clips_are_averaged(dataset: Path, tmp_path: Path) -
     source = source_of(dataset)
     train, test = split_entries(source.entries(), 0.25, 100)
     clips = collect_clips(source, train, classes_of(train, test), INPUT, 0, num_clips=3)
-    assert (len(clips), len(clips.raw.frames)) == (16, 48)
-    starts = clips.raw.frame_index[:, 0].view(16, 3)
+    assert (len(clips), len(clips.raw.clip)) == (16, 48)
+    starts = clips.raw.at[:, 0].view(16, 3)
     assert (starts.diff(dim=1) > 0).all()  # in order, of one video each
     pooled, tokens = encode(encoder, clips, 7, CPU)
     assert (pooled.shape, tokens.shape) == ((16, 24), (16, 3 * 8, 24))
     mean, std = (torch.tensor(v)[:, None, None, None] for v in (INPUT.mean, INPUT.std))
     with torch.inference_mode():
-        features = encoder((clips.raw.frames.permute(0, 4, 1, 2, 3) / 255 - mean) / std)
+        features = encoder((clips.raw.clip.permute(0, 4, 1, 2, 3) / 255 - mean) / std)
     torch.testing.assert_close(pooled, features.pooled.view(16, 3, 24).mean(1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tokens.float(), features.as_tokens().reshape(16, 24, 24), rtol=1e-2, atol=1e-2)
     result = probe_runs(source, [tmp_path / "run"], ProbeConfig(**(ONLY | {"clips": 3, "seeds": 1})), CPU)

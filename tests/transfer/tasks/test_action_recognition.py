@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry, Features
-from st_ssl.data.video.views import VideoViews
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.fit import Feed
 from st_ssl.transfer.fitting.label_fractions import Parts
@@ -229,13 +228,13 @@ def test_training_clips_are_drawn_anew(dataset: Path) -> None:
     task = Recognise(RecogniseConfig(repeats=2))
     source = source_of(dataset)
     entry = source.entries()[3]
-    views = cast(VideoViews, task.training_views(source, INPUT))
+    views = task.training_views(source, INPUT)
     assert views.num_views == 2
     data = source.dataset([entry], views, 0)
     cuts = [cut for epoch in range(3) for cut in data[(epoch, 0)].views or []]
-    assert len({cut.frame_index.tobytes() for cut in cuts}) > 1
+    assert len({cut.at.tobytes() for cut in cuts}) > 1
     assert len({cut.params["box"].tobytes() for cut in cuts}) == 6
-    assert cuts[0].frames.shape == (4, 16, 16, 3)
+    assert cuts[0].content.shape == (4, 16, 16, 3)
 
 
 def test_test_videos_are_seen_in_clips_and_crops(dataset: Path) -> None:
@@ -246,7 +245,7 @@ def test_test_videos_are_seen_in_clips_and_crops(dataset: Path) -> None:
     entries = source.entries()[:2]
     ((views, asked),) = feed.testing(entries, 12, task.votes)
     assert len(views) == 6 and asked is views[0] and asked.view.clip.shape == (2, 3, 4, 16, 16)
-    assert len({view.view.frame_index[0].numpy().tobytes() for view in views}) == 2
+    assert len({view.view.at[0].numpy().tobytes() for view in views}) == 2
     assert len({view.view.clip[0].numpy().tobytes() for view in views}) == 6  # the videos are wider than high
     (((alone,), _),) = feed.testing(entries, 12)
-    assert alone.view.frame_index.tolist() == [[2, 4, 6, 8]] * 2  # the middle of 12 frames
+    assert alone.view.at.tolist() == [[2, 4, 6, 8]] * 2  # the middle of 12 frames

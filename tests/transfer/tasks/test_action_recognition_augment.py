@@ -118,10 +118,10 @@ def test_uniform_clips_have_a_frame_of_each_segment_whatever_the_stride(dataset:
         task = Recognise(RecogniseConfig(sampling="uniform", clips=2, crops=1, repeats=2))
         feed = Feed(source, task, input, CPU)
         ((views, _),) = feed.testing(entries, 8, votes=2)
-        assert [view.view.frame_index[0].tolist() for view in views] == [[1, 4, 7, 10], [0, 3, 6, 9]]
+        assert [view.view.at[0].tolist() for view in views] == [[1, 4, 7, 10], [0, 3, 6, 9]]
         ((views, _),) = feed.testing(entries, 8)
-        assert [view.view.frame_index[0].tolist() for view in views] == [[1, 4, 7, 10]]
-        index = next(iter(feed.training(entries, 0, 4, 1))).view.frame_index
+        assert [view.view.at[0].tolist() for view in views] == [[1, 4, 7, 10]]
+        index = next(iter(feed.training(entries, 0, 4, 1))).view.at
         assert index.shape == (8, 4) and torch.equal(index // 3, torch.arange(4).expand(8, 4))
         assert len({tuple(row) for row in index.tolist()}) > 4
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.core.types import Entry, PointBatch, PointView
+from st_ssl.core.types import Entry, PointBatch, View
 from st_ssl.encoders.base import random_encoder
 from st_ssl.transfer.tasks.base import Shown
 from st_ssl.transfer.tasks.part_segmentation import PartConfig, PartHead, PartMeter
@@ -44,10 +44,11 @@ def test_scores_depend_on_the_category() -> None:
     head = PartHead(encoder, config, {"lamp": 0, "mug": 1}, "kind", 5).eval()
     xyz = torch.randn(6, 3).repeat(2, 1)
     points = PointBatch(xyz, torch.tensor([0, 6, 12]))
+    view = View(points, torch.zeros(2, 1, dtype=torch.int64))
     with torch.no_grad():
         features = encoder(points)
-        both = head(features, Shown(PointView(points), [shape("lamp"), shape("mug")]))
-        turned = head(features, Shown(PointView(points), [shape("mug"), shape("lamp")]))
+        both = head(features, Shown(view, [shape("lamp"), shape("mug")]))
+        turned = head(features, Shown(view, [shape("mug"), shape("lamp")]))
     assert (both[:6] - both[6:]).abs().min() > 1e-4  # the same points, as a lamp and as a mug
     torch.testing.assert_close(both[:6], turned[6:])
     torch.testing.assert_close(both[6:], turned[:6])

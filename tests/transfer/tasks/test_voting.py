@@ -13,8 +13,9 @@ from torch import Tensor
 
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import PointInputConfig
-from st_ssl.core.types import Entry, PointCloud, PointView
-from st_ssl.data.points.dataset import PointDataset
+from st_ssl.core.types import Entry, PointCloud
+from st_ssl.data.loading.sample_dataset import SampleDataset
+from st_ssl.data.points.dataset import cloud_dataset
 from st_ssl.encoders.base import random_encoder
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_model import Tuned
@@ -98,8 +99,8 @@ class Line(TinySource):
     XYZ = np.array([[x, 0.0, 0.0] for x in (0.0, 0.1, 0.2, 0.3, 2.0, 2.1, 2.2)], dtype=np.float32)
     SEGMENT = np.array([0, 0, 1, 255, 1, 1, -1])
 
-    def dataset(self, entries: Sequence[Entry], views: Any, seed: Any = 0) -> PointDataset:
-        return PointDataset(entries, views, seed, lambda path: PointCloud(self.XYZ, {}, {"segment": self.SEGMENT}))
+    def dataset(self, entries: Sequence[Entry], views: Any, seed: Any = 0) -> SampleDataset:
+        return cloud_dataset(entries, views, seed, lambda path: PointCloud(self.XYZ, {}, {"segment": self.SEGMENT}))
 
 
 class Far(torch.nn.Module):
@@ -173,8 +174,8 @@ def test_a_view_can_be_moved_for_voting_and_keeps_its_points() -> None:
     task, _ = prepared("classify")
     shown = shown_to(task)
     moved = task.varied(shown, 1)
-    assert isinstance(moved.view, PointView) and moved.entries == shown.entries
-    assert torch.equal(moved.view.points.source, shown.view.points.source)  # type: ignore[arg-type]
+    assert moved.entries == shown.entries
+    assert torch.equal(moved.view.points.source, shown.view.points.source)
     ratio = moved.view.points.dense() / shown.view.points.dense()
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=1e-3, atol=1e-3)  # a scale for each
     assert not torch.allclose(ratio[0], ratio[1])

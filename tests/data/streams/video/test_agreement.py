@@ -22,7 +22,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.clip_plans import EvenClips
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.streams.video.torchcodec import TorchCodecReader
-from st_ssl.data.video.dataset import VideoDataset
+from st_ssl.data.video.dataset import video_dataset
 from tests.data.made import KINDS, REAL, REAL_FILES, number, skip_without, write_video
 
 av = pytest.importorskip("av")
@@ -106,16 +106,16 @@ def test_narrow_turned_videos_are_too_much_for_decord(made: Path, tmp_path: Path
 @pytest.mark.parametrize("backend", ["pyav", "torchcodec", "decord"])
 def test_videos_shorter_than_the_clip_are_played_in_a_loop(made: Path, tmp_path: Path, backend: str) -> None:
     from st_ssl.augment.video import centre_crop
-    from st_ssl.data.video.views import VideoViews
+    from st_ssl.data.views import Views, each
 
     skip_without(backend, made)
     path = write_video(tmp_path / "short.mp4", 3)
-    views_of = VideoViews(EvenClips(8, 1), centre_crop(64))
-    dataset = VideoDataset([Entry(str(path))], views_of, open_video=lambda path: open_video(path, backend))
+    views_of = Views(each(EvenClips(8, 1), centre_crop(64)))
+    dataset = video_dataset([Entry(str(path))], views_of, open_video=lambda path: open_video(path, backend))
     views = dataset[0, 0].views
     assert views is not None
-    assert [number(image) for image in views[0].frames] == views[0].frame_index.tolist()
-    assert set(views[0].frame_index.tolist()) == {0, 1, 2}
+    assert [number(image) for image in views[0].content] == views[0].at.tolist()
+    assert set(views[0].at.tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", [n for n in REAL_FILES if not n.startswith("edge/") and not n.endswith(".avi")])

@@ -14,13 +14,14 @@ from st_ssl.core.config import Place, validate
 from st_ssl.core.errors import ConfigError, SampleError
 from st_ssl.core.types import Entry
 from st_ssl.data.clip_plans import RandomClips
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.synthetic.videos import SyntheticVideoConfig
-from st_ssl.data.video.dataset import VideoDataConfig, VideoDataset, VideoSource
-from st_ssl.data.video.views import VideoViews
+from st_ssl.data.video.dataset import VideoDataConfig, VideoSource, video_dataset
+from st_ssl.data.views import Views, each
 
-VIEWS = VideoViews(RandomClips(3, 1, num_clips=2), centre_crop(48))
+VIEWS = Views(each(RandomClips(3, 1, num_clips=2), centre_crop(48)))
 
 
 def frames(path: Path) -> np.ndarray:
@@ -58,15 +59,15 @@ def test_a_segment_reads_as_a_video_of_its_own(videos: Path, folder: Path, kind:
 
 def test_clips_are_cut_inside_the_segment_only(videos: Path) -> None:
     path = videos / "00.mp4"
-    dataset = VideoDataset([Entry(str(path), start=6, num_frames=5)], VIEWS)
+    dataset = video_dataset([Entry(str(path), start=6, num_frames=5)], VIEWS)
     truth = frames(path)[:, :, 8:56].astype(int)
     starts = set()
     for epoch in range(20):
         sample = dataset[epoch, 0]
         assert sample.views is not None
         for view in sample.views:
-            starts.add(int(view.frame_index[0]))
-            assert np.abs(view.frames.astype(int) - truth[6 + view.frame_index]).max() <= 1
+            starts.add(int(view.at[0]))
+            assert np.abs(view.content.astype(int) - truth[6 + view.at]).max() <= 1
     assert starts == {0, 1, 2}  # three frames of five
 
 
@@ -92,7 +93,7 @@ def test_too_few_frames_are_a_broken_sample(
                 with pytest.raises(SampleError, match=reason):
                     segment_of(reader, entry)
                 close.assert_called_once_with()
-        sample = VideoDataset([entry, Entry(str(videos / "01.mp4"))], VIEWS)[0, 0]
+        sample = video_dataset([entry, Entry(str(videos / "01.mp4"))], VIEWS)[0, 0]
         assert sample.index == 1
         assert [(bad.path, bad.reason) for bad in sample.bad] == [(str(path), reason)]
 
@@ -107,14 +108,14 @@ def test_a_list_of_segments_end_to_end(videos: Path, folder: Path, tmp_path: Pat
     source = VideoSource(VideoDataConfig(list=str(tmp_path / "list.txt"), num_workers=0))
     entries = source.entries()
     dataset = source.dataset(entries, VIEWS)
-    batch = source.collate([dataset[0, index] for index in range(3)])
+    batch = collate([dataset[0, index] for index in range(3)])
     assert batch.metadata.tolist() == [[64, 48, 24, 24], [64, 48, 30, 12], [64, 48, 30, 12]]
     truth = frames(videos / "00.mp4")[:, :, 8:56].astype(int)
     for index, first in ((1, 0), (2, 12)):
         sample = dataset[0, index]
         assert sample.views is not None
         for view in sample.views:
-            assert np.abs(view.frames.astype(int) - truth[first + view.frame_index]).max() <= 1
+            assert np.abs(view.content.astype(int) - truth[first + view.at]).max() <= 1
 
 
 def test_the_configuration_names_format_and_split(tmp_path: Path) -> None:
