@@ -50,11 +50,11 @@ class MaskPlan(Protocol):
 class ViewSpec:
     """One view of a recording.
 
-    ``plan``: which instants of the ``stream`` ("" is the first one). Views with an equal plan take its draws in order,
-    so that one plan can draw a pair. ``transforms``: what is done to what is there, one after the other. ``masks``:
-    each hides other tokens. ``shares``: the ``name`` of an earlier view whose instants, and whose ``geometric``
-    parameters of transforms, this one takes: by index on the same stream, by nearest time on another. ``drawn=False``:
-    the view is the same in every epoch.
+    ``plan``: which instants of the ``stream`` ("" is the first one). Views of a stream with an equal plan take its
+    draws in order, so that one plan can draw a pair. ``transforms``: what is done to what is there, one after the
+    other. ``masks``: each hides other tokens. ``shares``: the ``name`` of an earlier view whose instants, and whose
+    ``geometric`` parameters of transforms, this one takes: by index on the same stream, by nearest time on another.
+    ``drawn=False``: the view is the same in every epoch.
     """
 
     plan: Plan
@@ -64,6 +64,11 @@ class ViewSpec:
     name: str = ""
     shares: str | None = None
     drawn: bool = True
+
+    def draws_with(self, other: ViewSpec) -> bool:
+        """Whether both take draws of one plan on one stream, the next after the other."""
+        own, others = ((spec.plan, spec.stream, spec.drawn) for spec in (self, other))
+        return self.plan.num_clips > 1 and own == others
 
 
 def each(plan: Plan, *transforms: Transform, masks: Sequence[MaskPlan] = (), stream: str = "") -> tuple[ViewSpec, ...]:
@@ -108,7 +113,7 @@ class Views:
         for number, spec in enumerate(self.specs):
             if spec.shares is not None:
                 continue
-            same = [group for group in groups if self.specs[group[0]].plan == spec.plan and spec.plan.num_clips > 1]
+            same = [group for group in groups if spec.draws_with(self.specs[group[0]])]
             if same and len(same[-1]) < spec.plan.num_clips:
                 same[-1].append(number)
             else:
