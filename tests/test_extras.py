@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from st_ssl.cli.benchmark import ops, peers, sparse, step
+from st_ssl.cli.benchmark import peers, points, step
 from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.data.packs import video_encoding as writing
@@ -49,10 +49,10 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "h5py": [lambda folder: read_cloud(folder / "a.h5#0")],
     "laspy": [lambda folder: read_cloud(folder / "a.las")],
     "lazrs": [lambda folder: read_cloud(folder / "a.laz")],
-    "open3d": [lambda folder: ops.ops(Namespace()), lambda folder: show_clouds([])],
+    "open3d": [lambda folder: points.sampling(Namespace()), lambda folder: show_clouds([])],
     "spconv": [
         lambda folder: SparseConv3d(4, 4, backend="spconv")(random_tensor()),
-        lambda folder: sparse.sparse(Namespace(peer=["spconv"])),
+        lambda folder: points.sparse(Namespace(peer=["spconv"])),
     ],
     "triton": [lambda folder: SparseConv3d(4, 4, backend="triton")(random_tensor())],
     "pytorchvideo": [

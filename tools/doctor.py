@@ -1,4 +1,4 @@
-"""One page on the machine: the same as ``st-ssl doctor``."""
+"""What works on this machine, what is missing, and the remedy: the same as ``st-ssl doctor``."""
 
 import sys
 from pathlib import Path

@@ -28,7 +28,7 @@ COMMANDS = {
     "benchmark": "measure speed as ratios on this machine",
     "methods": "list the pretraining methods, with their papers",
     "configs": "list the configurations that come with it, copy one to change",
-    "doctor": "look at this machine: what is missing or slow, and what mends it",
+    "doctor": "look at this machine: what works, what is missing, and the remedy",
 }
 
 
@@ -167,13 +167,9 @@ def _not_installed(error: BaseException) -> str | None:
     part that one lacks, or a mistake of ours."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
-    from st_ssl.cli.doctor.requirements import has_module, pip_install_all, requirements
+    from st_ssl.cli.doctor import not_installed
 
-    module = error.name.partition(".")[0]
-    package = {"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(module, module)
-    if has_module(module) or package not in {one.name for one in requirements()}:
-        return None
-    return f"{package} is not installed in this Python: {pip_install_all()}"
+    return not_installed(error.name.partition(".")[0]) or None
 
 
 def _trace(error: BaseException) -> None:

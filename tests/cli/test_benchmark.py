@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from st_ssl.cli.benchmark import main, point_table, scenes
+from st_ssl.cli.benchmark import main, scenes
 from st_ssl.cli.benchmark.data import DECODING, Line, _cells
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.timing import alternate, ratio
@@ -38,7 +38,9 @@ def test_a_ratio_is_the_median_of_paired_rounds() -> None:
 
 def test_visible(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     out = run(capsys, monkeypatch, "visible", "--variant", "Ti", "--batch", "1", "--ratio", "0.5", *SMALL)
-    assert re.search(r"all tokens: +[\d.]+ ms, [\d.]+ times as long", out)
+    assert "4 of 8 tokens visible" in out
+    times = r"[\d.]+ times as long \([\d.]+ in processor time\)"
+    assert re.search(rf"\n  visible tokens +[\d.]+ ms\n  all tokens +[\d.]+ ms: {times}\n$", out)
 
 
 def test_made_videos_look_to_a_codec_like_real_scenes(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_a_table_in_one_run(
         (("visible", "--ratio", "abc"), "--ratio: abc: expected a share between 0 and 1"),
         (("visible", "--ratio", "nan"), "--ratio: nan: expected a share between 0 and 1"),
         (("visible", "--device", "xpu"), "--device: xpu: expected cpu, cuda or one of several such as cuda:1"),
-        (("points", "--device", "cuda:x"), "--device: cuda:x: expected cpu, cuda"),
+        (("step", "--device", "cuda:x"), "--device: cuda:x: expected cpu, cuda"),
     ],
 )
 def test_arguments_that_are_none(
@@ -137,14 +139,13 @@ def test_a_pack_that_would_be_too_small(
         run(capsys, monkeypatch, "data", "--root", root, "--packed", "8", *SMALL)
 
 
-@pytest.mark.parametrize("what", ["memory", "data"])
 def test_videos_of_which_none_can_be_used(
-    what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.mp4").write_bytes(bytes(100))
     monkeypatch.setattr("st_ssl.cli.benchmark.data._decode_alone", lambda *_: None)
     with pytest.raises(DataError, match=r"no video can be used:\n  .*broken.mp4: "):
-        run(capsys, monkeypatch, what, "--root", str(tmp_path), *SMALL)
+        run(capsys, monkeypatch, "data", "--root", str(tmp_path), *SMALL)
 
 
 def test_a_table_has_its_own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,79 +181,27 @@ def test_what_a_checkout_needs_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch
         PEERS["videomae"](str(tmp_path))([], 2, 1, 16)
 
 
-@pytest.mark.parametrize("method", ["point_mae", "point2vec"])
-def test_points(method: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("st_ssl.cli.benchmark.points.SIZE", 64)
-    small = ["--variant", "Ti", "--batch", "2", "--points", "64", "--runs", "1", "--threads", "1"]
-    out = run(capsys, monkeypatch, "points", "--method", method, *small)
-    assert f"{method} Ti, 64 patches of 32 out of 64 points, batch 2, fp32, 1 threads" in out
-    assert re.search(r"[\d.]+ ms a step, [\d.]+ clouds/s\n\d+ GFLOP/s: \d+% of what matrix multiplication", out)
-
-
-def test_points_beside_all_peers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("open3d", exc_type=ImportError)
-    pytest.importorskip("spconv", reason="spconv is not installed")
-    for name, value in (("variant", "tiny"), ("voxels", 2000)):
-        monkeypatch.setitem(point_table.SPARSE, name, value)
-    for name, value in (("points", 500), ("samples", 20), ("batch", 2)):
-        monkeypatch.setitem(point_table.OPS, name, value)
-    monkeypatch.setattr("st_ssl.cli.benchmark.points.SIZE", 64)
-    small = ["--variant", "Ti", "--batch", "2", "--points", "64", "--runs", "1", "--threads", "1"]
-    out = run(capsys, monkeypatch, "points", "--table", *small)
-    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")][1:]
-    assert [row[0].split(",")[0] for row in rows] == [
-        "submanifold convolution and neighbour search",
-        "a training step of sparse_unet",
-        "farthest points",
-        "2 clouds",
-        "a training step of point_mae Ti",
-    ]
-    assert [row[2].split(":")[0] for row in rows] == [
-        "spconv",
-        "spconv",
-        "open3d",
-        "usual loop",
-        "matrix products in fp32",
-    ]
-    assert all(re.fullmatch(r"\d+ ms", row[1]) for row in rows)
-    assert all(re.fullmatch(r"\*\*[\d.]+ ×\*\*", row[3]) for row in rows[:4])
-    assert re.fullmatch(r"\d+% of its rate", rows[4][3])
-
-
-def test_the_table_of_points_is_for_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark", "points", "--table", "--device", "cuda"])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(ConfigError, match="--table --device cuda: the table's peers are measured on CPUs"):
-        main()
-
-
 def test_step_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers")
     monkeypatch.setattr("st_ssl.cli.benchmark.step.DECODER_DEPTH", 1)
     small = ["--variant", "S", "--batch", "1", "--ratio", "0.5", "--peer", "transformers"]
     out = run(capsys, monkeypatch, "step", *small, *SMALL)
-    assert re.search(r"transformers +[\d.]+ ms a step, +[\d.]+ clips/s, [\d.]+ times as long", out)
+    assert re.search(r"\n  transformers +[\d.]+ ms: [\d.]+ times as long \(.*\)\n  20 matmuls +", out)
+    assert re.search(r"\n[\d.]+ steps/s, [\d.]+ clips/s\n\d+ GFLOP/s: \d+% of what matrix products", out)
 
 
-def test_ops(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("open3d", exc_type=ImportError)
-    out = run(capsys, monkeypatch, "ops", "--points", "500", "--samples", "20", "--batch", "2", *SMALL[-4:])
-    line = r" +[\d.]+ ms, [\d.]+ times as long \([\d.]+ in processor time\)"
-    assert re.search("500 to 20, 1 threads", out) and re.search("open3d" + line, out)
-    assert re.search("usual loop" + line, out)
+    out = run(capsys, monkeypatch, "sampling", "--points", "500", "--samples", "20", "--batch", "2", *SMALL[-4:])
+    assert "500 to 20, 1 threads" in out
+    assert re.findall(r"\n  (.*?) +[\d.]+ ms: [\d.]+ times as long", out) == ["open3d", "usual loop"]
 
 
-def test_the_usual_loop_groups_as_we_do() -> None:
-    from st_ssl.cli.benchmark.ops import _ours, _usual
+def test_the_usual_loop_cuts_the_patches_that_we_do() -> None:
+    from st_ssl.cli.benchmark.points import _patches, _usual_patches
 
     xyz = torch.rand(3, 1024, 3, generator=torch.Generator().manual_seed(0))
-    assert _ours(xyz).sort().values.equal(_usual(xyz).sort().values)
-
-
-def test_memory(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    root = str(write_videos(tmp_path / "videos", 2))
-    out = run(capsys, monkeypatch, "memory", "--root", root, "--stride", "1", "--samples", "20", *SMALL)
-    assert re.fullmatch(r"[\d.]+ MiB after 2 samples, [\d.]+ MiB after 20: [+-][\d.]+ %\n", out)
+    assert _patches(xyz).sort().values.equal(_usual_patches(xyz).sort().values)
 
 
 def test_sparse_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +210,4 @@ def test_sparse_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch:
     out = run(capsys, monkeypatch, "sparse", *small)
     found = re.search(r"a room of ([\d,]+) voxels", out)
     assert found is not None and 1000 < int(found[1].replace(",", "")) < 4000
-    assert (
-        len(re.findall(r"spconv +\d+ ms, of processors +\d+ ms: [\d.]+ times as long, [\d.]+ of processors", out)) == 2
-    )
+    assert len(re.findall(r"\n  spconv +[\d.]+ ms: [\d.]+ times as long", out)) == 2

@@ -1,372 +1,159 @@
-"""What doctor finds on machines that are made up; the page, processes and GPUs have their own files."""
+"""What doctor finds on this machine, and on machines that are made up."""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from importlib.util import find_spec
+import tomllib
+from collections import namedtuple
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from st_ssl.cli.doctor import decoders, findings, packages, probes, python, repair, requirements
-from st_ssl.cli.doctor.children import Report
-from st_ssl.cli.doctor.findings import Finding, examine
-from st_ssl.cli.doctor.requirements import Requirement
-from st_ssl.core.errors import MissingLibraryError
-from tests.cli.findings import one
+from st_ssl.cli import doctor
+from st_ssl.cli.doctor import PARTS, Finding, attempt
 from tests.runs import ROOT, call
 
-DOCTOR = ROOT / "st_ssl" / "cli" / "doctor"
-FINE = {"torch": Report({"version": "2.14.1", "cuda": None, "hip": None})}
+H100 = "NVIDIA H100, 580.82.07, 81559 MiB"
+BY_NAME = {part.name: part for part in PARTS}
+
+
+def torch_says(build: str | None = "CUDA 13.0", devices: object = (), said: object = ()) -> tuple[bool, str]:
+    return True, json.dumps({"build": build, "devices": devices, "said": said})
 
 
 @pytest.fixture
-def root_of_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A system with apt-get, seen by root."""
-    (tmp_path / "apt-get").touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(findings, "APT_LISTS", tmp_path)
-    (tmp_path / "deb.debian.org_Packages").touch()
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An nvidia-smi that knows one GPU."""
+    file = tmp_path / "bin" / "nvidia-smi"
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/sh\necho '{H100}'\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(doctor, "version", lambda package: "2.14.1")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return file
 
 
-# -------------------------------------------------------------------- as a whole
+def test_this_machine_works_as_its_tests_do(tmp_path: Path) -> None:
+    code, out, err = call("doctor", "--json", "--folder", tmp_path)
+    told = json.loads(out)
+    findings = {finding["name"]: finding for finding in told["findings"]}
+    assert (code, told["broken"]) == (0, False), err
+    for name in ("Python", "torch", "torchvision", "PyAV", "sparse convolution", "disk"):
+        assert findings[name]["status"] in ("ok", "warning"), findings[name]
+    assert (
+        "decodes a frame" in findings["PyAV"]["found"] and "convolves on cpu" in findings["sparse convolution"]["found"]
+    )
+    assert all(finding["status"] == "ok" or finding["remedy"] or name == "Python" for name, finding in findings.items())
 
 
-def test_with_nothing_installed_it_says_what_installs_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-I", "-S", str(ROOT / "tools" / "doctor.py"), "--json", "--quick"]
+def test_before_anything_is_installed_it_says_what_installs_it(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    command = [str(tmp_path / "venv" / "bin" / "python"), str(ROOT / "tools" / "doctor.py")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (1, "")
-    told = json.loads(done.stdout)
-    assert set(told) == {"findings", "level"}
-    assert told["level"] == "red"
-    by_name = {finding["name"]: finding for finding in told["findings"]}
-    for name in ("st_ssl", "torch", "torchvision", "required", "extra viz", "PyAV"):
-        assert (name, by_name[name]["level"]) == (name, "yellow" if name == "extra viz" else "red")
-        assert by_name[name]["mend"].endswith(f"pip install -e '{ROOT}[all]'")
-    for name in ("torchcodec", "decord", "spconv", "open3d", "extra points"):
-        made = name.startswith("extra") or requirements.requirement(name) is not None  # for this Python and system
-        assert (name, by_name[name]["level"]) == (name, "yellow" if made else "green")
-    newer = sys.version_info[:2] > requirements.release(requirements.newest_python())
-    assert by_name["Python"]["level"] == ("yellow" if newer else "green")
-    assert not any("failed itself" in finding["text"] for finding in told["findings"])
+    for name in ("torch", "torchvision", "required packages", "PyAV"):
+        assert re.search(rf"^{name} +broken .*\n  > .* -m pip install -e '{ROOT}\[\w+\]'$", done.stdout, re.MULTILINE)
 
 
-NEEDED = ("__init__.py", "core/__init__.py", "core/limits.py", "core/errors.py", "cli/__init__.py")
-LIGHT = [*sorted(DOCTOR.glob("*.py")), ROOT / "tools" / "doctor.py", *(ROOT / "st_ssl" / name for name in NEEDED)]
+NEEDED = ("__init__.py", "core/limits.py", "core/errors.py", "cli/__init__.py", "cli/doctor.py")
 
 
-@pytest.mark.parametrize("file", LIGHT, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_it_needs_the_standard_library_alone(file: Path) -> None:
-    tree = ast.parse(file.read_text(), feature_version=(3, 8))  # an old Python has to be able to say that it is old
-    outside = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    modules = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in outside]
-    ours = ("st_ssl", "st_ssl.cli", "st_ssl.core.errors", "st_ssl.core.limits")
-    assert modules or not tree.body
-    for module in modules:
-        known = module in ours or module.startswith("st_ssl.cli.doctor")
-        assert known or module.partition(".")[0] in sys.stdlib_module_names
+@pytest.mark.parametrize("file", NEEDED)
+def test_it_imports_the_standard_library_alone(file: str) -> None:
+    tree = ast.parse((ROOT / "st_ssl" / file).read_text(), feature_version=(3, 8))  # an old Python must read it
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in imports:
+        for module in [node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names]:
+            ours = module in ("st_ssl", *(f"st_ssl.{name[:-3].replace('/', '.')}" for name in NEEDED), "st_ssl.cli")
+            assert ours or module.partition(".")[0] in sys.stdlib_module_names, module
 
 
-def test_a_check_that_fails_is_a_red_finding_that_names_it() -> None:
-    def failing() -> Iterable[Finding]:
-        yield Finding("Machine", "first", "green", "")
-        raise ZeroDivisionError("by none")
-
-    first, finding = examine("Machine", "disk", failing)
-    assert first.name == "first"
-    assert (finding.subject, finding.name, finding.level) == ("Machine", "disk", "red")
-    assert "the check of disk failed itself: ZeroDivisionError: by none" in finding.text
-
-
-# -------------------------------------------------------------------- requirements
-
-
-def test_the_bounds_are_those_of_pyproject() -> None:
-    torch = requirements.requirement("torch")
-    assert torch is not None
-    assert f'"{torch}"' in (ROOT / "pyproject.toml").read_text()
-    wanted = {(one.name, one.extra) for one in requirements.requirements()}
-    assert {("torch", ""), ("av", "video"), ("av", "all"), ("matplotlib", "all"), ("wandb", "wandb")} <= wanted
-    assert ("wandb", "all") not in wanted
-    assert str(requirements.requirement("laspy")).startswith("laspy[lazrs]>=")
-    assert requirements.python_bounds() == ">=3.11"
-    assert re.fullmatch(r"3\.\d+", requirements.newest_python())
-
-
-def test_without_a_checkout_the_metadata_tell_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["torch>=2.10", 'laspy[lazrs]>=2.5; extra == "points"', "st-ssl-peer (>=1) ; (sys_platform == 'beos')"]
-    texts += [
-        f"spconv-cu{v}>=2; (python_version {sign} '3.99') and extra == 'all'" for v, sign in ((1, "<"), (2, ">="))
-    ]
-    monkeypatch.setattr(requirements, "in_checkout", lambda: False)
-    monkeypatch.setattr(requirements.importlib.metadata, "requires", lambda name: texts)
-    assert requirements.requirements() == [
-        Requirement("torch", ">=2.10"),
-        Requirement("laspy", ">=2.5", "points", "[lazrs]"),
-        Requirement("spconv-cu1", ">=2", "all"),
-    ]
-    assert requirements.pip_install_all().endswith("-m pip install 'st_ssl[all]'")
+def test_packages_are_those_of_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [re.split(r"[<>=;]", text)[0] for text in project["dependencies"]] == doctor.REQUIRED
+    assert f"torch>={'.'.join(map(str, doctor.OLDEST_TORCH))}" in project["dependencies"]
+    assert project["requires-python"] == f">={'.'.join(map(str, doctor.OLDEST_PYTHON))}"
+    assert (
+        f"Programming Language :: Python :: {'.'.join(map(str, doctor.NEWEST_PYTHON))}" in project["classifiers"][-3:]
+    )
+    extras = {}
+    for extra, texts in project["optional-dependencies"].items():
+        names = [name for text in texts for name in re.findall(r"[\w-]+", re.split(r"[<>=;]", text)[0])]
+        extras[extra] = " ".join(dict.fromkeys(re.sub(r"-cu\d+$", "", name) for name in names))
+    assert {name: extras[name] for name in extras if name not in ("all", "test")} == doctor.EXTRAS
 
 
 @pytest.mark.parametrize(
-    ("version", "package"), [((3, 11), "spconv-cu120"), ((3, 12), "spconv-cu126"), ((3, 13), "spconv-cu126")]
-)
-def test_spconv_is_the_one_for_this_python(
-    version: tuple[int, int], package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
-    monkeypatch.setattr(sys, "platform", "linux")
-    finding = one(packages.check_spconv({"spconv": Report(error="No module", missing="spconv")}))
-    wanted = requirements.requirement("spconv")
-    assert wanted is not None
-    assert wanted.name == package
-    if version == (3, 11):
-        assert finding.level == "green" or package in finding.mend or requirements.installed(package)
-    assert (requirements.requirement("open3d") is None) == (version == (3, 13))
-
-
-@pytest.mark.parametrize(
-    ("bounds", "version", "allowed"),
+    ("code", "said"),
     [
-        (">=2.10", "2.9.1", False),
-        (">=2.10", "2.10", True),
-        (">=2.10", "2.10.0+cu126", True),
-        (">=2.10", "2.14.1+cu130", True),
-        (">=0.6,<1", "1.0.0", False),
-        (">=3", "3.0.0rc1", True),
-        ("", "1", True),
+        ("print('noise')\nprint('fine')", "fine"),
+        ("import os; os.abort()", "its process died of SIGABRT: "),
+        ("import time; time.sleep(60)", "no answer in 2 s (--timeout)"),
+        ("raise RuntimeError('first\\nsecond')", "RuntimeError: first"),
+        ("from st_ssl.core.errors import UserError\nraise UserError('install it')", "install it"),
     ],
 )
-def test_versions_are_compared_as_numbers(bounds: str, version: str, allowed: bool) -> None:
-    assert Requirement("x", bounds).allows(version) == allowed
+def test_what_an_attempt_says(code: str, said: str) -> None:
+    assert attempt(code, 2) == (said == "fine", said)
 
 
-def test_a_python_of_the_system_gets_an_environment(monkeypatch: pytest.MonkeyPatch, root_of_debian: None) -> None:
-    monkeypatch.setattr(requirements, "_externally_managed", lambda: True)
-    monkeypatch.setattr(requirements, "has_module", lambda name: False)
-    command = requirements.pip_install("av>=14")
-    assert command.startswith("apt-get install -y python3-venv && ")
-    assert command.endswith(" -m venv .venv && . .venv/bin/activate && pip install 'av>=14'")
-
-
-def test_who_is_not_root_needs_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_of_debian: None) -> None:
-    assert findings.apt_install("libgl1", "ffmpeg") == "apt-get install -y libgl1 ffmpeg"
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert findings.apt_install("ffmpeg") == "sudo apt-get install -y ffmpeg"
-    monkeypatch.setattr(findings, "APT_LISTS", tmp_path / "none")
-    assert findings.apt_install("ffmpeg") == "sudo apt-get update && sudo apt-get install -y ffmpeg"
-    monkeypatch.setenv("PATH", "")
-    assert findings.apt_install("ffmpeg") == ""
-
-
-# -------------------------------------------------------------------- python and packages
-
-
-@pytest.mark.parametrize(("version", "level"), [("3.10.13", "red"), ("3.11.2", "green"), ("3.99.0", "yellow")])
-def test_the_version_of_python(version: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(python.platform, "python_version", lambda: version)
-    finding = one(python.check_python())
-    assert finding.level == level
-    assert finding.text.startswith(version)
-
-
-def test_another_python_is_the_system_s_where_its_release_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root_of_debian: None
-) -> None:
-    monkeypatch.setattr(python.platform, "python_version", lambda: "3.10.13")
-    for code, mend in ((0, "apt-get install -y python3.11 python3.11-venv"), (100, "uv venv --seed --python 3.11")):
-        (tmp_path / "apt-cache").write_text(f"#!/bin/sh\nexit {code}\n")
-        (tmp_path / "apt-cache").chmod(0o755)
-        assert one(python.check_python()).mend.startswith(mend)
-
-
-def test_windows_is_told_of_before_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    finding = one(python.check_system())
-    assert (finding.level, "take WSL" in finding.text) == ("red", True)
-
-
-def test_torch_is_as_new_as_pyproject_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/a/tools/doctor.py", "--quick"])
-    assert one(packages.check_torch(FINE)).level == "green"
-    old = one(packages.check_torch({"torch": Report({"version": "2.4.1", "cuda": None, "hip": None})}))
-    assert (old.level, old.text) == ("red", f"2.4.1 is not {requirements.requirement('torch').bounds}")  # type: ignore[union-attr]
-    assert "pip install --upgrade 'torch>=" in old.mend
-    dead = one(packages.check_torch({"torch": Report(error="its process died of SIGILL", kind="died")}))
-    assert (dead.level, dead.text) == ("red", "its process died of SIGILL")
-    assert "--force-reinstall" in dead.mend
-    hung = one(packages.check_torch({"torch": Report(error="no answer in 60 s", kind="hung")}))
-    assert (hung.level, hung.mend) == ("red", f"{sys.executable} /a/tools/doctor.py --timeout 300")
-
-
-def test_torchvision_has_to_fit_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "installed", lambda name: "2.14.1")
-    error = Report(error="operator torchvision::nms does not exist", kind="RuntimeError")
-    finding = one(packages.check_torchvision(FINE | {"torchvision": error}))
-    assert finding.level == "red"
-    assert "does not fit torch 2.14.1: operator torchvision::nms does not exist" in finding.text
-    assert "--force-reinstall 'torch>=" in finding.mend
-    assert "--index-url" not in finding.mend
-    old = Report({"version": "0.1"})
-    for kind in ("cpu", "cu126", "rocm7.0", "xpu"):
-        monkeypatch.setattr(repair, "installed", lambda name, kind=kind: f"2.14.1+{kind}")
-        for report in (error, old):
-            finding = one(packages.check_torchvision(FINE | {"torchvision": report}))
-            assert finding.mend.endswith(f" --index-url https://download.pytorch.org/whl/{kind}")
-
-
-OPEN3D = "'open3d>=" if sys.version_info < (3, 13) else "open3d"  # there are no wheels to ask for from 3.13 on
+def test_a_part_that_fails_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda package: "2.14.1+cu126" if package == "torch" else "0.29.1")
+    error = False, "RuntimeError: operator torchvision::nms does not exist"
+    finding = doctor.check_part(BY_NAME["torchvision"], error, ffmpeg=True)
+    assert (finding.status, error[1] in finding.found) == ("broken", True)
+    index = "--index-url https://download.pytorch.org/whl/cu126"
+    assert finding.remedy.endswith(f"pip install --force-reinstall torch torchvision {index}")
+    remedies = [doctor.check_part(BY_NAME["torchcodec"], error, ffmpeg).remedy for ffmpeg in (True, False)]
+    assert "torch torchvision torchcodec" in remedies[0] and remedies[1].startswith("apt-get install ffmpeg")
+    assert doctor.check_part(BY_NAME["torchcodec"], None, False).status == "missing"
+    assert doctor.check_part(BY_NAME["PyAV"], None, False).status == "broken"
 
 
 @pytest.mark.parametrize(
-    ("error", "text", "mend"),
+    ("says", "status", "remedy"),
     [
-        (
-            "libGL.so.1, libusb-1.0.so.0: cannot open shared object file: No such file or directory",
-            "libGL.so.1 and libusb-1.0.so.0 are missing",
-            "apt-get install -y libgl1 libusb-1.0-0",
-        ),
-        ("/usr/lib/libEGL.so.1: file too short", "libEGL.so.1 is damaged", "apt-get install -y --reinstall libegl1"),
-        ("/x/open3d/libOpen3D.so: file too short", "OSError: /x/", f"pip install --force-reinstall {OPEN3D}"),
-        ("libnone.so.3: cannot open shared object file", "libnone.so.3 is missing", "pip install --force-reinstall"),
+        (torch_says(devices=[["H100", ""]]), "ok", ""),
+        (torch_says(devices=[["K80", "no kernel image"]]), "broken", "whl/cu126"),
+        (torch_says(build=None), "warning", "--force-reinstall torch torchvision"),
+        (torch_says(said=["The NVIDIA driver is too old"]), "broken", "a newer driver"),
     ],
 )
-def test_libraries_that_open3d_lacks_are_named_with_their_packages(
-    error: str, text: str, mend: str, root_of_debian: None
-) -> None:
-    finding = one(packages.check_open3d({"open3d": Report(error=error, kind="OSError")}))
-    assert finding.level == "yellow"
-    assert finding.text.startswith(text)
-    assert mend in finding.mend
+def test_a_gpu_that_torch_sees_or_not(says: tuple[bool, str], status: str, remedy: str, smi: Path) -> None:
+    findings = {finding.name: finding for finding in doctor.check_torch(says)}
+    assert findings["driver"] == Finding("driver", "ok", H100)
+    finding = findings.get("cuda:0") or findings["CUDA"]
+    assert finding.status == status and remedy in finding.remedy and bool(remedy) == bool(finding.remedy)
 
 
-def test_what_is_installed_and_too_old_is_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = {"matplotlib": "3.1", "einops": ""}
-    monkeypatch.setattr(packages, "installed", lambda name: there.get(name, "99"))
-    assert one(packages.check_required()).level == "red"
-    assert "not installed: einops>=" in one(packages.check_required()).text
-    old, fine = packages.check_extras()
-    assert (old.name, old.level, fine.name, fine.level) == ("extra viz", "yellow", "extras", "green")
-    assert old.text.startswith("matplotlib 3.1 is not >=")
+def test_a_hidden_gpu_and_a_driver_that_fails(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [*doctor.check_torch(torch_says())][-1].remedy == "unset CUDA_VISIBLE_DEVICES"
+    smi.write_text("#!/bin/sh\necho Driver/library version mismatch\nexit 18\n")
+    assert "version mismatch" in [*doctor.check_torch(torch_says())][-1].found
+    monkeypatch.setattr(doctor, "version", lambda package: "2.4.1")
+    assert next(doctor.check_torch(torch_says())).found == "2.4.1: expected 2.10 or newer"
 
 
-@pytest.mark.parametrize(
-    ("place", "version", "level", "text"),
-    [
-        (".", "0.1", "green", ""),
-        ("link", "", "green", ", on the path without being installed"),
-        ("none", "0.0.1", "red", "is not installed in this Python"),
-        ("copy", "0.1", "yellow", "but what tools import is 0.1 in "),
-        ("copy", "0.0.1", "red", "but what tools import is 0.0.1 in "),
-    ],
-)
-def test_tools_import_the_st_ssl_that_the_path_has_behind_the_checkout(
-    place: str, version: str, level: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "link").symlink_to(ROOT)
-    (tmp_path / "copy" / "st_ssl").mkdir(parents=True)
-    (tmp_path / "copy" / "st_ssl" / "__init__.py").touch()
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", [str(ROOT), str(ROOT / "tools"), place if place == "." else str(tmp_path / place)])
-    monkeypatch.setattr(sys, "argv", ["tools/doctor.py"])
-    monkeypatch.setattr(sys.modules["st_ssl"], "__version__", "0.1")
-    monkeypatch.setattr(packages, "installed", lambda name: version)
-    finding = one(packages.check_own())
-    assert finding.level == level
-    assert text in finding.text
-    monkeypatch.setattr(sys, "argv", ["st-ssl doctor"])  # by python -m in the checkout, as runs are then, too
-    assert one(packages.check_own()).level == "green"
+def test_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(64 << 20))
+    _, shared, disk = doctor.check_machine(tmp_path, shared=tmp_path)
+    assert (shared.status, disk.status) == ("warning", "broken")
+    assert "64 MiB free" in shared.found and "--shm-size" in shared.remedy and "output_dir=" in disk.remedy
 
 
-def test_a_package_without_metadata_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "_texts", list)
-    monkeypatch.setattr(packages, "installed", lambda name: "")
-    monkeypatch.setattr(decoders, "installed", lambda name: "")
-    required = one(packages.check_required())
-    assert (required.level, required.text.partition(":")[0]) == ("red", "nothing tells what st_ssl needs")
-    pyav = one(decoders.check_pyav({"pyav": Report(error="No module", missing="av")}))
-    open3d = one(packages.check_open3d({"open3d": Report(error="No module", missing="open3d")}))
-    assert (pyav.level, open3d.level) == ("red", "yellow")
-    assert pyav.text.startswith("not installed: ") and open3d.text.startswith("not installed: ")
-    assert required.mend == pyav.mend == open3d.mend == requirements.pip_install_all()
-
-
-# -------------------------------------------------------------------- decoders
-
-
-def test_the_sample_is_eight_frames_of_known_colours(tmp_path: Path) -> None:
-    """How the sample was made; the bytes differ between versions of x264, what they show does not."""
-    from st_ssl.data.packs.video_encoding import encode
-    from st_ssl.data.streams.video import open_video
-
-    anew = tmp_path / "colours.mp4"
-    frames = (np.full((64, 64, 3), colour, np.uint8) for colour in decoders.COLOURS)
-    encode(str(anew), frames, fps=8, size=(64, 64), crf=18, keyframes=4)
-    assert probes.SAMPLE.stat().st_size < 4096
-    for file in (anew, probes.SAMPLE):
-        with open_video(file) as video:
-            shown = np.stack([image for _, image in video.read(range(8))])
-        wanted = np.array(decoders.COLOURS)[:, None, None]
-        assert shown.shape == (8, 64, 64, 3)
-        assert np.abs(shown - wanted).max() <= decoders.TOLERANCE
-
-
-@pytest.mark.parametrize("name", ["pyav", "decord", "torchcodec"])
-def test_each_decoder_shows_the_sample_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not find_spec({"pyav": "av"}.get(name, name)):
-        pytest.skip(f"{name} is not installed")
-    monkeypatch.setattr(probes, "DECODE_SECONDS", 0.01)
-    clip = str(tmp_path / "clip.mp4")
-    probes.PROBES["clip"](clip)
-    try:
-        report = Report(probes.PROBES[name](clip))
-    except MissingLibraryError as error:
-        pytest.skip(str(error))
-    check: Callable[..., Iterable[Finding]] = getattr(decoders, f"check_{name}")
-    finding = one(check({name: report, "ffmpeg": Report({"found": [5], "takes": [5]})}))
-    assert re.fullmatch(r"[\d.]+: decoded, [\d,]+ frames/s of 320 × 240 on one core.*", finding.text)
-    colours = [[200.0, 60.0, 40.0], [0.0, 0.0, 0.0], [40.0, 40.0, 40.0]]
-    wrong = one(check({name: Report(report.facts | {"colours": colours}), "ffmpeg": Report()}))
-    assert wrong.level == ("red" if name == "pyav" else "yellow")
-    assert wrong.text.startswith("wrong: frame 5 of the sample is (0.0, 0.0, 0.0), and should be (60, 190, 200)")
-
-
-def test_a_slow_decoder_is_yellow() -> None:
-    facts = {"version": "99", "colours": [decoders.COLOURS[i] for i in probes.SHOWN], "speed": 12, "size": "320 × 240"}
-    finding = one(decoders.check_pyav({"pyav": Report(facts)}))
-    assert finding.level == "yellow"
-    assert finding.mend == "st-ssl prepare pack VIDEOS --output PACK"
-
-
-def test_torchcodec_without_ffmpeg_and_with_another_torch(root_of_debian: None) -> None:
-    unloadable = Report(error="Could not load libtorchcodec", kind="RuntimeError")
-    for found, mend in (([], "apt-get install -y ffmpeg"), ([3], "apt-get install -y ffmpeg"), ([5], "torchcodec>=")):
-        ffmpeg = Report({"found": found, "takes": [4, 5, 6, 7, 8]})
-        finding = one(decoders.check_torchcodec({"torchcodec": unloadable, "ffmpeg": ffmpeg}))
-        assert finding.level == "yellow"
-        assert mend in finding.mend
-        assert ("torchcodec takes 4 to 8" in finding.text) == (found != [5])
-        assert one(decoders.check_ffmpeg({"ffmpeg": ffmpeg})).level == ("green" if found == [5] else "yellow")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ("--folder nowhere", "--folder nowhere: expected a folder that is there"),
-        ("--workers -1", "--workers -1: expected 0 or more"),
-        ("--timeout 0", "--timeout 0: expected more than 0 seconds"),
-        ("--jsno", "unknown option --jsno; did you mean '--json'?"),
-    ],
-)
-def test_mistakes_in_the_call_are_named(arguments: str, told: str) -> None:
-    code, out, err = call("doctor", *arguments.split())
-    assert (code, out) == (2, "")
-    assert err.splitlines()[-1].endswith(told)
+def test_another_system_s_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10, 13))
+    (finding,) = doctor.examine(tmp_path, 1)
+    assert finding.status == "broken"
+    (tmp_path / "EXTERNALLY-MANAGED").touch()
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert doctor.install("video").startswith("python3 -m venv .venv && . .venv/bin/activate && pip install -e ")

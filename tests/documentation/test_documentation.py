@@ -91,7 +91,7 @@ def test_a_block_of_shell_is_its_commands() -> None:
         ("python tools/convert.py import FILE --from SOMEBODY", "nothing stands for SOMEBODY"),
         ("python tools/probe.py --splitz 1,2,3", "no option --splitz"),
         ("python tools/pretrain.py configs/quickstart/video.yaml engine.epoch=3", "exit code 2"),
-        ("python tools/benchmark.py points --tabel", "2"),
+        ("python tools/benchmark.py data --tabel", "2"),
         ('pip install "st_ssl[videos]"', r"no extra \[videos\]"),
         ("bash .ci/runs", "neither run nor"),
         ("pytest -m fast", "no marker fast"),

@@ -27,7 +27,7 @@ from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.packs.video_write import PackConfig, write_pack
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
-from st_ssl.data.views import CutView, Views, each, stack
+from st_ssl.data.views import Views, each, stack
 
 NUM_MADE = 10
 DECODING = "decoding alone"
@@ -145,15 +145,11 @@ def _passes(dataset: SampleDataset) -> Callable[[], object]:
 def _pass(dataset: SampleDataset, epoch: int) -> None:
     """Every video once, each a batch of its own: cut as the workers do, finished as the training process does."""
     for index in range(len(dataset)):
-        dataset.views.prepare(stack([_views(dataset, (epoch, index))]))
-
-
-def _views(dataset: SampleDataset, key: tuple[int, int]) -> list[CutView]:
-    """Those of one sample; ``DataError`` where neither it nor those in its place can be used."""
-    sample = dataset[key]
-    if sample.views is None:
-        raise DataError("\n".join(["no video can be used:", *(f"  {bad.path}: {bad.reason}" for bad in sample.bad)]))
-    return sample.views
+        sample = dataset[epoch, index]
+        if sample.views is None:
+            bad = [f"  {bad.path}: {bad.reason}" for bad in sample.bad]
+            raise DataError("\n".join(["no video can be used:", *bad]))
+        dataset.views.prepare(stack([sample.views]))
 
 
 def _decode_alone(paths: list[str], num_frames: int, stride: int, drawn: random.Random) -> None:
@@ -176,27 +172,3 @@ def _decode_alone(paths: list[str], num_frames: int, stride: int, drawn: random.
             for frame in container.decode(stream):
                 if frame.pts >= pts[int(wanted[-1])]:
                     break
-
-
-def memory(arguments: argparse.Namespace) -> None:
-    """Print the resident memory of this process after a tenth of the samples and after all of them."""
-    with tempfile.TemporaryDirectory() as folder:
-        line = Line(arguments.size, arguments.clips, arguments.packed)
-        dataset = _ours(videos(arguments.root, Path(folder)), arguments, line, Path(folder))
-        marks = {}
-        for number in range(arguments.samples):
-            _views(dataset, divmod(number, len(dataset)))
-            if number + 1 in (max(1, arguments.samples // 10), arguments.samples):
-                marks[number + 1] = _resident()
-    early, late = min(marks), max(marks)
-    before, after = marks[early], marks[late]
-    print(f"{before / 2**20:.1f} MiB after {early} samples, {after / 2**20:.1f} MiB after {late}: ", end="")
-    print(f"{100 * (after / before - 1):+.2f} %")
-
-
-def _resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()

@@ -1,68 +1,146 @@
-"""A training step of Point-MAE or Point2Vec, and the machine's matrix products."""
+"""Sparse convolution on a scanned room beside spconv's, and sampling of points beside open3d's."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from copy import deepcopy
-from functools import partial
-from statistics import median
-from typing import Any, NamedTuple
+from importlib.util import find_spec
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from st_ssl.cli.benchmark.step import operations, trainer
-from st_ssl.cli.benchmark.timing import alternate, ratio
+from st_ssl.cli.benchmark.timing import compare
+from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.random import keyed_rng
-from st_ssl.core.types import PointCloud
-from st_ssl.data.streams.base import Recording, StillCloud
-from st_ssl.data.views import stack
-from st_ssl.encoders.point_vit import PointViT, PointViTConfig
-from st_ssl.methods.base import METHODS
+from st_ssl.core.types import PointBatch
+from st_ssl.encoders.sparse_unet import VOXEL_SIZE, SparseUNet, SparseUNetConfig
+from st_ssl.ops.neighbours import gather_points, nearest
+from st_ssl.ops.sampling import farthest_points
+from st_ssl.ops.sparse import Backend, SparseConv3d, SparseTensor
+from st_ssl.ops.voxels import voxelise
+from st_ssl.report.viewers import require_open3d
 
-SIZE, PRODUCTS = 1024, 20
-
-
-class Work(NamedTuple):
-    """A training step and matrix products, and the floating point operations of the step."""
-
-    contestants: dict[str, Callable[[], object]]
-    operations: float
-
-    def share(self, seconds: dict[str, list[float]]) -> float:
-        """The rate of the step in that of the products meanwhile."""
-        return ratio(seconds, "matmul", "step") * self.operations / (2 * SIZE**3 * PRODUCTS)
+CHANNELS = 32
+PATCHES, NEIGHBOURS, POINTS = 64, 32, 1024  # of Point-MAE
 
 
-def points(arguments: argparse.Namespace) -> None:
-    """Print the time of a whole step (patches, forward, backward, AdamW) on clouds of noise."""
-    work = prepare(arguments)
-    seconds = alternate(work.contestants, arguments.runs)
-    config = PointViTConfig(variant=arguments.variant)
-    shape = f"{config.num_groups} patches of {config.group_size} out of {arguments.points} points"
-    how = f"{arguments.precision}, {torch.get_num_threads()} threads"
-    print(f"{arguments.method} {arguments.variant}, {shape}, batch {arguments.batch}, {how}")
-    taken = median(seconds["step"])
-    print(f"{taken * 1e3:.1f} ms a step, {arguments.batch / taken:.1f} clouds/s")
-    if arguments.device == "cpu":
-        rate = f"{work.operations / taken / 1e9:.0f} GFLOP/s"
-        print(f"{rate}: {work.share(seconds):.0%} of what matrix multiplication alone does in fp32 meanwhile")
+def sparse(arguments: argparse.Namespace) -> None:
+    """Print the time of one convolution, neighbour search included, and of a training step of the whole network."""
+    if arguments.peer and find_spec("spconv") is None:
+        raise MissingDependencyError("spconv", "points", "--peer spconv")
+    backends: list[Backend] = ["torch", *arguments.peer]
+    points = scanned_room(arguments.voxels)
+    coords, _, _ = voxelise(points.xyz, points.offsets, VOXEL_SIZE)
+    coords[:, 1:] -= coords[:, 1:].amin(0)
+    x, y, z = (coords[:, 1:].amax(0) + 1).tolist()
+    room = SparseTensor(torch.randn(len(coords), CHANNELS), coords, (x, y, z), 1)
+    print(f"a room of {len(room):,} voxels of 2 cm ({x} × {y} × {z}), {torch.get_num_threads()} threads")
+    title = f"submanifold 3³, {CHANNELS} to {CHANNELS}, neighbour search, forward, backward"
+    convolutions: dict[str, Callable[[], object]] = {name: _convolution(name, room) for name in backends}
+    compare(title, convolutions, arguments.runs)
+    steps: dict[str, Callable[[], object]] = {name: _step(name, points, arguments) for name in backends}
+    compare(f"a training step of sparse_unet, {arguments.variant}", steps, arguments.runs)
 
 
-def prepare(arguments: argparse.Namespace) -> Work:
-    """The step of ``arguments.method`` on clouds of noise."""
-    config = PointViTConfig(variant=arguments.variant)
-    encoder = PointViT(config, PointInputConfig(num_points=arguments.points))
-    decoder = {"depth": 4, "heads": config.shape[2]}
-    described = {"name": arguments.method, "decoder": decoder}
-    method = METHODS.build(METHODS.config(arguments.method).model_validate(described), encoder).to(arguments.device)
-    views: Any = method.views
-    clouds = [PointCloud(keyed_rng(i).normal(size=(arguments.points, 3)).astype("f4")) for i in range(arguments.batch)]
-    streams = [StillCloud(partial(deepcopy, cloud)) for cloud in clouds]
-    raw = stack([views.cut(Recording.of(one), (0, i)) for i, one in enumerate(streams)])
-    (view,) = views.prepare([part.map(lambda t: t.to(arguments.device)) for part in raw])
-    count = operations(method, view)
-    step = trainer(method, lambda: method([view])["loss"], arguments)
-    matrix = torch.randn(SIZE, SIZE, device=arguments.device)
-    return Work({"step": step, "matmul": lambda: [matrix @ matrix for _ in range(PRODUCTS)]}, count)
+def sampling(arguments: argparse.Namespace) -> None:
+    """Print the time of sampling a large cloud beside open3d's, and of cutting a batch into patches beside the usual
+    loop."""
+    open3d = require_open3d("benchmark sampling")
+    generator = torch.Generator().manual_seed(0)
+    large = torch.randn(arguments.points, 3, generator=generator)
+    theirs = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(large.numpy().astype(np.float64)))
+    batch = torch.randn(arguments.batch, POINTS, 3, generator=generator)
+    title = f"farthest points, {arguments.points} to {arguments.samples}, {torch.get_num_threads()} threads"
+    samplers: dict[str, Callable[[], object]] = {
+        "st_ssl": lambda: farthest_points(large[None], arguments.samples),
+        "open3d": lambda: theirs.farthest_point_down_sample(arguments.samples),
+    }
+    compare(title, samplers, arguments.runs)
+    title = f"{arguments.batch} clouds, farthest points, {POINTS} to {PATCHES}, {NEIGHBOURS} nearest of each"
+    compare(title, {"st_ssl": lambda: _patches(batch), "usual loop": lambda: _usual_patches(batch)}, arguments.runs)
+
+
+def _patches(xyz: Tensor) -> Tensor:
+    centres = gather_points(xyz, farthest_points(xyz, PATCHES))
+    return nearest(centres, xyz, NEIGHBOURS)[1]
+
+
+def _usual_patches(xyz: Tensor) -> Tensor:
+    """Farthest points by a masked update and a maximum, neighbours by ``cdist`` and ``topk``."""
+    batch, num_points, _ = xyz.shape
+    rows = torch.arange(batch)
+    picked = torch.zeros(batch, PATCHES, dtype=torch.int64)
+    distance = torch.full((batch, num_points), torch.inf)
+    last = torch.zeros(batch, dtype=torch.int64)
+    for step in range(PATCHES):
+        picked[:, step] = last
+        squares = ((xyz - xyz[rows, last].unsqueeze(1)) ** 2).sum(-1)
+        closer = squares < distance
+        distance[closer] = squares[closer]
+        last = distance.max(-1).indices
+    return torch.cdist(xyz[rows[:, None], picked], xyz).topk(NEIGHBOURS, largest=False).indices
+
+
+def _convolution(backend: Backend, room: SparseTensor) -> Callable[[], object]:
+    torch.manual_seed(0)
+    layer = SparseConv3d(CHANNELS, CHANNELS, 3, backend=backend)
+    weights = torch.randn_like(room.features)
+
+    def run() -> None:
+        layer.zero_grad()
+        x = SparseTensor(room.features.detach().requires_grad_(), room.coords, room.shape, 1)
+        layer(x).features.backward(weights)
+
+    return run
+
+
+def _step(backend: Backend, points: PointBatch, arguments: argparse.Namespace) -> Callable[[], Tensor]:
+    torch.manual_seed(0)
+    config = SparseUNetConfig(variant=arguments.variant, backend=backend)
+    network = SparseUNet(config, PointInputConfig(voxel_size=VOXEL_SIZE, attributes=("color",)))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+
+    def run() -> Tensor:
+        optimizer.zero_grad()
+        features = network(points).points
+        assert features is not None
+        loss = features.square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return run
+
+
+def scanned_room(num_voxels: int, seed: int = 0) -> PointBatch:
+    """Coloured points on the walls, the floor and the furniture of a room, turned about the vertical axis, as five
+    stands of a scanner see it: fewer the further away, and 3 mm off the surface. About ``num_voxels`` of 2 cm."""
+    rng = keyed_rng(seed)
+    side = 3.75 * (num_voxels / 150_000) ** 0.5
+    height = min(2.5, side)
+    lengths = np.array([side * 1.1, side * 0.9, height])
+    faces = [np.array([[0, 0, 0], np.diag(lengths)[i], np.diag(lengths)[j]]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    faces.append(faces[2] + np.array([[lengths[0], 0, 0], [0, 0, 0], [0, 0, 0]]))
+    for _ in range(8):
+        corner = rng.uniform(0, [side * 0.8, side * 0.7, 0.01])
+        angle, (long, deep, tall) = rng.uniform(0, np.pi), rng.uniform(0.1, 0.26, 3) * min(side, 3.75)
+        along = long * np.array([np.cos(angle), np.sin(angle), 0])
+        across = deep * np.array([-np.sin(angle), np.cos(angle), 0])
+        up = np.array([0, 0, tall])
+        faces += [np.array(f) for f in ((corner + up, along, across), (corner, along, up), (corner, across, up))]
+    parts = []
+    for start, u, v in faces:
+        number = int(12_000 * np.linalg.norm(u) * np.linalg.norm(v))
+        parts.append(start + rng.random((number, 1)) * u + rng.random((number, 1)) * v)
+    xyz = np.concatenate(parts)
+    unseen = np.ones(len(xyz))
+    for _ in range(5):
+        stand = rng.uniform(0.2, 0.6, 3) * lengths
+        unseen *= 1 - 0.9 * np.minimum(0.6 / np.square(xyz - stand).sum(1), 1)
+    xyz = xyz[rng.random(len(xyz)) > unseen]
+    turn = np.array([[np.cos(0.4), np.sin(0.4), 0], [-np.sin(0.4), np.cos(0.4), 0], [0, 0, 1]])
+    xyz = xyz @ turn + rng.normal(scale=0.003, size=xyz.shape)
+    colour = torch.from_numpy(rng.random(xyz.shape, dtype=np.float32))
+    return PointBatch(torch.from_numpy(xyz).float(), torch.tensor([0, len(xyz)]), {"color": colour})

@@ -1,4 +1,4 @@
-"""A training step of VideoMAE: ours, that of transformers at the same sizes, and the machine's matrix products."""
+"""A training step of VideoMAE, and its encoder's on the visible tokens alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from st_ssl.augment.masking import MaskConfig, draw_mask
-from st_ssl.cli.benchmark.timing import alternate, matmul_rate, ratio
+from st_ssl.cli.benchmark.timing import compare, ratio
 from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Mask, View
@@ -23,41 +23,69 @@ from st_ssl.methods.masked.videomae import VideoMAE, VideoMAEConfig
 from st_ssl.parts.masked_decoder import DecoderConfig
 
 DECODER_DEPTH = 4
+SIZE, PRODUCTS = 1024, 20
+"""Matrices [SIZE, SIZE] are multiplied so many times: what the machine can do at most."""
 
 
 def step(arguments: argparse.Namespace) -> None:
-    """Print the time of a whole step (forward, backward, AdamW) and how the contestants compare."""
+    """Print the time of a whole step (forward, backward, AdamW) beside transformers' and that of matrix products."""
     if arguments.compile:
         require_compiler(torch.device(arguments.device), "--compile")
-    input = InputConfig(num_frames=arguments.frames, size=arguments.size)
-    mask = MaskConfig(kind="tube", ratio=arguments.ratio)
-    encoder = VideoViT(VideoViTConfig(variant=arguments.variant), input)
+    encoder, mask, view = _inputs(arguments)
     dim, heads = encoder.embed_dim // 2, encoder.config.shape[2] // 2  # type: ignore[attr-defined]
     decoder = DecoderConfig(dim=dim, depth=DECODER_DEPTH, heads=heads)
-    method = VideoMAE(VideoMAEConfig(mask=mask, decoder=decoder), encoder)
+    method = VideoMAE(VideoMAEConfig(mask=mask, decoder=decoder), encoder).to(arguments.device)
+    count = operations(method, view)
+    forward: Callable[..., Any] = torch.compile(method) if arguments.compile else method
+    contestants: dict[str, Callable[[], object]] = {
+        "st_ssl": trainer(method, lambda: forward([view])["loss"], arguments)
+    }
+    if "transformers" in arguments.peer:
+        contestants["transformers"] = _transformers(arguments, encoder, decoder, view)
+    if arguments.device == "cpu":
+        matrix = torch.randn(SIZE, SIZE)
+        contestants[f"{PRODUCTS} matmuls"] = lambda: [matrix @ matrix for _ in range(PRODUCTS)]
+    compiled = ", ours compiled" if arguments.compile else ""
+    how = f"{arguments.precision}{compiled}, {torch.get_num_threads()} threads"
+    seconds = compare(f"VideoMAE {_shape(arguments)}, {how}", contestants, arguments.runs)
+    taken = median(seconds["st_ssl"])
+    print(f"{1 / taken:.2f} steps/s, {arguments.batch / taken:.1f} clips/s")
+    if arguments.device == "cpu":
+        share = ratio(seconds, f"{PRODUCTS} matmuls", "st_ssl") * count / (2 * SIZE**3 * PRODUCTS)
+        print(f"{count / taken / 1e9:.0f} GFLOP/s: {share:.0%} of what matrix products alone do meanwhile in fp32")
+
+
+def visible(arguments: argparse.Namespace) -> None:
+    """Print the time of an encoder step on the visible tokens, and on all of them (VideoMAE, 2022)."""
+    encoder, _, view = _inputs(arguments)
+
+    def run(index: Tensor | None) -> None:
+        encoder.zero_grad()
+        encoder(view.clip, index).pooled.sum().backward()
+        if view.clip.is_cuda:
+            torch.cuda.synchronize()
+
+    tokens = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
+    title = f"{_shape(arguments)}, {view.mask.keep.shape[1]} of {tokens} tokens visible, forward and backward"
+    contestants = {"visible tokens": lambda: run(view.mask.keep), "all tokens": lambda: run(None)}
+    compare(f"{title}, {torch.get_num_threads()} threads, {arguments.device}", contestants, arguments.runs)
+
+
+def _inputs(arguments: argparse.Namespace) -> tuple[VideoViT, MaskConfig, View]:
+    """An encoder, and a masked view [B, 3, T, S, S] of noise for it."""
+    input = InputConfig(num_frames=arguments.frames, size=arguments.size)
+    encoder = VideoViT(VideoViTConfig(variant=arguments.variant), input).to(arguments.device)
+    mask = MaskConfig(kind="tube", ratio=arguments.ratio)
     clip = torch.randn(arguments.batch, 3, input.num_frames, input.size, input.size)
     draws = [draw_mask(mask, encoder.grid, keyed_rng(i)) for i in range(arguments.batch)]
     keep, masked = (torch.stack([torch.from_numpy(draw[i]) for draw in draws]) for i in (0, 1))
     view = View(clip, torch.zeros(arguments.batch, input.num_frames, dtype=torch.int64), masks=(Mask(keep, masked),))
-    view = view.map(lambda t: t.to(arguments.device))
-    method.to(arguments.device)
-    count = operations(method, view)
-    forward: Callable[..., Any] = torch.compile(method) if arguments.compile else method
-    contestants = {"st_ssl": trainer(method, lambda: forward([view])["loss"], arguments)}
-    if "transformers" in arguments.peer:
-        contestants["transformers"] = _transformers(arguments, encoder, decoder, view)
-    seconds = alternate(contestants, arguments.runs)
-    compiled = ", ours compiled" if arguments.compile else ""
-    shape = f"{input.num_frames} × {input.size}², {arguments.ratio:.0%} {mask.kind} mask, batch {arguments.batch}"
-    how = f"{arguments.precision}{compiled}, {torch.get_num_threads()} threads"
-    print(f"VideoMAE ViT-{arguments.variant}, {shape}, {how}")
-    for name, values in seconds.items():
-        line = f"{name:13} {median(values) * 1e3:8.1f} ms a step, {arguments.batch / median(values):6.1f} clips/s"
-        print(line if name == "st_ssl" else f"{line}, {ratio(seconds, name, 'st_ssl'):.2f} times as long")
-    if arguments.device == "cpu":
-        rate = count / median(seconds["st_ssl"])
-        share = f"{rate / matmul_rate():.0%} of what matrix multiplication alone does here in fp32"
-        print(f"{rate / 1e9:.0f} GFLOP/s: {share}")
+    return encoder, mask, view.map(lambda t: t.to(arguments.device))
+
+
+def _shape(arguments: argparse.Namespace) -> str:
+    clips = f"{arguments.frames} × {arguments.size}², batch {arguments.batch}"
+    return f"ViT-{arguments.variant}, {clips}, {arguments.ratio:.0%} tube mask"
 
 
 def operations(method: nn.Module, view: View) -> float:

@@ -1,4 +1,4 @@
-"""Runs that alternate, so that what else the machine does hits all of them alike."""
+"""Runs that alternate, so that what else the machine does hits all contestants alike."""
 
 from __future__ import annotations
 
@@ -21,15 +21,33 @@ def alternate(contestants: Contestants, runs: int) -> dict[str, list[float]]:
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> float:
+def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> float:
     """How many times as long ``slow`` took: the median over the rounds."""
     return median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
 
 
-def matmul_rate(size: int = 1024, runs: int = 7) -> float:
-    """Floating point operations a second of float32 matrix multiplication: what the machine can do at most."""
-    import torch
+def compare(title: str, contestants: Contestants, runs: int) -> dict[str, list[float]]:
+    """Time the contestants, print a line on each, and return the seconds of each run. Ours is the first. Processor time
+    says more where others use the machine too."""
+    processor: dict[str, list[float]] = {name: [] for name in contestants}
 
-    a = torch.randn(size, size)
-    seconds = alternate({"matmul": lambda: a @ a}, runs)["matmul"]
-    return 2 * size**3 / median(seconds)
+    def timed(name: str) -> Callable[[], None]:
+        def run() -> None:
+            start = time.process_time()
+            contestants[name]()
+            processor[name].append(time.process_time() - start)
+
+        return run
+
+    seconds = alternate({name: timed(name) for name in contestants}, runs)
+    used = {name: values[1:] for name, values in processor.items()}  # the first round does not count
+    ours = next(iter(contestants))
+    print(title)
+    for name in contestants:
+        line = f"  {name:16} {median(seconds[name]) * 1e3:9.1f} ms"
+        if name != ours:
+            line += (
+                f": {ratio(seconds, name, ours):.2f} times as long ({ratio(used, name, ours):.2f} in processor time)"
+            )
+        print(line, flush=True)
+    return seconds
