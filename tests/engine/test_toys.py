@@ -25,7 +25,7 @@ from tests.runs import CPU, load, metrics, tiny, train
 
 R3D: dict[str, Any] = {"name": "r3d", "depth": 10, "width": 4}
 SMALL: dict[str, Any] = {"num_frames": 4, "stride": 2, "size": 16}
-TOYS = [
+TOYS: list[tuple[Any, Any, Any]] = [
     (DATA, toys.TwoStreams, toys.TwoStreamsConfig),
     (DATA, toys.Drives, toys.DrivesConfig),
     (METHODS, toys.CoTraining, toys.CoTrainingConfig),

@@ -34,7 +34,8 @@ from tests.methods.steps import NoiseReader
 def registered(*pairs: tuple[Any, type[Any], type[Config]]) -> Iterator[None]:
     """Classes, each in a registry by its configuration, until the end."""
     assert METHODS.names() and DATA.names()  # what is to be found is found before
-    before = [(registry, dict(registry._classes), dict(registry._configs)) for registry in (METHODS, DATA)]
+    registries: tuple[Any, ...] = (METHODS, DATA)
+    before = [(registry, dict(registry._classes), dict(registry._configs)) for registry in registries]
     try:
         for registry, cls, config in pairs:
             registry.register(config)(cls)

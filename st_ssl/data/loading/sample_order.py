@@ -38,7 +38,7 @@ class Order:
     def steps_per_pass(self) -> int:
         return self.num_samples // self.batch_size
 
-    def step(self, step: int) -> list[SampleKey]:
+    def step(self, step: int) -> list[tuple[int, int, int]]:
         """The samples of global step ``step`` (from 0), for all processes."""
         epoch, position = divmod(step, self.steps_per_pass)
         indices = _permutation(self.seed, epoch, self.num_samples)
