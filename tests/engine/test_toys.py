@@ -88,11 +88,10 @@ def test_two_streams_and_two_exported_encoders_started_from_an_earlier_run(video
     first = train(tiny(videos, tmp_path / "first", engine={"epochs": 1}))
     further = {"flow": {"encoder": R3D, "input": SMALL, "weights": str(tmp_path / "first")}}
     data = config(tmp_path / "run", "co_training", weights=str(tmp_path / "first"), encoders=further)
-    built = build(load(data)).method
+    built: Any = build(load(data)).method
     for encoder in (built.encoder, built.flow):
-        assert all(
-            torch.equal(value, first.method.encoder.state_dict()[name]) for name, value in encoder.state_dict().items()
-        )  # type: ignore[union-attr,operator]
+        state = first.method.encoder.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
     trainer = assert_resumes(data, tmp_path)
     for name, exported in trainer.method.exports().items():
         loaded = load_encoder(tmp_path / "whole" / name).state_dict()

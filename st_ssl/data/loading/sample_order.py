@@ -58,7 +58,7 @@ class StepSampler:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __iter__(self) -> Iterator[list[SampleKey]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         share = self.order.batch_size // self.world_size
         for step in range(self.start, self.stop):
             yield self.order.step(step)[self.rank * share : (self.rank + 1) * share]

@@ -16,7 +16,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, Batch, CutsViews, DataSource
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import SampleDataset, collate
-from st_ssl.data.loading.sample_order import Order, SampleKey
+from st_ssl.data.loading.sample_order import Order
 from st_ssl.data.points.views import COUNT, label_views
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Shown, Task
@@ -136,7 +136,7 @@ class Feed:
         return [Shown(view, own * (len(view) // len(own))) for view in views.prepare(list(batch.views))]
 
 
-def _shares(order: Order, start: int, stop: int, accumulate: int) -> Iterator[list[SampleKey]]:
+def _shares(order: Order, start: int, stop: int, accumulate: int) -> Iterator[list[tuple[int, int, int]]]:
     """This process's parts of the steps from ``start`` to ``stop``."""
     first, parts = distributed.rank() * accumulate, distributed.world_size() * accumulate
     for step in range(start, stop):
