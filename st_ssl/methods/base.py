@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor, nn
 
 from st_ssl.core.config import Config
+from st_ssl.core.exhibits import Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.registry import Registry
 from st_ssl.core.types import View
@@ -134,24 +135,9 @@ class Method(nn.Module, ABC, Generic[ConfigT]):
         """The encoders that the run leaves: one lands in its folder, several in folders of it by their names."""
         return {"encoder": self.encoder}
 
-    def pictures(self, views: list[View]) -> dict[str, Any]:
-        """What there is to see besides the views, for the report: captions to clips [B, 3, T, H, W] in 0 … 1, or to a
-        ``PointBatch`` of B clouds (coloured, where they have the attribute ``color``)."""
-        return {}
-
-    def matches(self, views: list[View]) -> Matches | None:
-        """For the report, of a method that compares the points of two views; None of any other."""
-        return None
-
-
-@dataclass
-class Matches:
-    """Which points of a batch's first two views are the same, ``pairs`` int64 [K, 2] (rows of both views' points), and
-    the features by which a method compares them: ``first`` and ``second`` [P, D] of all points of either view."""
-
-    pairs: Tensor
-    first: Tensor
-    second: Tensor
+    def exhibits(self, views: list[View]) -> Sequence[Exhibit]:
+        """What there is to see besides the views, for the report."""
+        return ()
 
 
 METHODS: Registry[Method[Any]] = Registry("method", "st_ssl.methods")

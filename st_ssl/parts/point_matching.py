@@ -11,6 +11,7 @@ from st_ssl.augment.point_colour import PointColourConfig
 from st_ssl.augment.point_pairs import correspondences
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.exhibits import LinksExhibit
 from st_ssl.core.types import View
 from st_ssl.encoders.base import Encoder
 
@@ -58,3 +59,9 @@ def match(first: View, second: View, num_pairs: int) -> tuple[Tensor, Tensor]:
         even = torch.arange(count, device=own.device) * len(own) // max(1, count)
         chosen[row, :count], valid[row, :count] = own[even], True
     return chosen, valid
+
+
+def links(encoder: Encoder, head: nn.Module, views: list[View]) -> LinksExhibit:
+    """All points that the first two views show, and what ``head`` makes of all points."""
+    first, second = point_features(encoder, head, views[:2])
+    return LinksExhibit(correspondences(views[0].points, views[1].points), first, second)

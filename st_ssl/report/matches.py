@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from st_ssl.core.exhibits import LinksExhibit
 from st_ssl.report.scenes import GREY, Cloud, Links, Scene, choose, eye_for, natural
 
 if TYPE_CHECKING:
     import torch
 
     from st_ssl.core.types import View
-    from st_ssl.methods.base import Matches, Method
+    from st_ssl.methods.base import Method
     from st_ssl.report.folder import RunFolder
 
 SAMPLES, CARRIED = 4, 2  # that are looked at, and those of them whose colours are carried over
@@ -55,7 +56,7 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
     from st_ssl.methods.base import Method
     from st_ssl.report.pictures import draw_batch
 
-    if type(run.method).matches is Method.matches:
+    if type(run.method).exhibits is Method.exhibits:
         return [], None, 0
     trained, step = run.trained
     batch, entries = draw_batch(run)
@@ -65,6 +66,8 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
     shares = []
     with torch.inference_mode():
         views: list[View] = trained.views.prepare(batch.views)
+        if not any(isinstance(one, LinksExhibit) for one in run.method.exhibits([view.part(0, 1) for view in views])):
+            return [], None, 0
         for row, entry in enumerate(entries[:SAMPLES]):
             pair = _pair(run, {"pretrained": trained, "random": run.method}, [v.part(row, row + 1) for v in views])
             if not len(pair.pairs):
@@ -84,11 +87,9 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
 
 
 def _pair(run: RunFolder, methods: dict[str, Method], views: list[View]) -> Pair:
-    found: dict[str, Matches] = {}
+    found: dict[str, LinksExhibit] = {}
     for who, method in methods.items():
-        matches = method.matches(views)
-        assert matches is not None
-        found[who] = matches
+        (found[who],) = (one for one in method.exhibits(views) if isinstance(one, LinksExhibit))
     places, colours = [], []
     for view in views[:2]:
         color = view.points.attributes.get("color")

@@ -152,7 +152,7 @@ def _pictures(run: RunFolder) -> dict[str, Any]:
     if not samples:
         return {}
     shown = {"scenes": _turnable(samples)} if run.of_clouds else {"samples": samples}
-    return {**shown, "step": step, "about": inspect.getdoc(type(run.method).pictures) or ""}
+    return {**shown, "step": step, "about": inspect.getdoc(type(run.method).exhibits) or ""}
 
 
 def _turnable(scenes: Sequence[Any]) -> list[Any]:

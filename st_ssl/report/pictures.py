@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from st_ssl.core.errors import DataError
+from st_ssl.core.exhibits import ClipExhibit, CloudExhibit
 from st_ssl.report.figures import Picture, strip
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from st_ssl.core.types import Entry, PointBatch, View
     from st_ssl.data.base import Batch
     from st_ssl.report.folder import RunFolder
+
+
+ExhibitT = TypeVar("ExhibitT", ClipExhibit, CloudExhibit)
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,15 @@ def view_scenes(run: RunFolder) -> list[Scene]:
 
 
 def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
-    """``method.pictures`` of the same samples and the step of the weights; no samples for a method without any."""
-    pictures, entries, step = _pictures(run)
+    """The clips that ``method.exhibits`` has of the same samples, and the step of the weights; no samples for a method
+    without any."""
+    exhibits, entries, step = _exhibits(run, ClipExhibit)
     samples = []
     for row, entry in enumerate(entries):
         name = entry.name
         strips = [
-            ([c.capitalize()], strip(_to_uint8(shown[row : row + 1])[0], f"{c} of {name}"))
-            for c, shown in pictures.items()
+            ([one.caption.capitalize()], strip(_to_uint8(one.clip[row : row + 1])[0], f"{one.caption} of {name}"))
+            for one in exhibits
         ]
         samples.append(_sample(entry, strips))
     return samples, step
@@ -90,23 +95,24 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
 
 def method_scenes(run: RunFolder) -> tuple[list[Scene], int]:
     """As ``method_samples``, of a method of clouds."""
-    pictures, entries, step = _pictures(run)
-    shown = {caption.capitalize(): points for caption, points in pictures.items()}
+    exhibits, entries, step = _exhibits(run, CloudExhibit)
+    shown = {one.caption.capitalize(): one.points for one in exhibits}
     return [_scene(run, shown, row, entry) for row, entry in enumerate(entries)], step
 
 
-def _pictures(run: RunFolder) -> tuple[dict[str, Any], list[Entry], int]:
+def _exhibits(run: RunFolder, kind: type[ExhibitT]) -> tuple[list[ExhibitT], list[Entry], int]:
+    """Those of one kind that the method has, the samples that they are of, and the step of the weights."""
     import torch
 
     from st_ssl.methods.base import Method
 
-    if type(run.method).pictures is Method.pictures:
-        return {}, [], 0
+    if type(run.method).exhibits is Method.exhibits:
+        return [], [], 0
     method, step = run.trained
     batch, entries = draw_batch(run)
     with torch.inference_mode():
-        found = method.pictures(method.views.prepare(batch.views))
-    return (found, entries, step) if found else ({}, [], 0)
+        found = [one for one in method.exhibits(method.views.prepare(batch.views)) if isinstance(one, kind)]
+    return (found, entries, step) if found else ([], [], 0)
 
 
 def _scene(run: RunFolder, shown: dict[str, PointBatch], row: int, entry: Entry, shared: bool = True) -> Scene:

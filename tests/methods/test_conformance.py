@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_ssl.core.types import PointBatch, View
+from st_ssl.core.exhibits import ClipExhibit, CloudExhibit, LinksExhibit
+from st_ssl.core.types import View
 from st_ssl.data.base import Batch
 from st_ssl.encoders.base import load_encoder
 from st_ssl.encoders.transformer import Attention, DropPath
@@ -229,17 +230,20 @@ def test_a_resumed_run_is_the_same_to_the_last_bit_and_its_encoders_load(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_are_clips_of_colours_or_clouds(name: str) -> None:
+def test_exhibits_are_clips_of_colours_clouds_or_links(name: str) -> None:
     method = build(name).eval()
     views = prepared(method)
     with torch.inference_mode():
-        pictures = method.pictures(views)
-    for caption, clip in pictures.items():
-        if isinstance(clip, PointBatch):
-            assert len(clip) == 4, caption
-            assert len(clip.xyz) > 0, caption
-            continue
-        assert clip.shape == views[0].clip.shape, caption
-        assert clip.dtype == torch.float32, caption
-        assert 0 <= clip.min() <= clip.max() <= 1, caption
-        assert clip.std() > 0, caption
+        exhibits = method.exhibits(views)
+    for one in exhibits:
+        if isinstance(one, LinksExhibit):
+            assert one.pairs.shape[1] == 2 and len(one.first) == len(views[0].points.xyz)
+        elif isinstance(one, CloudExhibit):
+            assert len(one.points) == 4, one.caption
+            assert len(one.points.xyz) > 0, one.caption
+        else:
+            assert isinstance(one, ClipExhibit)
+            assert one.clip.shape[:2] == (4, 3), one.caption
+            assert one.clip.dtype == torch.float32, one.caption
+            assert 0 <= one.clip.min() <= one.clip.max() <= 1, one.caption
+            assert one.clip.std() > 0, one.caption

@@ -108,8 +108,8 @@ def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> Non
     assert page.texts["run1-views"].count("View 2") == 18  # the broken one is replaced by another
     for caption in ("Input", "Visible", "Reconstruction"):
         assert page.texts["run2-pictures"].count(caption) == 18
-    assert "reconstruction" in (VideoMAE.pictures.__doc__ or "")
-    assert (VideoMAE.pictures.__doc__ or "").split("\n")[0] in page.texts["run2-pictures"]
+    assert "reconstruction" in (VideoMAE.exhibits.__doc__ or "")
+    assert (VideoMAE.exhibits.__doc__ or "").split("\n")[0] in page.texts["run2-pictures"]
     assert "With the weights of step 9" in page.texts["run2-pictures"]
     for factor in ("scene", "shape", "motion", "tempo", "camera", "region"):
         assert page.texts["run1-neighbours"].count(f"✓ {factor}") + page.texts["run1-neighbours"].count(

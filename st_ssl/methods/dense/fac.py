@@ -5,23 +5,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from st_ssl.augment.point_pairs import correspondences
 from st_ssl.augment.point_segments import FOREGROUND, REGION, SegmentsConfig, segmented
 from st_ssl.core.config import Config
+from st_ssl.core.exhibits import CloudExhibit, Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.types import PointBatch, View
 from st_ssl.data.points.views import augmented_views
 from st_ssl.encoders.base import Encoder
-from st_ssl.methods.base import METHODS, Losses, Matches, Method, Outputs, Paper
+from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import foreground_info_nce, point_info_nce, region_info_nce
 from st_ssl.parts.correspondence import SiameseCorrespondence
-from st_ssl.parts.point_matching import SceneAugmentConfig, match, point_features, require_points, scene_augment
+from st_ssl.parts.point_matching import (
+    SceneAugmentConfig,
+    links,
+    match,
+    point_features,
+    require_points,
+    scene_augment,
+)
 
 
 class FACConfig(Config):
@@ -142,11 +149,6 @@ class FAC(Method[FACConfig]):
             terms.append(config.segment_weight * logs["segment_loss"])
         return Losses(torch.stack(terms).sum(), logs)
 
-    def matches(self, views: list[View]) -> Matches:
-        """All points that both views show, and the features of all points."""
-        first, second = point_features(self.encoder, self.head, views[:2])
-        return Matches(correspondences(views[0].points, views[1].points), first, second)
-
     def _regions(self, outputs: Outputs) -> dict[str, Tensor]:
         first, second = (outputs[f"region_{name}"].flatten(0, 1) for name in ("first", "second"))
         valid = (outputs["in_first"].flatten(0, 1), outputs["in_second"].flatten(0, 1))
@@ -185,15 +187,17 @@ class FAC(Method[FACConfig]):
                 own_slot[part.begin : part.end] = part.slots(regions, slots + scene * valid.shape[1], valid.numel())
         return _Chosen(valid, rows, there, slot)  # type: ignore[arg-type]
 
-    def pictures(self, views: list[View]) -> dict[str, Any]:
-        """The segments of the first view, each in a colour of its own, background in grey."""
+    def exhibits(self, views: list[View]) -> list[Exhibit]:
+        """The segments of the first view, each in a colour of its own, background in grey; and which of its points find
+        themselves in the second."""
+        matched: list[Exhibit] = [links(self.encoder, self.head, views)]
         points = views[0].points
         if REGION not in points.labels:
-            return {}
+            return matched
         region, foreground = points.labels[REGION], points.labels[FOREGROUND] == 1
         turn = region[:, None] * torch.tensor([0.618, 0.382, 0.236], device=region.device)
         color = torch.where(foreground[:, None], turn.frac().abs(), 0.7 + 0.2 * turn[:, :1].frac().abs())
-        return {"segments": replace(points, attributes={"color": color})}
+        return [CloudExhibit("segments", replace(points, attributes={"color": color})), *matched]
 
 
 @dataclass

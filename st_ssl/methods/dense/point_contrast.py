@@ -7,15 +7,22 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from st_ssl.augment.point_pairs import correspondences
 from st_ssl.core.config import Config
+from st_ssl.core.exhibits import Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.types import View
 from st_ssl.data.points.views import augmented_views
 from st_ssl.encoders.base import Encoder
-from st_ssl.methods.base import METHODS, Losses, Matches, Method, Outputs, Paper
+from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import point_info_nce
-from st_ssl.parts.point_matching import SceneAugmentConfig, match, point_features, require_points, scene_augment
+from st_ssl.parts.point_matching import (
+    SceneAugmentConfig,
+    links,
+    match,
+    point_features,
+    require_points,
+    scene_augment,
+)
 
 
 class PointContrastConfig(Config):
@@ -60,7 +67,6 @@ class PointContrast(Method[PointContrastConfig]):
         loss, accuracy = point_info_nce(first, second, valid, self.config.temperature)
         return Losses(loss, {"match_accuracy": accuracy, "matched": valid.float().mean()})
 
-    def matches(self, views: list[View]) -> Matches:
-        """All points that both views show, and the features of all points."""
-        first, second = point_features(self.encoder, self.head, views[:2])
-        return Matches(correspondences(views[0].points, views[1].points), first, second)
+    def exhibits(self, views: list[View]) -> list[Exhibit]:
+        """Which points of the first view find themselves in the second."""
+        return [links(self.encoder, self.head, views)]

@@ -11,6 +11,7 @@ from st_ssl.augment.point_masking import PatchMask, PointMaskConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range, Strength
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.exhibits import CloudExhibit, Exhibit
 from st_ssl.core.types import PointBatch, View
 from st_ssl.data.clip_plans import Still
 from st_ssl.data.points.views import point_views
@@ -98,18 +99,18 @@ class PointMAE(Method[PointMAEConfig]):
             errors.append(distance.view(prediction.shape[:2]).mean(1))
         return Losses(torch.stack(errors).mean(0).mean())
 
-    def pictures(self, views: list[View]) -> dict[str, PointBatch]:
+    def exhibits(self, views: list[View]) -> list[Exhibit]:
         """The first view's clouds, the patches of them that the encoder sees (grey), and these with what is predicted
         in the place of the masked ones (orange)."""
         view = views[0]
         prediction, masked, visible = self._predict(view)
         seen = (visible.points[..., :3] + visible.centres.unsqueeze(2)).flatten(1, 2)
         guessed = (prediction.to(seen.dtype) + masked.centres.unsqueeze(2)).flatten(1, 2)
-        return {
-            "input": PointBatch(view.points.xyz, view.points.offsets),
-            "visible": _coloured((seen, GREY)),
-            "reconstruction": _coloured((seen, GREY), (guessed, ORANGE)),
-        }
+        return [
+            CloudExhibit("input", PointBatch(view.points.xyz, view.points.offsets)),
+            CloudExhibit("visible", _coloured((seen, GREY))),
+            CloudExhibit("reconstruction", _coloured((seen, GREY), (guessed, ORANGE))),
+        ]
 
 
 def _coloured(*parts: tuple[Tensor, tuple[float, float, float]]) -> PointBatch:

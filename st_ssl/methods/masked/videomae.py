@@ -12,6 +12,7 @@ from st_ssl.augment.masking import MaskConfig, TokenMask
 from st_ssl.augment.video import Probability, VideoAugment, VideoAugmentConfig, undo_normalise
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.exhibits import ClipExhibit, Exhibit
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.views import Views, each
@@ -84,7 +85,7 @@ class VideoMAE(Method[VideoMAEConfig]):
             errors.append(masked_mse(prediction, normalised_pixels(pixels, 3, self.target)))
         return Losses(torch.stack(errors).mean(0).mean())
 
-    def pictures(self, views: list[View]) -> dict[str, Tensor]:
+    def exhibits(self, views: list[View]) -> list[Exhibit]:
         """The first view's clip, what of it the encoder sees, and the reconstruction in the place of what it does not.
 
         With a normalised target the network predicts structure alone: each patch's mean colour and contrast are then
@@ -96,11 +97,11 @@ class VideoMAE(Method[VideoMAEConfig]):
         patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
         index = view.mask.masked[..., None].expand(-1, -1, patches.shape[-1])
         restored = self._denormalise(prediction.to(pixels.dtype), pixels).clamp(0, 1)
-        return {
-            "input": clip,
-            "visible": self._to_clip(patches.scatter(1, index, torch.full_like(restored, 0.5))),
-            "reconstruction": self._to_clip(patches.scatter(1, index, restored)),
-        }
+        return [
+            ClipExhibit("input", clip),
+            ClipExhibit("visible", self._to_clip(patches.scatter(1, index, torch.full_like(restored, 0.5)))),
+            ClipExhibit("reconstruction", self._to_clip(patches.scatter(1, index, restored))),
+        ]
 
     def _rgb(self, view: View) -> Tensor:
         return undo_normalise(view.clip, self.encoder.input.mean, self.encoder.input.std)

@@ -141,7 +141,7 @@ def test_its_plain_case_is_pointcontrast() -> None:
     assert torch.equal(found["loss"], expected["loss"])
     for name, value in expected.logs.items():
         assert torch.equal(found[name], value), name
-    assert method.pictures(prepared(method, SCENES)) == {}  # nor does it pay for segments
+    assert len(method.exhibits(prepared(method, SCENES))) == 1  # nor does it pay for segments
 
 
 @pytest.mark.parametrize("off", ["point_weight", "region_weight", "segment_weight"])
@@ -182,7 +182,7 @@ def test_what_other_scenes_show_does_not_reach_a_segment() -> None:
 def test_pictures_show_segments_in_their_colours() -> None:
     method = build()
     views = prepared(method, SCENES)
-    points = method.pictures(views)["segments"]
+    points = method.exhibits(views)[0].points
     colours = points.attributes["color"]
     front = views[0].points.labels["foreground"] == 1
     grey = (colours.amax(1) - colours.amin(1)) < 1e-6

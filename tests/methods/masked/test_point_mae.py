@@ -121,7 +121,7 @@ def test_views_count_alike() -> None:
 def test_pictures_are_the_patches_where_they_belong() -> None:
     method, view = small().eval(), a_view()
     with torch.no_grad():
-        pictures = method.pictures([view])
+        pictures = {one.caption: one.points for one in method.exhibits([view])}
     assert list(pictures) == ["input", "visible", "reconstruction"]
     assert torch.equal(pictures["input"].xyz, view.points.xyz)
     source, seen, restored = view.points.dense(), pictures["visible"].dense(), pictures["reconstruction"].dense()

@@ -82,7 +82,7 @@ def test_a_perfect_prediction_has_no_loss_and_restores_the_clip(target: Any, mon
 
     monkeypatch.setattr(method, "_predict", perfect)
     assert float(method([view])["loss"]) == 0
-    pictures = method.pictures([view])
+    pictures = {one.caption: one.clip for one in method.exhibits([view])}
     assert list(pictures) == ["input", "visible", "reconstruction"]
     torch.testing.assert_close(pictures["reconstruction"], pictures["input"], atol=1e-4, rtol=0)
     grey = (tubelets(pictures["visible"], 2, 4) == 0.5).all(-1)
