@@ -28,7 +28,7 @@ def effective_rank(features: Tensor) -> float:
 
 
 class CollapseGauge:
-    """Watches the pooled features that an encoder gives while it trains.
+    """Watches the pooled features that an encoder gives while it trains, or the rows [B, D] of a projector.
 
     ``read`` returns ``feature_spread`` and ``effective_rank`` of the last batch, and a warning once either has fallen
     below ``share`` of the first reading, or to where nothing can be told apart.
@@ -42,7 +42,7 @@ class CollapseGauge:
         encoder.register_forward_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._features = output.pooled.detach()
+        self._features = (output if isinstance(output, Tensor) else output.pooled).detach()
 
     def read(self) -> tuple[dict[str, float], str | None]:
         """The two figures, and a warning the first time that they look like collapse. Empty before any batch."""

@@ -40,7 +40,7 @@ from st_ssl.training import distributed
 from st_ssl.training.batchnorm import convert_batchnorm
 from st_ssl.training.checkpoint import Checkpointer, Loaded, flatten_optimizer, load_checkpoint, restore_optimizer
 from st_ssl.training.ema import EMA
-from st_ssl.training.optim import build_optimizer, peak_lr
+from st_ssl.training.optim import build_optimizer, decay_at, peak_lr
 from st_ssl.training.schedule import lr_at
 
 DATA_FILE = "data.json"
@@ -116,8 +116,12 @@ class Trainer:
         for exported in self.exports.values():
             exported.prepared = self.source.prepared
         self.gauges = {name: CollapseGauge(exported) for name, exported in self.exports.items()}
+        self.gauges |= {name: CollapseGauge(module) for name, module in self.method.watched().items()}
         self.optimizer = build_optimizer(
-            self.method.named_parameters(), config.optim, peak_lr(config.optim, self.batch_size)
+            self.method.named_parameters(),
+            config.optim,
+            peak_lr(config.optim, self.batch_size),
+            rules=self.method.rules(),
         )
         self.ema = EMA(self.method) if engine.ema is not None else None
         self.model = self._wrap()
@@ -215,8 +219,12 @@ class Trainer:
             self.config.schedule,
             peak_lr(self.config.optim, self.batch_size),
         )
+        decay = decay_at(self.step, self.total_steps, self.config.optim)
+        peak = peak_lr(self.config.optim, self.batch_size)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = (peak if group["constant"] else lr) * group["lr_scale"]
+            if group["decays"]:
+                group["weight_decay"] = decay
         new = self._quarantine.unknown(batch.bad)
         stop, found, empty = self._agree(float(self.runtime.stop_requested), float(bool(new)), float(not batch.views))
         if found or empty:
@@ -279,7 +287,7 @@ class Trainer:
         gauge: dict[str, float] = {}
         for name, watch in self.gauges.items():
             found, warning = watch.read()
-            of = "" if len(self.gauges) == 1 else f"{name}/"
+            of = "" if name in self.exports and len(self.exports) == 1 else f"{name}/"
             gauge |= {f"{of}{key}": value for key, value in found.items()}
             if warning and self.runtime.is_main:
                 console.print(f"{self.name}: step {self.step}: {of}{warning}", style="yellow")

@@ -16,6 +16,7 @@ from st_ssl.core.registry import Registry
 from st_ssl.core.types import View
 from st_ssl.data.views import Views, ViewSpec
 from st_ssl.encoders.base import Encoder
+from st_ssl.training.optim import Rule
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -134,6 +135,16 @@ class Method(nn.Module, ABC, Generic[ConfigT]):
     def exports(self) -> dict[str, Encoder]:
         """The encoders that the run leaves: one lands in its folder, several in folders of it by their names."""
         return {"encoder": self.encoder}
+
+    def watched(self) -> dict[str, nn.Module]:
+        """What the collapse gauge watches besides the exported encoders: modules that give rows [B, D], by name. By
+        default the ``projector``, where there is one."""
+        projector = getattr(self, "projector", None)
+        return {"projection": projector} if isinstance(projector, nn.Module) else {}
+
+    def rules(self) -> Sequence[Rule]:
+        """Parameters, by pattern, that have a rate or a weight decay of their own."""
+        return ()
 
     def exhibits(self, views: list[View]) -> Sequence[Exhibit]:
         """What there is to see besides the views, for the report."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
+from st_ssl.training.schedule import half_cosine
 
 # Anchored at the end: ``pos_embed.0.weight`` is a layer of a network that computes positions, and does decay.
 _EMBEDDING = re.compile(
@@ -28,6 +30,7 @@ class OptimConfig(Config):
 
     ``betas`` and ``eps`` belong to AdamW; ``momentum`` to SGD and LARS; ``nesterov`` to SGD: set elsewhere they are
     ignored with a warning. The default ``weight_decay`` suits AdamW: SGD and LARS are usually run with 1e-4 and 1e-6.
+    ``weight_decay_end``: where half a cosine takes it by the end of the run (DINO, 2021; V-JEPA, 2024).
     ``exclude_norm_and_bias`` spares biases, norms, position embeddings and tokens the weight
     decay and, for LARS, the trust ratio.
     """
@@ -36,6 +39,7 @@ class OptimConfig(Config):
     lr: float = Field(gt=0)
     lr_batch: int | None = Field(default=256, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
+    weight_decay_end: float | None = Field(default=None, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
@@ -59,6 +63,28 @@ def peak_lr(config: OptimConfig, global_batch: int) -> float:
     return config.lr if config.lr_batch is None else config.lr * global_batch / config.lr_batch
 
 
+def decay_at(step: int, num_steps: int, config: OptimConfig) -> float:
+    """The weight decay of update ``step`` (from 0) of ``num_steps``."""
+    if config.weight_decay_end is None:
+        return config.weight_decay
+    return half_cosine(step, num_steps, config.weight_decay, config.weight_decay_end)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What holds for the parameters whose names match ``pattern`` (a regular expression that is searched for):
+    ``lr_scale`` times the rate of the others, which with ``constant`` does not fall over the run, and ``weight_decay``,
+    where given, in place of theirs."""
+
+    pattern: str
+    lr_scale: float = 1.0
+    constant: bool = False
+    weight_decay: float | None = None
+
+
+_PLAIN = Rule("")
+
+
 def is_excluded(name: str, parameter: Tensor) -> bool:
     """Whether weight decay spares it by custom: at most one dimension (bias, norm), a position embedding, a token."""
     return parameter.ndim <= 1 or _EMBEDDING.search(name) is not None
@@ -69,33 +95,42 @@ def build_optimizer(
     config: OptimConfig,
     lr: float,
     scale: Callable[[str], float] = lambda name: 1.0,
+    rules: Sequence[Rule] = (),
 ) -> torch.optim.Optimizer:
     """The optimiser over all trainable parameters, at the learning rate ``lr`` (usually ``peak_lr``).
 
     Parameter groups, decayed and excluded, each with the names of its parameters under ``"param_names"``: one of either
-    for each value that ``scale`` gives their names, by which their learning rate is multiplied (``"lr_scale"``; whoever
-    sets ``"lr"`` later multiplies with it).
+    for each value that ``scale`` gives their names, by which their learning rate is multiplied (``"lr_scale"``), and
+    for the first of ``rules`` that matches. Whoever sets ``"lr"`` later multiplies with the scale, leaves it alone
+    where it is ``"constant"``, and sets the weight decay where the group ``"decays"``.
     AdamW and SGD take torch's fused kernels (on the CPU too: about 3 times faster than the plain loop, and the same to
     the bit for any number of threads). Raises ConfigError where nothing is trainable.
     """
-    sorted_out: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
+    sorted_out: dict[tuple[bool, float, int], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
+            number = next((at for at, rule in enumerate(rules) if re.search(rule.pattern, name)), len(rules))
+            rule = rules[number] if number < len(rules) else _PLAIN
             excluded = config.exclude_norm_and_bias and is_excluded(name, parameter)
-            sorted_out.setdefault((excluded, scale(name)), []).append((name, parameter))
+            sorted_out.setdefault((excluded, scale(name) * rule.lr_scale, number), []).append((name, parameter))
     if not sorted_out:
         raise ConfigError("no parameter to optimise: all are frozen, or there are none")
-    groups: list[dict[str, Any]] = [
-        {
-            "params": sorted_out[excluded, factor],
-            "weight_decay": 0.0 if excluded else config.weight_decay,
-            "lr": lr * factor,
-            "lr_scale": factor,
-        }
-        for excluded, factor in sorted(sorted_out)
-    ]
+    groups: list[dict[str, Any]] = []
+    for excluded, factor, number in sorted(sorted_out):
+        rule = rules[number] if number < len(rules) else _PLAIN
+        own = config.weight_decay if rule.weight_decay is None else rule.weight_decay
+        groups.append(
+            {
+                "params": sorted_out[excluded, factor, number],
+                "weight_decay": 0.0 if excluded else own,
+                "lr": lr * factor,
+                "lr_scale": factor,
+                "constant": rule.constant,
+                "decays": not excluded and rule.weight_decay is None,
+            }
+        )
     if config.name == "lars":
-        for group, (excluded, _) in zip(groups, sorted(sorted_out), strict=True):
+        for group, (excluded, _, _) in zip(groups, sorted(sorted_out), strict=True):
             group["adapt"] = not excluded
         return LARS(groups, lr=lr, momentum=config.momentum)
     everything = [parameter for group in groups for _, parameter in group["params"]]
