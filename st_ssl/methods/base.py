@@ -119,10 +119,10 @@ class Method(nn.Module, ABC, Generic[ConfigT]):
         """The outputs of a whole batch to its losses."""
         raise NotImplementedError(f"{type(self).__name__} has neither forward nor losses")
 
-    @classmethod
-    def compares_samples(cls) -> bool:
-        """Whether the loss of a sample depends on the other samples of the batch: it has ``outputs`` and ``losses``."""
-        return cls.outputs is not Method.outputs
+    def compares_samples(self) -> bool:
+        """Whether the loss of a sample depends on the other samples of the batch: where it has ``outputs`` and
+        ``losses``, unless it says otherwise."""
+        return type(self).outputs is not Method.outputs
 
     def before_epoch(self, moment: Moment, look: Look) -> None:
         """Called before each epoch: where samples are clustered or positives mined. What it finds goes into buffers of

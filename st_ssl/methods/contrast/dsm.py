@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -26,7 +25,8 @@ from st_ssl.data.views import Views, ViewSpec
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Outputs, Paper
 from st_ssl.objectives.motion_contrast import double_triplet, queue_contrast
-from st_ssl.training.ema import follow
+from st_ssl.parts.momentum_network import MomentumNetwork
+from st_ssl.parts.queue import Queue
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,6 @@ class DSM(Method[DSMConfig]):
         "AAAI 2021",
         "pull the same motion in a warped scene, push the same scene with frames out of order",
     )
-    queue: Tensor
-    place: Tensor
 
     def __init__(self, config: DSMConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
@@ -135,23 +133,22 @@ class DSM(Method[DSMConfig]):
         self.views = Views((ViewSpec(plan, (augment,), name="anchor"), ViewSpec(plan, (augment, *warp)), negative))
         self.head = nn.Linear(encoder.embed_dim, config.output_dim)
         if config.loss == "contrast":
-            self.teacher = deepcopy(nn.ModuleDict({"encoder": encoder, "head": self.head})).requires_grad_(False)
-            self.register_buffer("queue", normalize(torch.randn(config.queue, config.output_dim), dim=1))
-            self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+            self.teacher = MomentumNetwork(encoder, self.head)
+            self.queue = Queue(config.queue, config.output_dim)
+
+    def compares_samples(self) -> bool:
+        return self.config.loss == "triplet"  # with a queue, the negatives are of earlier batches
 
     def outputs(self, views: list[View]) -> Outputs:
         """Three views of [B] videos to their embeddings of length 1, [B, output_dim] each."""
         anchor, positive, negative = (view.clip for view in views)
-        features = {"query": self._embed(self, anchor), "negative": self._embed(self, negative)}
+        features = {"query": self._embed(anchor), "negative": self._embed(negative)}
         if self.config.loss == "triplet":
-            return Outputs(features | {"key": self._embed(self, positive)})
-        with torch.no_grad():
-            return Outputs(features, {"key": self._embed(self.teacher, positive)})
+            return Outputs(features | {"key": self._embed(positive)})
+        return Outputs(features, {"key": _unit(self.teacher(positive))})
 
-    @staticmethod
-    def _embed(networks: nn.Module, clip: Tensor) -> Tensor:
-        embedding: Tensor = networks.head(networks.encoder(clip).pooled)  # type: ignore[operator]
-        return normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), dim=1)
+    def _embed(self, clip: Tensor) -> Tensor:
+        return _unit(self.head(self.encoder(clip).pooled))
 
     def losses(self, outputs: Outputs) -> Losses:
         """The loss, and the share of anchors that are nearer to their positive than to their negative."""
@@ -159,7 +156,7 @@ class DSM(Method[DSMConfig]):
         nearer = ((query * key).sum(1) > (query * negative).sum(1)).to(query.dtype).mean()
         if self.config.loss == "triplet":
             return Losses(double_triplet(query, key, negative, self.config.margin), {"motion_accuracy": nearer})
-        queue = self.queue.to(query.dtype)
+        queue = self.queue.rows.to(query.dtype)
         loss, accuracy = queue_contrast(query, key, negative, queue, self.config.temperature)
         return Losses(loss, {"contrast_accuracy": accuracy, "motion_accuracy": nearer}, {"key": key})
 
@@ -167,9 +164,10 @@ class DSM(Method[DSMConfig]):
         """The momentum encoder takes its step, and the batch's keys take the place of the oldest ones in the queue."""
         if self.config.loss == "triplet":
             return
-        for name, slow in self.teacher.items():
-            follow(dict(slow.named_parameters()), dict(getattr(self, name).named_parameters()), self.config.momentum)
-        keys = kept["key"][-len(self.queue) :].to(self.queue.dtype)
-        rows = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
-        self.queue[rows] = keys
-        self.place.copy_((self.place + len(keys)) % len(self.queue))
+        self.teacher.follow(self.encoder, self.head, self.config.momentum)
+        self.queue.push(kept["key"])
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows of length 1, in at least float32."""
+    return normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)

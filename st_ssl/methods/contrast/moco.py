@@ -95,6 +95,14 @@ class MoCo(Method[MoCoConfig]):
         """The numbers of the views that are query and key."""
         return [(0, 1), (1, 0)] if self.config.symmetric else [(0, 1)]
 
+    @property
+    def in_batch(self) -> bool:
+        """Whether the other keys of the batch are negatives."""
+        return self.config.batch_negatives or not self.config.queue_size
+
+    def compares_samples(self) -> bool:
+        return self.in_batch
+
     def outputs(self, views: list[View]) -> Outputs:
         """Two views of [B] videos to queries and keys, [B, output_dim] each."""
         queries = {f"query_{q}": self.projector(self.encoder(views[q].clip).pooled) for q, _ in self.pairs}
@@ -102,10 +110,9 @@ class MoCo(Method[MoCoConfig]):
 
     def losses(self, outputs: Outputs) -> Losses:
         """The mean loss of all queries, and the share of those that find their key."""
-        in_batch = self.config.batch_negatives or not self.config.queue_size
         found = [
             queue_info_nce(
-                outputs[f"query_{q}"], outputs[f"key_{k}"], self.queue.rows, self.config.temperature, in_batch
+                outputs[f"query_{q}"], outputs[f"key_{k}"], self.queue.rows, self.config.temperature, self.in_batch
             )
             for q, k in self.pairs
         ]

@@ -17,6 +17,7 @@ from st_ssl.data.views import Views, each
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.base import METHODS, Losses, Method, Paper
 from st_ssl.parts.projector import projector
+from st_ssl.training.optim import Rule
 
 
 class SimSiamAugmentConfig(VideoAugmentConfig):
@@ -67,6 +68,10 @@ class SimSiam(Method[SimSiamConfig]):
         linear[-1].bias.requires_grad_(False)
         self.projector = nn.Sequential(*linear, nn.BatchNorm1d(dim, affine=False))
         self.predictor = projector(dim, config.predictor_dim, dim, 2)
+
+    def rules(self) -> list[Rule]:
+        """The rate of the predictor stays what it is, as published."""
+        return [Rule(r"^predictor\.", constant=True)]
 
     def forward(self, views: list[View]) -> Losses:
         """Two views of [B] videos to a loss from -1 (all agree) to 1. ``projection_spread``: the deviation of the

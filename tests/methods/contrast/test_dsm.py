@@ -132,9 +132,9 @@ def slow_loss(method: Any, views: list[View], loss: str) -> Tensor:
                 gap = (q[i] - p[i] + 1e-6).square().sum().sqrt() - (q[i] - n[j] + 1e-6).square().sum().sqrt() + 0.3
                 total = total + (gap if gap > 0 else 0)
         return total / 4
-    k = embedded(method.teacher["encoder"], method.teacher["head"], positive).detach()
+    k = embedded(method.teacher.encoder, method.teacher.projector, positive).detach()
     for i in range(4):
-        scores = torch.stack([(q[i] * row).sum() / 0.2 for row in (k[i], n[i], *method.queue)])
+        scores = torch.stack([(q[i] * row).sum() / 0.2 for row in (k[i], n[i], *method.queue.rows)])
         total = total + scores.exp().sum().log() - scores[0]
     return total / 4
 
@@ -172,17 +172,17 @@ def test_the_share_of_anchors_nearer_to_their_positive() -> None:
 
 def test_the_queue_is_first_in_first_out() -> None:
     method = small(**QUEUE)
-    start = method.queue.clone()
+    start = method.queue.rows.clone()
     torch.testing.assert_close(start.norm(dim=1), torch.ones(10))
     keys = torch.arange(100.0)[:, None].expand(-1, 16)
     method.after_update(Moment(0, 9), {"key": keys[:4]})
-    assert torch.equal(method.queue, torch.cat([keys[:4], start[4:]]))
+    assert torch.equal(method.queue.rows, torch.cat([keys[:4], start[4:]]))
     method.after_update(Moment(1, 9), {"key": keys[4:8]})
     method.after_update(Moment(2, 9), {"key": keys[8:12]})
-    assert method.queue[:, 0].tolist() == [10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert int(method.place) == 2
+    assert method.queue.rows[:, 0].tolist() == [10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert int(method.queue.next) == 2
     method.after_update(Moment(3, 9), {"key": keys[20:35]})  # of a batch larger than the queue its last keys
-    assert sorted(method.queue[:, 0].tolist()) == list(range(25, 35))
+    assert sorted(method.queue.rows[:, 0].tolist()) == list(range(25, 35))
 
 
 def test_the_momentum_encoder_averages_parameters_and_leaves_the_statistics_to_its_batches() -> None:
@@ -230,7 +230,7 @@ def test_a_run_with_the_queue_resumes_to_the_bit(videos: Path, tmp_path: Path) -
     train(parts)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert int(expected["model/place"]) == 4  # 24 keys through a queue of 10
+    assert int(expected["model/queue.next"]) == 4  # 24 keys through a queue of 10
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
