@@ -12,7 +12,7 @@ def start(command: str) -> int:
         if error.name != "st_ssl":
             raise
         sys.path.append(str(Path(__file__).resolve().parents[1]))  # of the checkout what needs nothing installed
-        from st_ssl.cli.doctor import install
+        from st_ssl.core.packages import install
 
         print(f"error: st_ssl is not installed in this Python: {install()}", file=sys.stderr)
         return 1

@@ -167,7 +167,7 @@ def _not_installed(error: BaseException) -> str | None:
     part that one lacks, or a mistake of ours."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
-    from st_ssl.cli.doctor import not_installed
+    from st_ssl.core.packages import not_installed
 
     return not_installed(error.name.partition(".")[0]) or None
 

@@ -15,12 +15,10 @@ import multiprocessing
 import os
 import platform
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,28 +27,9 @@ from typing import Any, NamedTuple
 
 from st_ssl.cli import Parser
 from st_ssl.core.limits import default_workers, memory_limit, usable_cores
+from st_ssl.core.packages import EXTRAS, IN_CHECKOUT, NOT_MADE, REQUIRED, ROOT, install, pip, version
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The folder that holds the package: a checkout, or where pip put it."""
-IN_CHECKOUT = (ROOT / "tools" / "doctor.py").is_file()
 OLDEST_PYTHON, NEWEST_PYTHON, OLDEST_TORCH = (3, 11), (3, 13), (2, 10)
-REQUIRED = ["torch", "torchvision", "numpy", "einops", "pydantic", "pyyaml", "safetensors", "rich", "scikit-learn"]
-EXTRAS = {
-    "video": "av torchcodec decord",
-    "points": "h5py laspy lazrs open3d spconv",
-    "zoo": "pytorchvideo",
-    "viz": "matplotlib jinja2",
-    "lora": "peft",
-    "export": "onnx onnxscript onnxruntime transformers",
-    "hub": "huggingface_hub",
-    "triton": "triton",
-    "tensorboard": "tensorboard",
-    "rerun": "rerun-sdk",
-    "wandb": "wandb",
-}
-NOT_MADE = {"decord": platform.machine() != "x86_64", "open3d": sys.version_info >= (3, 13)}
-NOT_MADE.update(spconv=sys.platform != "linux", triton=sys.platform != "linux")
-"""Packages without wheels for some systems: whether this is such a system."""
 NVIDIA_SMI = "timeout 30 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader"
 FFMPEG = "apt-get install ffmpeg, or what your system calls it"
 SAMPLE = Path(__file__).with_name("colours.mp4")
@@ -140,43 +119,13 @@ PARTS = (
 )
 
 
-def version(package: str) -> str:
-    """The version of an installed package, "" without one. The name of spconv's tells the version of CUDA."""
-    for name in (package, f"{package}-cu120", f"{package}-cu126"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
-
-
-def install(extra: str = "all") -> str:
-    """The command that installs st_ssl with an extra."""
-    return _pip(*(("-e", f"{ROOT}[{extra}]") if IN_CHECKOUT else (f"st_ssl[{extra}]",)))
-
-
-def not_installed(module: str) -> str:
-    """The message on a required package that is not installed, "" where it is there or st_ssl does not require it."""
-    package = {"yaml": "pyyaml", "sklearn": "scikit-learn"}.get(module, module)
-    if package not in REQUIRED or importlib.util.find_spec(module) is not None:
-        return ""
-    return f"{package} is not installed in this Python: {install()}"
-
-
 def _reinstall(packages: str, kind: str | None = None) -> str:
     """``kind``: which builds of torch, such as "cu126"; "" those of PyPI; None the kind that is installed."""
     if kind is None:
         label = re.search(r"\+(cpu|xpu|cu\d+|rocm[\d.]+)$", version("torch"))
         kind = label[1] if label else ""
     index = ["--index-url", f"https://download.pytorch.org/whl/{kind}"] if kind and "torch" in packages else []
-    return _pip("--force-reinstall", *packages.split(), *index)
-
-
-def _pip(*arguments: str) -> str:
-    """A pip command. A Python of the system, which pip may not change, gets a virtual environment first."""
-    if sys.prefix == sys.base_prefix and Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").is_file():
-        return f"python3 -m venv .venv && . .venv/bin/activate && pip install {shlex.join(arguments)}"
-    return f"{shlex.quote(sys.executable)} -m pip install {shlex.join(arguments)}"
+    return pip("--force-reinstall", *packages.split(), *index)
 
 
 def attempt(code: str, timeout: float) -> tuple[bool, str]:

@@ -16,6 +16,7 @@ import pytest
 
 from st_ssl.cli import doctor
 from st_ssl.cli.doctor import PARTS, Finding, attempt
+from st_ssl.core import packages
 from tests.runs import ROOT, call
 
 H100 = "NVIDIA H100, 580.82.07, 81559 MiB"
@@ -61,7 +62,7 @@ def test_before_anything_is_installed_it_says_what_installs_it(tmp_path: Path) -
         assert re.search(rf"^{name} +broken .*\n  > .* -m pip install -e '{ROOT}\[\w+\]'$", done.stdout, re.MULTILINE)
 
 
-NEEDED = ("__init__.py", "core/limits.py", "core/errors.py", "cli/__init__.py", "cli/doctor.py")
+NEEDED = ("__init__.py", "core/limits.py", "core/packages.py", "core/errors.py", "cli/__init__.py", "cli/doctor.py")
 
 
 @pytest.mark.parametrize("file", NEEDED)
@@ -155,5 +156,5 @@ def test_another_system_s_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert finding.status == "broken"
     (tmp_path / "EXTERNALLY-MANAGED").touch()
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(packages.sysconfig, "get_path", lambda name: str(tmp_path))
     assert doctor.install("video").startswith("python3 -m venv .venv && . .venv/bin/activate && pip install -e ")
