@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,17 +115,32 @@ def sincos_3d(grid: Grid, dim: int) -> Tensor:
     )
 
 
-Positions = Literal["sincos_1d", "sincos_3d", "learned"]
+Positions = Literal["sincos_1d", "sincos_3d", "learned", "separable"]
 
 
 def set_positions(module: nn.Module, kind: Positions, grid: Grid, dim: int) -> None:
-    """Give ``module`` its ``pos_embed`` [L, D]: a parameter if it is learned, else a table that is not saved."""
-    if kind == "learned":
+    """Give ``module`` its ``pos_embed`` [L, D]: a parameter if it is learned, else a table that is not saved.
+    Positions learned for time and for space apart (``separable``) are ``pos_embed_time`` [T', D] and
+    ``pos_embed_space`` [H'W', D]; their table is the sum.
+    """
+    if kind == "separable":
+        t, h, w = grid
+        module.pos_embed_time = nn.Parameter(nn.init.trunc_normal_(torch.empty(t, dim), std=0.02))
+        module.pos_embed_space = nn.Parameter(nn.init.trunc_normal_(torch.empty(h * w, dim), std=0.02))
+    elif kind == "learned":
         length = grid[0] * grid[1] * grid[2]
         module.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(length, dim), std=0.02))
     else:
         table = sincos_1d(grid, dim) if kind == "sincos_1d" else sincos_3d(grid, dim)
         module.register_buffer("pos_embed", table, persistent=False)
+
+
+def positions_of(module: nn.Module) -> Tensor:
+    """The table [L, D] of what ``set_positions`` gave ``module``."""
+    if not hasattr(module, "pos_embed_time"):
+        return cast(Tensor, module.pos_embed)
+    time, space = cast(Tensor, module.pos_embed_time), cast(Tensor, module.pos_embed_space)
+    return (space + time[:, None]).flatten(0, 1)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Features
 from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
 from st_ssl.encoders.positions import resize_grid, rotary_table
-from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, set_positions
+from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, positions_of, set_positions
 
 SIZES: dict[str, tuple[int, int, int]] = {  # embedding, blocks, heads
     "Ti": (192, 12, 3),
@@ -49,7 +49,7 @@ class VideoViTConfig(Config):
     patch: int = Field(default=16, gt=0)
     tubelet: int = Field(default=2, gt=0)
     mlp_ratio: float = Field(default=4.0, gt=0)
-    positions: Positions | Literal["separable", "rope_3d"] = "sincos_1d"
+    positions: Positions | Literal["rope_3d"] = "sincos_1d"
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     checkpoint: bool = False
     qkv_bias: bool = True
@@ -108,7 +108,6 @@ class VideoViT(Encoder):
     embedded and attended to: [B, K, D]. A class token is never among the tokens; it may be what is pooled."""
 
     grid: Grid
-    pos_embed: Tensor
     rotary: Tensor
 
     def __init__(self, config: VideoViTConfig, input: InputConfig) -> None:
@@ -138,10 +137,6 @@ class VideoViT(Encoder):
         kind = self.vit.positions
         if kind == "rope_3d":
             self.register_buffer("rotary", rotary_table(self.grid, head_dim), persistent=False)
-        elif kind == "separable":
-            t, h, w = self.grid
-            self.pos_embed_time = nn.Parameter(nn.init.trunc_normal_(torch.empty(t, dim), std=0.02))
-            self.pos_embed_space = nn.Parameter(nn.init.trunc_normal_(torch.empty(h * w, dim), std=0.02))
         else:
             set_positions(self, kind, self.grid, dim)
 
@@ -161,10 +156,7 @@ class VideoViT(Encoder):
         [2, L, D'] or [2, B, K, D']; one of the two."""
         if self.vit.positions == "rope_3d":
             return None, self.rotary if keep is None else self.rotary[:, keep]
-        if self.vit.positions == "separable":
-            table = (self.pos_embed_space + self.pos_embed_time[:, None]).flatten(0, 1)[None]
-        else:
-            table = self.pos_embed[None]
+        table = positions_of(self)[None]
         return table if keep is None else gather_tokens(table.expand(len(keep), -1, -1), keep), None
 
     def forward(self, clip: Tensor, keep: Tensor | None = None) -> Features:

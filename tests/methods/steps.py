@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from st_ssl.core.config import merge
+from st_ssl.core.config import merge, read_yaml
 from st_ssl.core.inputs import InputConfig, PointInputConfig
 from st_ssl.core.types import PointCloud, VideoMeta, View
 from st_ssl.data.streams.base import Recording, StillCloud
@@ -17,6 +17,7 @@ from st_ssl.data.views import stack
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.methods.base import METHODS, Method
 from tests.methods.small import small
+from tests.runs import ROOT
 
 INPUTS: dict[str, InputConfig | PointInputConfig] = {
     "video": InputConfig(num_frames=4, stride=2, size=16),
@@ -78,6 +79,11 @@ def build(name: str, encoder: dict[str, Any] | None = None, **settings: Any) -> 
     built = tiny_encoder(own["encoder"], own.get("input", {})) if encoder is None else tiny_encoder(encoder)
     torch.manual_seed(0)
     return METHODS.build(config, built).train()
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """What configs/pretrain/NAME.yaml says."""
+    return read_yaml(ROOT / "configs" / "pretrain" / f"{name}.yaml")[0]
 
 
 def raw_views(method: Method[Any], batch: int = 4, first: int = 0) -> list[View]:

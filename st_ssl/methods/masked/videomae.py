@@ -37,12 +37,15 @@ class VideoMAEConfig(Config):
     """Hide most tubelets of a clip and reconstruct their pixels from the rest.
 
     VideoMAE takes ``tube`` masks, ST-MAE ``random`` ones and ``repeats`` clips of each decoded video.
+    ``target_frames``: how many frames of a clip are predicted, at even distances from the first to the last, rounded
+    down; each tubelet predicts its share of them. VideoMAE predicts all (null), ST-MAE one a tubelet: 8 of 16.
     """
 
     name: Literal["videomae"] = "videomae"
     mask: MaskConfig = MaskConfig()
     repeats: int = Field(default=1, gt=0)
     target: Normalisation = "channel"
+    target_frames: int | None = Field(default=None, gt=0)
     decoder: DecoderConfig = DecoderConfig()
     augment: VideoMAEAugmentConfig = VideoMAEAugmentConfig()
 
@@ -68,13 +71,21 @@ class VideoMAE(Method[VideoMAEConfig]):
         plan = RandomClips(clip.num_frames, clip.stride, config.repeats)
         augment = VideoAugment(config.augment, clip.size, clip.mean, clip.std)
         self.views = Views(each(plan, augment, masks=[TokenMask(config.mask, encoder.grid)]))
-        pixels = 3 * self.vit.tubelet * self.vit.patch**2
+        frames, times = config.target_frames or clip.num_frames, encoder.grid[0]
+        if frames > clip.num_frames or frames % times:
+            raise ConfigError(
+                f"method.target_frames={frames}: each of the {times} tubelets in time predicts equally many frames: "
+                f"expected a multiple of {times}, at most {clip.num_frames}"
+            )
+        self.target_frames = [i * (clip.num_frames - 1) // max(1, frames - 1) for i in range(frames)]
+        self.target_tubelet = frames // times
+        pixels = 3 * self.target_tubelet * self.vit.patch**2
         self.decoder = MaskedDecoder(encoder.embed_dim, encoder.grid, pixels, config.decoder)
 
     def _predict(self, view: View) -> tuple[Tensor, Tensor]:
         """One view [B, 3, T, H, W] to predicted and true pixels of the masked tubelets, [B, M, P] both."""
         tokens = self.encoder(view.clip, view.mask.keep).as_tokens()
-        pixels = tubelets(self._rgb(view), self.vit.tubelet, self.vit.patch, view.mask.masked)
+        pixels = tubelets(self._target(view), self.target_tubelet, self.vit.patch, view.mask.masked)
         return self.decoder(tokens, *view.mask), pixels
 
     def forward(self, views: list[View]) -> Losses:
@@ -87,14 +98,15 @@ class VideoMAE(Method[VideoMAEConfig]):
 
     def exhibits(self, views: list[View]) -> list[Exhibit]:
         """The first view's clip, what of it the encoder sees, and the reconstruction in the place of what it does not.
+        Only frames that are predicted are shown.
 
         With a normalised target the network predicts structure alone: each patch's mean colour and contrast are then
         taken from the truth, so these look better than the network is.
         """
         view = views[0]
         prediction, pixels = self._predict(view)
-        clip = self._rgb(view)
-        patches = tubelets(clip, self.vit.tubelet, self.vit.patch)
+        clip = self._target(view)
+        patches = tubelets(clip, self.target_tubelet, self.vit.patch)
         index = view.mask.masked[..., None].expand(-1, -1, patches.shape[-1])
         restored = self._denormalise(prediction.to(pixels.dtype), pixels).clamp(0, 1)
         return [
@@ -103,8 +115,10 @@ class VideoMAE(Method[VideoMAEConfig]):
             ClipExhibit("reconstruction", self._to_clip(patches.scatter(1, index, restored))),
         ]
 
-    def _rgb(self, view: View) -> Tensor:
-        return undo_normalise(view.clip, self.encoder.input.mean, self.encoder.input.std)
+    def _target(self, view: View) -> Tensor:
+        """The frames that are predicted, RGB in 0 … 1."""
+        clip = view.clip if self.config.target_frames is None else view.clip[:, :, self.target_frames]
+        return undo_normalise(clip, self.encoder.input.mean, self.encoder.input.std)
 
     def _denormalise(self, prediction: Tensor, pixels: Tensor) -> Tensor:
         # The network predicts patches of mean 0 and deviation 1: colour and contrast are taken from the truth.
@@ -116,4 +130,4 @@ class VideoMAE(Method[VideoMAEConfig]):
         return (x * truth.std(-1, keepdim=True) + truth.mean(-1, keepdim=True)).flatten(-2)
 
     def _to_clip(self, patches: Tensor) -> Tensor:
-        return untubelets(patches, self.encoder.grid, self.vit.tubelet, self.vit.patch)
+        return untubelets(patches, self.encoder.grid, self.target_tubelet, self.vit.patch)

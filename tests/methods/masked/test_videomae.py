@@ -6,11 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from st_ssl.core.config import merge
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import View
-from st_ssl.encoders.video_vit import tubelets, untubelets
+from st_ssl.encoders.base import ENCODERS
+from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
+from st_ssl.methods.base import METHODS
 from st_ssl.objectives.reconstruction import normalised_pixels
-from tests.methods.steps import TINY_ENCODERS, build, raw_views
+from tests.methods.steps import TINY_ENCODERS, build, raw_views, recipe
+from tests.weights.published import imported
+from tests.weights.references import MAEST, randomise
 
 SMALL: dict[str, Any] = {
     # drop path: half of the residual branches are dropped at random, from torch's global stream
@@ -118,3 +124,79 @@ def test_encoders_that_cannot_see_a_part_are_refused() -> None:
 def test_masks_that_leave_nothing_are_refused(ratio: float, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"method\.mask\.ratio={ratio}: a tube mask over 16 units .*{said}"):
         build("videomae", mask={"ratio": ratio})
+
+
+def st_mae(**size: Any) -> tuple[Any, Any]:
+    """The method and the encoder of the recipe of ST-MAE, with another ``size`` of clip or tubelet."""
+    told = recipe("masked/st_mae")
+    small = {"variant": "Ti", "dim": 24, "depth": 2, "heads": 3, "patch": 8}
+    encoder = ENCODERS.config("video_vit").model_validate(told["encoder"] | small)
+    built = ENCODERS.build(encoder, InputConfig.model_validate(told["input"] | size))
+    changes = {"decoder": {"dim": 16, "depth": 1, "heads": 2}, "target_frames": 2}
+    return METHODS.build(METHODS.config("videomae").model_validate(merge(told["method"], changes)), built), built
+
+
+def test_the_recipe_of_st_mae_trains_the_network_that_is_imported() -> None:
+    method, built = st_mae(num_frames=4, size=24)
+    theirs = randomise(MAEST())
+    ours = imported(theirs.state_dict(), "mae_st", "layout.heads=3", "layout.depth=2").encoder
+    assert isinstance(ours, VideoViT)
+    shapes = [{name: x.shape for name, x in encoder.state_dict().items()} for encoder in (built, ours)]
+    assert shapes[0] == shapes[1]
+    assert {"class_token", "pos_embed_time", "pos_embed_space"} <= shapes[0].keys()
+    assert built.input == ours.input
+    assert built.vit == ours.vit.model_copy(update={"variant": "Ti"})
+    decoder = method.decoder.state_dict()
+    assert {"class_token", "pos_embed_time", "pos_embed_space", "embed.bias"} <= decoder.keys()
+    assert decoder["head.weight"].shape == (3 * 8 * 8, 16)  # one slice a tubelet, not two
+
+
+def test_the_numbers_of_st_mae_are_those_of_the_released_line() -> None:
+    told = recipe("masked/st_mae")
+    shape = ENCODERS.config("video_vit").model_validate(told["encoder"]).shape  # type: ignore[attr-defined]
+    config: Any = METHODS.config("videomae").model_validate(told["method"])
+    assert shape == (1024, 24, 16)
+    assert (config.decoder.dim, config.decoder.depth, config.decoder.heads) == (512, 4, 16)
+    assert (config.target, config.target_frames, config.repeats) == ("patch", 8, 4)
+    assert 8 * 14 * 14 - round(config.mask.ratio * 8 * 14 * 14) == 156  # int(1568 x 0.1) are seen
+    assert told["input"]["mean"] == [0.45] * 3
+    assert told["input"]["std"] == [0.225] * 3
+    assert told["engine"]["batch_size"] * told["optim"]["lr"] / told["optim"]["lr_batch"] == pytest.approx(8e-4)
+
+
+@pytest.mark.parametrize(("frames", "expected"), [(8, [0, 2, 4, 6, 8, 10, 12, 15]), (16, list(range(16)))])
+def test_the_frames_that_are_predicted(frames: int, expected: list[int]) -> None:
+    encoder = {"name": "video_vit", "dim": 24, "depth": 1, "heads": 3, "patch": 8}
+    built = ENCODERS.build(ENCODERS.config("video_vit").model_validate(encoder), InputConfig(num_frames=16, size=32))
+    method: Any = METHODS.build(METHODS.config("videomae").model_validate({"target_frames": frames}), built)
+    assert method.target_frames == expected
+
+
+def test_a_tubelet_predicts_its_slice() -> None:
+    method = small(target_frames=2, mask={"kind": "random"}, decoder={"positions": "separable", "class_token": True})
+    (view,) = prepared(method)
+    prediction, pixels = method._predict(view)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (method.encoder.input.mean, method.encoder.input.std))
+    errors = []
+    for b in range(4):
+        for place, token in enumerate(view.mask.masked[b].tolist()):
+            time, row, column = token // 16, token // 4 % 4, token % 4
+            frame = view.clip[b, :, (0, 3)[time]] * std + mean  # the last is the second of its tubelet
+            patch = frame[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4].flatten()
+            torch.testing.assert_close(pixels[b, place], patch, atol=1e-6, rtol=0)
+            groups = patch.view(3, -1)
+            target = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-6)
+            errors.append((prediction[b, place] - target.flatten()).square().mean())
+    loss, expected = method([view])["loss"], torch.stack(errors).mean()
+    torch.testing.assert_close(loss, expected)
+    weights = list(method.decoder.parameters())
+    gradients = (torch.autograd.grad(x, weights, retain_graph=True) for x in (loss, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+    assert all(x.shape == (4, 3, 2, 16, 16) for x in method.pictures([view]).values())
+
+
+@pytest.mark.parametrize("frames", [3, 8])
+def test_frames_that_tubelets_cannot_share_are_refused(frames: int) -> None:
+    with pytest.raises(ConfigError, match=rf"method\.target_frames={frames}: .* a multiple of 2, at most 4"):
+        build("videomae", target_frames=frames)
