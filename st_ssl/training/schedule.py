@@ -14,16 +14,23 @@ from st_ssl.core.config import Config
 class ScheduleConfig(Config):
     """Linear warm-up from ``warmup_lr`` over ``warmup_epochs``, then half a cosine down to ``min_lr``, or constant.
 
-    ``min_lr`` and ``warmup_lr`` are rates as used, not scaled with the batch.
+    ``min_lr`` and ``warmup_lr`` are rates as used, not scaled with the batch. With ``of_peak`` they are shares of the
+    peak rate, and so scale with the batch as it does (VideoMAE, 2022).
     """
 
     name: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
     warmup_lr: float = Field(default=0.0, ge=0)
+    of_peak: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for name in ("min_lr", "warmup_lr") if self.of_peak else ():
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name}={getattr(self, name)}: with of_peak it is a share of the peak, 0 … 1")
+        if self.of_peak and not self.min_lr and not self.warmup_lr:
+            warnings.warn("of_peak=true is ignored: min_lr and warmup_lr are 0", stacklevel=2)
         if self.name == "constant" and self.min_lr:
             warnings.warn(f"min_lr={self.min_lr} is ignored: the schedule is constant", stacklevel=2)
         if self.warmup_lr and not self.warmup_epochs:
@@ -40,11 +47,12 @@ def lr_at(step: int, total_steps: int, steps_per_epoch: float, config: ScheduleC
     above ``peak`` (a small batch may scale the peak below them).
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
+    unit = peak if config.of_peak else 1.0
     if step < warmup:
-        return between(min(config.warmup_lr, peak), peak, step / warmup)
+        return between(min(config.warmup_lr * unit, peak), peak, step / warmup)
     if config.name == "constant":
         return peak
-    return half_cosine(step - warmup, total_steps - warmup, peak, min(config.min_lr, peak))
+    return half_cosine(step - warmup, total_steps - warmup, peak, min(config.min_lr * unit, peak))
 
 
 def half_cosine(step: int, total: float, start: float, end: float) -> float:

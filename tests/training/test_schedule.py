@@ -38,6 +38,19 @@ def test_ignored_settings_are_warnings() -> None:
         ScheduleConfig(name="constant", min_lr=0.1)
     with pytest.warns(UserWarning, match="warmup_lr=0.1 is ignored"):
         ScheduleConfig(warmup_lr=0.1)
+    with pytest.warns(UserWarning, match="of_peak=true is ignored"):
+        ScheduleConfig(warmup_epochs=1, of_peak=True)
+
+
+@pytest.mark.parametrize("peak", [0.5, 4.0])
+def test_shares_of_the_peak_scale_with_it(peak: float) -> None:
+    config = ScheduleConfig(warmup_epochs=2, warmup_lr=0.1, min_lr=0.2, of_peak=True)
+    same = ScheduleConfig(warmup_epochs=2, warmup_lr=0.1 * peak, min_lr=0.2 * peak)
+    for step in range(60):
+        assert lr_at(step, 50, 5, config, peak) == lr_at(step, 50, 5, same, peak), step
+    assert (lr_at(0, 50, 5, config, peak), lr_at(50, 50, 5, config, peak)) == (0.1 * peak, 0.2 * peak)
+    with pytest.raises(ValueError, match=r"min_lr=1\.5: with of_peak it is a share of the peak"):
+        ScheduleConfig(min_lr=1.5, of_peak=True)
 
 
 @given(

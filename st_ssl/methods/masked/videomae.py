@@ -24,9 +24,10 @@ from st_ssl.parts.masked_decoder import DecoderConfig, MaskedDecoder
 
 
 class VideoMAEAugmentConfig(VideoAugmentConfig):
-    """What VideoMAE does to a clip: a corner crop at one of several scales, and nothing else."""
+    """What VideoMAE does to a clip: a crop at one of 13 places and several scales, and nothing else."""
 
     crop: Literal["random_resized", "multi_scale", "centre"] = "multi_scale"
+    positions: Literal[5, 13] = 13
     flip: Probability = 0.0
     jitter: Probability = 0.0
     grayscale: Probability = 0.0

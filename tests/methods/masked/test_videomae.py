@@ -14,6 +14,8 @@ from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
 from st_ssl.methods.base import METHODS
 from st_ssl.objectives.reconstruction import normalised_pixels
+from st_ssl.training.optim import OptimConfig, peak_lr
+from st_ssl.training.schedule import ScheduleConfig, lr_at
 from tests.methods.steps import TINY_ENCODERS, build, raw_views, recipe
 from tests.weights.published import imported
 from tests.weights.references import MAEST, randomise
@@ -124,6 +126,22 @@ def test_encoders_that_cannot_see_a_part_are_refused() -> None:
 def test_masks_that_leave_nothing_are_refused(ratio: float, said: str) -> None:
     with pytest.raises(ConfigError, match=rf"method\.mask\.ratio={ratio}: a tube mask over 16 units .*{said}"):
         build("videomae", mask={"ratio": ratio})
+
+
+def test_the_recipe_has_the_rates_and_the_batch_of_the_script() -> None:
+    told = recipe("masked/videomae")
+    schedule, optim = ScheduleConfig.model_validate(told["schedule"]), OptimConfig.model_validate(told["optim"])
+    batch, epochs = told["engine"]["batch_size"], told["engine"]["epochs"]
+    assert (batch, epochs) == (2048, 801)
+    peak, steps = peak_lr(optim, batch), 117
+    rates = [lr_at(step, epochs * steps, steps, schedule, peak) for step in (0, 40 * steps, epochs * steps)]
+    assert rates == pytest.approx([0, 1.2e-3, 8e-5], rel=1e-5)
+    halved = [lr_at(step, epochs * steps, steps, schedule, peak / 2) for step in (0, 40 * steps, epochs * steps)]
+    assert halved == pytest.approx([rate / 2 for rate in rates])
+    augment: Any = METHODS.config("videomae").model_validate(told["method"]).augment  # type: ignore[attr-defined]
+    assert (augment.crop, augment.scales, augment.positions) == ("multi_scale", (1.0, 0.875, 0.75, 0.66), 13)
+    assert augment == METHODS.config("videomae")().augment  # type: ignore[attr-defined]
+    assert InputConfig.model_validate(told["input"]).mean == (0.485, 0.456, 0.406)
 
 
 def st_mae(**size: Any) -> tuple[Any, Any]:
