@@ -72,6 +72,11 @@ def grayscale_(clips: Tensor, _: Tensor) -> Tensor:
     return clips.copy_(luma(clips))
 
 
+def solarize_(clips: Tensor, _: Tensor) -> Tensor:
+    """Invert all values from 0.5 on, each channel on its own."""
+    return clips.copy_(torch.where(clips >= 0.5, 1 - clips, clips))
+
+
 def flip_(clips: Tensor, _: Tensor) -> Tensor:
     """Mirror left and right."""
     return clips.copy_(clips.flip(-1))

@@ -8,8 +8,9 @@ every frame of a clip gets the same. Legend: B batch, T frames, H W source size,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,16 +34,21 @@ _TRIES = 10  # of the random resized crop, before it falls back to the centre
 _DRAWS = 4 * _TRIES + 9  # uniform numbers per clip or frame, whatever the settings
 _CACHE = 1 << 18  # numbers worked on at a time on a CPU: all passes over them stay in its cache, 3 times as fast
 
+_Operation = Callable[[Tensor, Tensor], Tensor]
+
 # In the order in which they are applied: parameter, the value that changes nothing, the operation on pixels.
-_OPERATIONS: tuple[tuple[str, float, Callable[[Tensor, Tensor], Tensor]], ...] = (
-    ("flip", 0.0, colour.flip_),
-    ("brightness", 1.0, colour.brightness_),
-    ("contrast", 1.0, colour.contrast_),
-    ("saturation", 1.0, colour.saturation_),
-    ("hue", 0.0, colour.hue_),
-    ("grayscale", 0.0, colour.grayscale_),
-    ("blur", 0.0, colour.gaussian_blur_),
-)
+_OPERATIONS: dict[str, tuple[float, _Operation]] = {
+    "flip": (0.0, colour.flip_),
+    "brightness": (1.0, colour.brightness_),
+    "contrast": (1.0, colour.contrast_),
+    "saturation": (1.0, colour.saturation_),
+    "hue": (0.0, colour.hue_),
+    "grayscale": (0.0, colour.grayscale_),
+    "blur": (0.0, colour.gaussian_blur_),
+    "solarize": (0.0, colour.solarize_),
+}
+_JITTER = ("brightness", "contrast", "saturation", "hue")
+_ORDERS = torch.tensor(list(permutations(range(len(_JITTER)))))  # the first is that of _JITTER
 
 
 class VideoAugmentConfig(Config):
@@ -51,8 +57,9 @@ class VideoAugmentConfig(Config):
     ``crop``: ``random_resized`` (Inception, 2015: ``area`` is the share of the frame, ``aspect`` is width / height),
     ``multi_scale`` (TSN, 2016: sides are ``scales`` of the shorter side, at 5 or 13 fixed ``positions``), ``centre``
     (the largest centred square). ``jitter`` is the probability that colours are changed at all, by factors in
-    1 ± ``brightness``, ``contrast``, ``saturation`` and a turn of the hue within ± ``hue`` of the circle;
-    ``blur_sigma`` is in output pixels. ``per_frame`` draws anew for every frame: it exists to measure what
+    1 ± ``brightness``, ``contrast``, ``saturation`` and a turn of the hue within ± ``hue`` of the circle, in this order
+    (``jitter_order`` ``fixed``) or a drawn one (``random``); ``blur_sigma`` is in output pixels; ``solarize`` inverts
+    values from a half on (BYOL, 2020). ``per_frame`` draws anew for every frame: it exists to measure what
     consistency over time is worth. A setting that the chosen crop ignores is a warning. Size and normalisation of
     the clip are the encoder's affair and not settings of this.
     """
@@ -68,9 +75,11 @@ class VideoAugmentConfig(Config):
     contrast: Strength = 0.4
     saturation: Strength = 0.4
     hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    jitter_order: Literal["fixed", "random"] = "fixed"
     grayscale: Probability = 0.2
     blur: Probability = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: Probability = 0.0
     per_frame: bool = False
 
     @field_validator("area")
@@ -106,8 +115,8 @@ class VideoAugmentConfig(Config):
 class VideoAugment:
     """Crop, flip, colour jitter, grayscale and blur as in SimCLR (2020), made consistent over time as in CVRL (2021).
 
-    Colours change in a fixed order (brightness, contrast, saturation, hue). Contrast is about the mean grey of the
-    whole clip. ``sample`` and ``cut`` run in the worker, ``apply`` once per batch on the training device.
+    Contrast is about the mean grey of the whole clip. ``sample`` and ``cut`` run in the worker, ``apply`` once per
+    batch on the training device.
     """
 
     def __init__(
@@ -122,13 +131,18 @@ class VideoAugment:
         """Draw the parameters of one clip of ``num_frames`` frames: name to [1, k], or [T, k] with ``per_frame``.
 
         ``box`` int64 [., 4] is top, left, height, width in source pixels; ``flip``, ``brightness``, ``contrast``,
-        ``saturation``, ``hue``, ``grayscale``, ``blur`` are float32 [., 1]: 0 or 1 for flip and grayscale, factors,
-        a part of the hue circle, a sigma in output pixels. An operation that is not chosen has its neutral value
-        (factor 1, all else 0). Keys and the count of draws do not depend on the settings, so a setting never shifts
+        ``saturation``, ``hue``, ``grayscale``, ``blur``, ``solarize`` are float32 [., 1]: 0 or 1 for flip, grayscale
+        and solarize, factors, a part of the hue circle, a sigma in output pixels. An operation that is not chosen has
+        its neutral value (factor 1, all else 0). ``order`` int64 [., 1] numbers the orders of the four colour changes;
+        0 is the fixed one. Keys and the count of draws do not depend on the settings, so a setting never shifts
         the draws of another, and the first frame of a ``per_frame`` clip has the parameters of the consistent one.
         """
         c = self.config
-        draws = rng.random((num_frames if c.per_frame else 1, _DRAWS))
+        rows = num_frames if c.per_frame else 1
+        # What came later draws from a stream of its own, far off in that of the key, so as to shift none of the others.
+        bits: Any = rng.bit_generator
+        order, solarize = np.random.Generator(bits.jumped()).random((rows, 2)).T
+        draws = rng.random((rows, _DRAWS))
         crop, gates, amounts = draws[:, : 4 * _TRIES], draws[:, 4 * _TRIES : -5], draws[:, -5:]
         flip, jitter, gray, blur = (gates < (c.flip, c.jitter, c.grayscale, c.blur)).T
 
@@ -144,9 +158,11 @@ class VideoAugment:
             "hue": np.where(jitter, c.hue * (2 * amounts[:, 3] - 1), 0.0),
             "grayscale": gray,
             "blur": np.where(blur, c.blur_sigma[0] + (c.blur_sigma[1] - c.blur_sigma[0]) * amounts[:, 4], 0.0),
+            "solarize": solarize < c.solarize,
         }
         params = {name: value.astype(np.float32)[:, None] for name, value in values.items()}
-        return {"box": _boxes(c, crop, meta.height, meta.width), **params}
+        number = (order * len(_ORDERS)).astype(np.int64) if c.jitter_order == "random" else np.zeros(rows, np.int64)
+        return {"box": _boxes(c, crop, meta.height, meta.width), "order": number[:, None], **params}
 
     def cut(self, frames: Sequence[np.ndarray], params: Mapping[str, np.ndarray]) -> np.ndarray:
         """Crop ``frames``, T arrays uint8 [H, W, 3], by ``params["box"]`` and resize them to uint8 [T, S, S, 3].
@@ -184,10 +200,12 @@ class VideoAugment:
         assert frames.dtype == torch.uint8, frames.dtype
         b, t, _, _, channels = frames.shape
         assert channels == 3, frames.shape
-        values = [params[name].reshape(b, -1).to("cpu", torch.float32) for name, _, _ in _OPERATIONS]
-        rows = max(value.shape[1] for value in values)
+        values = {name: params[name].reshape(b, -1).to("cpu", torch.float32) for name in _OPERATIONS}
+        order = params["order"].reshape(b, -1).cpu()
+        rows = max(value.shape[1] for value in (*values.values(), order))
         assert rows in (1, t), f"parameters for {rows} frames, clips of {t}"
-        strengths = torch.stack([value.expand(b, rows) for value in values]).flatten(1)
+        strengths = {name: value.expand(b, rows).flatten() for name, value in values.items()}
+        turns = _ORDERS[order.expand(b, rows).flatten()]
         if rows > 1:  # parameters of their own make every frame a clip of one
             frames = frames.flatten(0, 1).unsqueeze(1)
         n, length, height, width, _ = frames.shape
@@ -195,13 +213,15 @@ class VideoAugment:
         step = max(1, _CACHE // max(1, clips[:1].numel())) if frames.device.type == "cpu" else max(1, n)
         for start in range(0, n, step):
             part = slice(start, start + step)
-            self._augment_(clips[part].copy_(frames[part].permute(0, 4, 1, 2, 3)).div_(255), strengths[:, part])
+            own = {name: strength[part] for name, strength in strengths.items()}
+            self._augment_(clips[part].copy_(frames[part].permute(0, 4, 1, 2, 3)).div_(255), own, turns[part])
         return clips.view(b, t, 3, height, width).transpose(1, 2).contiguous() if rows > 1 else clips
 
-    def _augment_(self, clips: Tensor, strengths: Tensor) -> None:
-        """In place on float [N, 3, T, S, S]; ``strengths`` [operations, N] is on the CPU."""
-        for (_, neutral, operation), strength in zip(_OPERATIONS, strengths, strict=True):
-            chosen = (strength != neutral).nonzero().flatten()
+    def _augment_(self, clips: Tensor, strengths: Mapping[str, Tensor], turns: Tensor) -> None:
+        """In place on float [N, 3, T, S, S]; ``strengths``, [N] each, and ``turns`` [N, 4], which colour change comes
+        when, are on the CPU."""
+        for operation, strength, wanted in _steps(strengths, turns):
+            chosen = wanted.nonzero().flatten()
             if len(chosen) == len(clips):
                 operation(clips, strength.to(clips.device))
             elif len(chosen):
@@ -210,6 +230,18 @@ class VideoAugment:
                 clips.index_copy_(0, index, part)
         mean, std = (clips.new_tensor(value).view(3, 1, 1, 1) for value in (self.mean, self.std))
         clips.sub_(mean).div_(std)
+
+
+def _steps(strengths: Mapping[str, Tensor], turns: Tensor) -> Iterator[tuple[_Operation, Tensor, Tensor]]:
+    """Operations in their order, with the strengths [N] and the clips bool [N] for which it is their turn."""
+    for name, (neutral, operation) in _OPERATIONS.items():
+        if name not in _JITTER:
+            yield operation, strengths[name], strengths[name] != neutral
+        elif name == _JITTER[0]:
+            for turn in turns.T:
+                for number, change in enumerate(_JITTER):
+                    idle, operation = _OPERATIONS[change]
+                    yield operation, strengths[change], (strengths[change] != idle) & (turn == number)
 
 
 def undo_normalise(clip: Tensor, mean: Triple, std: Triple) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 
 import pytest
 import torch
@@ -75,6 +76,7 @@ def _reference() -> dict[str, Callable[[Tensor, float], Tensor]]:
         "hue": tv.adjust_hue,
         "grayscale": lambda image, _: tv.rgb_to_grayscale(image, num_output_channels=3),
         "blur": blur,
+        "solarize": lambda image, _: tv.solarize(image, 0.5),
     }
 
 
@@ -87,6 +89,7 @@ def _reference() -> dict[str, Callable[[Tensor, float], Tensor]]:
         *[("hue", value) for value in (-0.5, -0.31, -0.05, 0.1, 0.25, 0.5)],
         ("grayscale", 1.0),
         *[("blur", value) for value in (0.1, 0.7, 2.0, 5.0)],
+        ("solarize", 1.0),
     ],
 )
 def test_each_operation_agrees_with_torchvision(name: str, value: float, content: str) -> None:
@@ -110,7 +113,7 @@ def test_blur_keeps_the_mean_of_a_flat_frame_at_any_size(size: int) -> None:
 
 
 def test_all_operations_in_order_agree_with_torchvision_for_a_mixed_batch() -> None:
-    a = augment(size=40, flip=0.5, grayscale=0.4)
+    a = augment(size=40, flip=0.5, grayscale=0.4, solarize=0.5)
     frames, params = torch.from_numpy(pixels(12, 1, 40, 40, 3)), batch_params(a, 12, 1)
     out = rgb(a, frames, params)
     assert all(0 < (params[name] == NEUTRAL[name]).sum() < 12 for name in NEUTRAL)
@@ -120,6 +123,23 @@ def test_all_operations_in_order_agree_with_torchvision_for_a_mixed_batch() -> N
             if params[name][i] != NEUTRAL[name]:
                 image = operation(image, params[name][i].item())
         assert torch.allclose(out[i, :, 0], image, atol=1e-5)
+
+
+def test_colours_change_in_the_order_that_is_drawn() -> None:
+    a = augment(size=12, jitter=1.0, flip=0.0, grayscale=0.0, blur=0.0, jitter_order="random")
+    frames, params = torch.from_numpy(pixels(40, 1, 12, 12, 3)), batch_params(a, 40, 1)
+    out = rgb(a, frames, params)
+    names = list(permutations(("brightness", "contrast", "saturation", "hue")))
+    assert len({int(number) for number in params["order"].flatten()}) > 12
+    others = 0
+    for i in range(40):
+        image, fixed = (frames[i, 0].permute(2, 0, 1) / 255 for _ in range(2))
+        for name, other in zip(names[int(params["order"][i])], names[0], strict=True):
+            image = _reference()[name](image, params[name][i].item())
+            fixed = _reference()[other](fixed, params[other][i].item())
+        assert torch.allclose(out[i, :, 0], image, atol=1e-5)
+        others += not torch.allclose(image, fixed, atol=1e-3)
+    assert others > 20
 
 
 def test_contrast_is_about_the_mean_of_the_clip_or_of_the_frame() -> None:

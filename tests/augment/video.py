@@ -14,7 +14,7 @@ from st_ssl.core.types import VideoMeta
 
 META = VideoMeta(num_frames=100, fps=25.0, width=320, height=240)
 NEUTRAL = {"flip": 0.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
-NEUTRAL |= {"hue": 0.0, "grayscale": 0.0, "blur": 0.0}
+NEUTRAL |= {"hue": 0.0, "grayscale": 0.0, "blur": 0.0, "solarize": 0.0}
 CROPS = ("random_resized", "multi_scale", "centre")
 
 
@@ -33,7 +33,8 @@ def batch_params(a: VideoAugment, batch: int, num_frames: int, key: str = "p") -
 
 
 def set_params(batch: int, values: dict[str, float], rows: int = 1) -> dict[str, Tensor]:
-    return {name: torch.full((batch, rows, 1), value) for name, value in (NEUTRAL | values).items()}
+    params = {name: torch.full((batch, rows, 1), value) for name, value in (NEUTRAL | values).items()}
+    return params | {"order": torch.zeros(batch, rows, 1, dtype=torch.int64)}
 
 
 def rgb(a: VideoAugment, frames: np.ndarray | Tensor, params: dict[str, Tensor]) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from st_ssl.augment.video import Strength, VideoAugment, VideoAugmentConfig
+from st_ssl.augment.video import Probability, Strength, VideoAugment, VideoAugmentConfig
 from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import ClipPair
-from st_ssl.data.views import Views, each
+from st_ssl.data.views import Views, ViewSpec
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import info_nce
@@ -34,21 +34,36 @@ class IntervalConfig(Config):
 
 
 class CVRLAugmentConfig(VideoAugmentConfig):
-    """What CVRL does to a clip: SimCLR's (2020) augmentation at full strength, with wide crops."""
+    """What CVRL does to a clip: SimCLR's (2020) augmentation at full strength, with wide crops, colours changed in a
+    drawn order, and always blurred. (Our blur mirrors the borders, where the authors' sees black.)"""
 
     aspect: tuple[float, float] = (0.5, 2.0)
     brightness: Strength = 0.8
     contrast: Strength = 0.8
     saturation: Strength = 0.8
     hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.2
+    jitter_order: Literal["fixed", "random"] = "random"
+    blur: Probability = 1.0
+
+
+class SecondViewConfig(Config):
+    """What the augmentation of the second view has otherwise than that of the first."""
+
+    blur: Probability = 0.1
+    solarize: Probability = 0.2
 
 
 class CVRLConfig(Config):
-    """Two clips of a video, drawn close rather than far, each with one augmentation for all its frames, must agree."""
+    """Two clips of a video, drawn close rather than far, each with one augmentation for all its frames, must agree.
+
+    Both are augmented by ``augment``, the second with the changes of ``second``; which of them is the earlier one is
+    drawn. ``projector_layers`` counts the last one: the authors' code has three hidden ones before it.
+    """
 
     name: Literal["cvrl"] = "cvrl"
     interval: IntervalConfig = IntervalConfig()
     augment: CVRLAugmentConfig = CVRLAugmentConfig()
+    second: SecondViewConfig = SecondViewConfig()
     hidden_dim: int = Field(default=2048, gt=0)
     output_dim: int = Field(default=128, gt=0)
     projector_layers: int = Field(default=3, gt=0)
@@ -70,7 +85,9 @@ class CVRL(Method[CVRLConfig]):
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, config.interval.distribution, config.interval.frames)
-        self.views = Views(each(pair, VideoAugment(config.augment, clip.size, clip.mean, clip.std)))
+        second = config.augment.model_copy(update=config.second.model_dump())
+        augments = [VideoAugment(one, clip.size, clip.mean, clip.std) for one in (config.augment, second)]
+        self.views = Views(tuple(ViewSpec(pair, (augment,)) for augment in augments))
         self.projector = projector(encoder.embed_dim, config.hidden_dim, config.output_dim, config.projector_layers)
 
     def outputs(self, views: list[View]) -> Outputs:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -10,7 +11,7 @@ from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.streams.base import Recording
 from st_ssl.methods.base import METHODS
 from st_ssl.objectives.contrastive import info_nce
-from tests.methods.steps import NoiseReader, build, raw_views
+from tests.methods.steps import NoiseReader, build, raw_views, recipe
 
 SMALL: dict[str, Any] = {
     "encoder": {"name": "r3d", "depth": 10, "width": 4},
@@ -29,7 +30,27 @@ def test_defaults_are_those_of_the_paper() -> None:
     augment = config.augment
     assert (augment.area, augment.aspect, augment.flip) == ((0.3, 1.0), (0.5, 2.0), 0.5)
     assert (augment.brightness, augment.contrast, augment.saturation, augment.hue) == (0.8, 0.8, 0.8, 0.2)
-    assert (augment.jitter, augment.grayscale, augment.blur, augment.per_frame) == (0.8, 0.2, 0.5, False)
+    assert (augment.jitter, augment.grayscale, augment.blur, augment.per_frame) == (0.8, 0.2, 1.0, False)
+    assert (augment.jitter_order, augment.solarize) == ("random", 0.0)
+    assert (config.second.blur, config.second.solarize) == (0.1, 0.2)
+    told: Any = METHODS.config("cvrl").model_validate(recipe("contrast/cvrl")["method"])
+    assert (told.augment, told.second) == (augment, config.second)
+    assert told.projector_layers == 4  # three hidden ones
+
+
+def test_the_views_are_blurred_and_solarized_differently() -> None:
+    method, count = small(), 400
+    video = Recording.of(NoiseReader(0))
+    cut = [method.views.cut(video, (0, 0, i)) for i in range(count)]
+    shares = [[np.mean([pair[v].params[name] != 0 for pair in cut]) for v in (0, 1)] for name in ("blur", "solarize")]
+    assert shares[0][0] == 1 and shares[1][0] == 0
+    assert abs(shares[0][1] - 0.1) < 0.06 and abs(shares[1][1] - 0.2) < 0.08
+    orders = {int(view.params["order"].item()) for pair in cut for view in pair}
+    assert orders == set(range(24))
+    assert {pair[0].at[0] < pair[1].at[0] for pair in cut} == {True, False}  # which is the earlier one is drawn
+    old = small(augment={"blur": 0.5, "jitter_order": "fixed"}, second={"blur": 0.5, "solarize": 0.0})
+    first, second = (spec.transforms[0].config for spec in old.views.specs)
+    assert first == second
 
 
 @pytest.mark.parametrize("distribution", ["decreasing", "uniform", "constant"])
@@ -47,10 +68,10 @@ def test_a_clip_has_one_augmentation_for_all_frames() -> None:
     reader = NoiseReader(0)
     reader.pixels[:] = reader.pixels[0]  # a still: what differs between frames would be the augmentation's doing
     seen = set()
-    (augment,) = method.views.specs[0].transforms
     for key in range(8):
         cut = method.views.cut(Recording.of(reader), (0, 0, key))
-        for view in cut:
+        for view, spec in zip(cut, method.views.specs, strict=True):
+            (augment,) = spec.transforms
             assert (view.content == view.content[:1]).all()
             clip = augment.apply(
                 torch.from_numpy(view.content)[None], {n: torch.from_numpy(p)[None] for n, p in view.params.items()}
