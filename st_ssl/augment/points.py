@@ -36,7 +36,8 @@ class PointAugmentConfig(Config):
     encoder: metres, or the radius of the object where that is brought to the unit sphere.
 
     ``rotation``: about ``z`` (up), or ``y`` where that is up in the files, by up to ± ``max_angle``; or about any axis
-    (``so3``; uniform over all rotations of at most that angle); ``tilt``: about a random level axis, by up to ± this.
+    (``so3``; uniform over all rotations of at most that angle) or by a uniform angle about an axis drawn from a cube
+    (``axis``, PointContrast, 2020: denser towards its corners); ``tilt``: about a random level axis, by up to ± this.
     ``scale``: one factor, or one for each axis (``anisotropic``). ``translation``: up to ± this along each axis.
     ``flip``: the probability that x, y, z change sign. ``jitter``: the deviation of a normal shift of every coordinate,
     cut off at ± ``jitter_clip`` (PointNet++, 2017). ``dropout``: the share of the points that is left out, drawn from a
@@ -50,7 +51,7 @@ class PointAugmentConfig(Config):
     what it should see at least. A setting that the chosen crop ignores is a warning.
     """
 
-    rotation: Literal["none", "y", "z", "so3"] = "z"
+    rotation: Literal["none", "y", "z", "so3", "axis"] = "z"
     max_angle: float = Field(default=180.0, ge=0.0, le=180.0)
     tilt: float = Field(default=0.0, ge=0.0, le=180.0)
     scale: Range = (1.0, 1.0)
@@ -145,7 +146,7 @@ class PointAugment:
         seed = rng.integers(1 << 63, size=1)
         draws = rng.random(_DRAWS)
         linear = np.diag(_flips(c, draws[0:3]) * _scales(c, draws[3:6]))
-        linear = _rotation(c, draws[6:9]) @ _tilt(c, draws[9:11]) @ linear
+        linear = _rotation(c, draws[[6, 7, 8, 15]]) @ _tilt(c, draws[9:11]) @ linear
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = linear, c.translation * (2 * draws[11:14] - 1)
         bend = float(draws[14] < c.elastic_probability and len(c.elastic) > 0)
@@ -287,6 +288,9 @@ def _rotation(config: PointAugmentConfig, draws: np.ndarray) -> np.ndarray:
         return np.eye(3)
     if config.rotation in ("y", "z"):
         return _turn(np.eye(3)[1 if config.rotation == "y" else 2], limit * (2 * draws[0] - 1))
+    if config.rotation == "axis":
+        axis = draws[1:] - 0.5
+        return _turn(axis / np.linalg.norm(axis), limit * (2 * draws[0] - 1))
     # Of rotations spread evenly the angle t in 0 … pi has the density (1 - cos t) / pi, and the axis any direction.
     angles = np.linspace(0.0, limit, 1025)
     angle = float(np.interp(draws[0] * (limit - math.sin(limit)), angles - np.sin(angles), angles))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, softplus
@@ -43,24 +45,33 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[T
     return cross_entropy(logits, positive), accuracy
 
 
-def point_info_nce(first: Tensor, second: Tensor, valid: Tensor, temperature: float = 0.4) -> tuple[Tensor, Tensor]:
+Negatives = Literal["all", "process"]
+
+
+def point_info_nce(
+    first: Tensor, second: Tensor, valid: Tensor, temperature: float = 0.4, negatives: Negatives = "all"
+) -> tuple[Tensor, Tensor]:
     """PointInfoNCE (PointContrast, Xie et al. 2020): each point of the first view must find its match in the second.
 
     Row by row ``first`` and ``second`` [N, D] are features of matched points; rows where ``valid`` bool [N] is false
-    are padding, neither asked nor found. The negatives of a row are the matches of all other rows of all processes;
-    points of its own view are none. Features are normalised here, logits are taken in at least float32.
+    are padding, neither asked nor found. The negatives of a row are the matches of all other rows, of ``all`` processes
+    or of its own ``process`` alone; points of its own view are none. Features are normalised here, logits are taken in
+    at least float32.
 
     Returns the loss and the share of rows that find their match, both taken so that their mean over processes is the
-    mean over all valid rows (0 where there are none).
+    mean over all valid rows (0 where there are none). With ``process`` they are means over the rows of this process.
     """
     assert first.shape == second.shape, (first.shape, second.shape)
     first, second = _unit(first), _unit(second)
     dtype = first.dtype
-    keys, known = gather_with_gradient(second), gather_with_gradient(valid.to(dtype))
-    own = torch.arange(len(first), device=first.device) + rank() * len(first)
+    keys, known, own = second, valid.to(dtype), torch.arange(len(first), device=first.device)
+    processes = 1
+    if negatives == "all":
+        keys, known, own = gather_with_gradient(keys), gather_with_gradient(known), own + rank() * len(first)
+        processes = world_size()
     logits = _logits(first, keys, temperature).masked_fill(known[None] == 0, float("-inf"))
     logits = logits.scatter(1, own[:, None], (first * second).sum(1, keepdim=True) / temperature)  # finite for padding
-    share = valid.to(dtype) * world_size() / known.sum().clamp(min=1)
+    share = valid.to(dtype) * processes / known.sum().clamp(min=1)
     found = (logits.detach().argmax(1) == own).to(dtype)
     return (cross_entropy(logits, own, reduction="none") * share).sum(), (found * share).sum()
 

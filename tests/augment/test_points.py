@@ -63,6 +63,19 @@ def test_so3_is_spread_evenly() -> None:
         assert stats.kstest((turns.apply(axis)[:, 2] + 1) / 2, "uniform").pvalue > 1e-3
 
 
+def test_an_axis_from_a_cube_is_turned_about_by_a_uniform_angle() -> None:
+    config = PointAugmentConfig(rotation="axis", max_angle=120)
+    affines = np.stack([PointAugment(config).sample(keyed_rng(i))["affine"] for i in range(1000)])
+    turns = Rotation.from_matrix(affines[:, :3, :3])
+    assert stats.kstest(np.degrees(turns.magnitude()) / 120, "uniform").pvalue > 1e-3
+    axes = np.abs(turns.as_rotvec() / turns.magnitude()[:, None])
+    drawn = np.random.default_rng(0).random((1000, 3)) - 0.5
+    expected = np.abs(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+    for axis in range(3):
+        assert stats.ks_2samp(axes[:, axis], expected[:, axis]).pvalue > 1e-3
+    assert stats.kstest(axes[:, 2], "uniform").pvalue < 1e-3  # as uniform directions would be
+
+
 def test_scale_flip_and_translation_lie_in_their_ranges() -> None:
     config = PointAugmentConfig(rotation="none", scale=(0.8, 1.25), anisotropic=True, flip=(0.5, 0, 1), translation=0.2)
     affines = np.stack([PointAugment(config).sample(keyed_rng(i))["affine"] for i in range(400)])

@@ -28,6 +28,14 @@ def test_constant_and_fractional_warmup() -> None:
     assert lr_at(99, 100, 8, config, 2.0) == 2.0
 
 
+def test_exponential_decay_by_hand() -> None:
+    config = ScheduleConfig(name="exponential", warmup_epochs=1, decay=0.5, every=3, min_lr=0.2)
+    rates = [lr_at(step, 100, 2, config, 1.0) for step in range(12)]
+    assert rates == [0.0, 0.5, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2]
+    with pytest.warns(UserWarning, match="every=3 is ignored: the schedule is not exponential"):
+        ScheduleConfig(every=3)
+
+
 def test_a_run_shorter_than_its_warmup() -> None:
     config = ScheduleConfig(warmup_epochs=40)
     assert [lr_at(step, 4, 4, config, 160.0) for step in range(5)] == [0, 1, 2, 3, 4]

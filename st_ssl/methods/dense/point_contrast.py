@@ -7,14 +7,19 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
+from st_ssl.augment.point_blank import BlankColour
+from st_ssl.augment.point_colour import Probability
+from st_ssl.augment.points import Range
 from st_ssl.core.config import Config
 from st_ssl.core.exhibits import Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.types import View
-from st_ssl.data.points.views import augmented_views
+from st_ssl.data.clip_plans import Still
+from st_ssl.data.points.views import point_views
+from st_ssl.data.views import each
 from st_ssl.encoders.base import Encoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
-from st_ssl.objectives.contrastive import point_info_nce
+from st_ssl.objectives.contrastive import Negatives, point_info_nce
 from st_ssl.parts.point_matching import (
     SceneAugmentConfig,
     links,
@@ -25,15 +30,28 @@ from st_ssl.parts.point_matching import (
 )
 
 
+class PointContrastAugmentConfig(SceneAugmentConfig):
+    """What PointContrast does to a scene: it turns each view about any axis, by any angle, and changes nothing else of
+    the part that the view shows."""
+
+    rotation: Literal["none", "y", "z", "so3", "axis"] = "axis"
+    scale: Range = (1.0, 1.0)
+    flip: tuple[Probability, Probability, Probability] = (0.0, 0.0, 0.0)
+    jitter: float = 0.0
+
+
 class PointContrastConfig(Config):
     """Two views of a scene; ``num_pairs`` points of each scene that both show are matched with each other, all other
-    matches of the batch being the negatives."""
+    matches of the batch being the negatives: of ``all`` processes, or as published of each ``process`` alone.
+    ``blank_colour``: the network sees ones with a little noise where colours would be, as published."""
 
     name: Literal["point_contrast"] = "point_contrast"
-    augment: SceneAugmentConfig = SceneAugmentConfig()
+    augment: PointContrastAugmentConfig = PointContrastAugmentConfig()
     output_dim: int = Field(default=32, gt=0)
     num_pairs: int = Field(default=1024, gt=0)
     temperature: float = Field(default=0.4, gt=0)
+    negatives: Negatives = "all"
+    blank_colour: bool = False
 
 
 @METHODS.register(PointContrastConfig)
@@ -51,7 +69,9 @@ class PointContrast(Method[PointContrastConfig]):
     def __init__(self, config: PointContrastConfig, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         require_points(encoder, config.name)
-        self.views = augmented_views(encoder.input, scene_augment(config.augment, encoder), 2)
+        augment = scene_augment(config.augment, encoder)
+        blank = [BlankColour()] if config.blank_colour else []
+        self.views = point_views(encoder.input, each(Still(2), augment, *blank))
         self.head = nn.Linear(encoder.embed_dim, config.output_dim)
 
     def outputs(self, views: list[View]) -> Outputs:
@@ -64,7 +84,7 @@ class PointContrast(Method[PointContrastConfig]):
 
     def losses(self, outputs: Outputs) -> Losses:
         first, second, valid = (outputs[name].flatten(0, 1) for name in ("first", "second", "valid"))
-        loss, accuracy = point_info_nce(first, second, valid, self.config.temperature)
+        loss, accuracy = point_info_nce(first, second, valid, self.config.temperature, self.config.negatives)
         return Losses(loss, {"match_accuracy": accuracy, "matched": valid.float().mean()})
 
     def exhibits(self, views: list[View]) -> list[Exhibit]:

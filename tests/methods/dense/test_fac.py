@@ -12,7 +12,7 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import PointCloud
 from st_ssl.methods.base import METHODS
 from st_ssl.methods.dense.fac import FAC, FACConfig, _means
-from st_ssl.methods.dense.point_contrast import PointContrast, PointContrastConfig
+from st_ssl.methods.dense.point_contrast import PointContrast, PointContrastAugmentConfig, PointContrastConfig
 from st_ssl.parts.correspondence import SiameseCorrespondence
 from tests.methods.dense.test_point_contrast import PerPoint, prepared
 
@@ -135,7 +135,8 @@ def test_its_plain_case_is_pointcontrast() -> None:
     settings: dict[str, Any] = {"num_pairs": 32, "temperature": 0.2}
     method = build(point_weight=1.0, region_weight=0.0, segment_weight=0.0, **settings)
     torch.manual_seed(0)
-    plain = PointContrast(PointContrastConfig(**settings), PerPoint())
+    same = PointContrastAugmentConfig(**method.config.augment.model_dump())
+    plain = PointContrast(PointContrastConfig(**settings, augment=same), PerPoint())
     assert method.state_dict().keys() == plain.state_dict().keys()
     found, expected = (m(prepared(m, SCENES)) for m in (method, plain))
     assert torch.equal(found["loss"], expected["loss"])
