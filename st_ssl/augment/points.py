@@ -38,7 +38,9 @@ class PointAugmentConfig(Config):
     ``rotation``: about ``z`` (up), or ``y`` where that is up in the files, by up to ± ``max_angle``; or about any axis
     (``so3``; uniform over all rotations of at most that angle) or by a uniform angle about an axis drawn from a cube
     (``axis``, PointContrast, 2020: denser towards its corners); ``tilt``: about a random level axis, by up to ± this.
-    ``scale``: one factor, or one for each axis (``anisotropic``). ``translation``: up to ± this along each axis.
+    ``scale``: one factor, or one for each axis (``anisotropic``); with ``scale_first`` a cloud is brought to the unit
+    sphere as it is scaled, so that of the factors their ratios are left (Point2Vec, 2023).
+    ``translation``: up to ± this along each axis.
     ``flip``: the probability that x, y, z change sign. ``jitter``: the deviation of a normal shift of every coordinate,
     cut off at ± ``jitter_clip`` (PointNet++, 2017). ``dropout``: the share of the points that is left out, drawn from a
     range, with ``dropout_probability``. ``elastic``: (granularity, magnitude) pairs, one after the other
@@ -56,6 +58,7 @@ class PointAugmentConfig(Config):
     tilt: float = Field(default=0.0, ge=0.0, le=180.0)
     scale: Range = (1.0, 1.0)
     anisotropic: bool = False
+    scale_first: bool = False
     translation: Strength = 0.0
     flip: tuple[Probability, Probability, Probability] = (0.0, 0.0, 0.0)
     jitter: Strength = 0.0
@@ -133,6 +136,8 @@ class PointAugment:
     ) -> None:
         assert num_points is None or num_points > 0, num_points
         assert voxel_size is None or voxel_size > 0, voxel_size
+        if config.scale_first and not unit_sphere:
+            warnings.warn("scale_first is ignored: input.unit_sphere is false", stacklevel=2)
         self.config, self.num_points, self.unit_sphere = config, num_points, unit_sphere
         self.voxel_size, self.centre = voxel_size, centre
 
@@ -178,7 +183,7 @@ class PointAugment:
             source = source[cuts.one_per_voxel(np.asarray(moved), self.voxel_size, rng)]
         if self.num_points is not None:
             source = source[cuts.exactly(len(source), self.num_points, rng)]
-        return self._placed(cloud.take(source))
+        return self._placed(cloud.take(source), params["affine"][:3, :3].astype(np.float64))
 
     def _crop(self, xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         c, low, high = self.config, *self.config.crop_share
@@ -202,11 +207,13 @@ class PointAugment:
         kept = max(1, count - round((low + (high - low) * share) * count))
         return np.sort(rng.permutation(count)[:kept])
 
-    def _placed(self, cloud: PointCloud) -> PointCloud:
+    def _placed(self, cloud: PointCloud, linear: np.ndarray) -> PointCloud:
+        """``cloud`` brought to the unit sphere, or above the origin; ``linear`` [3, 3] is what ``apply`` does to it."""
         xyz, radius = cloud.xyz.astype(np.float64), 1.0
         if self.unit_sphere:
             middle = xyz.mean(0)
-            radius = float(np.sqrt(((xyz - middle) ** 2).sum(1).max())) or 1.0  # one point has none
+            away = (xyz - middle) @ linear.T if self.config.scale_first else xyz - middle
+            radius = float(np.sqrt((away**2).sum(1).max())) or 1.0  # one point has none
         elif self.centre:
             low, high = xyz.min(0), xyz.max(0)
             middle = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])

@@ -36,8 +36,11 @@ class PointViTConfig(Config):
     """A transformer over ``num_groups`` patches of ``group_size`` points. ``variant`` sets ``dim``, ``depth`` and
     ``heads`` where they are not given: S is the published network of Point-MAE, and with ``qkv_bias`` that of
     Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25. ``tokeniser``: the widths of the
-    network that makes a token of a patch. ``position_init``: the weights that take three coordinates begin with a
-    deviation of 0.02 as ``published``, which hides positions from the encoder in a short training, or as ``xavier``."""
+    network that makes a token of a patch. ``init``: linear layers begin with a deviation of 0.02 and without bias as in
+    ``point_mae``, or as ``torch`` makes them, which is how Point2Vec leaves them. ``position_init``: the weights that
+    take three coordinates begin as the others do (``published``), by Point-MAE's deviation of 0.02 too small to tell
+    positions in a short training, or as ``xavier``. ``norm_eps`` is that of both papers' layer norms.
+    """
 
     name: Literal["point_vit"] = "point_vit"
     variant: Literal["Ti", "S", "B"] = "S"
@@ -47,11 +50,13 @@ class PointViTConfig(Config):
     num_groups: int = Field(default=64, gt=0)
     group_size: int = Field(default=32, gt=0)
     tokeniser: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)
+    init: Literal["point_mae", "torch"] = "point_mae"
     position_init: Literal["published", "xavier"] = "published"
     mlp_ratio: float = Field(default=4.0, gt=0)
     qkv_bias: bool = False
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    norm_eps: float = Field(default=1e-5, gt=0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -148,10 +153,11 @@ class PointViT(Encoder):
         self.position = position_mlp(dim)
         rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(dim, heads, config.mlp_ratio, rate, config.qkv_bias, config.attention_dropout) for rate in rates
+            Block(dim, heads, config.mlp_ratio, rate, config.qkv_bias, config.attention_dropout, config.norm_eps)
+            for rate in rates
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        for module in self.modules():
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        for module in self.modules() if config.init == "point_mae" else ():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:

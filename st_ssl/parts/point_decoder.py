@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -13,13 +15,21 @@ from st_ssl.encoders.transformer import Block, initialise
 
 class PointDecoderConfig(Config):
     """The decoder's number of blocks and heads, and how much of it is dropped in training; it is as wide as the
-    encoder."""
+    encoder. ``init``: linear layers begin as ``xavier`` (Point-MAE), or as ``torch`` makes them with a mask token cut
+    off at one deviation (Point2Vec). ``norm_eps`` is that of both papers."""
 
     depth: int = Field(default=4, gt=0)
     heads: int = Field(default=6, gt=0)
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     qkv_bias: bool = False
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    norm_eps: float = Field(default=1e-5, gt=0)
+    init: Literal["xavier", "torch"] = "xavier"
+
+
+def mask_token(dim: int, cut: float) -> nn.Parameter:
+    """A mask token [D], normal with a deviation of 0.02, within ± ``cut``."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02, a=-cut, b=cut))
 
 
 class PointDecoder(nn.Module):
@@ -31,14 +41,16 @@ class PointDecoder(nn.Module):
 
     def __init__(self, dim: int, out_dim: int, config: PointDecoderConfig) -> None:
         super().__init__()
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        self.mask_token = mask_token(dim, 0.02 if config.init == "torch" else 2.0)
         rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
-            Block(dim, config.heads, 4.0, rate, config.qkv_bias, config.attention_dropout) for rate in rates
+            Block(dim, config.heads, 4.0, rate, config.qkv_bias, config.attention_dropout, config.norm_eps)
+            for rate in rates
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         self.head = nn.Linear(dim, out_dim)
-        initialise(self)
+        if config.init == "xavier":
+            initialise(self)
 
     def forward(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
         hidden = self.mask_token.to(tokens.dtype).expand(*masked.shape[:2], -1)

@@ -24,19 +24,21 @@ from st_ssl.data.points.views import point_views
 from st_ssl.data.views import each
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.point_vit import Patches, PointViT, split_patches
-from st_ssl.encoders.transformer import gather_tokens, initialise
+from st_ssl.encoders.transformer import gather_tokens
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Paper
 from st_ssl.parts.momentum import MomentumConfig
-from st_ssl.parts.point_decoder import PointDecoder, PointDecoderConfig
+from st_ssl.parts.point_decoder import PointDecoder, PointDecoderConfig, mask_token
 from st_ssl.training.distributed import mean_over_ranks
 from st_ssl.training.ema import follow
 
 
 class Point2VecAugmentConfig(PointAugmentConfig):
-    """What Point2Vec does to a cloud: turn it about the vertical, stretch it along each axis, and mirror it."""
+    """What Point2Vec does to a cloud: stretch it along each axis and mirror it, bring it to the unit sphere, turn it
+    about the vertical. (The authors draw once for a whole batch, we for each cloud.)"""
 
     scale: Range = (0.8, 1.2)
     anisotropic: bool = True
+    scale_first: bool = True
     flip: tuple[Probability, Probability, Probability] = (0.5, 0.5, 0.0)
 
 
@@ -46,6 +48,7 @@ class Point2VecDecoderConfig(PointDecoderConfig):
     drop_path: float = Field(default=0.25, ge=0, lt=1)
     qkv_bias: bool = True
     attention_dropout: float = Field(default=0.05, ge=0, lt=1)
+    init: Literal["xavier", "torch"] = "torch"
 
 
 class Point2VecConfig(Config):
@@ -96,9 +99,8 @@ class Point2Vec(Method[Point2VecConfig]):
         self.teacher = deepcopy(encoder.blocks).requires_grad_(False)
         dim = encoder.embed_dim
         if config.position_leak:
-            self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+            self.mask_token = mask_token(dim, 0.02)
             self.regressor = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
-            initialise(self.regressor)
         else:
             self.decoder = PointDecoder(dim, dim, config.decoder)
 

@@ -4,17 +4,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from st_ssl.augment.point_masking import PointMaskConfig
+from st_ssl.augment.points import PointAugment
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.types import View
+from st_ssl.data.views import stack
+from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.point_vit import Patches
-from st_ssl.methods.base import Moment
+from st_ssl.methods.base import METHODS, Moment
+from st_ssl.methods.latent.point2vec import Point2VecConfig
 from tests.methods.clouds import build_points, point_encoder, point_view
-from tests.methods.steps import TINY_ENCODERS, tiny_encoder
+from tests.methods.steps import TINY_ENCODERS, noise_cloud, noise_recording, recipe, tiny_encoder
 from tests.runs import tiny, train, weights
 
 SMALL: dict[str, Any] = {
@@ -215,3 +221,61 @@ def test_what_does_not_fit_is_refused() -> None:
         build_points("point2vec", tiny_encoder(TINY_ENCODERS[1]))
     with pytest.raises(ConfigError, match=r"method\.target_layers=4: the encoder has 3 blocks"):
         build_points("point2vec", target_layers=4)
+
+
+def test_the_cloud_is_scaled_before_it_is_brought_to_the_unit_sphere() -> None:
+    config = Point2VecConfig()
+    assert (config.augment.scale, config.augment.anisotropic, config.augment.scale_first) == ((0.8, 1.2), True, True)
+    first, last = (build_points("point2vec", target_layers=2, augment={"scale_first": on}) for on in (True, False))
+    radii, ratios = [], []
+    for seed in range(20):
+        views = []
+        for method in (first, last):
+            recording, key = noise_recording("points", seed), (0, 0, seed)
+            views.append(method.views.prepare(stack([method.views.cut(recording, key)]))[0])
+        cloud = noise_cloud(seed).xyz[views[0].points.source].astype(np.float64)
+        scaled = (
+            cloud @ views[0].params["affine"][0, :3, :3].double().numpy().T
+        )  # scaled and turned: the norms of scaled
+        scaled -= scaled.mean(0)
+        np.testing.assert_allclose(views[0].points.xyz, scaled / np.linalg.norm(scaled, axis=1).max(), atol=1e-5)
+        radii.append([view.points.xyz.norm(dim=1).max().item() for view in views])
+        ratios.append((views[1].points.xyz / views[0].points.xyz).std().item())
+    assert np.allclose([row[0] for row in radii], 1, atol=1e-5)
+    assert np.ptp([row[1] for row in radii]) > 0.1  # the other way round, as before
+    assert max(ratios) < 1e-3  # which differs by one factor a cloud
+    with pytest.warns(UserWarning, match=r"scale_first is ignored: input\.unit_sphere is false"):
+        PointAugment(config.augment, None, unit_sphere=False)
+
+
+def test_the_recipe_begins_with_the_weights_that_torch_draws() -> None:
+    told = recipe("latent/point2vec")
+    assert told["encoder"]["init"] == "torch"
+    config: Any = METHODS.config("point2vec").model_validate(told["method"])
+    assert config.augment.scale_first
+    assert config.decoder == Point2VecConfig().decoder
+    torch.manual_seed(0)
+    small = {"dim": 96, "depth": 2, "heads": 3, "num_groups": 10, "group_size": 6}
+    encoder = ENCODERS.build(ENCODERS.config("point_vit").model_validate(told["encoder"] | small), PointInputConfig())
+    method: Any = METHODS.build(config.model_copy(update={"target_layers": 2}), encoder)
+    linear = [m for m in method.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(linear) > 20
+    for layer in linear:  # Kaiming with a = sqrt 5: uniform within one over the root of what comes in
+        bound = layer.in_features**-0.5
+        for values in (layer.weight, layer.bias):
+            assert 0.8 * bound < values.abs().max() <= bound
+            assert abs(values.std() * 3**0.5 / bound - 1) < 0.25
+    assert (method.decoder.mask_token.abs() <= 0.02).all()  # at one deviation
+    assert 0.008 < method.decoder.mask_token.std() < 0.014
+    leak: Any = METHODS.build(config.model_copy(update={"target_layers": 2, "position_leak": True}), encoder)
+    assert (leak.mask_token.abs() <= 0.02).all()
+    assert leak.regressor[0].bias.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["point2vec", "point_mae"])
+def test_layer_norms_have_the_eps_of_both_papers(name: str) -> None:
+    encoder = ENCODERS.build(ENCODERS.config("point_vit")(), PointInputConfig())
+    method = METHODS.build(METHODS.config(name)(), encoder)
+    norms = [m for m in method.modules() if isinstance(m, torch.nn.LayerNorm)]
+    assert len(norms) >= 2 * 12 + 1 + 2 * 4 + 1
+    assert {norm.eps for norm in norms} == {1e-5}
