@@ -32,7 +32,10 @@ from st_ssl.parts.point_matching import (
 
 
 class FACConfig(Config):
-    """Two views of a scene that is cut into ``segments``. Of those that both views show with ``min_points`` points at
+    """A reconstruction of the paper: the code that its authors released trains DepthContrast (2021). It has no
+    segments, no foreground and no correspondence network, so all numbers here are our reading.
+
+    Two views of a scene that is cut into ``segments``. Of those that both views show with ``min_points`` points at
     least, ``num_foreground`` and ``num_background`` take part, with ``points_per_segment`` points each: as many of a
     small thing as of a large one.
 
