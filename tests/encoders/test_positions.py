@@ -57,7 +57,7 @@ def test_separable_positions_are_the_sum_of_both() -> None:
     table = encoder._places(None)[0]
     assert table is not None
     for token in range(12):
-        expected = encoder.pos_embed_time[token // 4] + encoder.pos_embed_space[token % 4]
+        expected = encoder.pos_embed_time[token // 4] + encoder.pos_embed_space[token % 4]  # type: ignore[index]
         assert torch.equal(table[0, token], expected)
 
 

@@ -200,7 +200,7 @@ def test_agrees_with_transformers(size: str) -> None:
     assert isinstance(ours.encoder, VideoViT)
     assert size not in ("S", "B") or ours.encoder.vit.variant == size
     x = clips(theirs.config.num_frames, theirs.config.image_size)
-    hidden = torch.zeros(2, len(ours.encoder.pos_embed), dtype=torch.bool)
+    hidden = torch.zeros(2, len(ours.encoder.pos_embed), dtype=torch.bool)  # type: ignore[arg-type]
     hidden[0, 1::4] = hidden[1, 2::4] = True
     keep = (~hidden).nonzero()[:, 1].view(2, -1)
     with torch.inference_mode():
