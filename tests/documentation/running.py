@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import sys
@@ -16,12 +17,13 @@ import pytest
 import yaml
 
 from st_ssl import cli
-from st_ssl.core.config import merge, to_yaml
+from st_ssl.core.config import flatten, merge, to_yaml
 from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import ENCODERS, random_encoder, save_encoder
 from st_ssl.engine.run_config import load_runs
 from tests.documentation.commands import Command
 from tests.documentation.places import data_at, file_at
+from tests.methods.small import small
 from tests.runs import ROOT
 
 VIDEO, CLOUDS, ROOMS = "runs/quickstart/video/videomae", "runs/quickstart/points/point_mae", "runs/quickstart/rooms/fac"
@@ -44,6 +46,7 @@ OTHERS = {
 # How much of a network is enough to see that a command works.
 _ENCODERS: dict[str, list[str]] = {
     "r3d": ["encoder.depth=10", "encoder.width=4"],
+    "slow": ["encoder.width=4"],
     "video_vit": ["encoder.dim=24", "encoder.depth=1", "encoder.heads=3", "encoder.patch=8"],
     "point_vit": [
         *("encoder.dim=24", "encoder.depth=2", "encoder.heads=3", "encoder.tokeniser=[8,16,32]"),
@@ -51,16 +54,15 @@ _ENCODERS: dict[str, list[str]] = {
     ],
     "sparse_unet": ["encoder.variant=tiny", "encoder.channels=[8,8,8,8,8,8,8,8]", "encoder.stem=8"],
 }
-_METHODS: dict[str, list[str]] = {
-    "videomae": ["method.decoder.dim=24", "method.decoder.depth=1", "method.decoder.heads=3"],
-    "point_mae": ["method.decoder.depth=1"],
-    "point2vec": ["method.decoder.depth=1", "method.target_layers=2"],
-    "cvrl": ["method.hidden_dim=16", "method.output_dim=8"],
-    "point_contrast": ["method.num_pairs=16"],
-    "fac": [],
-}
 _TASKS = {"recognise": ["task.clips=1", "task.crops=1"], "few_shot": ["task.folds=2"]}
 _NEED_NOTHING = ("configs", "doctor", "benchmark")
+
+
+def _method(section: dict[str, Any]) -> list[str]:
+    """Keys that make a method as small as its tests have it."""
+    own = small(section["name"])["method"]
+    keys = [f"method.{key}={json.dumps(value)}" for key, value in flatten(own).items() if key != "name"]
+    return keys + (["method.target_frames=2"] if section.get("target_frames") else [])
 
 
 def tiny_pretrain(recipe: str) -> list[str]:
@@ -84,12 +86,12 @@ def tiny_pretrain(recipe: str) -> list[str]:
         keys += ["data.synthetic.num_train=16", "data.synthetic.num_test=8"]
     for name, own in (runs or {"": {}}).items():
         run: dict[str, Any] = merge(shared, own)
-        small = [*_ENCODERS[run["encoder"]["name"]], *_METHODS[run["method"]["name"]]]
+        tiny = [*_ENCODERS[run["encoder"]["name"]], *_method(run["method"])]
         if points:
-            small += ["input.num_points=96"] if run["input"]["num_points"] else []
+            tiny += ["input.num_points=96"] if run["input"]["num_points"] else []
         else:
-            small += ["input.num_frames=4", "input.stride=2", "input.size=32"]
-        keys += [f"runs.{name}.{key}" if name else key for key in small]
+            tiny += ["input.num_frames=4", "input.stride=2", "input.size=32"]
+        keys += [f"runs.{name}.{key}" if name else key for key in tiny]
     return keys
 
 
