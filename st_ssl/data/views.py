@@ -205,8 +205,13 @@ class Views:
         return item
 
     def prepare(self, views: Sequence[View]) -> list[View]:
-        """Do to a batch, on the device that it is on, what the worker has left to be done."""
-        return [self._prepared(spec, view) for spec, view in zip(self.specs, views, strict=True)]
+        """Do to a batch, on the device that it is on, what the worker has left to be done. Where all views are made
+        alike, several may have been joined to one."""
+        specs = self.specs
+        if len(views) < len(specs):
+            assert len({spec.transforms for spec in specs}) == 1, "only views that are made alike can be joined"
+            specs = specs[: len(views)]
+        return [self._prepared(spec, view) for spec, view in zip(specs, views, strict=True)]
 
     def _prepared(self, spec: ViewSpec, view: View) -> View:
         content, labels = view.content, dict(view.labels)
