@@ -280,6 +280,17 @@ def test_a_second_transform_adds_its_own_parameters() -> None:
     assert 0 < float(done.params["fade"].min()) < 1
 
 
+def test_views_of_the_same_transforms_may_be_joined_before_they_are_prepared() -> None:
+    views = Views(each(RandomClips(3, 1, 3), AUGMENT))
+    raw = stack([cut(views, key=(0, 0, sample)) for sample in range(2)])
+    (joined,) = views.prepare([raw[0].joined(raw[1:])])
+    first, *others = views.prepare(raw)
+    assert torch.equal(joined.clip, first.joined(others).clip) and len(joined) == 6
+    mixed = Views((*views.specs, ViewSpec(EvenClips(3, 1), (Fade(),))))
+    with pytest.raises(AssertionError, match="only views that are made alike can be joined"):
+        mixed.prepare(raw[:1])
+
+
 def test_two_transforms_that_draw_the_same_are_told() -> None:
     with pytest.raises(AssertionError, match=r"two transforms draw \['fade'\]"):
         cut(Views((ViewSpec(EvenClips(3, 1), (AUGMENT, Fade(), Fade("darker"))),)))

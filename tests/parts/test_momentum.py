@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from st_ssl.encoders.base import Encoder
+from st_ssl.methods.base import Moment
 from st_ssl.methods.contrast.cvrl import CVRL, CVRLConfig
 from st_ssl.parts.momentum import MomentumConfig
 from st_ssl.training.ema import follow
@@ -68,9 +70,10 @@ def test_a_teacher_is_moved_after_every_update_and_resumes_to_the_bit(
         begin(self, config, encoder)
         self.teacher = deepcopy(encoder).requires_grad_(False)
 
-    def after_update(self: Any, step: int, num_steps: int) -> None:
-        calls.append((step, num_steps))
-        follow(self.teacher.state_dict(), self.encoder.state_dict(), MomentumConfig(start=0.5).at(step, num_steps))
+    def after_update(self: Any, moment: Moment, kept: Mapping[str, torch.Tensor]) -> None:
+        calls.append((moment.step, moment.num_steps))
+        rate = MomentumConfig(start=0.5).at(moment.step, moment.num_steps)
+        follow(self.teacher.state_dict(), self.encoder.state_dict(), rate)
 
     monkeypatch.setattr(CVRL, "__init__", with_teacher)
     monkeypatch.setattr(CVRL, "after_update", after_update)
