@@ -31,11 +31,6 @@ def rows(idea: str | None = None, stream: str | None = None) -> list[Row]:
     return sorted(wanted, key=lambda row: (row.idea, row.name))
 
 
-def ideas() -> list[str]:
-    """The ideas that there are methods of."""
-    return sorted({row.idea for row in rows()})
-
-
 def markdown(found: Sequence[Row]) -> str:
     """A table of methods, as the documentation has it."""
     lines = ["| method | sees | what it does | paper |", "|---|---|---|---|"]

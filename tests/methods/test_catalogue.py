@@ -6,7 +6,7 @@ import pytest
 
 from st_ssl.cli import methods as command
 from st_ssl.methods.base import METHODS
-from st_ssl.methods.catalogue import ideas, markdown, rows
+from st_ssl.methods.catalogue import markdown, rows
 from tests.runs import ROOT
 
 
@@ -31,7 +31,7 @@ def test_methods_are_found_by_idea_and_stream() -> None:
     assert {row.idea for row in rows(idea="masked")} == {"masked"}
     assert {row.stream for row in rows(stream="points")} == {"points"}
     assert all((ROOT / "st_ssl" / "methods" / row.file).is_file() for row in rows())
-    assert {"contrast", "dense", "latent", "masked"} <= set(ideas())
+    assert {"contrast", "dense", "latent", "masked"} <= {row.idea for row in rows()} == set(command.ideas())
 
 
 def test_the_command_lists_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
