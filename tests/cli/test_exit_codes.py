@@ -55,6 +55,7 @@ ENDS = [
     ("convert import nowhere.pt --from torchvison", 2),
     ("benchmark data --root nowhere", 1),
     ("benchmark data --reps 3", 2),
+    ("methods --idea contrats", 2),
     ("doctor --jsno", 2),
     ("configs", 0),
     ("configs nowhere", 2),
