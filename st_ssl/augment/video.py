@@ -133,9 +133,10 @@ class VideoAugment:
         ``box`` int64 [., 4] is top, left, height, width in source pixels; ``flip``, ``brightness``, ``contrast``,
         ``saturation``, ``hue``, ``grayscale``, ``blur``, ``solarize`` are float32 [., 1]: 0 or 1 for flip, grayscale
         and solarize, factors, a part of the hue circle, a sigma in output pixels. An operation that is not chosen has
-        its neutral value (factor 1, all else 0). ``order`` int64 [., 1] numbers the orders of the four colour changes;
-        0 is the fixed one. Keys and the count of draws do not depend on the settings, so a setting never shifts
-        the draws of another, and the first frame of a ``per_frame`` clip has the parameters of the consistent one.
+        its neutral value (factor 1, all else 0). ``colour_order`` int64 [., 1] numbers the orders of the four colour
+        changes; 0 is the fixed one. Keys and the count of draws do not depend on the settings, so a setting never
+        shifts the draws of another, and the first frame of a ``per_frame`` clip has the parameters of the consistent
+        one.
         """
         c = self.config
         rows = num_frames if c.per_frame else 1
@@ -162,7 +163,7 @@ class VideoAugment:
         }
         params = {name: value.astype(np.float32)[:, None] for name, value in values.items()}
         number = (order * len(_ORDERS)).astype(np.int64) if c.jitter_order == "random" else np.zeros(rows, np.int64)
-        return {"box": _boxes(c, crop, meta.height, meta.width), "order": number[:, None], **params}
+        return {"box": _boxes(c, crop, meta.height, meta.width), "colour_order": number[:, None], **params}
 
     def cut(self, frames: Sequence[np.ndarray], params: Mapping[str, np.ndarray]) -> np.ndarray:
         """Crop ``frames``, T arrays uint8 [H, W, 3], by ``params["box"]`` and resize them to uint8 [T, S, S, 3].
@@ -201,7 +202,7 @@ class VideoAugment:
         b, t, _, _, channels = frames.shape
         assert channels == 3, frames.shape
         values = {name: params[name].reshape(b, -1).to("cpu", torch.float32) for name in _OPERATIONS}
-        order = params["order"].reshape(b, -1).cpu()
+        order = params["colour_order"].reshape(b, -1).cpu()
         rows = max(value.shape[1] for value in (*values.values(), order))
         assert rows in (1, t), f"parameters for {rows} frames, clips of {t}"
         strengths = {name: value.expand(b, rows).flatten() for name, value in values.items()}

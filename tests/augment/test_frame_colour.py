@@ -9,7 +9,7 @@ from st_ssl.augment.frame_colour import FrameColour, FrameColourConfig
 from st_ssl.core.random import keyed_rng
 from tests.augment.video import META, augment, batch_params, pixels
 
-COLOUR = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur")
+COLOUR = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "solarize", "colour_order")
 
 
 def frame_colour(**settings: Any) -> FrameColour:

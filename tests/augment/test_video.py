@@ -27,7 +27,7 @@ def test_parameters_have_the_declared_shapes_types_and_ranges(crop: str, per_fra
     a = augment(crop=crop, per_frame=per_frame)
     for i in range(50):
         params = a.sample(keyed_rng(i), META, 6)
-        assert params.keys() == {"box", "order", *NEUTRAL}
+        assert params.keys() == {"box", "colour_order", *NEUTRAL}
         rows = 6 if per_frame else 1
         assert params["box"].shape == (rows, 4)
         assert params["box"].dtype == np.int64
@@ -60,7 +60,7 @@ def test_sampling_is_a_function_of_the_key_alone() -> None:
         ({"grayscale": 1.0}, {"grayscale"}),
         ({"blur": 0.0}, {"blur"}),
         ({"solarize": 0.5}, {"solarize"}),
-        ({"jitter_order": "random"}, {"order"}),
+        ({"jitter_order": "random"}, {"colour_order"}),
         ({"crop": "centre"}, {"box"}),
         ({"crop": "multi_scale"}, {"box"}),
     ],
@@ -91,8 +91,8 @@ def test_rates_and_ranges_match_the_settings() -> None:
     a = augment(flip=0.3, area=(0.2, 0.8), solarize=0.3, jitter_order="random", per_frame=True)
     meta = VideoMeta(1, 25.0, 1000, 800)
     params = a.sample(keyed_rng("rates"), meta, 4000)
-    assert params["order"].dtype == np.int64
-    assert abs(np.bincount(params["order"][:, 0], minlength=24) - 4000 / 24).max() < 60  # all orders alike
+    assert params["colour_order"].dtype == np.int64
+    assert abs(np.bincount(params["colour_order"][:, 0], minlength=24) - 4000 / 24).max() < 60  # all orders alike
     for name, rate in (("flip", 0.3), ("solarize", 0.3), ("grayscale", 0.2), ("blur", 0.5), ("brightness", 0.8)):
         assert abs((params[name] != NEUTRAL[name]).mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000), name
     height, width = params["box"][:, 2], params["box"][:, 3]

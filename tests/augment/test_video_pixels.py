@@ -130,11 +130,11 @@ def test_colours_change_in_the_order_that_is_drawn() -> None:
     frames, params = torch.from_numpy(pixels(40, 1, 12, 12, 3)), batch_params(a, 40, 1)
     out = rgb(a, frames, params)
     names = list(permutations(("brightness", "contrast", "saturation", "hue")))
-    assert len({int(number) for number in params["order"].flatten()}) > 12
+    assert len({int(number) for number in params["colour_order"].flatten()}) > 12
     others = 0
     for i in range(40):
         image, fixed = (frames[i, 0].permute(2, 0, 1) / 255 for _ in range(2))
-        for name, other in zip(names[int(params["order"][i])], names[0], strict=True):
+        for name, other in zip(names[int(params["colour_order"][i])], names[0], strict=True):
             image = _reference()[name](image, params[name][i].item())
             fixed = _reference()[other](fixed, params[other][i].item())
         assert torch.allclose(out[i, :, 0], image, atol=1e-5)

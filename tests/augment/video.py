@@ -34,7 +34,7 @@ def batch_params(a: VideoAugment, batch: int, num_frames: int, key: str = "p") -
 
 def set_params(batch: int, values: dict[str, float], rows: int = 1) -> dict[str, Tensor]:
     params = {name: torch.full((batch, rows, 1), value) for name, value in (NEUTRAL | values).items()}
-    return params | {"order": torch.zeros(batch, rows, 1, dtype=torch.int64)}
+    return params | {"colour_order": torch.zeros(batch, rows, 1, dtype=torch.int64)}
 
 
 def rgb(a: VideoAugment, frames: np.ndarray | Tensor, params: dict[str, Tensor]) -> Tensor:
