@@ -60,7 +60,6 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
         return [], None, 0
     trained, step = run.trained
     batch, entries = draw_batch(run)
-    sphere = run.config.input.unit_sphere
     linked: list[Scene] = []
     carried: list[Scene] = []
     shares = []
@@ -68,6 +67,7 @@ def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
         views: list[View] = trained.views.prepare(batch.views)
         if not any(isinstance(one, LinksExhibit) for one in run.method.exhibits([view.part(0, 1) for view in views])):
             return [], None, 0
+        sphere = run.config.input.unit_sphere  # of clouds: only these have links
         for row, entry in enumerate(entries[:SAMPLES]):
             pair = _pair(run, {"pretrained": trained, "random": run.method}, [v.part(row, row + 1) for v in views])
             if not len(pair.pairs):
