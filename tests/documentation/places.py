@@ -136,6 +136,7 @@ def _few_shot(root: Path) -> None:
 
 DATA: dict[str, Callable[[Path], None]] = {
     "/my/videos": _videos,
+    "/data/videos": _videos,
     "/my/clouds": _objects(),
     "/my/scans": _scans,
     "/labelled/clouds": _objects("train/chair", "train/table", "test/chair", "test/table"),

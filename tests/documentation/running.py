@@ -59,9 +59,9 @@ _NEED_NOTHING = ("configs", "doctor", "benchmark")
 
 
 def _method(section: dict[str, Any]) -> list[str]:
-    """Keys that make a method as small as its tests have it."""
-    own = small(section["name"])["method"]
-    keys = [f"method.{key}={json.dumps(value)}" for key, value in flatten(own).items() if key != "name"]
+    """Keys that make a method as small as its tests have it; a recipe keeps its mask."""
+    own = {key: value for key, value in small(section["name"])["method"].items() if key not in {"name", "mask"}}
+    keys = [f"method.{key}={json.dumps(value)}" for key, value in flatten(own).items()]
     return keys + (["method.target_frames=2"] if section.get("target_frames") else [])
 
 
