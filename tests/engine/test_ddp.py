@@ -130,7 +130,7 @@ def test_torchrun_writes_one_set_of_files_stops_on_sigterm_and_resumes(videos: P
     assert [row["path"].rsplit("/")[-1] for row in bad] == ["missing.mp4"]
 
     train(tiny(listing, single, encoder=WIDE, engine={"epochs": 30}), stop_at=1)
-    assert metrics(run)[0]["loss"] == pytest.approx(metrics(single)[0]["loss"], abs=1e-5)
+    assert metrics(run)[0]["loss"] == pytest.approx(metrics(single)[0]["loss"], abs=1e-4)
     assert sorted(path.name for path in run.iterdir()) == sorted(
         [*(path.name for path in single.iterdir() if path.name != "bad_samples.jsonl"), "bad_samples.jsonl"]
     )

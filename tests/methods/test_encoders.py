@@ -26,11 +26,12 @@ def pairs() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("method_name", "name"), list(pairs()))
 def test_training_steps(method_name: str, name: str) -> None:
-    row = {"name": name, **SMALL.get(name, {})}
+    own = small(method_name)["encoder"]
+    row = own if own["name"] == name else {"name": name, **SMALL.get(name, {})}
     try:
         method = build(method_name, encoder=row)
     except ConfigError as error:
-        if small(method_name)["encoder"]["name"] == name:
+        if own["name"] == name:
             raise
         pytest.skip(f"{method_name} refuses {name}: {error}")
     before = {key: p.detach().clone() for key, p in method.encoder.named_parameters()}

@@ -45,7 +45,7 @@ def test_the_views_are_blurred_and_solarized_differently() -> None:
     shares = [[np.mean([pair[v].params[name] != 0 for pair in cut]) for v in (0, 1)] for name in ("blur", "solarize")]
     assert shares[0][0] == 1 and shares[1][0] == 0
     assert abs(shares[0][1] - 0.1) < 0.06 and abs(shares[1][1] - 0.2) < 0.08
-    orders = {int(view.params["order"].item()) for pair in cut for view in pair}
+    orders = {int(view.params["colour_order"].item()) for pair in cut for view in pair}
     assert orders == set(range(24))
     assert {pair[0].at[0] < pair[1].at[0] for pair in cut} == {True, False}  # which is the earlier one is drawn
     old = small(augment={"blur": 0.5, "jitter_order": "fixed"}, second={"blur": 0.5, "solarize": 0.0})

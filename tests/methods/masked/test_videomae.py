@@ -211,7 +211,7 @@ def test_a_tubelet_predicts_its_slice() -> None:
     gradients = (torch.autograd.grad(x, weights, retain_graph=True) for x in (loss, expected))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
-    assert all(x.shape == (4, 3, 2, 16, 16) for x in method.pictures([view]).values())
+    assert all(one.clip.shape == (4, 3, 2, 16, 16) for one in method.exhibits([view]))
 
 
 @pytest.mark.parametrize("frames", [3, 8])
