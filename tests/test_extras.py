@@ -54,7 +54,6 @@ USES: dict[str, list[Callable[[Path], object]]] = {
         lambda folder: SparseConv3d(4, 4, backend="spconv")(random_tensor()),
         lambda folder: points.sparse(Namespace(peer=["spconv"])),
     ],
-    "triton": [lambda folder: SparseConv3d(4, 4, backend="triton")(random_tensor())],
     "pytorchvideo": [
         lambda folder: Pytorchvideo(PytorchvideoConfig(model="csn_r101"), InputConfig()),
         lambda folder: peers.pytorchvideo("")([], 4, 2, 16),
@@ -113,7 +112,6 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
 ) -> None:
     if package == "lazrs":
         pytest.importorskip("laspy")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")  # or Triton is not needed without a GPU
     stale = (package, *IMPORTERS.get(package, ()))
     for name in [name for name in sys.modules if name.startswith(stale)]:
         monkeypatch.delitem(sys.modules, name)
@@ -143,7 +141,7 @@ from pathlib import Path
 sys.modules.update(dict.fromkeys({packages}))
 import st_ssl
 for module in pkgutil.walk_packages(st_ssl.__path__, "st_ssl."):
-    if module.name != "st_ssl.__main__" and not module.name.endswith(("spconv_backend", "triton_backend")):
+    if module.name != "st_ssl.__main__" and not module.name.endswith("spconv_backend"):
         importlib.import_module(module.name)
 from tests.runs import tiny, train
 train(tiny(Path({clouds!r}), Path({output!r}), "point_contrast", engine={{"epochs": 1}}))

@@ -23,12 +23,11 @@ EXTRAS = {
     "lora": "peft",
     "export": "onnx onnxscript onnxruntime transformers",
     "hub": "huggingface_hub",
-    "triton": "triton",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
 }
 NOT_MADE = {"decord": platform.machine() != "x86_64", "open3d": sys.version_info >= (3, 13)}
-NOT_MADE.update(spconv=sys.platform != "linux", triton=sys.platform != "linux")
+NOT_MADE["spconv"] = sys.platform != "linux"
 """Packages without wheels for some systems: whether this is such a system."""
 
 

@@ -17,17 +17,12 @@ NARROW = 16
 """Up to so many channels, gradients of weights add up several times as fast along the other axis."""
 
 
-def convolve(features: Tensor, weight: Tensor, map: KernelMap, inverse: bool = False, triton: bool = False) -> Tensor:
+def convolve(features: Tensor, weight: Tensor, map: KernelMap, inverse: bool = False) -> Tensor:
     """``features`` [M, C] to [M', C'] with ``weight`` [C', kx, ky, kz, C] over the pairs of ``map``; where ``inverse``,
     from its outputs back to its inputs. Differentiable in both, and keeps neither gathered rows nor products."""
-    function: Any = _Convolution
-    if triton:
-        from st_ssl.ops.sparse.triton_backend import TritonConvolution
-
-        function = TritonConvolution
     if map.order is not None and not inverse:
         features = features.index_select(0, map.order)
-    out: Tensor = function.apply(features, weight.to(features.dtype), map, inverse)
+    out: Tensor = _Convolution.apply(features, weight.to(features.dtype), map, inverse)
     if map.order is not None and (inverse or map.mirrored):
         out = torch.empty_like(out).index_copy(0, map.order, out)
     return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from importlib.util import find_spec
 from typing import Literal, cast
 
@@ -15,10 +14,9 @@ from st_ssl.ops.sparse.functional import convolve, pool
 from st_ssl.ops.sparse.maps import KernelMap, strided_map, submanifold_map
 from st_ssl.ops.sparse.tensor import Size, SparseTensor
 
-Backend = Literal["auto", "torch", "triton", "spconv"]
-"""``torch`` is ours and runs anywhere; ``triton`` is the same as kernels for CUDA, and ``torch`` elsewhere; ``spconv``
-needs the package; ``auto`` takes spconv for tensors on CUDA if it is installed, and ``torch`` for all others, which on
-CPUs is also the faster one."""
+Backend = Literal["auto", "torch", "spconv"]
+"""``torch`` is ours and runs anywhere; ``spconv`` needs the package; ``auto`` takes spconv for tensors on CUDA if it is
+installed, and ``torch`` for all others, which on CPUs is also the faster one."""
 
 Kind = Literal["submanifold", "strided", "transposed", "inverse"]
 Sizes = int | Size
@@ -32,18 +30,9 @@ def uses_spconv(backend: Backend, x: SparseTensor) -> bool:
     """Whether spconv computes ``x``. A batch without a voxel is always ours: spconv has no answer to it."""
     if backend == "spconv" and find_spec("spconv") is None:
         raise MissingDependencyError("spconv", "points", "the backend 'spconv'")
-    if backend in ("torch", "triton") or len(x) == 0:
+    if backend == "torch" or len(x) == 0:
         return False
     return backend == "spconv" or (x.features.is_cuda and find_spec("spconv") is not None)
-
-
-def uses_triton(backend: Backend, x: SparseTensor) -> bool:
-    """Whether Triton computes ``x``: where it was asked for, on CUDA (or in its interpreter), except in double."""
-    if backend != "triton" or len(x) == 0 or not (x.features.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
-        return False
-    if find_spec("triton") is None:
-        raise MissingDependencyError("triton", "triton", "the backend 'triton'")
-    return x.features.dtype in (torch.float32, torch.float16, torch.bfloat16)
 
 
 class SparseModule(nn.Module):
@@ -120,7 +109,7 @@ class SparseConv3d(SparseModule):
     def _convolve(self, x: SparseTensor) -> SparseTensor:
         map = self._map(x)
         inverse = self.kind == "inverse"
-        features = convolve(x.features, self.weight, map, inverse, uses_triton(self.backend, x))
+        features = convolve(x.features, self.weight, map, inverse)
         side = 0 if inverse else 1
         return SparseTensor(features, map.coords[side], map.shapes[side], x.batch_size, x.maps)
 

@@ -7,7 +7,6 @@ move through memory once, and the pairs of an offset come out sorted on both sid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -50,17 +49,6 @@ class Links:
         sizes = torch.tensor([sum(row) for row in self.counts], device=self.bag.device)
         start = torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
         return self.source.index_select(0, self.bag + start)
-
-    @cached_property
-    def table(self) -> Tensor:
-        """The source of each target under each offset, -1 where there is none: int32 [K, rows]."""
-        device = self.source.device
-        counts = torch.tensor(self.counts, device=device)
-        number = counts.shape[-1]
-        offset = torch.arange(number, device=device).repeat(len(counts)).repeat_interleave(counts.flatten())
-        table = torch.full((number, self.rows), -1, dtype=torch.int32, device=device)
-        table[offset, self.target.long()] = self.source
-        return table
 
 
 @dataclass
