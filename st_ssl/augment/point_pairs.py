@@ -1,8 +1,6 @@
-"""What two clouds have to do with each other: the same points in two views, and two scenes in one."""
+"""The same points in two views of a cloud."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -57,16 +55,3 @@ def _nearest(a: PointBatch, b: PointBatch, radius: float) -> Tensor:
         near = np.flatnonzero(distance[:, 0] <= radius)
         pairs.append(np.stack([near + start, place[near] + low], axis=1))
     return torch.from_numpy(np.concatenate(pairs)).to(a.xyz.device)
-
-
-def mix3d(points: PointBatch) -> PointBatch:
-    """Mix3D (Nekrasov, 2021): clouds 0 and 1, 2 and 3, … as one scene each, their points and labels as they are (but
-    for ``labels["instance"]``, which is shifted so that objects of the two keep apart); an odd one stays alone. Both
-    are best augmented and centred before. ``source`` is dropped: its numbers would be of two clouds."""
-    offsets = torch.cat([points.offsets[:-1:2], points.offsets[-1:]])
-    labels = dict(points.labels)
-    if "instance" in labels and len(points.xyz):
-        instance = labels["instance"]
-        second = (_cloud(points) % 2 == 1) & (instance >= 0)
-        labels["instance"] = torch.where(second, instance + instance.max() + 1, instance)
-    return replace(points, offsets=offsets, labels=labels, source=None)

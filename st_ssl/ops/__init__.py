@@ -1,1 +1,1 @@
-"""Pure tensor geometry: sampling, neighbours, voxels, sparse convolution, distances, boxes. Knows of no data set."""
+"""Pure tensor geometry: sampling, neighbours, voxels, sparse convolution, distances. Knows of no data set."""

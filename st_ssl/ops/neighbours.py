@@ -124,24 +124,6 @@ def nearest_packed(
     return distances, index
 
 
-def ball_query(query: Tensor, points: Tensor, radius: float, k: int) -> tuple[Tensor, Tensor]:
-    """Up to ``k`` points within ``radius`` of each query, the nearest of them, nearest first.
-
-    ``query`` [B, Q, 3], ``points`` [B, N, 3], N at least 1. Returns the indices int64 [B, Q, k], and which are within
-    the ball, bool [B, Q, k]; places left over repeat the nearest point. PointNet++ (Qi et al., 2017) takes the first k
-    in the order of the file instead, which differs where a ball holds more than k.
-    """
-    if radius <= 0 or k < 1:
-        raise ValueError(f"{k} points within {radius}: expected numbers above 0")
-    distances, index = nearest(query, points, min(k, points.shape[1]))
-    if index.shape[2] < k:
-        missing = k - index.shape[2]
-        index = torch.cat([index, index[..., :1].expand(-1, -1, missing)], 2)
-        distances = torch.cat([distances, distances.new_full((*distances.shape[:2], missing), torch.inf)], 2)
-    inside = distances <= radius**2
-    return torch.where(inside, index, index[..., :1]), inside
-
-
 def gather_points(values: Tensor, index: Tensor) -> Tensor:
     """``values`` [B, N, C] at ``index`` int64 [B, ...]: [B, ..., C], differentiable in the values."""
     flat = index.reshape(len(index), -1, 1).expand(-1, -1, values.shape[2])

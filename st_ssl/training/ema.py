@@ -52,11 +52,6 @@ class EMA:
         """Continue from what ``state_dict`` gave. Raises CheckpointError for names or shapes that do not fit."""
         _copy(tensors, self._slow)
 
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Write the average into ``module``, in its own dtypes. Raises CheckpointError where it is built otherwise."""
-        _copy(self._slow, _tensors(module))
-
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}

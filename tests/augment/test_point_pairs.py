@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.augment.point_pairs import correspondences, mix3d
+from st_ssl.augment.point_pairs import correspondences
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointBatch
@@ -66,21 +66,3 @@ def test_batches_that_do_not_match_are_told() -> None:
         correspondences(one, one)
     with pytest.raises(ValueError, match="1 clouds with 2"):
         correspondences(one, PointBatch(torch.zeros(2, 3), torch.tensor([0, 1, 2])))
-
-
-@pytest.mark.parametrize(("clouds", "offsets"), [(1, [0, 1]), (2, [0, 3]), (3, [0, 3, 6]), (4, [0, 3, 10])])
-def test_mix3d_merges_neighbours(clouds: int, offsets: list[int]) -> None:
-    bounds = torch.tensor([0, 1, 3, 6, 10])[: clouds + 1]
-    total = int(bounds[-1])
-    labels = {"segment": torch.arange(total), "instance": torch.arange(total) % 3 - 1}
-    batch = PointBatch(torch.rand(total, 3), bounds, labels=labels, source=torch.arange(total))
-    mixed = mix3d(batch)
-    assert mixed.offsets.tolist() == offsets
-    assert torch.equal(mixed.xyz, batch.xyz) and mixed.source is None
-    assert torch.equal(mixed.labels["segment"], labels["segment"])
-    objects = set[tuple[int, int, int]]()  # mixed scene, its object, the scene that the object was in
-    for cloud in range(clouds):
-        for number in mixed.labels["instance"][bounds[cloud] : bounds[cloud + 1]].tolist():
-            objects.add((cloud // 2, number, cloud if number >= 0 else -1))
-    assert len({(scene, number) for scene, number, _ in objects}) == len(objects), "an object of two scenes"
-    assert ((mixed.labels["instance"] < 0) == (labels["instance"] < 0)).all()

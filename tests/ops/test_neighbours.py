@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from st_ssl.ops import neighbours
 from st_ssl.ops.interpolation import interpolate
-from st_ssl.ops.neighbours import ball_query, gather_points, nearest, nearest_packed
+from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
 
 
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -134,25 +134,6 @@ def test_nothing_asked() -> None:
 def test_what_cannot_be(query: tuple[int, ...], points: tuple[int, ...], k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nearest(torch.zeros(query), torch.zeros(points), k)
-
-
-@settings(max_examples=30)
-@given(st.integers(1, 50), st.integers(1, 12), st.floats(0.01, 2))
-def test_ball_query(num_points: int, k: int, radius: float) -> None:
-    query, points = rand(1, 8, 3), rand(1, num_points, 3, seed=1)
-    index, inside = ball_query(query, points, radius, k)
-    for row, center in enumerate(query[0].numpy()):
-        every = set(cKDTree(points[0].numpy()).query_ball_point(center, radius))
-        got = index[0, row][inside[0, row]].tolist()
-        assert len(got) == len(set(got)) == min(k, len(every))
-        assert set(got) <= every
-        closest = int(((points[0] - query[0, row]) ** 2).sum(1).argmin())
-        assert (index[0, row][~inside[0, row]] == closest).all()
-
-
-def test_balls_of_no_size() -> None:
-    with pytest.raises(ValueError, match=r"4 points within -1.0"):
-        ball_query(rand(1, 2, 3), rand(1, 5, 3), -1.0, 4)
 
 
 def test_gather_points() -> None:

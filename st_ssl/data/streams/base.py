@@ -13,13 +13,6 @@ from st_ssl.core.errors import nearest
 from st_ssl.core.types import PointCloud
 
 
-class StreamMeta(Protocol):
-    """What is known of a stream before its content is read: ``num_frames``, how many instants it has."""
-
-    @property
-    def num_frames(self) -> int: ...
-
-
 class Stream(Protocol):
     """One stream of a recording. ``meta`` is known on opening."""
 

@@ -112,7 +112,6 @@ _LAYOUTS: dict[int, tuple[tuple[str, ...], ...]] = {  # of the first group in wh
     9: (("xyz rgb n", "xyz n rgb"), ("xyz i rgb l o",), ("xyz n - - -",), ("xyz rgb - - -",)),
     10: (("xyz i rgb n", "xyz i n rgb", "xyz rgb n l", "xyz n rgb l"),),
 }
-COUNTS = tuple(_LAYOUTS)
 
 
 def expand(layout: str) -> tuple[str, ...]:
