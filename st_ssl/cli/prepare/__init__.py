@@ -23,7 +23,6 @@ EXAMPLES = """examples:
   st-ssl prepare verify data/modelnet40                   # clouds are told by their files: see --kind
   st-ssl prepare pack data/kinetics --output packed short_side=256
   st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
-  st-ssl prepare pack data/kinetics --output packed --retry         # shards in which videos failed, again
   st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
   st-ssl pretrain CONFIG data.root=packed"""
 
@@ -57,7 +56,6 @@ def _arguments() -> argparse.Namespace:
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _place(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
-    pack.add_argument("--retry", action="store_true", help="pack the shards again in which samples failed or changed")
     pack.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=PACK_SETTINGS)
     for step in steps.choices.values():
         step.add_argument(
@@ -229,14 +227,12 @@ def _pack(arguments: argparse.Namespace) -> int:
         packer = CloudPacker(config, options)
     else:
         packer = VideoPacker(config, data.reader, data.max_pixels)
-    broken = write_pack(entries, output, packer, arguments.shard, arguments.workers, retry=arguments.retry)
+    broken = write_pack(entries, output, packer, arguments.shard, arguments.workers)
     missing = -(-len(entries) // config.shard_size) - len(list(output.glob("shard-*.jsonl")))
     how = f"data.name=points data.root={output}" if points else f"data.root={output}"
     print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with {how}'}")
     if broken:
-        print(
-            f"{len(broken)} {packer.content.items} are left out; the same command with --retry packs their shards again"
-        )
+        print(f"{len(broken)} {packer.content.items} are left out: a shard without its .jsonl is packed again")
     return tell(dict(broken), len(entries), packer.content.items)
 
 

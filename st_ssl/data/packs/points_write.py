@@ -8,7 +8,7 @@ from st_ssl.augment.point_cuts import one_per_voxel
 from st_ssl.core.errors import SampleError
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry, PointCloud
-from st_ssl.data.packs.points_index import CloudTable, describe_cloud, state_of
+from st_ssl.data.packs.points_index import CloudTable, describe_cloud
 from st_ssl.data.packs.points_read import CLOUDS, encode
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
 from st_ssl.data.streams.limits import MAX_POINTS
@@ -47,9 +47,6 @@ class CloudPacker(Packer):
         if self.how.voxel_size is not None:
             cloud = _thinned(entry.path, cloud, self.how.voxel_size)
         return encode(cloud), describe_cloud(cloud, lost)
-
-    def size(self, entry: Entry) -> int:
-        return state_of(entry.path)[0]
 
 
 def _thinned(path: str, cloud: PointCloud, size: float) -> PointCloud:

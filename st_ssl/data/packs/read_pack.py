@@ -311,7 +311,6 @@ _TYPES: dict[str, type | UnionType] = {
     "labels": dict,
     "tags": list,
     "source": str,
-    "bytes": int,
     "error": str | None,
 }
 _PLACE_TYPES = {"offset": int, "size": int, "crc32": int, "table": dict}

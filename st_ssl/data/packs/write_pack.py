@@ -20,7 +20,6 @@ from pydantic import Field
 from st_ssl.core.config import Config
 from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.files import claim_folder, replace_text, write_atomically
-from st_ssl.core.plain_json import load_json
 from st_ssl.core.types import Entry
 from st_ssl.data.loading.parallel_map import parallel_map
 from st_ssl.data.packs.file_index import Table
@@ -54,10 +53,6 @@ class Packer(ABC):
     def make(self, entry: Entry, name: str) -> tuple[bytes, Table]:
         """The file that is packed under ``name``, and the table of it; ``SampleError`` where ``entry`` is broken."""
 
-    def size(self, entry: Entry) -> int:
-        """Bytes that ``entry`` is made from, 0 where there is nothing: it tells whether that changed."""
-        return os.path.getsize(entry.path) if os.path.isfile(entry.path) else 0
-
 
 def write_pack(
     entries: Sequence[Entry],
@@ -66,19 +61,15 @@ def write_pack(
     part: tuple[int, int] = (0, 1),
     num_workers: int = 0,
     progress: bool = True,
-    retry: bool = False,
 ) -> list[tuple[str, str]]:
     """Pack ``entries`` into shards under ``output``; returns (path, reason) of those that could not be packed.
 
     ``part`` (i, N): only every N-th shard from the i-th on, for N machines at once. A shard that is there is not
     written again, and one that is written is the same to the byte whenever and wherever that happens (with the same
     version of the encoder): samples are named by their path from the folder that all of them are in, wherever that is
-    mounted and however it was typed. ``retry``: those of its shards in which a sample failed, or has another size by
-    now, are packed anew. Unless ``num_workers`` is 0 a sample that crashes its process is one that could not be packed.
-    ``DataError`` where ``output`` holds another pack, or shards of what the samples were before.
+    mounted and however it was typed. Unless ``num_workers`` is 0 a sample that crashes its process is one that could
+    not be packed. ``DataError`` where ``output`` holds another pack.
     """
-    if retry:
-        _forget(entries, output, packer, part)
     _claim(entries, output, packer)
     named = list(zip(_names(entries), entries, strict=True))
     size = packer.config.shard_size
@@ -96,67 +87,30 @@ def write_pack(
 
 
 def _failed(output: Path, number: int, shard: Sequence[tuple[str, Entry]], packer: Packer) -> list[tuple[str, str]]:
-    """(path, reason) of the samples of a written shard that could not be packed. ``DataError`` where it was packed from
-    others: where another machine was the first to try again, ``pack.json`` tells of the new sizes already."""
-    failed = []
-    for (_, entry), row in zip(shard, read_list(str(output), number, len(shard), packer.content), strict=True):
-        if row["bytes"] != (size := packer.size(entry)):
-            raise DataError(
-                f"{_list_file(output, number)}: {entry.path} had {row['bytes']} bytes when it was packed, and has "
-                f"{size} now: the same command with --retry packs this shard again"
-            )
-        if row["error"] is not None:
-            failed.append((entry.path, row["error"]))
-    return failed
+    """(path, reason) of the samples of a written shard that could not be packed."""
+    rows = zip(shard, read_list(str(output), number, len(shard), packer.content), strict=True)
+    return [(entry.path, row["error"]) for (_, entry), row in rows if row["error"] is not None]
 
 
 def _claim(entries: Sequence[Entry], output: Path, packer: Packer) -> None:
-    items = packer.content.items
-    note = (
-        f". `sources` are the names, labels and splits of the {items}; where only their `sizes` differ --retry will do"
-    )
+    note = f". `sources` are the names, labels and splits of the {packer.content.items}"
     claim_folder(output, PACK_FILE, _stamp(entries, packer), "pack", note)
 
 
 def _stamp(entries: Sequence[Entry], packer: Packer) -> dict[str, Any]:
     config, items = packer.config, packer.content.items
     num_shards = len(shard_sizes(len(entries), config.shard_size, items))
-    sources, sizes = _digests(entries, packer)
-    mine = {**PACK_FORMAT, items: len(entries), "shards": num_shards, "sources": sources, "sizes": sizes}
+    mine = {**PACK_FORMAT, items: len(entries), "shards": num_shards, "sources": _digest(entries)}
     return {**mine, "config": config.model_dump(mode="json")}
 
 
-def _forget(entries: Sequence[Entry], output: Path, packer: Packer, part: tuple[int, int]) -> None:
-    """Remove the lists of the shards that are to be packed anew, and then say of which sizes the pack now is."""
-    try:
-        found = load_json((output / PACK_FILE).read_text(encoding="utf-8"))
-        mine = _stamp(entries, packer)
-        if {**found, "sizes": mine["sizes"]} != mine:
-            return
-    except (OSError, ValueError, TypeError):
-        return  # nothing to try again, or another pack: claiming the folder tells
-    shard_size = packer.config.shard_size
-    for number, first in enumerate(range(0, len(entries), shard_size)):
-        file = _list_file(output, number)
-        if number % part[1] == part[0] and file.exists():
-            shard = entries[first : first + shard_size]
-            rows = read_list(str(output), number, len(shard), packer.content)
-            if any(
-                row["error"] is not None or row["bytes"] != packer.size(e) for row, e in zip(rows, shard, strict=True)
-            ):
-                file.unlink()
-    if found != mine:
-        replace_text(output / PACK_FILE, json.dumps(mine, indent=2) + "\n")
-
-
-def _digests(entries: Sequence[Entry], packer: Packer) -> tuple[str, str]:
-    """What is packed, whatever folder it is mounted in: one of names, segments, labels and splits, one of sizes."""
-    sources, sizes = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+def _digest(entries: Sequence[Entry]) -> str:
+    """Of names, segments, labels and splits, whatever folder the samples are mounted in."""
+    sources = hashlib.blake2b(digest_size=16)
     for name, entry in zip(_names(entries), entries, strict=True):
         segment = (entry.start, entry.num_frames)
         sources.update(repr((name, segment, entry.split, sorted(entry.labels.items()), entry.tags)).encode())
-        sizes.update(repr(packer.size(entry)).encode())
-    return sources.hexdigest(), sizes.hexdigest()
+    return sources.hexdigest()
 
 
 def _names(entries: Sequence[Entry]) -> list[str]:
@@ -199,7 +153,7 @@ def write_shard(output: Path, packer: Packer, shard: Shard) -> Shard | None:
                 about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
                 crashed = place in shard.crashed
                 made = {"error": packer.content.crashed} if crashed else _add(archive, name, entry, packer)
-                rows.append({**about, "source": source, "bytes": packer.size(entry), **made})
+                rows.append({**about, "source": source, **made})
         replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
     finally:
         _place_file(output, shard).unlink(missing_ok=True)

@@ -240,7 +240,7 @@ def test_the_command(
     lines = run("pack", str(root), "--output", pack, "voxel_size=0.1")
     assert lines[0] == f"{root}: taken for clouds by its files (--kind video if it is not)"
     assert lines[-4] == f"{pack}: train on it with data.name=points data.root={pack}"
-    assert lines[-3] == "1 clouds are left out; the same command with --retry packs their shards again"
+    assert lines[-3] == "1 clouds are left out: a shard without its .jsonl is packed again"
     assert json.loads((tmp_path / "pack" / "pack.json").read_text())["config"]["voxel_size"] == 0.1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     *_, broken, last = run("verify", pack)

@@ -151,7 +151,7 @@ def test_broken_videos_are_listed_and_left_out(entries: list[Entry], tmp_path: P
     assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
 
 
-def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list[Entry], tmp_path: Path) -> None:
+def test_a_shard_without_its_list_is_packed_again(entries: list[Entry], tmp_path: Path) -> None:
     videos = []
     for entry in entries[:5]:
         path = tmp_path / Path(entry.path).name
@@ -161,26 +161,18 @@ def test_shards_in_which_videos_failed_are_packed_again_when_asked(entries: list
     whole = lost.read_bytes()
     output, config = tmp_path / "pack", PackConfig(short_side=32, shard_size=2)
 
-    def pack(retry: bool, part: tuple[int, int] = (0, 1)) -> list[str]:
-        return [path for path, _ in write_pack(videos, output, config, part, progress=False, retry=retry)]
+    def pack() -> list[str]:
+        return [path for path, _ in write_pack(videos, output, config, progress=False)]
 
     lost.unlink()
-    assert pack(retry=False) == pack(retry=False) == [str(lost)]
+    assert pack() == pack() == [str(lost)]
     before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
-    assert pack(retry=True) == [str(lost)]  # still not there
     lost.write_bytes(whole)
-    with pytest.raises(DataError, match=r"\(sizes: .*--retry will do"):
-        pack(retry=False)
-    assert pack(retry=True, part=(0, 2)) == []  # another machine's shards, and it is a pack of these sizes now
-    with pytest.raises(DataError, match=r"shard-00001.jsonl: .*03.mp4 had 0 bytes .* --retry packs this shard again"):
-        pack(retry=False, part=(1, 2))
-    with pytest.raises(DataError, match="holds another pack"):
-        write_pack(videos[:4], output, config, progress=False, retry=True)
-    assert pack(retry=True) == []
+    (output / "shard-00001.jsonl").unlink()
+    assert pack() == []
     assert len(VideoPack(str(output)).entries) == 5
     after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
-    changed = {name for name in after if after[name] != before[name]}
-    assert changed == {"pack.json", "shard-00001.tar", "shard-00001.jsonl"}
+    assert {name for name in after if after[name] != before[name]} == {"shard-00001.tar", "shard-00001.jsonl"}
     write_pack(videos, tmp_path / "at once", config, progress=False)
     assert content(output) == content(tmp_path / "at once")
 
