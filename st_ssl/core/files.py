@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -82,20 +82,6 @@ def replace_text(path: Path, text: str, alone: bool = False) -> None:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
-def _create_text(path: Path, text: str) -> None:
-    """Write ``text`` to a file in one step, unless there is one of that name by then, which stays as it is."""
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        unfinished = Path(folder) / path.name
-        unfinished.write_text(text, encoding="utf-8", newline="")
-        sync(unfinished)
-        try:
-            os.link(unfinished, path)  # of several, one succeeds
-        except FileExistsError:
-            return
-        except OSError:  # a file system without links: the last of several wins
-            os.replace(unfinished, path)
-
-
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Comma-separated values."""
     text = io.StringIO()
@@ -115,9 +101,8 @@ def sync(path: Path) -> None:
 
 def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note: str = "") -> None:
     """Make ``folder`` that of ``what``, described by ``mine`` (JSON) in the file ``stamp`` in it. It may be claimed
-    again with the same description, also by several processes at once, of which with different descriptions one
-    succeeds; where it holds anything else (hidden files aside), or cannot be written to, that is an ``OutputError``,
-    with ``note`` behind it, and nothing is changed."""
+    again with the same description, also by several processes at once; where it holds anything else (hidden files
+    aside), or cannot be written to, that is an ``OutputError``, with ``note`` behind it, and nothing is changed."""
     try:
         _claim(folder, stamp, json.dumps(mine, indent=2) + "\n", what)
     except OSError as error:
@@ -148,4 +133,4 @@ def _claim(folder: Path, stamp: str, text: str, what: str) -> None:
             "folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _create_text(folder / stamp, text)
+    replace_text(folder / stamp, text)

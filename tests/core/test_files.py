@@ -173,39 +173,6 @@ def test_a_folder_that_cannot_be_made() -> None:
         claim_folder(Path("/proc/pack"), "stamp.json", {}, "pack")
 
 
-CLAIMS = """
-import os, sys
-from pathlib import Path
-from st_ssl.core.errors import DataError
-from st_ssl.core.files import claim_folder
-from tests.waiting import meet
-folder, number, linked = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
-def refuse(*_):
-    raise PermissionError
-if not linked:
-    os.link = refuse
-for attempt in range(20):
-    meet(folder, number, attempt)
-    try:
-        claim_folder(folder / str(attempt), "stamp.json", {"number": number}, "pack")
-        print(number)
-    except DataError:
-        print(0)
-"""
-
-
-@pytest.mark.parametrize("linked", [True, False])
-def test_of_several_claims_at_once_one_succeeds(tmp_path: Path, linked: bool) -> None:
-    claims = [start(CLAIMS, tmp_path, number, linked) for number in (1, 2)]
-    told = [list(map(int, process.communicate()[0].split())) for process in claims]
-    assert [process.returncode for process in claims] == [0, 0]
-    for attempt, both in enumerate(zip(*told, strict=True)):
-        assert os.listdir(tmp_path / f"{attempt}") == ["stamp.json"]
-        winners = set(both) - {0}
-        assert len(winners) == 1 if linked else winners
-    assert len(told[0]) == 20
-
-
 def test_a_folder_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     (tmp_path / "runs" / "quickstar.yaml").touch()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import io
 import json
 import math
 import shutil
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,18 +46,10 @@ class PartFolder:
     def tidy(self) -> dict[int, int]:
         """The parts that are done, each with its number of bad samples. Removes what a killed process left. For a
         single process, before any works."""
-        from safetensors import SafetensorError
-
         self.folder.mkdir(exist_ok=True)
         for rest in self.folder.glob(".*"):
             rest.unlink()
-        done = {}
-        for part in self.done():
-            try:
-                done[part] = len(self.load(part, arrays=()).bad)
-            except (SafetensorError, KeyError, ValueError):  # a disk that lost what it was given
-                self.discard(part)
-        return done
+        return {part: len(self.load(part, arrays=()).bad) for part in self.done()}
 
     def discard(self, part: int) -> None:
         """Have a part done again."""
@@ -76,10 +64,8 @@ class PartFolder:
         return sum(len(self.samples(part)) for part in self.done())
 
     def wait(self, progress: Callable[[int], None], pause: float = 0.2) -> None:
-        """Until all parts are done, by whichever process. Raises ``UserError`` where the folder is gone."""
+        """Until all parts are done, by whichever process."""
         while (done := self.count()) < self.num_samples:
-            if not self.folder.is_dir():
-                raise self._gone(self.folder)
             progress(done)
             time.sleep(pause)
 
@@ -92,12 +78,9 @@ class PartFolder:
         write_bytes(self._file(part), [data])
 
     def load(self, part: int, arrays: Iterable[str]) -> Part:
-        """A part, with those of its ``arrays`` alone. Raises ``SafetensorError`` for a file that is not whole,
-        ``UserError`` for one that is gone."""
+        """A part, with those of its ``arrays`` alone."""
         from safetensors import safe_open
 
-        if not self._file(part).is_file():
-            raise self._gone(self._file(part))
         with safe_open(self._file(part), framework="np") as file:
             about = file.metadata() or {}
             bad = [(int(index), str(reason)) for index, reason in json.loads(about["bad"])]
@@ -109,27 +92,6 @@ class PartFolder:
 
     def _file(self, part: int) -> Path:
         return self.folder / f"{part:06d}{_SUFFIX}"
-
-    def _gone(self, path: Path) -> UserError:
-        return UserError(f"{path} is gone: another process finished or removed this extraction; start it again")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only process that writes to ``folder``; however the process ends, that ends with it. Raises ``UserError``
-    where another process is."""
-    file = folder / ".lock"
-    with file.open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: workers would inherit it and outlive us
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"{folder}: another process is writing to it; wait for its end") from error
-            warnings.warn(f"{folder} cannot be locked ({error.strerror}): let one process write to it", stacklevel=3)
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,8 +20,9 @@ import numpy as np
 import torch
 from pydantic import Field, create_model
 
-from st_ssl.core.config import Config, differences
+from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.files import claim_folder
 from st_ssl.core.types import Entry, PointBatch
 from st_ssl.data.base import DATA, Batch, CutsViews, DataSource, too_many
 from st_ssl.data.loading.loader import build_loader
@@ -33,7 +33,6 @@ from st_ssl.transfer.features.array_shards import (
     Part,
     PartFolder,
     Stream,
-    locked,
     write_npy,
     write_safetensors,
     write_text,
@@ -112,8 +111,8 @@ def extract(
     - ``extract.json`` the settings: with other ones the work is not gone on with
 
     Every process of a group calls this and does its share; ``progress`` is told what all of them have done.
-    Where ``index.jsonl`` is, everything is: it comes last. Raises ``ConfigError`` where ``output`` holds something
-    else, ``UserError`` where another extraction is at work there, ``DataError`` where too many videos are broken.
+    Where ``index.jsonl`` is, everything is: it comes last. Raises ``OutputError`` where ``output`` holds something
+    else, ``DataError`` where too many videos are broken. Two extractions at a time need a folder each.
     """
     is_main = distributed.rank() == 0
     source = serve(DATA.build(config.data), run)
@@ -123,18 +122,19 @@ def extract(
     entries = source.entries()
     if is_main:
         distributed.barrier()
-    with claimed(output, settings_of(run, config, entries)) if is_main else nullcontext():
-        parts = PartFolder(output / PARTS, len(entries), max(1, _part(config) // config.clips))
-        pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
-        mine = pending[distributed.rank() :: distributed.world_size()]
-        if mine:
-            _work(load_encoder(run), source, entries, parts, mine, config, device, progress)
-        if is_main and not (output / "index.jsonl").is_file():
-            # Not a barrier: these give up after minutes, by which the others may well be behind.
-            parts.wait(lambda done: progress(done, len(entries)))
-            _assemble(parts, entries, config, output, source)
-        if is_main:
-            parts.remove()
+    if is_main:
+        claim(output, settings_of(run, config, entries))
+    parts = PartFolder(output / PARTS, len(entries), max(1, _part(config) // config.clips))
+    pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
+    mine = pending[distributed.rank() :: distributed.world_size()]
+    if mine:
+        _work(load_encoder(run), source, entries, parts, mine, config, device, progress)
+    if is_main and not (output / "index.jsonl").is_file():
+        # Not a barrier: these give up after minutes, by which the others may well be behind.
+        parts.wait(lambda done: progress(done, len(entries)))
+        _assemble(parts, entries, config, output, source)
+    if is_main:
+        parts.remove()
 
 
 def _part(config: FeatureConfig) -> int:
@@ -161,42 +161,12 @@ def settings_of(run: Path, config: FeatureConfig, entries: Sequence[Entry]) -> d
     }
 
 
-@contextmanager
-def claimed(output: Path, settings: dict[str, Any]) -> Iterator[None]:
-    """While it lasts ``output`` is the folder of this extraction and no other process's. Raises ``ConfigError`` where
-    it is something else, ``UserError`` where another process works there."""
-    with ExitStack() as stack:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            if not (output / "index.jsonl").is_file():  # else there is nothing to write, and perhaps no right to
-                stack.enter_context(locked(output))
-        except OSError as error:
-            raise ConfigError(f"{output}: cannot be written to: {error.strerror}") from error
-        _claim(output, settings)
-        yield
-
-
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    """Make ``output`` the folder of this extraction; raise ``ConfigError`` where it is something else."""
-    file = output / "extract.json"
-    try:
-        other = sorted(path.name for path in output.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be read: {error.strerror}") from error
-    if not other:
+def claim(output: Path, settings: dict[str, Any]) -> None:
+    """Make ``output`` the folder of this extraction; raises ``OutputError`` where it is something else."""
+    new = not (output / "extract.json").is_file()
+    claim_folder(output, "extract.json", settings, "set of features")
+    if new:
         shutil.rmtree(output / PARTS, ignore_errors=True)  # whose they are was in the file that is gone
-        write_text(file, [json.dumps(settings, indent=2) + "\n"])
-    elif not file.is_file():
-        raise ConfigError(f"{output} holds other files ({', '.join(other[:3])}): expected a new or an empty folder")
-    try:
-        changed = differences(json.loads(file.read_text()), json.loads(json.dumps(settings)))
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{file} is not the settings of an extraction: {error}") from error
-    if changed:
-        lines = "\n".join(f"  {line}" for line in changed.values())
-        raise ConfigError(
-            f"{output} holds features made with other settings; choose another --output, or remove it:\n{lines}"
-        )
 
 
 def _pending(parts: PartFolder, output: Path, source: DataSource) -> list[int]:

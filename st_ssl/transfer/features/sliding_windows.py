@@ -11,7 +11,6 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from st_ssl.core.errors import ConfigError, UserError
+from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry, View
 from st_ssl.data.base import DATA, BadSample
@@ -36,7 +35,7 @@ from st_ssl.transfer.features.extract import (
     FeatureConfig,
     Progress,
     check_broken,
-    claimed,
+    claim,
     settings_of,
     with_data,
 )
@@ -86,18 +85,19 @@ def slide(
     if is_main:
         distributed.barrier()
     records = _Records(output, feature_names(entries))
-    with claimed(output, settings_of(run, config, entries)) if is_main else nullcontext():
-        pending = distributed.gather_objects(records.pending() if is_main else None)[0]
-        mine = pending[distributed.rank() :: distributed.world_size()]
-        if mine:
-            windows = Windows(source, entries, input, config.batch_size, config.window_stride)
-            _work(load_encoder(run), windows, mine, records, device, progress)
-        if is_main and not (output / "index.jsonl").is_file():
-            while (done := records.count()) < len(entries):
-                progress(done, len(entries))
-                time.sleep(_PAUSE)
-            progress(len(entries), len(entries))
-            records.assemble(entries, _about(run, input, config), source)
+    if is_main:
+        claim(output, settings_of(run, config, entries))
+    pending = distributed.gather_objects(records.pending() if is_main else None)[0]
+    mine = pending[distributed.rank() :: distributed.world_size()]
+    if mine:
+        windows = Windows(source, entries, input, config.batch_size, config.window_stride)
+        _work(load_encoder(run), windows, mine, records, device, progress)
+    if is_main and not (output / "index.jsonl").is_file():
+        while (done := records.count()) < len(entries):
+            progress(done, len(entries))
+            time.sleep(_PAUSE)
+        progress(len(entries), len(entries))
+        records.assemble(entries, _about(run, input, config), source)
 
 
 def _source(run: Path, config: SlidingConfig) -> tuple[VideoSource, InputConfig]:
@@ -185,9 +185,7 @@ class _Records:
         write_text(self._file(number), [json.dumps({"bad": reason})])
 
     def count(self) -> int:
-        """The number of videos that are done. Raises ``UserError`` where the folder is gone."""
-        if not self.folder.is_dir():
-            raise UserError(f"{self.folder} is gone: another process finished or removed this extraction")
+        """The number of videos that are done."""
         return len(self._numbers())
 
     def assemble(self, entries: Sequence[Entry], about: dict[str, Any], source: VideoSource) -> None:
@@ -215,10 +213,7 @@ class _Records:
         self.folder.rmdir()
 
     def _whole(self, number: int) -> bool:
-        try:
-            bad = "bad" in json.loads(self._file(number).read_text())
-        except ValueError:  # a disk that lost what it was given
-            return False
+        bad = "bad" in json.loads(self._file(number).read_text())
         return not bad and number < len(self.names) and self._features(number).is_file()
 
     def _numbers(self) -> list[int]:

@@ -106,7 +106,7 @@ def test_parts_of_videos_are_told_apart_and_noticed(run: Path, tmp_path: Path) -
     assert 0 <= min(first["frames"][0]) <= max(first["frames"][0]) < 20
     assert 30 <= min(second["frames"][0]) <= max(second["frames"][0]) < 60
     listing.write_text("a.mp4 0 20\na.mp4 20 30\n")
-    with pytest.raises(ConfigError, match=r"(?s)holds features made with other settings.*list: "):
+    with pytest.raises(ConfigError, match=r"holds another set of features \(.*list: "):
         extract(run, config, tmp_path / "out", CPU)
 
 
@@ -178,9 +178,9 @@ def test_nothing_but_broken_videos_is_an_error_and_tried_again(run: Path, tmp_pa
 def test_a_folder_of_something_else_is_left_alone(dataset: Path, run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(ConfigError, match=r"mine holds other files \(thesis\.tex\): expected a new or an empty folder"):
+    with pytest.raises(ConfigError, match=r"mine is not empty and has no extract\.json \(found thesis\.tex\)"):
         extract(run, config_of(dataset), tmp_path / "mine", CPU)
-    with pytest.raises(ConfigError, match=r"thesis\.tex: cannot be written to: File exists"):
+    with pytest.raises(ConfigError, match=r"thesis\.tex is a file: a set of features needs a folder"):
         extract(run, config_of(dataset), tmp_path / "mine" / "thesis.tex", CPU)
     extract(run, config_of(dataset), tmp_path / "out", CPU)
     other = write_encoder(tmp_path / "other", seed=1)
@@ -188,10 +188,10 @@ def test_a_folder_of_something_else_is_left_alone(dataset: Path, run: Path, tmp_
         (run, config_of(dataset, clips=2), "clips: 1 before, 2 now"),
         (other, config_of(dataset), "weights: "),
     ):
-        with pytest.raises(ConfigError, match=f"(?s)holds features made with other settings.*{named}"):
+        with pytest.raises(ConfigError, match=rf"holds another set of features \(.*{named}"):
             extract(where, config, tmp_path / "out", CPU)
     (tmp_path / "out" / "extract.json").write_text("[3]")
-    with pytest.raises(ConfigError, match=r"extract\.json is not the settings of an extraction"):
+    with pytest.raises(ConfigError, match=r"extract\.json is not valid JSON"):
         extract(run, config_of(dataset), tmp_path / "out", CPU)
 
 
