@@ -183,10 +183,6 @@ class LARS(torch.optim.Optimizer):
         trust_coefficient: float = 0.001,
         adapt: bool = True,
     ) -> None:
-        if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0 or trust_coefficient <= 0:
-            given = f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}, trust_coefficient={trust_coefficient}"
-            allowed = "lr ≥ 0, 0 ≤ momentum < 1, weight_decay ≥ 0, trust_coefficient > 0"
-            raise ConfigError(f"LARS needs {allowed}; got {given}")
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, defaults | {"trust_coefficient": trust_coefficient, "adapt": adapt})
 

@@ -26,8 +26,6 @@ from st_ssl.weights.reading import fingerprint, read_published
 FORMAT = 1
 PARTS = ("layout", "encoder", "input")
 """What an override can be of."""
-MOST_PIXELS = 1 << 27
-"""The largest clip that a file is believed to be for: 512 frames of 512 × 512."""
 
 
 @dataclass(frozen=True)
@@ -198,13 +196,6 @@ def _build(layout: Layout, parsed: Sequence[tuple[tuple[str, ...], Any, str]]) -
     data = override(settings, list(parsed), place)
     name = settings["encoder"]["name"]
     config: Any = validate(_described(ENCODERS.registered(name).modality), data, place)
-    clip = config.input.model_dump()
-    pixels = clip.get("num_frames", 0) * clip.get("size", 0) ** 2
-    if pixels > MOST_PIXELS:  # tables of positions would fill the memory before anything else fails
-        raise WeightsError(
-            f"{layout.published.path}: input.num_frames={clip['num_frames']} at input.size={clip['size']}: expected at "
-            f"most {MOST_PIXELS} pixels in a clip"
-        )
     return ENCODERS.build(config.encoder, config.input)
 
 

@@ -10,15 +10,12 @@ import pytest
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.inputs import InputConfig
-from st_ssl.core.types import Entry, VideoMeta
+from st_ssl.core.types import Entry
 from st_ssl.data.packs import points_write, read_pack
 from st_ssl.data.packs.points_read import CLOUDS
 from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
 from st_ssl.data.packs.read_pack import verify_pack
-from st_ssl.data.packs.video_index import Library, Record
-from st_ssl.data.packs.video_read import VIDEOS
 from st_ssl.data.packs.write_pack import write_pack
-from st_ssl.data.streams.video.frame_table import FrameTable
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.engine.quarantine import Quarantine
 from st_ssl.transfer.features.window_loader import Windows
@@ -61,17 +58,6 @@ def test_windows_and_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(SampleError, match=r"a.mp4: cannot be used: ZeroDivisionError: a part of nothing"):
         loading.clip(Encoder(), "a.mp4")  # type: ignore[arg-type]
-
-
-def test_a_table_of_more_frames_than_bytes(tmp_path: Path) -> None:
-    table = FrameTable(VideoMeta(3 * 10**8, 25.0, 64, 64), range(3 * 10**8), {})
-    with pytest.raises(SampleError, match="the list of its shard says 300000000 frames in 10 bytes"):
-        VIDEOS.open("a.mp4", bytes(10), table)
-    (tmp_path / "a.mp4").write_bytes(bytes(10))
-    status = (tmp_path / "a.mp4").stat()
-    record = Record(status.st_size, status.st_mtime_ns, table)
-    with pytest.raises(SampleError, match="its index says 300000000 frames in 10 bytes"):
-        Library(records={str(tmp_path / "a.mp4"): record}).open(str(tmp_path / "a.mp4"))
 
 
 def test_rows_of_a_run_that_are_none(tmp_path: Path) -> None:

@@ -119,15 +119,6 @@ def test_numbers_of_another_type_are_refused_by_name(tmp_path: Path, kind: torch
         import_weights(file, "torchvision")
 
 
-def test_clips_that_no_network_is_fed_are_not_believed(tmp_path: Path) -> None:
-    told = {"format": 1, "encoder": network().config.model_dump(), "input": {"num_frames": 200_000_000, "size": 32}}
-    save_file(network().state_dict(), tmp_path / "own.safetensors", metadata={"st_ssl": json.dumps(told)})
-    with pytest.raises(
-        WeightsError, match=r"input\.num_frames=200000000 at input\.size=32: expected at most \d+ pixels"
-    ):
-        import_weights(tmp_path / "own.safetensors", "st_ssl")
-
-
 @pytest.mark.parametrize("layout", ["auto", "torchvision"])
 def test_a_tensor_without_axes_where_the_first_layer_is_looked_for(tmp_path: Path, layout: str) -> None:
     file = write(tmp_path / "r3d.pth", {"stem.0.weight": torch.tensor(1.0)})

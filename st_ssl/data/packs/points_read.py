@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -13,7 +11,6 @@ from st_ssl.core.types import PointCloud
 from st_ssl.data.packs import read_pack as pack
 from st_ssl.data.packs.points_index import CloudTable
 from st_ssl.data.packs.read_pack import Content
-from st_ssl.data.streams.points.base import MIN_POINTS
 
 _ATTRIBUTE, _LABEL = "attributes.", "labels."
 
@@ -35,9 +32,8 @@ def decode(path: str, data: bytes) -> PointCloud:
     """The inverse of ``encode``; ``SampleError`` where ``data`` is no cloud."""
     try:
         arrays = load(data)
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise SampleError(path, f"not a safetensors file: {error}") from error
-    _check(path, arrays)
     attributes, labels = {}, {}
     for name in sorted(arrays):
         values = arrays[name]
@@ -47,24 +43,6 @@ def decode(path: str, data: bytes) -> PointCloud:
             labels[name.removeprefix(_LABEL)] = values.astype(np.int64)
     time = float(arrays["time"][0]) if "time" in arrays else None
     return PointCloud(arrays["xyz"], attributes, labels, arrays.get("pose"), time)
-
-
-def _check(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    count = len(arrays["xyz"]) if "xyz" in arrays and arrays["xyz"].ndim else 0
-    for name, values in arrays.items():
-        shape, kind = list(values.shape), values.dtype
-        if name == "xyz":
-            right = kind == np.float32 and shape == [count, 3] and count >= MIN_POINTS
-        elif name.startswith(_ATTRIBUTE):
-            right = kind in (np.float32, np.uint8) and len(shape) == 2 and shape[0] == count
-        elif name.startswith(_LABEL):
-            right = kind.kind == "i" and shape == [count]
-        else:
-            right = kind == np.float64 and shape == {"pose": [4, 4], "time": [1]}.get(name)
-        if not right:
-            raise SampleError(path, f"no cloud of a pack: {name} is {kind} {shape}")
-    if not count:
-        raise SampleError(path, f"no cloud of a pack: it has {', '.join(arrays) or 'nothing'} and no xyz")
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:

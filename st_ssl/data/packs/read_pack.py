@@ -228,7 +228,7 @@ def open_packed(content: Content[Found, Opened], path: str, place: Packed[Found]
     """A sample of a pack; ``SampleError`` where its bytes are not those that were packed."""
     try:
         data = _read(place.shard, place.offset, place.size)
-    except (OSError, MemoryError, OverflowError) as error:  # the latter two: a list that asks for more than there is
+    except OSError as error:
         raise SampleError(path, f"the shard cannot be read: {error!r}") from error
     if zlib.crc32(data) != place.crc32:
         raise SampleError(path, "damaged: its bytes are not those that were packed")

@@ -135,6 +135,4 @@ class Library:
         """Open one video; raises what ``open_video`` does."""
         record = self.records.get(os.path.abspath(path)) if self.records else None
         table = record.table if record is not None and record.fits(path) else None
-        if record is not None and table is not None and table.meta.num_frames > record.size:
-            raise SampleError(path, f"its index says {table.meta.num_frames} frames in {record.size} bytes")
         return open_video(path, self.reader, table, self.max_pixels)

@@ -130,11 +130,9 @@ def test_a_key_that_is_missing_is_named(raw: list[Entry], pack: Path) -> None:
         write_pack(raw, pack, CONFIG, progress=False)
 
 
-@pytest.mark.parametrize("scheme", ["", "file://"])
-@pytest.mark.parametrize("size", [10**15, 2**62])
-def test_a_list_that_asks_for_more_than_there_is(pack: Path, size: int, scheme: str) -> None:
-    edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(size=size))
-    opened = VideoPack(scheme + str(pack))
+def test_a_list_that_asks_for_more_than_there_is(pack: Path) -> None:
+    edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(size=10**15))
+    opened = VideoPack(str(pack))
     with pytest.raises(SampleError, match=r"shard-00001\.tar"):
         opened.open(opened.entries[3].path)
 

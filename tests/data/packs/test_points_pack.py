@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save
 
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.cli.prepare import main
@@ -202,21 +201,9 @@ def test_a_file_holds_a_cloud_to_the_last_bit_in_little_room() -> None:
     assert len(encode(PointCloud(xyz, {"color": color}, {"part": np.arange(300) % 9}))) < 300 * (12 + 3 + 1) + 400
 
 
-WRONG = {
-    "not a safetensors file": b"x" * 40,
-    "and no xyz": save({"labels.a": np.zeros(0, np.int8)}),
-    r"xyz is float64 \[5, 3\]": save({"xyz": np.zeros((5, 3))}),
-    r"labels.a is int8 \[4\]": save({"xyz": np.zeros((5, 3), "f4"), "labels.a": np.zeros(4, "i1")}),
-    r"attributes.color is float32 \[5\]": save({"xyz": np.zeros((5, 3), "f4"), "attributes.color": np.zeros(5, "f4")}),
-    r"pose is float64 \[3, 4\]": save({"xyz": np.zeros((5, 3), "f4"), "pose": np.zeros((3, 4))}),
-    r"other is float32 \[1\]": save({"xyz": np.zeros((5, 3), "f4"), "other": np.zeros(1, "f4")}),
-}
-
-
-@pytest.mark.parametrize("message", WRONG)
-def test_bytes_that_are_no_cloud(message: str) -> None:
-    with pytest.raises(SampleError, match=message):
-        decode("x", WRONG[message])
+def test_bytes_that_are_no_cloud() -> None:
+    with pytest.raises(SampleError, match="not a safetensors file"):
+        decode("x", b"x" * 40)
 
 
 def test_a_pack_of_clouds_is_none_of_videos(packed: Path) -> None:
