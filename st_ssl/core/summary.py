@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 R2, RANK = "R²", "rank correlation"
@@ -33,3 +34,18 @@ def plus_minus(figure: Mapping[str, Any], digits: int = 1) -> str:
 def times(count: int) -> str:
     """How often something was done."""
     return "once" if count == 1 else f"{count} times"
+
+
+def null(value: float) -> float | None:
+    """Ready for JSON, which has no NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Ready for JSON: ``mean`` and ``std`` of the ``values`` that are not NaN (null where there is none), and all of
+    them."""
+    import numpy as np
+
+    there = [value for value in values if not math.isnan(value)]
+    mean, std = (float(np.mean(there)), float(np.std(there))) if there else (None, None)
+    return {"mean": mean, "std": std, "values": list(map(null, values))}

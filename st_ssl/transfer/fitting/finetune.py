@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from st_ssl.core.random import keyed_seed
+from st_ssl.core.summary import null, summary
 from st_ssl.data.base import BadSample, DataSource
 from st_ssl.training import distributed
 from st_ssl.transfer.fitting.baselines import Baselines
@@ -56,7 +56,10 @@ class _Cell:
     def row(self, mode: Mode, share: float) -> dict[str, Any]:
         """Ready for JSON."""
         counted = {"repeats": self.repeats, "steps": self.steps, "labels": self.labels}
-        found = {"epochs": self.epochs, "metrics": _summary(self.figures)}
+        found = {
+            "epochs": self.epochs,
+            "metrics": {name: summary([own[name] for own in self.figures]) for name in self.figures[0]},
+        }
         if self.curves:
             found["curve"] = {"steps": marks(self.steps), "values": self.curves}
         return {"mode": mode, "fraction": share, **counted, **found}
@@ -122,9 +125,14 @@ class _Grid:
         cell.epochs.append(fitted.epoch)
         cell.figures.append(found)
         if config.curve:
-            cell.curves.append([_null(fitted.curve.get(step, math.nan)) for step in marks(self.steps)])
+            cell.curves.append([null(fitted.curve.get(step, math.nan)) for step in marks(self.steps)])
         if self.weights is not None and self._saves(mode, share, repeat):
-            about = {"mode": mode, "fraction": share, "repeat": repeat, "figures": _nulls(found)}
+            about = {
+                "mode": mode,
+                "fraction": share,
+                "repeat": repeat,
+                "figures": {name: null(v) for name, v in found.items()},
+            }
             model.encoder.prepared = feed.source.prepared
             save_tuned(model, task, setup.classes, about, self.weights / f"{mode}_{100 * share:g}_{repeat}")
 
@@ -246,25 +254,3 @@ def finetune(
     if unfinished is not None:
         unfinished.remove()
     return result
-
-
-def _summary(values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    summary = {}
-    for name in values[0]:
-        numbers = [value[name] for value in values]
-        there = [number for number in numbers if not math.isnan(number)]
-        summary[name] = {
-            "mean": float(np.mean(there)) if there else None,
-            "std": float(np.std(there)) if there else None,
-            "values": [None if math.isnan(number) else number for number in numbers],
-        }
-    return summary
-
-
-def _nulls(figures: Mapping[Any, float]) -> dict[Any, float | None]:
-    """Ready for JSON, which has no NaN."""
-    return {name: _null(value) for name, value in figures.items()}
-
-
-def _null(value: float) -> float | None:
-    return None if math.isnan(value) else value

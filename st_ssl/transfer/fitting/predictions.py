@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.files import csv_text, replace_text, write_atomically
+from st_ssl.core.summary import null
 from st_ssl.core.types import Entry
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.tasks.base import Shown, Task
@@ -168,8 +169,8 @@ class VideoKeeper(Keeper):
         bins = {
             "bounds": np.linspace(0, 1, len(found.count) + 1).tolist(),
             "count": found.count.tolist(),
-            "confidence": _nulls(found.confidence),
-            "right": _nulls(found.right),
+            "confidence": list(map(null, found.confidence)),
+            "right": list(map(null, found.right)),
         }
         known = truth != IGNORE if truth.ndim == 1 else (truth != IGNORE).all(1)
         self._tell(samples=len(scores), judged=int(known.sum()), calibration=bins)
@@ -188,7 +189,3 @@ class VideoKeeper(Keeper):
         best = int(scores.argmax())
         about |= {"label": own[0] if own else None, "prediction": self.classes[best]}
         return about | {"probability": round(float(scores[best]), 6)}
-
-
-def _nulls(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import DataError
+from st_ssl.core.summary import summary
 from st_ssl.data.base import DataSource, of_split
 from st_ssl.transfer.fitting import finetune as finetuning
 from st_ssl.transfer.probes.probe import Progress, probe_source
@@ -154,14 +156,8 @@ def _metrics(splits: list[dict[str, Any]]) -> dict[str, Any]:
     told = {}
     for name in splits[0]:
         cells = [metrics[name] for metrics in splits if name in metrics]
-        means = [cell["mean"] for cell in cells]
-        there = [mean for mean in means if mean is not None]
-        told[name] = {
-            "mean": float(np.mean(there)) if there else None,
-            "std": float(np.std(there)) if there else None,
-            "values": means,
-            "seeds": [cell["values"] for cell in cells],
-        }
+        means = summary([math.nan if cell["mean"] is None else cell["mean"] for cell in cells])
+        told[name] = means | {"seeds": [cell["values"] for cell in cells]}
     return told
 
 
@@ -192,8 +188,7 @@ def _mean(parts: list[Any]) -> Any:
 
 def _over_splits(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of one contestant."""
-    means = [cell["mean"] for cell in cells]
-    told = {"mean": float(np.mean(means)), "std": float(np.std(means)), "values": means}
+    told = summary([cell["mean"] for cell in cells])
     if "interval" in cells[0]:
         told["interval"] = float(np.sqrt(sum(cell["interval"] ** 2 for cell in cells)) / len(cells))
     return told | {"seeds": [cell["values"] for cell in cells]}

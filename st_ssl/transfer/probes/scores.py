@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.core.summary import MEASURES, RANK, decimals
+from st_ssl.core.summary import MEASURES, RANK, decimals, summary
 from st_ssl.core.verdict import Figure, Outcomes, judge, mean_figure, strongest
 
 FIRST = ("pretrained", "random")
@@ -51,7 +51,7 @@ class Scores:
         they are)."""
         everyone = [who for who in (*FIRST, *self.baselines(target, key)) if (target, key, who) in self.cells]
         figure = _figure(key) if key in MEASURES else mean_figure
-        return {who: _summary([float(figure(p.sum(0))) for p in self.cells[target, key, who]]) for who in everyone}
+        return {who: summary([float(figure(p.sum(0))) for p in self.cells[target, key, who]]) for who in everyone}
 
     def judged(self, target: str) -> int:
         """How many test samples were judged for a target in some seed."""
@@ -129,7 +129,7 @@ def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
         found = [rows[name][key] for name in alike]
         everyone = [who for who in found[0][0] if all(who in cells for cells, _ in found)]
         overall["probes"][key] = {
-            who: _summary(np.mean(np.array([cells[who]["values"] for cells, _ in found], dtype=float), 0).tolist())
+            who: summary(np.mean(np.array([cells[who]["values"] for cells, _ in found], dtype=float), 0).tolist())
             for who in everyone
         }
         chance = float(np.mean([level for _, level in found]))
@@ -160,17 +160,6 @@ def _summarised(target: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
     if "retrieval" in target:
         key, cells = next(iter(target["retrieval"]["probes"].items()))
         yield key, cells, target["retrieval"]["chance"][key]
-
-
-def _summary(values: list[float]) -> dict[str, Any]:
-    """Ready for JSON: null for a seed that judged no sample."""
-    there = [value for value in values if not np.isnan(value)]
-    told = [None if np.isnan(value) else value for value in values]
-    return {
-        "mean": float(np.mean(there)) if there else None,
-        "std": float(np.std(there)) if there else None,
-        "values": told,
-    }
 
 
 def _figure(key: str) -> Figure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry, Features
 from st_ssl.core.verdict import Figure, mean_figure
-from st_ssl.data.points.views import LabelRule
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
@@ -24,13 +23,11 @@ from st_ssl.transfer.tasks.base import TASKS, Shown
 from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, PointLabels, Surveyed, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import IGNORE, part_scores, shape_iou
 from st_ssl.transfer.tasks.points_common import (
-    PointTask,
+    PointLabelTask,
     PointTaskConfig,
     named,
     point_features,
-    point_labels,
     point_rows,
-    told_counts,
 )
 
 
@@ -111,20 +108,19 @@ def shape_ious(
 
 
 @TASKS.register(PartConfig)
-class PartSegment(PointTask):
+class PartSegment(PointLabelTask):
     """Part segmentation as on ShapeNetPart (Yi et al. 2016). Shapes of a category that no training shape has are left
     out, as are shapes without a category. Counted are all points of a shape's file, as in semantic segmentation, where
     many count those alone that the network was fed."""
 
     metric = "instance_mIoU"
-    whole: ClassVar[bool] = True
 
     def __init__(self, config: PartConfig) -> None:
         super().__init__(config)
         self.settings = config
+        self.name, self.class_names = config.labels, config.class_names
         self.target = config.target or ""
         self.known: dict[str, tuple[int, ...]] = {}
-        self.surveyed: Surveyed | None = None
 
     def group(self, entry: Entry) -> str:
         return entry.labels[self.target]
@@ -153,9 +149,9 @@ class PartSegment(PointTask):
                 raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
             self.known = {name: self.settings.parts[name] for name in categories}
         ways = "These are those that training shapes have, or task.parts and task.class_names say"
-        check_range(found.all, self.settings.labels, self._count(), ways)
+        check_range(found.all, self.settings.labels, self.count(), ways)
         self._tell_foreign(found)
-        return named(self.settings.class_names, self._count())
+        return named(self.settings.class_names, self.count())
 
     def _seen(self, train: Sequence[PointLabels]) -> dict[str, tuple[int, ...]]:
         """The parts of each category."""
@@ -181,14 +177,6 @@ class PartSegment(PointTask):
                 stacklevel=4,
             )
 
-    def usable(self, parts: Parts) -> Parts:
-        assert self.surveyed is not None, "the classes are learned first"
-        return self.surveyed.parts
-
-    def counted(self) -> dict[str, str]:
-        assert self.surveyed is not None, "the classes are learned first"
-        return told_counts(self.surveyed, named(self.settings.class_names, self._count()))
-
     def saved(self) -> PartConfig:
         return self.settings.model_copy(update={"target": self.target, "parts": self.known})
 
@@ -203,26 +191,13 @@ class PartSegment(PointTask):
             return f"its category is not told: expected the folder above, with a folder for each of {known}"
         return None if category in self.known else f"its category {category!r} is none of {known}"
 
-    def rule(self) -> LabelRule | None:
-        if self.blind:
-            return None
-        return LabelRule(self.settings.labels, self._count())
-
-    def _count(self) -> int:
+    def count(self) -> int:
         seen = 1 + max(part for parts in self.known.values() for part in parts)
         return max(seen, len(self.settings.class_names or ()))
 
     def head(self, encoder: Encoder) -> nn.Module:
         categories = {name: number for number, name in enumerate(self.known)}
-        return PartHead(encoder, self.settings, categories, self.target, self._count())
-
-    def targets(self, shown: Shown) -> Tensor:
-        if self.blind:
-            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
-        return point_labels(shown, self.settings.labels)
-
-    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        return point_rows(shown.view.points)
+        return PartHead(encoder, self.settings, categories, self.target, self.count())
 
     def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
         return among(scores, sample, [self.known[self.group(entry)] for entry in entries])

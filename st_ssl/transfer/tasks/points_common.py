@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -22,6 +23,7 @@ from st_ssl.data.base import CutsViews, DataSource
 from st_ssl.data.points.views import LabelRule, augmented_views, plain_views
 from st_ssl.ops.interpolation import interpolate
 from st_ssl.parts.projector import classifier
+from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import Surveyed
 from st_ssl.transfer.tasks.metrics import IGNORE
@@ -104,6 +106,40 @@ class PointTask(Task):
         return moved(shown, self.common.vote_augment, [("vote", vote, entry.path) for entry in shown.entries])
 
 
+class PointLabelTask(PointTask):
+    """A task on the labels ``name`` of all points of a cloud's file, which are looked at before anything is trained."""
+
+    whole: ClassVar[bool] = True
+    name: str
+    ignored: tuple[int, ...] = ()
+    class_names: Sequence[str] | None = None
+    surveyed: Surveyed | None = None
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many classes points have."""
+
+    def usable(self, parts: Parts) -> Parts:
+        assert self.surveyed is not None, "the classes are learned first"
+        return self.surveyed.parts
+
+    def counted(self) -> dict[str, str]:
+        assert self.surveyed is not None, "the classes are learned first"
+        return told_counts(self.surveyed, named(self.class_names, self.count()))
+
+    def rule(self) -> LabelRule | None:
+        return None if self.blind else LabelRule(self.name, self.count(), self.ignored)
+
+    def targets(self, shown: Shown) -> Tensor:
+        if self.blind:
+            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
+        found = cast(Tensor, shown.view.points.labels[self.name])  # ``LabelRule`` has seen to it, as the file was read
+        return found.masked_fill(torch.isin(found, found.new_tensor(self.ignored)), IGNORE) if self.ignored else found
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
+        return point_rows(shown.view.points)
+
+
 def moved(shown: Shown, config: PointAugmentConfig, keys: Sequence[tuple[Key, ...]]) -> Shown:
     """The clouds turned, scaled, bent and coloured as ``config`` says, each by the draws of its key."""
     augment = PointAugment(config)
@@ -144,12 +180,6 @@ def boxes(shown: Shown, limit: int) -> Iterator[tuple[int, Shown]]:
                     None if points.source is None else points.source[rows],
                 )
                 yield number, Shown(replace(shown.view, content=own), [entry])
-
-
-def point_labels(shown: Shown, name: str, ignored: Sequence[int] = ()) -> Tensor:
-    """The labels ``name`` int64 [P] of points, -1 for those ``ignored``."""
-    found = cast(Tensor, shown.view.points.labels[name])  # ``LabelRule`` has seen to it, where the file was read
-    return found.masked_fill(torch.isin(found, found.new_tensor(ignored)), IGNORE) if ignored else found
 
 
 def named(names: Sequence[str] | None, count: int) -> list[str]:

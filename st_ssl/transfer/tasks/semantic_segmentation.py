@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from st_ssl.augment.points import PointAugmentConfig
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure
-from st_ssl.data.points.views import LabelRule
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
 from st_ssl.transfer.tasks.base import TASKS, Shown
-from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, Surveyed, check_range, largest, survey
+from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import (
     IGNORE,
     confusion_matrix,
@@ -29,14 +28,11 @@ from st_ssl.transfer.tasks.metrics import (
 )
 from st_ssl.transfer.tasks.points_common import (
     PointHead,
-    PointTask,
+    PointLabelTask,
     PointTaskConfig,
     boxes,
     cuts_away,
     named,
-    point_labels,
-    point_rows,
-    told_counts,
 )
 
 
@@ -98,7 +94,7 @@ class SegmentMeter:
 
 
 @TASKS.register(SegmentConfig)
-class Segment(PointTask):
+class Segment(PointLabelTask):
     """Semantic segmentation with a linear or MLP head on the features of points. Label fractions are of scenes, and
     ``label_points`` those within a scene, as in limited reconstructions and limited annotations (Hou et al. 2021).
 
@@ -106,19 +102,18 @@ class Segment(PointTask):
     point that no view has is given the scores of the nearest one that some view has."""
 
     metric = "mIoU"
-    whole: ClassVar[bool] = True
 
     def __init__(self, config: SegmentConfig) -> None:
         super().__init__(config)
         self.settings = config
+        self.name, self.ignored, self.class_names = config.labels, config.ignored, config.class_names
         self.told = config.num_classes or len(config.class_names or ())
         self.num_classes = self.told
-        self.surveyed: Surveyed | None = None
         # The points that keep their label must be the same ones in every epoch.
         self.fixed_views = config.label_points is not None
 
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
-        name = self.settings.labels
+        name = self.name
         found = self.surveyed = survey(parts, look, name, self.settings.ignored)
         if not self.told:
             self.num_classes = largest(found.of_training, name, self.settings.max_classes) + 1
@@ -138,29 +133,11 @@ class Segment(PointTask):
     def restore(self, classes: Sequence[str]) -> None:
         self.num_classes, self.blind = len(classes), True
 
-    def usable(self, parts: Parts) -> Parts:
-        assert self.surveyed is not None, "the classes are learned first"
-        return self.surveyed.parts
-
-    def counted(self) -> dict[str, str]:
-        assert self.surveyed is not None, "the classes are learned first"
-        return told_counts(self.surveyed, named(self.settings.class_names, self.num_classes))
-
-    def rule(self) -> LabelRule | None:
-        if self.blind:
-            return None
-        return LabelRule(self.settings.labels, self.num_classes, self.settings.ignored)
-
-    def _labels(self, shown: Shown) -> Tensor:
-        return point_labels(shown, self.settings.labels, self.settings.ignored)
+    def count(self) -> int:
+        return self.num_classes
 
     def head(self, encoder: Encoder) -> nn.Module:
         return PointHead(encoder.embed_dim, self.settings, self.num_classes)
-
-    def targets(self, shown: Shown) -> Tensor:
-        if self.blind:
-            return torch.full((len(shown.view.points.xyz),), IGNORE, device=shown.device)
-        return self._labels(shown)
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:
         targets = self.targets(shown)
@@ -177,9 +154,6 @@ class Segment(PointTask):
     def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
         limit = self.settings.chunk_points
         return super().pieces(shown) if limit is None else boxes(shown, limit)
-
-    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        return point_rows(shown.view.points)
 
     def meter(self) -> SegmentMeter:
         return SegmentMeter(self.num_classes, self.settings.background)
