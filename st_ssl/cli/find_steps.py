@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from st_ssl.core.summary import plus_minus
+from st_ssl.core.summary import plus_minus, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def find_and_print(
     table.add_column("each draw of labels", no_wrap=True)
     for budget in found.tried:
         told_each = ", ".join(f"{value:.1f}" for value in budget.values)
-        table.add_row(f"{budget.steps:,}", plus_minus(_figure(budget)), told_each)
+        table.add_row(f"{budget.steps:,}", plus_minus(summary(budget.values)), told_each)
     PlainConsole().print(table)
     most = found.tried[-1].steps
     if found.steps is None:
@@ -59,11 +59,3 @@ def find_and_print(
         )
     else:
         print(f"for {file}:\nsteps: {found.steps}\nscratch_steps: {found.steps}")
-
-
-def _figure(budget: Budget) -> dict[str, object]:
-    import numpy as np
-
-    missing = bool(np.isnan(budget.mean))
-    spread = None if missing else float(np.nanstd(budget.values))
-    return {"mean": None if missing else budget.mean, "std": spread, "values": budget.values}

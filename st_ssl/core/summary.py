@@ -10,6 +10,20 @@ R2, RANK = "R²", "rank correlation"
 MEASURES = {"knn_r2": R2, "knn_rank": RANK, "ridge_r2": R2, "ridge_rank": RANK}
 """The measure of the rows of value targets, which are plain numbers. All other rows are in per cent."""
 
+KINDS = {
+    "knn": "kNN",
+    "linear": "linear",
+    "svm": "linear SVM",
+    "attentive": "attentive",
+    "few_shot": "few-shot",
+    "curve": "label curve",
+    "knn_r2": "kNN R²",
+    "knn_rank": "kNN rank correlation",
+    "ridge_r2": "ridge R²",
+    "ridge_rank": "ridge rank correlation",
+}
+"""Kinds of probes as people call them; others, such as R@1, are called what they are."""
+
 
 def decimals(key: str) -> int:
     """How many decimals the figures of a row are told with."""

@@ -9,20 +9,6 @@ from typing import Any
 from st_ssl.report.figures import ACCENT, INK
 from st_ssl.transfer.probes.scores import FIRST
 
-KINDS = {
-    "knn": "kNN",
-    "linear": "linear",
-    "svm": "linear SVM",
-    "attentive": "attentive",
-    "few_shot": "few-shot",
-    "curve": "label curve",
-    "knn_r2": "kNN R²",
-    "knn_rank": "kNN rank correlation",
-    "ridge_r2": "ridge R²",
-    "ridge_rank": "ridge rank correlation",
-}
-"""Kinds of probes as people call them; others, such as R@1, are called what they are."""
-
 
 @dataclass(frozen=True)
 class Contestant:

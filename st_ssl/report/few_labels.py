@@ -9,7 +9,7 @@ from typing import Any
 from st_ssl.report.contestants import CONTESTANTS, Key, called, keys, line_of
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import INK, draw
-from st_ssl.report.standings import Question, Standings, standings
+from st_ssl.report.standings import Question, Standings, section_questions, standings
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,12 @@ def few_labels(targets: dict[str, Any]) -> FewLabels | None:
 def _episodes(name: str, target: dict[str, Any]) -> Iterator[Question]:
     if told := target.get("few_shot"):
         what = f"{told['ways']} classes, {told['shots']} shots, {told['episodes']} episodes"
-        for key, figures in told["probes"].items():
-            yield Question(name, what, key, figures, told["chance"], told.get("verdicts", {}).get(key))
+        yield from section_questions(name, told, what)
 
 
 def _shares(name: str, target: dict[str, Any]) -> Iterator[Question]:
     if told := target.get("curve"):
-        what = f"{target['classes']} classes"
-        for key, figures in told["probes"].items():
-            yield Question(name, what, key, figures, told["chance"], told.get("verdicts", {}).get(key))
+        yield from section_questions(name, told, f"{target['classes']} classes")
 
 
 def _curve(name: str, target: dict[str, Any]) -> Panel:

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from st_ssl.methods.base import Method
 
 
-def _present(mapping: dict[str, Any]) -> dict[str, Any]:
-    """A mapping of a ``probe.json`` with the present name of its raw baseline: ``pixels`` before."""
-    if "pixels" not in mapping or "pretrained" not in mapping:
-        return mapping
-    return {"raw" if name == "pixels" else name: value for name, value in mapping.items()}
-
-
 @dataclass
 class RunFolder:
     """One run on disk. Whatever it lacks raises a ``UserError`` that says what, where it is asked for."""
@@ -64,7 +57,7 @@ class RunFolder:
         if not file.is_file():
             raise DataError(f"Not probed yet. This makes it: st-ssl probe {self.directory}")
         try:
-            return json.loads(file.read_text(), object_hook=_present)
+            return json.loads(file.read_text())
         except ValueError as error:
             raise DataError(f"{file} is not JSON: {error}") from error
 

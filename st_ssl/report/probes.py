@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_ssl.core.errors import DataError
-from st_ssl.core.summary import MEASURES, R2, RANK, decimals, extent
-from st_ssl.report.contestants import FIRST, KINDS, NAMES, Key, called, contestant, keys, listed
+from st_ssl.core.summary import KINDS, MEASURES, R2, RANK, decimals, extent
+from st_ssl.report.contestants import FIRST, NAMES, Key, called, contestant, keys, listed
 from st_ssl.report.curves import Panel
 from st_ssl.report.few_labels import FewLabels, few_labels
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw
@@ -71,9 +71,6 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{file} is not the result of a probe: {error!r}") from error
     cautions = [text] if (text := one_pretraining({run.name: pretrainings})) else []
-    tables = [table, values, found and found.table, few and few.episodes, few and few.curves]
-    if not any(one.judged for one in tables if one):
-        cautions.append("These figures are of before there were verdicts: probe again for a verdict.")
     encoder = run.directory / "encoder.safetensors"
     if encoder.is_file() and encoder.stat().st_mtime > file.stat().st_mtime:
         cautions.append("The encoder is newer than this probe: probe again for its present state.")

@@ -9,7 +9,7 @@ from typing import Any
 from st_ssl.report.contestants import CONTESTANTS, Key, called, keys, line_of
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import INK, draw
-from st_ssl.report.standings import Question, Standings, standings
+from st_ssl.report.standings import Question, Standings, section_questions, standings
 
 _CHANCE: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7}
 
@@ -34,10 +34,8 @@ def retrieval(targets: dict[str, Any]) -> Retrieval | None:
 
 def recall_questions(name: str, target: dict[str, Any]) -> Iterator[Question]:
     """Each R@k of one target."""
-    told = target.get("retrieval", {"probes": {}})
-    for key, figures in told["probes"].items():
-        what = f"{target['classes']} classes"
-        yield Question(name, what, key, figures, told["chance"][key], told.get("verdicts", {}).get(key))
+    if told := target.get("retrieval"):
+        yield from section_questions(name, told, f"{target['classes']} classes")
 
 
 def _curves(name: str, target: dict[str, Any]) -> Panel:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from st_ssl.core.summary import decimals, plus_minus
+from st_ssl.core.summary import KINDS, decimals, plus_minus
 from st_ssl.core.verdict import FEWEST, Verdict, strongest
-from st_ssl.report.contestants import FIRST, KINDS, NAMES, called, listed
+from st_ssl.report.contestants import FIRST, NAMES, called, listed
 
 AHEAD = (
     "Ahead means that the 95 % bootstrap interval of the difference, over seeds and test samples, lies above 0 against "
@@ -77,6 +77,13 @@ class Question:
 
     def mean(self, who: str) -> float:
         return float(self.chance if who == "chance" else self.figures[who]["mean"])
+
+
+def section_questions(target: str, told: Mapping[str, Any], what: str) -> Iterator[Question]:
+    """Each row of a section of a probe's result, which has one chance level, or one for each row."""
+    for key, figures in told["probes"].items():
+        chance = told["chance"][key] if isinstance(told["chance"], Mapping) else told["chance"]
+        yield Question(target, what, key, figures, chance, told.get("verdicts", {}).get(key))
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,12 @@ from typing import Any
 from st_ssl.core.config import read_yaml
 from st_ssl.core.errors import DataError
 from st_ssl.core.inputs import InputConfig
-from st_ssl.core.summary import MEASURES, decimals, extent, plus_minus
+from st_ssl.core.summary import KINDS, MEASURES, decimals, extent, plus_minus
 from st_ssl.encoders.base import Encoder, count_parameters
 
 NO_LICENCE = "# license: which one is for the author to say, see https://huggingface.co/docs/hub/repositories-licenses"
 """In place of the licence, until there is one."""
 WHO = {"pretrained": "pretrained", "random": "same network, untrained"}
-KINDS = {
-    "knn": "kNN",
-    "linear": "linear",
-    "svm": "linear SVM",
-    "attentive": "attentive",
-    "knn_r2": "kNN, R²",
-    "knn_rank": "kNN, rank correlation",
-    "ridge_r2": "ridge regression, R²",
-    "ridge_rank": "ridge regression, rank correlation",
-}
 
 
 def model_card(encoder: Encoder, run: Path, repo: str, data: str = "") -> str:

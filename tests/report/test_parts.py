@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -12,14 +11,12 @@ import pytest
 from st_ssl.data.packs.video_write import PackConfig, write_pack
 from st_ssl.data.sources.video import read_source
 from st_ssl.encoders.base import InputConfig
-from st_ssl.engine.run_config import RunConfig
 from st_ssl.report.contestants import CONTESTANTS, keys
 from st_ssl.report.curves import _moving_mean, _panel, number
 from st_ssl.report.embedding import how_many, project
 from st_ssl.report.figures import INK, PALETTE, draw, own_ids, pick_colours, strip
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.pictures import view_samples
-from st_ssl.report.probes import probe_table
 from tests.runs import load, tiny, write_videos
 from tests.transfer.tiny import write_encoder
 
@@ -105,21 +102,6 @@ def test_a_map_keeps_clusters_apart_and_does_not_vary(count: int) -> None:
         centres = np.stack([plane[group == g].mean(0) for g in (0, 1)])
         within = max(np.linalg.norm(plane[group == g] - centres[g], axis=1).mean() for g in (0, 1))
         assert np.linalg.norm(centres[0] - centres[1]) > 2 * within
-
-
-def test_a_probe_of_before_has_its_baseline_by_the_present_name(tmp_path: Path) -> None:
-    score = {"mean": 50.0, "std": 1.0}
-    who = dict.fromkeys(("pretrained", "random", "pixels", "metadata"), score)
-    retrieval = {"chance": {"R@1": 25.0}, "probes": {"R@1": who}}
-    target = {"classes": 4, "chance": 25.0, "probes": {"linear": who}, "retrieval": retrieval}
-    result = {"sizes": {"train": 8, "test": 4}, "seeds": 1, "targets": {"pixels": target}}
-    (tmp_path / "probe.json").write_text(json.dumps(result))
-    table = probe_table(RunFolder(tmp_path, "run", RunConfig.model_construct()))
-    contestants = ["pretrained", "random", "raw", "metadata", "chance"]
-    assert table.table is not None and table.retrieval is not None
-    assert table.table.contestants == table.retrieval.table.contestants == contestants
-    assert [row.target for row in table.table.rows] == ["pixels"]  # a factor of that name is none
-    assert len(table.panels) == 1
 
 
 def test_every_marker_of_a_figure_is_explained() -> None:

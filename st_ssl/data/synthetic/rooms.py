@@ -15,13 +15,12 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
-from st_ssl.core.config import Config
-from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.errors import DataError
 from st_ssl.core.files import claim_folder, sync
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
 from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.synthetic.design import deal
+from st_ssl.data.synthetic.design import PlantedConfig, deal
 from st_ssl.data.synthetic.rooms_layout import SEGMENTS, Look, Room, draw_room
 
 FORMAT_VERSION = 1
@@ -31,7 +30,7 @@ _RAYS = 2  # for each point: without a ceiling a third of them meets nothing
 _GRAZING = 0.05  # cosine below which a surface sends nothing back
 
 
-class SyntheticRoomConfig(Config):
+class SyntheticRoomConfig(PlantedConfig):
     """How many rooms, of how many points each (or a few less), scanned from how many places; ``noise`` is the deviation
     of a measured distance in metres at 1 m (it grows with the square root of the distance); half of the rooms have a
     ceiling."""
@@ -43,12 +42,6 @@ class SyntheticRoomConfig(Config):
     num_views: int = Field(default=4, ge=1)
     noise: float = Field(default=0.003, ge=0.0)
     seed: int = Field(default=0, ge=0)
-
-    def count(self, split: str) -> int:
-        """Number of rooms of a split; ``DataError`` where there is no such split."""
-        if split not in SPLITS:
-            raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}{nearest(split, SPLITS)}")
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split]
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,12 @@ import numpy as np
 from pydantic import Field
 
 from st_ssl.augment.point_cuts import in_front
-from st_ssl.core.config import Config
-from st_ssl.core.errors import DataError, nearest
-from st_ssl.core.files import claim_folder, replace_text, write_atomically
+from st_ssl.core.errors import DataError
+from st_ssl.core.files import claim_folder, csv_text, replace_text, write_atomically
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
 from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.synthetic.design import deal, table_csv
+from st_ssl.data.synthetic.design import PlantedConfig, deal
 from st_ssl.data.synthetic.primitives import Solid
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, build
 
@@ -45,7 +44,7 @@ _GRADIENT = 1.5  # logarithm of the density from the middle to one end
 _DENSE = 7  # candidates for each point: of a shelf from one side a fifth are seen
 
 
-class SyntheticShapeConfig(Config):
+class SyntheticShapeConfig(PlantedConfig):
     """How many objects, of how many points each."""
 
     num_train: int = Field(default=960, ge=0)
@@ -53,12 +52,6 @@ class SyntheticShapeConfig(Config):
     num_test: int = Field(default=240, ge=0)
     num_points: int = Field(default=2048, ge=16)
     seed: int = Field(default=0, ge=0)
-
-    def count(self, split: str) -> int:
-        """Number of objects of a split; ``DataError`` where there is no such split."""
-        if split not in SPLITS:
-            raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}{nearest(split, SPLITS)}")
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split]
 
 
 @dataclass(frozen=True)
@@ -169,5 +162,5 @@ def write_dataset(root: Path, config: SyntheticShapeConfig, num_workers: int = 2
     for _ in parallel_map(write, missing, num_workers, "synthetic shapes", len(shapes) - len(missing), progress):
         continue
     rows = [(shape.path, shape.split, *shape.factors.values()) for shape in shapes]
-    replace_text(root / "factors.csv", table_csv(["path", "split", *FACTORS], rows))
+    replace_text(root / "factors.csv", csv_text([["path", "split", *FACTORS], *rows]))
     return root

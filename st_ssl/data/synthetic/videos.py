@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from st_ssl.core.config import Config
-from st_ssl.core.errors import DataError, MissingDependencyError, nearest
-from st_ssl.core.files import claim_folder, replace_text, write_atomically
+from st_ssl.core.errors import DataError, MissingDependencyError
+from st_ssl.core.files import claim_folder, csv_text, replace_text, write_atomically
 from st_ssl.core.random import keyed_rng
 from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.synthetic.design import deal, table_csv
+from st_ssl.data.synthetic.design import PlantedConfig, deal
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
 
@@ -65,7 +64,7 @@ _RIM = 2.0  # width of the object's dark outline
 _OUTLINE, _MARKING = 16.0, 240.0
 
 
-class SyntheticVideoConfig(Config):
+class SyntheticVideoConfig(PlantedConfig):
     """How many clips, of how many frames, of how many pixels a side; ``fps`` in frames per second."""
 
     num_train: int = Field(default=480, ge=0)
@@ -74,13 +73,6 @@ class SyntheticVideoConfig(Config):
     size: int = Field(default=128, ge=32, multiple_of=2)
     fps: int = Field(default=24, ge=1)
     seed: int = Field(default=0, ge=0)
-
-    def count(self, split: str) -> int:
-        """Number of clips of a split; ``DataError`` where there is no such split."""
-        counts = {"train": self.num_train, "test": self.num_test}
-        if split not in counts:
-            raise DataError(f"split {split!r} is not one of {', '.join(counts)}{nearest(split, counts)}")
-        return counts[split]
 
 
 @dataclass(frozen=True)
@@ -248,5 +240,5 @@ def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2
     for _ in parallel_map(write, missing, num_workers, "synthetic videos", len(videos) - len(missing), progress):
         continue
     rows = [(v.path, v.split, *v.factors.values(), *v.box) for v in videos]
-    replace_text(root / "factors.csv", table_csv(["path", "split", *FACTORS, "x0", "y0", "x1", "y1"], rows))
+    replace_text(root / "factors.csv", csv_text([["path", "split", *FACTORS, "x0", "y0", "x1", "y1"], *rows]))
     return root
