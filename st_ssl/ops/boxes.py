@@ -1,0 +1,154 @@
+"""Boxes in space: corners, the points inside, overlap, and non-maximum suppression.
+
+A box is (x, y, z, length, width, height, yaw): its centre, its sizes along its own axes, all in one unit, and the angle
+in radians by which it is turned about the z axis, from x towards y. Boxes without the seventh number are not turned.
+"""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The corners in units of half a size: the lower four against the clock, then those above them.
+SIGNS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
+PAIRS_AT_ONCE = 1 << 18
+# Relative to the size of a box; corners on its border count as inside.
+BORDER = 1e-9
+
+
+def box_corners(boxes: Tensor) -> Tensor:
+    """``boxes`` [N, 6 or 7] to corners [N, 8, 3]: the lower four against the clock, seen from above, from that at
+    (+length / 2, +width / 2) on, then the upper four likewise. Differentiable."""
+    boxes = _with_yaw("boxes", boxes)
+    flat = torch.tensor(SIGNS, dtype=boxes.dtype, device=boxes.device) / 2 * boxes[:, None, 3:5]
+    turned = _turn(flat, boxes[:, 6:]) + boxes[:, None, :2]
+    heights = boxes[:, None, 2] + boxes.new_tensor([[-0.5], [0.5]]).T * boxes[:, None, 5]
+    height = heights.repeat_interleave(4, 1).unsqueeze(2)
+    return torch.cat([turned.repeat(1, 2, 1), height], 2)
+
+
+@torch.no_grad()
+def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
+    """Which of ``points`` [P, 3] are in which of ``boxes`` [N, 6 or 7], the border included: bool [P, N]."""
+    boxes = _with_yaw("boxes", boxes)
+    inside = torch.empty(len(boxes), len(points), dtype=torch.bool, device=points.device)
+    rows = points.T.contiguous()
+    half, cos, sin = boxes[:, 3:6] / 2, boxes[:, 6].cos(), boxes[:, 6].sin()
+    for number, out in enumerate(inside.unbind()):
+        x, y, z = rows - boxes[number, :3, None]
+        torch.le(z.abs_(), half[number, 2], out=out)
+        out &= (x * cos[number] + y * sin[number]).abs_() <= half[number, 0]
+        out &= (y * cos[number] - x * sin[number]).abs_() <= half[number, 1]
+    return inside.T
+
+
+@torch.no_grad()
+def iou_bev(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of the boxes ``a`` [N, 6 or 7] and ``b`` [M, 6 or 7] seen from above: [N, M], exact; no
+    gradients. 0 where both have no area."""
+    a, b = _with_yaw("a", a), _with_yaw("b", b)
+    overlap = _overlap_bev(a, b)
+    return _iou(overlap, a[:, 3:5].prod(1), b[:, 3:5].prod(1)).to(a.dtype)
+
+
+@torch.no_grad()
+def iou_3d(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of the volumes of ``a`` [N, 6 or 7] and ``b`` [M, 6 or 7]: [N, M], as ``iou_bev``."""
+    a, b = _with_yaw("a", a), _with_yaw("b", b)
+    (top_a, top_b), (bottom_a, bottom_b) = ([x[:, 2] + sign * x[:, 5] / 2 for x in (a, b)] for sign in (1, -1))
+    height = torch.minimum(top_a[:, None], top_b) - torch.maximum(bottom_a[:, None], bottom_b)
+    overlap = _overlap_bev(a, b) * height.clamp_min(0)
+    return _iou(overlap, a[:, 3:6].prod(1), b[:, 3:6].prod(1)).to(a.dtype)
+
+
+@torch.no_grad()
+def nms(boxes: Tensor, scores: Tensor, threshold: float, kind: Literal["bev", "3d"] = "bev") -> Tensor:
+    """Greedy non-maximum suppression: the indices int64 of the boxes kept, the highest score first. A box is dropped
+    where its IoU with one that is kept is above ``threshold``; of equal scores the first box goes first.
+
+    ``boxes`` [N, 6 or 7], ``scores`` [N].
+    """
+    if scores.shape != boxes.shape[:1]:
+        raise ValueError(f"scores {list(scores.shape)} of {len(boxes)} boxes: expected one for each")
+    order = scores.sort(descending=True, stable=True).indices
+    overlap = {"bev": iou_bev, "3d": iou_3d}[kind](boxes[order], boxes[order])
+    close = (overlap > threshold).cpu().numpy()
+    dropped = np.zeros(len(boxes), dtype=bool)
+    kept = []
+    for box in range(len(boxes)):
+        if not dropped[box]:
+            kept.append(box)
+            dropped |= close[box]
+    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+
+
+def _with_yaw(name: str, boxes: Tensor) -> Tensor:
+    if boxes.dim() != 2 or boxes.shape[1] not in (6, 7):
+        raise ValueError(f"{name} has the shape {list(boxes.shape)}; expected [N, 6] or, with a yaw, [N, 7]")
+    if (boxes[:, 3:6] < 0).any():
+        raise ValueError(f"{name} has a box of size {boxes[(boxes[:, 3:6] < 0).any(1)][0, 3:6].tolist()}")
+    return boxes if boxes.shape[1] == 7 else torch.cat([boxes, torch.zeros_like(boxes[:, :1])], 1)
+
+
+def _turn(flat: Tensor, yaw: Tensor) -> Tensor:
+    """``flat`` [..., L, 2] turned by ``yaw`` [..., 1]."""
+    cos, sin = yaw.cos(), yaw.sin()
+    x, y = flat.unbind(-1)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
+
+
+def _iou(overlap: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    union = a[:, None] + b - overlap
+    return torch.where(union > 0, overlap / union.clamp_min(torch.finfo(union.dtype).tiny), 0)
+
+
+def _overlap_bev(a: Tensor, b: Tensor) -> Tensor:
+    """Areas [N, M] in double precision, of those pairs alone whose outer circles meet."""
+    a, b = a.double(), b.double()
+    reach = a[:, 3:5].norm(dim=1)[:, None] / 2 + b[:, 3:5].norm(dim=1) / 2
+    near = (torch.cdist(a[:, :2], b[:, :2], compute_mode="donot_use_mm_for_euclid_dist") <= reach).nonzero()
+    area = a.new_zeros(len(a), len(b))
+    for pairs in near.split(PAIRS_AT_ONCE):
+        first, second = pairs.unbind(1)
+        area[first, second] = _overlap_of_pairs(a[first], b[second])
+    return area
+
+
+def _overlap_of_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """The area that each of the rectangles ``a`` shares with its ``b``, both [R, 7]: [R].
+
+    Its corners are those of either within the other and where their borders cross: at most 24 places, sorted by
+    their angle about a point between them. All of it as seen from ``a``, whose sides are then along the axes.
+    """
+    signs = torch.tensor(SIGNS, dtype=a.dtype, device=a.device) / 2
+    half = a[:, None, 3:5] / 2
+    yaw = (b[:, 6:] - a[:, 6:]).remainder(2 * pi)
+    centre = _turn((b[:, :2] - a[:, :2]).unsqueeze(1), -a[:, 6:])
+    own, other = signs * a[:, None, 3:5], _turn(signs * b[:, None, 3:5], yaw) + centre
+    slack = BORDER * (half + b[:, None, 3:5])
+    own_inside = (_turn(own - centre, -yaw).abs() <= b[:, None, 3:5] / 2 + slack).all(2)
+    other_inside = (other.abs() <= half + slack).all(2)
+    crossings, crossed = [], []
+    step = other.roll(-1, 1) - other
+    for axis in range(2):  # where the sides of b meet the two lines on which the sides of a across this axis are
+        for side in (-1, 1):
+            share = (side * half[..., axis] - other[..., axis]) / step[..., axis]
+            along = other[..., 1 - axis] + share * step[..., 1 - axis]
+            line = (side * half[..., axis]).expand_as(along)
+            crossings.append(torch.stack([line, along] if axis == 0 else [along, line], 2))
+            crossed.append((share >= 0) & (share <= 1) & (along.abs() <= half[..., 1 - axis] + slack[..., 1 - axis]))
+    valid = torch.cat([own_inside, other_inside, *crossed], 1)
+    places = torch.where(valid.unsqueeze(2), torch.cat([own, other, *crossings], 1), 0)
+    number = valid.sum(1, keepdim=True)
+    middle = places.sum(1) / number.clamp_min(1)
+    # Places that do not count are put on one that does, where they add nothing to the area.
+    first = places.gather(1, valid.int().argmax(1)[:, None, None].expand(-1, 1, 2))
+    places = torch.where(valid.unsqueeze(2), places, first) - middle.unsqueeze(1)
+    order = torch.atan2(places[..., 1], places[..., 0]).argsort(1).unsqueeze(2).expand(-1, -1, 2)
+    x, y = places.gather(1, order).unbind(2)
+    area = (x * y.roll(-1, 1) - y * x.roll(-1, 1)).sum(1).abs() / 2
+    return torch.where(number.squeeze(1) > 2, area, 0)
