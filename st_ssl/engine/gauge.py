@@ -30,14 +30,16 @@ def effective_rank(features: Tensor) -> float:
 class CollapseGauge:
     """Watches the pooled features that an encoder gives while it trains, or the rows [B, D] of a projector.
 
-    ``read`` returns ``feature_spread`` and ``effective_rank`` of the last batch, and a warning once either has fallen
-    below ``share`` of the first reading, or to where nothing can be told apart.
+    ``read`` returns ``feature_spread`` and ``effective_rank`` of the last batch, and a warning once the spread has
+    fallen below ``share`` of the first reading, or where nothing can be told apart: the rank is below 1.2, or below 1.5
+    in three readings one after the other, as that of features on a line is (SimSiam without its stop-gradient).
     """
 
     def __init__(self, encoder: nn.Module, share: float = 0.1) -> None:
         self.share = share
         self.first: tuple[float, float] | None = None
         self.warned = False
+        self._flat = 0  # readings in a row
         self._features: Tensor | None = None
         encoder.register_forward_hook(self._keep)
 
@@ -53,12 +55,13 @@ class CollapseGauge:
             return {}, None
         spread, rank = feature_spread(features), effective_rank(features)
         self.first = self.first or (spread, rank)
-        fallen = spread < self.share * self.first[0] or spread < 1e-3 or rank < 1.2
+        self._flat = self._flat + 1 if rank < 1.5 else 0
+        fallen = spread < self.share * self.first[0] or spread < 1e-3 or rank < 1.2 or self._flat >= 3
         warning = None
         if fallen and not self.warned:
             self.warned = True
             warning = (
-                f"the features look collapsed: spread {spread:.4f} (at first {self.first[0]:.4f}), effective rank "
+                f"features look collapsed: spread {spread:.4f} (at first {self.first[0]:.4f}), effective rank "
                 f"{rank:.1f} (at first {self.first[1]:.1f})"
             )
         return {"feature_spread": spread, "effective_rank": rank}, warning

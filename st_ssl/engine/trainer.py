@@ -290,7 +290,8 @@ class Trainer:
             of = "" if name in self.exports and len(self.exports) == 1 else f"{name}/"
             gauge |= {f"{of}{key}": value for key, value in found.items()}
             if warning and self.runtime.is_main:
-                console.print(f"{self.name}: step {self.step}: {of}{warning}", style="yellow")
+                whose = f"the {name}'s " if of else "the "
+                console.print(f"{self.name}: step {self.step}: {whose}{warning}", style="yellow")
         rate = clock.samples * self.method.views.num_views / elapsed
         timing = {
             "clips_per_second": rate,

@@ -62,6 +62,19 @@ def test_it_warns_once_when_features_collapse() -> None:
     assert "collapsed" in str(warnings[2])
 
 
+def test_it_warns_where_features_stay_on_a_line() -> None:
+    """Two clusters, or one sample beside all others: the spread stays, and so does a rank a little above 1."""
+    watched, warnings = nn.Identity(), []
+    gauge = CollapseGauge(watched)
+    line = isotropic(32, 1) @ isotropic(1, 16)
+    for noise in (1.0, 0.02, 0.02, 1.0, 0.02, 0.02, 0.02, 0.02):
+        watched(line + noise * isotropic(32, 16))
+        figures, warning = gauge.read()
+        assert (1.2 < figures["effective_rank"] < 1.5) == (noise < 1)
+        warnings.append(warning is not None)
+    assert warnings == [False] * 6 + [True, False]
+
+
 def test_it_passes_over_what_tells_nothing() -> None:
     dial = Dial()
     gauge = CollapseGauge(dial)
