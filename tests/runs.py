@@ -23,6 +23,8 @@ from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
+# Of a projector: each of its batch norms makes what two ways of adding differ in larger.
+SHALLOW: dict[str, Any] = {"method": {"hidden_dim": 16, "output_dim": 8, "projector_layers": 2}}
 TIMING = {"clips_per_second", "data_wait", "seconds"}
 
 

@@ -207,9 +207,10 @@ def no_compiler() -> str:
 @pytest.mark.skipif(bool(no_compiler()), reason=no_compiler())
 def test_compiled_runs_have_the_same_losses(videos: Path, tmp_path: Path) -> None:
     for name, compiled in (("eager", False), ("compiled", True)):
-        train(tiny(videos, tmp_path / name, engine={"epochs": 1, "compile": compiled}) | {"encoder": VIT})
+        data = tiny(videos, tmp_path / name, "videomae", engine={"epochs": 1, "compile": compiled})
+        train(data | {"encoder": VIT})
     eager, fast = metrics(tmp_path / "eager"), metrics(tmp_path / "compiled")
     assert len(eager) == len(fast) == 3
     for expected, found in zip(eager, fast, strict=True):
-        assert found == pytest.approx(expected, rel=1e-5, abs=1e-4)  # losses, and what the collapse gauge reads
+        assert found == pytest.approx(expected, abs=1e-4)  # losses, and what the collapse gauge reads
     assert weights(tmp_path / "eager").keys() == weights(tmp_path / "compiled").keys()
