@@ -142,11 +142,11 @@ def write_shard(output: Path, packer: Packer, shard: Shard) -> Shard | None:
 
     Nothing is left to do then: None. Where it is killed, a file tells which sample it was at."""
     rows = []
-    try:
-        with (
-            write_atomically(_tar(output, shard.number), alone=True) as unfinished,
-            tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
-        ):
+    with (
+        write_atomically(_tar(output, shard.number), alone=True) as unfinished,
+        tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        try:
             for place, (source, entry) in enumerate(shard.samples):
                 _place_file(output, shard).write_text(str(place))
                 name = packed_name(shard.number, place, packer.content.suffix)
@@ -154,9 +154,9 @@ def write_shard(output: Path, packer: Packer, shard: Shard) -> Shard | None:
                 crashed = place in shard.crashed
                 made = {"error": packer.content.crashed} if crashed else _add(archive, name, entry, packer)
                 rows.append({**about, "source": source, **made})
-        replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
-    finally:
-        _place_file(output, shard).unlink(missing_ok=True)
+        finally:  # before the list: nobody looks at a finished shard again
+            _place_file(output, shard).unlink(missing_ok=True)
+    replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
     return None
 
 

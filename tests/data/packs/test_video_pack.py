@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import resize
 
 from st_ssl.augment.video import centre_crop
 from st_ssl.core.errors import DataError, SampleError
+from st_ssl.core.files import replace_text
 from st_ssl.core.types import Entry
 from st_ssl.data.base import training_part
 from st_ssl.data.clip_plans import RandomClips
@@ -119,6 +120,17 @@ def test_a_pack_killed_in_the_middle_goes_on_to_the_same_bytes(
         VideoPack(str(output))
     subprocess.run([*command, "0"], check=True)
     assert {n: b for n, b in content(output).items() if not n.endswith(".partial")} == content(packed)
+
+
+def test_nothing_is_left_to_remove_when_a_shard_is_finished(
+    entries: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed(path: Path, text: str, alone: bool = False) -> None:  # a kill right after this leaves what is there now
+        assert sorted(p.name for p in path.parent.iterdir()) == ["pack.json", "shard-00000.tar"]
+        replace_text(path, text, alone)
+
+    monkeypatch.setattr("st_ssl.data.packs.write_pack.replace_text", listed)
+    assert write_pack(entries[:2], tmp_path / "pack", CONFIG, progress=False) == []
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
