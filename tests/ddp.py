@@ -12,16 +12,19 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.forked import server
+
 
 def run_ranks(fn: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -> list[Any]:
     """What ``fn(rank, world_size, *args)`` returned on each of ``world_size`` gloo processes, by rank.
 
-    ``fn`` is a module-level function (the processes are spawned) that returns tensors or plain containers of tensors,
-    numbers and strings. It runs on one thread, inside an initialised process group. The first rank that raises ends
-    the others, and its traceback is part of the ``torch.multiprocessing.ProcessRaisedException`` raised here.
+    ``fn`` is a module-level function that returns tensors or plain containers of tensors, numbers and strings. It runs
+    on one thread, inside an initialised process group. The first rank that raises ends the others, and its traceback
+    is part of the ``torch.multiprocessing.ProcessRaisedException`` raised here.
     """
+    server()
     folder = Path(tempfile.mkdtemp(prefix="ranks-", dir=tmp_path))
-    mp.spawn(_run_rank, args=(fn, world_size, folder, args), nprocs=world_size)
+    mp.start_processes(_run_rank, args=(fn, world_size, folder, args), nprocs=world_size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 

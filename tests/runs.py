@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.methods.base import METHODS
+from tests.forked import ROOT, run_script
 from tests.methods.small import small
 from tests.waiting import PATIENCE
 
-ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 # Of a projector: each of its batch norms makes what two ways of adding differ in larger.
 SHALLOW: dict[str, Any] = {"method": {"hidden_dim": 16, "output_dim": 8, "projector_layers": 2}}
@@ -106,10 +107,9 @@ def train(data: dict[str, Any], stop_at: int | None = None, runtime: Runtime | N
 
 def start(tool: str | Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """``python tools/<tool>.py <arguments>``, or that of another script, in a process of its own."""
-    script = tool if isinstance(tool, Path) else ROOT / "tools" / f"{tool}.py"
     return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | environment,
+        [sys.executable, str(_script(tool)), *map(str, arguments)],
+        env=_environment(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -117,11 +117,22 @@ def start(tool: str | Path, *arguments: object, **environment: str) -> subproces
     )
 
 
+def _script(tool: str | Path) -> Path:
+    return tool if isinstance(tool, Path) else ROOT / "tools" / f"{tool}.py"
+
+
+def _environment(own: dict[str, str]) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | own
+
+
 def call(tool: str | Path, *arguments: object, **environment: str) -> tuple[int, str, str]:
-    """As ``start``, to its end: exit code, stdout, stderr."""
-    process = start(tool, *arguments, **environment)
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
+    """As ``start``, to its end, forked from a process that has imported torch: exit code, stdout, stderr."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        code = run_script(_script(tool), [str(a) for a in arguments], _environment(environment), out, PATIENCE)
+        said, complained = (out.with_suffix(f".{stream}").read_text() for stream in (1, 2))
+    assert code is not None, f"{tool} took more than {PATIENCE:g} s:\n{said}\n{complained}"
+    return code, said, complained
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:

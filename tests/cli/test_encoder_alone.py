@@ -51,7 +51,7 @@ def test_imported_then_probed_then_fine_tuned_then_probed(tmp_path: Path, call: 
     assert probed["runs"] == [str(folder)] and probed["config"]["data"]["root"] == str(root)
     assert set(probed["targets"]["light"]["probes"]["knn"]) >= {"pretrained", "random", "metadata"}
 
-    keys = ("task.target=light", "task.clips=1", "modes=[frozen]", "label_fractions=[1.0]", "epochs=1")
+    keys = ("task.target=light", "task.clips=1", "modes=[frozen]", "label_fractions=[1.0]", "steps=4")
     code, out, _ = call("finetune", RECIPE, folder, f"data.root={root}", "data.num_workers=0", *keys)
     assert code == 0 and "recognise: 100 % of the labels" in out
     kept = folder / "finetune" / "quickstart" / "frozen_100_0"
