@@ -75,7 +75,7 @@ class View:
     own number of tokens. ``sample`` int64 [B]: the index in the data set of what is really shown.
     """
 
-    content: Any
+    content: Tensor | PointBatch
     at: Tensor
     labels: dict[str, Tensor] = field(default_factory=dict)
     params: dict[str, Tensor] = field(default_factory=dict)
@@ -89,8 +89,7 @@ class View:
     def clip(self) -> Tensor:
         """The content of a view of videos."""
         assert not isinstance(self.content, PointBatch)
-        clip: Tensor = self.content
-        return clip
+        return self.content
 
     @property
     def points(self) -> PointBatch:
@@ -113,7 +112,7 @@ class View:
         """The samples ``start`` to ``stop``."""
         if isinstance(self.content, PointBatch):
             clouds = len(self.content) // max(1, len(self))
-            content: Any = self.content.part(start * clouds, stop * clouds)
+            content: Tensor | PointBatch = self.content.part(start * clouds, stop * clouds)
         else:
             content = self.content[start:stop]
         return self._rows(lambda tensor: tensor[start:stop], content)
@@ -124,9 +123,9 @@ class View:
 
         views = [self, *others]
         if isinstance(self.content, PointBatch):
-            content: Any = self.content.joined([view.points for view in others])
+            content: Tensor | PointBatch = self.content.joined([view.points for view in others])
         else:
-            content = torch.cat([view.content for view in views])
+            content = torch.cat([view.clip for view in views])
         assert len({(view.sample is None, len(view.masks)) for view in views}) == 1, "views of several kinds"
         return View(
             content,
@@ -140,7 +139,7 @@ class View:
             None if self.sample is None else torch.cat([view.sample for view in views if view.sample is not None]),
         )
 
-    def _rows(self, fn: TensorMap, content: Any) -> View:
+    def _rows(self, fn: TensorMap, content: Tensor | PointBatch) -> View:
         return View(
             content,
             fn(self.at),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from st_ssl.core.files import missing_folder, replace_text, write_atomically
 from st_ssl.core.inputs import INPUTS, CloudNeeds, InputConfig, Modality, PointInputConfig
 from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.registry import Registry
-from st_ssl.core.types import Features
+from st_ssl.core.types import Features, PointBatch
 from st_ssl.data.base import DataSource
 
 if TYPE_CHECKING:
@@ -26,22 +26,26 @@ FORMAT = 1
 
 
 AnyInput = InputConfig | PointInputConfig
+InputT = TypeVar("InputT", bound=AnyInput)
+ContentT = TypeVar("ContentT", bound=Tensor | PointBatch)
 
 
-class Encoder(nn.Module, ABC):
-    """A network from clips, or clouds, to ``Features``. ``embed_dim`` is known without running it."""
+class Encoder(nn.Module, ABC, Generic[InputT, ContentT]):
+    """A network from clips, or clouds, to ``Features``. ``embed_dim`` is known without running it.
+
+    ``input`` says what it is fed. It is a ``ClipEncoder`` or a ``CloudEncoder``.
+    """
 
     modality: ClassVar[Modality] = "video"
     per_point: ClassVar[bool] = False
     """Whether its features of clouds have ``points``, one for each point."""
     config: Config
-    input: Any
-    """An ``InputConfig`` or a ``PointInputConfig``, as the modality has it."""
+    input: InputT
     embed_dim: int
     grid: Grid | None = None
     """The token grid (T', H', W') of encoders that can be fed a part of their tokens, else None."""
 
-    def __init__(self, config: Config, input: AnyInput) -> None:
+    def __init__(self, config: Config, input: InputT) -> None:
         super().__init__()
         self.config = config
         self.input = input
@@ -59,7 +63,7 @@ class Encoder(nn.Module, ABC):
         """As always, but a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
-    def resized(self, name: str, value: Tensor, source: Encoder) -> Tensor | None:
+    def resized(self, name: str, value: Tensor, source: ClipEncoder | CloudEncoder) -> Tensor | None:
         """The tensor ``name`` of ``source``, an encoder of another input, for this one: positions interpolated; None
         where that makes no sense."""
         return None
@@ -70,12 +74,15 @@ class Encoder(nn.Module, ABC):
         return CloudNeeds()
 
     @abstractmethod
-    def forward(self, clip: Any, keep: Tensor | None = None) -> Features:
+    def forward(self, clip: ContentT, keep: Tensor | None = None) -> Features:
         """Clips float [B, C, T, H, W], or a ``PointBatch`` of B clouds, to features; ``keep`` int64 [B, K]: the tokens
         to see, for encoders that can be shown a part of them."""
 
 
-ENCODERS: Registry[Encoder] = Registry("encoder", "st_ssl.encoders")
+ClipEncoder = Encoder[InputConfig, Tensor]
+CloudEncoder = Encoder[PointInputConfig, PointBatch]
+
+ENCODERS: Registry[Encoder[Any, Any]] = Registry("encoder", "st_ssl.encoders")
 
 
 def description(encoder: Encoder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool3d
 
 from st_ssl.core.types import Features
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 
 Triple = tuple[int, int, int]
 """Of time, height and width."""
@@ -29,7 +29,7 @@ def arranged(clip: Tensor, embed_dim: int) -> Tensor:
     return clip.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
 
 
-class ConvEncoder(Encoder):
+class ConvEncoder(ClipEncoder):
     """Clips [B, 3, T, H, W] to the map [B, D, T', H', W'] that ``extract`` makes of them, and its mean [B, D]."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import CloudNeeds, PointInputConfig
 from st_ssl.core.types import Features, PointBatch
-from st_ssl.encoders.base import ENCODERS, Encoder
+from st_ssl.encoders.base import ENCODERS, CloudEncoder
 from st_ssl.encoders.point_vit import point_channels
 from st_ssl.ops.neighbours import gather_points, nearest
 
@@ -52,7 +52,7 @@ class EdgeConv(nn.Module):
 
 
 @ENCODERS.register(DGCNNConfig)
-class DGCNN(Encoder):
+class DGCNN(CloudEncoder):
     """Clouds to features of each point [P, D] and, as ``pooled``, their maximum over a cloud [B, D]. The published
     classifier takes their mean beside it. Clouds of several sizes are run one by one, which is nothing to its output
     in evaluation; in training batch norm asks for clouds of one size."""

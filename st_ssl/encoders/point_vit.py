@@ -15,7 +15,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, PointInputConfig
 from st_ssl.core.types import Features, Mask, PointBatch
-from st_ssl.encoders.base import ENCODERS, Encoder
+from st_ssl.encoders.base import ENCODERS, CloudEncoder
 from st_ssl.encoders.transformer import Block, gather_tokens, initialise
 from st_ssl.ops.neighbours import gather_points, nearest, nearest_packed
 from st_ssl.ops.sampling import farthest_points, farthest_points_packed
@@ -127,7 +127,7 @@ def position_mlp(dim: int) -> nn.Sequential:
 
 
 @ENCODERS.register(PointViTConfig)
-class PointViT(Encoder):
+class PointViT(CloudEncoder):
     """Clouds to tokens [B, G, D] at ``centres`` [B, G, 3] and, as ``pooled``, their mean [B, D]. With ``keep`` int64
     [B, K'] only those patches are tokenised and attended to: [B, K', D].
 

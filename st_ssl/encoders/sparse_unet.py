@@ -16,7 +16,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, Modality, PointInputConfig
 from st_ssl.core.types import Features, PointBatch
-from st_ssl.encoders.base import ENCODERS, Encoder
+from st_ssl.encoders.base import ENCODERS, CloudEncoder
 from st_ssl.ops.sparse import Backend, SparseConv3d, SparseModule, SparseSequential, SparseTensor, global_pool
 from st_ssl.ops.voxels import VoxelHash, mean_by_voxel, voxelise
 
@@ -119,7 +119,7 @@ def _stage(cin: int, cout: int, blocks: int, level: int, backend: Backend) -> Sp
     return SparseSequential(*(Residual(a, b, f"level{level}", backend) for a, b in pairwise(widths)))
 
 
-class SparseEncoder(Encoder):
+class SparseEncoder(CloudEncoder):
     """What both have in common: from points to voxels, the way down, and back to points."""
 
     modality: ClassVar[Modality] = "points"

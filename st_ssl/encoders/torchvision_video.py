@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Features
-from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
+from st_ssl.encoders.base import ENCODERS, ClipEncoder, InputConfig
 from st_ssl.encoders.conv3d import arranged
 
 HEADS = ("fc", "classifier", "head")
@@ -39,7 +39,7 @@ class TorchvisionConfig(Config):
 
 
 @ENCODERS.register(TorchvisionConfig)
-class Torchvision(Encoder):
+class Torchvision(ClipEncoder):
     """Clips [B, 3, T, H, W] to a map [B, D, T', H', W'] and what the network's head would be given [B, D]: the mean,
     or MViT's class token. MViT is built for the clips of ``input`` and takes no others.
 

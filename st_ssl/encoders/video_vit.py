@@ -15,7 +15,7 @@ from st_ssl.augment.masking import Grid
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Features
-from st_ssl.encoders.base import ENCODERS, Encoder, InputConfig
+from st_ssl.encoders.base import ENCODERS, ClipEncoder, CloudEncoder, InputConfig
 from st_ssl.encoders.positions import resize_grid, rotary_table
 from st_ssl.encoders.transformer import Block, Positions, gather_tokens, initialise, positions_of, set_positions
 
@@ -103,7 +103,7 @@ def untubelets(tokens: Tensor, grid: Grid, tubelet: int, patch: int) -> Tensor:
 
 
 @ENCODERS.register(VideoViTConfig)
-class VideoViT(Encoder):
+class VideoViT(ClipEncoder):
     """Clips [B, 3, T, H, W] to tokens [B, L, D] and their mean [B, D]. With ``keep`` [B, K] only those tokens are
     embedded and attended to: [B, K, D]. A class token is never among the tokens; it may be what is pooled."""
 
@@ -140,7 +140,7 @@ class VideoViT(Encoder):
         else:
             set_positions(self, kind, self.grid, dim)
 
-    def resized(self, name: str, value: Tensor, source: Encoder) -> Tensor | None:
+    def resized(self, name: str, value: Tensor, source: ClipEncoder | CloudEncoder) -> Tensor | None:
         """Learned positions, interpolated to this grid."""
         if not isinstance(source, VideoViT) or value.shape[-1] != self.embed_dim:
             return None

@@ -13,7 +13,7 @@ from st_ssl.augment.points import PointAugment, PointAugmentConfig, Range
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.exhibits import LinksExhibit
 from st_ssl.core.types import View
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import CloudEncoder
 
 
 class SceneAugmentConfig(PointAugmentConfig):
@@ -28,19 +28,19 @@ class SceneAugmentConfig(PointAugmentConfig):
     colour: PointColourConfig = PointColourConfig()
 
 
-def require_points(encoder: Encoder, method: str) -> None:
+def require_points(encoder: CloudEncoder, method: str) -> None:
     """Raise ``ConfigError`` where ``encoder`` has no feature for each point."""
     if not encoder.per_point:
         raise ConfigError(f"method.name={method} needs an encoder with a feature for each point, such as sparse_unet")
 
 
-def scene_augment(config: PointAugmentConfig, encoder: Encoder) -> PointAugment:
+def scene_augment(config: PointAugmentConfig, encoder: CloudEncoder) -> PointAugment:
     """The augmentation of scenes. All points of a voxel stay: the encoder takes them together, and the more points both
     views have, the more matches there are."""
     return PointAugment(config, encoder.input.num_points, encoder.input.unit_sphere, None)
 
 
-def point_features(encoder: Encoder, head: nn.Module, views: list[View]) -> list[Tensor]:
+def point_features(encoder: CloudEncoder, head: nn.Module, views: list[View]) -> list[Tensor]:
     """What ``head`` makes of all points of each view, [P, D]."""
     found = [encoder(view.points).points for view in views]
     return [head(points) for points in found if points is not None]
@@ -61,7 +61,7 @@ def match(first: View, second: View, num_pairs: int) -> tuple[Tensor, Tensor]:
     return chosen, valid
 
 
-def links(encoder: Encoder, head: nn.Module, views: list[View]) -> LinksExhibit:
+def links(encoder: CloudEncoder, head: nn.Module, views: list[View]) -> LinksExhibit:
     """All points that the first two views show, and what ``head`` makes of all points."""
     first, second = point_features(encoder, head, views[:2])
     return LinksExhibit(correspondences(views[0].points, views[1].points), first, second)

@@ -14,7 +14,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.alignment import alignment, uniformity
 from st_ssl.parts.projector import projector
@@ -69,7 +69,7 @@ class AlignUniform(Method[AlignUniformConfig]):
         "positives lie close, and all features spread evenly over the sphere",
     )
 
-    def __init__(self, config: AlignUniformConfig, encoder: Encoder) -> None:
+    def __init__(self, config: AlignUniformConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         plan = RandomClips(clip.num_frames, clip.stride, num_clips=2)

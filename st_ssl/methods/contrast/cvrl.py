@@ -12,7 +12,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.views import Views, ViewSpec
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import info_nce
 from st_ssl.parts.projector import projector
@@ -81,7 +81,7 @@ class CVRL(Method[CVRLConfig]):
         "two clips of a video, each with one augmentation for all its frames, agree",
     )
 
-    def __init__(self, config: CVRLConfig, encoder: Encoder) -> None:
+    def __init__(self, config: CVRLConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, config.interval.distribution, config.interval.frames)

@@ -22,7 +22,7 @@ from st_ssl.core.types import View
 from st_ssl.data.clip_plans import Draw, clip_indices, last_start
 from st_ssl.data.streams.base import Stream
 from st_ssl.data.views import Views, ViewSpec
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Outputs, Paper
 from st_ssl.objectives.motion_contrast import double_triplet, queue_contrast
 from st_ssl.parts.momentum_network import MomentumNetwork
@@ -118,7 +118,7 @@ class DSM(Method[DSMConfig]):
         "pull the same motion in a warped scene, push the same scene with frames out of order",
     )
 
-    def __init__(self, config: DSMConfig, encoder: Encoder) -> None:
+    def __init__(self, config: DSMConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip, broken = encoder.input, config.negative == "temporal"
         if broken and clip.num_frames < 3:

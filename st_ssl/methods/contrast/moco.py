@@ -16,7 +16,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Outputs, Paper
 from st_ssl.objectives.queue_contrast import queue_info_nce
 from st_ssl.parts.momentum import MomentumConfig
@@ -79,7 +79,7 @@ class MoCo(Method[MoCoConfig]):
         "find the key of another clip, made by a momentum encoder, among a queue of past keys",
     )
 
-    def __init__(self, config: MoCoConfig, encoder: Encoder) -> None:
+    def __init__(self, config: MoCoConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, "uniform")

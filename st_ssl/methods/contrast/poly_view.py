@@ -13,7 +13,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.multi_view import Aggregate, poly_view
 from st_ssl.parts.projector import projector
@@ -66,7 +66,7 @@ class PolyView(Method[PolyViewConfig]):
         "each of many views of a sample is compared with all its others at once",
     )
 
-    def __init__(self, config: PolyViewConfig, encoder: Encoder) -> None:
+    def __init__(self, config: PolyViewConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         plan = RandomClips(clip.num_frames, clip.stride, config.num_views)

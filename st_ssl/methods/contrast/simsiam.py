@@ -14,7 +14,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Paper
 from st_ssl.parts.projector import projector
 from st_ssl.training.optim import Rule
@@ -58,7 +58,7 @@ class SimSiam(Method[SimSiamConfig]):
         "predict the projection of another clip, with a stop-gradient in place of negatives",
     )
 
-    def __init__(self, config: SimSiamConfig, encoder: Encoder) -> None:
+    def __init__(self, config: SimSiamConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, "uniform")

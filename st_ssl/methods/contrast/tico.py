@@ -14,7 +14,7 @@ from st_ssl.core.config import Config
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Outputs, Paper
 from st_ssl.objectives.covariance_contrast import covariance_contrast, second_moment, unit
 from st_ssl.parts.momentum import MomentumConfig
@@ -64,7 +64,7 @@ class TiCo(Method[TiCoConfig]):
     )
     covariance: Tensor
 
-    def __init__(self, config: TiCoConfig, encoder: Encoder) -> None:
+    def __init__(self, config: TiCoConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         pair = ClipPair(clip.num_frames, clip.stride, "uniform")

@@ -17,7 +17,7 @@ from st_ssl.core.exhibits import CloudExhibit, Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.types import PointBatch, View
 from st_ssl.data.points.views import augmented_views
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import CloudEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import foreground_info_nce, point_info_nce, region_info_nce
 from st_ssl.parts.correspondence import SiameseCorrespondence
@@ -97,7 +97,7 @@ class FAC(Method[FACConfig]):
     )
     modality: ClassVar[Modality] = "points"
 
-    def __init__(self, config: FACConfig, encoder: Encoder) -> None:
+    def __init__(self, config: FACConfig, encoder: CloudEncoder) -> None:
         super().__init__(config, encoder)
         require_points(encoder, config.name)
         cut = [partial(segmented, config=config.segments)] if config.region_weight or config.segment_weight else []

@@ -17,7 +17,7 @@ from st_ssl.core.types import View
 from st_ssl.data.clip_plans import Still
 from st_ssl.data.points.views import point_views
 from st_ssl.data.views import each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import CloudEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import Negatives, point_info_nce
 from st_ssl.parts.point_matching import (
@@ -66,7 +66,7 @@ class PointContrast(Method[PointContrastConfig]):
     )
     modality: ClassVar[Modality] = "points"
 
-    def __init__(self, config: PointContrastConfig, encoder: Encoder) -> None:
+    def __init__(self, config: PointContrastConfig, encoder: CloudEncoder) -> None:
         super().__init__(config, encoder)
         require_points(encoder, config.name)
         augment = scene_augment(config.augment, encoder)

@@ -22,7 +22,7 @@ from st_ssl.core.types import PointBatch, View
 from st_ssl.data.clip_plans import Still
 from st_ssl.data.points.views import point_views
 from st_ssl.data.views import each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import CloudEncoder
 from st_ssl.encoders.point_vit import Patches, PointViT, split_patches
 from st_ssl.encoders.transformer import gather_tokens
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Paper
@@ -85,7 +85,7 @@ class Point2Vec(Method[Point2VecConfig]):
     modality = "points"
     encoder: PointViT
 
-    def __init__(self, config: Point2VecConfig, encoder: Encoder) -> None:
+    def __init__(self, config: Point2VecConfig, encoder: CloudEncoder) -> None:
         super().__init__(config, encoder)
         if not isinstance(encoder, PointViT):
             raise ConfigError("method.name=point2vec needs an encoder that can see a part of its patches: point_vit")

@@ -18,7 +18,7 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder, Encoder
 from st_ssl.encoders.transformer import gather_tokens
 from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
 from st_ssl.methods.base import METHODS, Losses, Method, Moment, Paper
@@ -75,7 +75,7 @@ class VJEPA(Method[VJEPAConfig]):
     encoder: VideoViT
     teacher: VideoViT
 
-    def __init__(self, config: VJEPAConfig, encoder: Encoder) -> None:
+    def __init__(self, config: VJEPAConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         if not isinstance(encoder, VideoViT):
             raise ConfigError("method.name=vjepa needs an encoder that can see a part of its tokens: video_vit")

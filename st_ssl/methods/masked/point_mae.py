@@ -16,7 +16,7 @@ from st_ssl.core.types import PointBatch, View
 from st_ssl.data.clip_plans import Still
 from st_ssl.data.points.views import point_views
 from st_ssl.data.views import each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import CloudEncoder
 from st_ssl.encoders.point_vit import Patches, PointViT, position_mlp, split_patches
 from st_ssl.encoders.transformer import initialise
 from st_ssl.methods.base import METHODS, Losses, Method, Paper
@@ -67,7 +67,7 @@ class PointMAE(Method[PointMAEConfig]):
     modality = "points"
     encoder: PointViT
 
-    def __init__(self, config: PointMAEConfig, encoder: Encoder) -> None:
+    def __init__(self, config: PointMAEConfig, encoder: CloudEncoder) -> None:
         super().__init__(config, encoder)
         if not isinstance(encoder, PointViT):
             raise ConfigError("method.name=point_mae needs an encoder that can see a part of its patches: point_vit")

@@ -16,7 +16,7 @@ from st_ssl.core.exhibits import ClipExhibit, Exhibit
 from st_ssl.core.types import View
 from st_ssl.data.clip_plans import RandomClips
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.encoders.video_vit import VideoViT, tubelets, untubelets
 from st_ssl.methods.base import METHODS, Losses, Method, Paper
 from st_ssl.objectives.reconstruction import Normalisation, masked_mse, normalised_pixels
@@ -63,7 +63,7 @@ class VideoMAE(Method[VideoMAEConfig]):
     )
     encoder: VideoViT
 
-    def __init__(self, config: VideoMAEConfig, encoder: Encoder) -> None:
+    def __init__(self, config: VideoMAEConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         if not isinstance(encoder, VideoViT):
             raise ConfigError("method.name=videomae needs an encoder that can see a part of its tokens: video_vit")

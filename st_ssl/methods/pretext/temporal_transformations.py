@@ -17,7 +17,7 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import View
 from st_ssl.data.video.tempo_plans import AT_A_SPEED, TRANSFORMATIONS, TemporalTransformations, Transformation
 from st_ssl.data.views import Views, each
-from st_ssl.encoders.base import Encoder
+from st_ssl.encoders.base import ClipEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Paper
 
 
@@ -89,7 +89,7 @@ class TemporalTransformationRecognition(Method[TemporalTransformationsConfig]):
         "tell whether a clip plays as it was, forward and backward, shuffled or with skips, and how fast",
     )
 
-    def __init__(self, config: TemporalTransformationsConfig, encoder: Encoder) -> None:
+    def __init__(self, config: TemporalTransformationsConfig, encoder: ClipEncoder) -> None:
         super().__init__(config, encoder)
         clip = encoder.input
         if clip.num_frames < 4:
