@@ -24,7 +24,7 @@ from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.points.config import PointDataConfig
 from st_ssl.data.points.views import plain_views
 from st_ssl.data.sources.base import Format
-from st_ssl.data.sources.points import format_of, read_source
+from st_ssl.data.sources.points import FORMATS, read_source
 from st_ssl.data.streams.base import Recording, StillCloud
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.reading import Reading, decide
@@ -146,7 +146,7 @@ class PointSource(DataSource):
 
     def format(self) -> Format | None:
         place = None if self.pack is not None else self.points.place
-        return format_of(*place, self.points.format) if place is not None else None
+        return FORMATS.find(*place, self.points.format)[0] if place is not None else None
 
     def _planted(self) -> Path:
         """The folder of the planted clouds, written if need be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -14,11 +15,16 @@ from typing import Any, NamedTuple
 
 from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError, nearest
+from st_ssl.core.plain_json import load_json
 from st_ssl.core.types import Entry
 
 _ITEM = re.compile(r"#\d{1,18}\Z")
 BESIDE = ("annotations", "annotation", "labels", "splits", "ucftraintestlist", "testtrainmulti_7030_splits", "lists")
 """What folders are called that hold lists and labels beside the samples."""
+_A_FOLDER = (
+    "cannot be read: it is a folder; expected a file, lists in it that are named after splits (train.csv, val.csv, "
+    "test.csv), or the annotations of a known data set"
+)
 
 
 class Kind(NamedTuple):
@@ -52,22 +58,23 @@ class Place:
         """The official split, the first one where none is asked for."""
         return self.split or 1
 
+    def tell(self, line: str) -> None:
+        """Add a ``line`` for the user to ``told``, once."""
+        if line not in self.told:
+            self.told.append(line)
+
     @cached_property
     def _folders(self) -> list[list[Path]]:
         """Files of ``notes``, then of the folders in it whose names are those of annotations."""
         if not self.notes.is_dir():
             return [[self.notes]]
-        try:
-            inside = sorted(os.scandir(self.notes), key=lambda item: os.fsencode(item.name))
-            beside = [item.path for item in inside if item.name.lower() in BESIDE and item.is_dir()]
-            below = [sorted(path for path in Path(folder).iterdir() if path.is_file()) for folder in beside]
-        except OSError as error:
-            raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
-        return [[Path(item.path) for item in inside if item.is_file()], *below]
+        inside = in_folder(self.notes)
+        beside = [in_folder(item) for item in inside if item.name.lower() in BESIDE and item.is_dir()]
+        return [[Path(item.path) for item in items if item.is_file()] for items in (inside, *beside)]
 
-    def find(self, name: re.Pattern[str]) -> list[Path]:
-        """The files whose whole name matches, all from the first folder that has any."""
-        found = ([path for path in files if name.fullmatch(path.name)] for files in self._folders)
+    def find(self, matches: Callable[[str], object]) -> list[Path]:
+        """The files whose names match, all from the first folder that has any."""
+        found = ([path for path in files if matches(path.name)] for files in self._folders)
         return next((paths for paths in found if paths), [])
 
 
@@ -106,22 +113,18 @@ class Listing(list[Entry]):
         counts, ``classes`` (target to class to split to count, classes in order), ``frames`` ([fewest, median, most]
         of the samples of which it is known, ``of_known_length``: series of images and rows with a number of frames),
         how many are ``unlabelled`` where others are not, and ``told``."""
-        splits = Counter(entry.split for entry in self)
-        counts: dict[str, dict[str, Counter[str]]] = {}
+        classes: dict[str, dict[str, Counter[str]]] = {}
         for entry in self:
-            pairs = [*entry.labels.items(), *(("tags", tag) for tag in entry.tags)]
-            for target, name in pairs:
-                counts.setdefault(target, {}).setdefault(name, Counter())[entry.split] += 1
-        classes = {target: {name: dict(known[name]) for name in in_order(known)} for target, known in counts.items()}
+            for target, name in (*entry.labels.items(), *(("tags", tag) for tag in entry.tags)):
+                classes.setdefault(target, {}).setdefault(name, Counter())[entry.split] += 1
         known = (self.lengths.get(entry.path) if entry.num_frames is None else entry.num_frames for entry in self)
         lengths = sorted(length for length in known if length is not None)
-        frames = [lengths[0], lengths[len(lengths) // 2], lengths[-1]] if lengths else []
         return {
             "format": self.format,
             "samples": len(self),
-            "splits": dict(splits),
-            "classes": classes,
-            "frames": frames,
+            "splits": dict(Counter(entry.split for entry in self)),
+            "classes": {target: {name: dict(own[name]) for name in in_order(own)} for target, own in classes.items()},
+            "frames": [lengths[0], lengths[len(lengths) // 2], lengths[-1]] if lengths else [],
             "of_known_length": len(lengths),
             "unlabelled": sum(not entry.labels and not entry.tags for entry in self) if classes else 0,
             "told": list(self.told),
@@ -134,7 +137,7 @@ class NothingFoundError(DataError):
 
 class Row(NamedTuple):
     """One row of an annotation file: where it stands (``at``: "line 3"), the sample (a ``video``, a cloud) as it is
-    written there, and what became of it."""
+    written there, and what became of it. The path of the entry is empty where there is no such file."""
 
     file: Path
     at: str
@@ -151,27 +154,48 @@ def sibling(path: Path) -> str:
     return nearest(path.name, sorted(os.listdir(parent))) if parent.is_dir() else f", nor does the folder {parent}"
 
 
+def in_folder(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """What is in a ``folder`` and not hidden, in byte order of the names; ``DataError`` where it cannot be listed."""
+    try:
+        items = [item for item in os.scandir(folder) if not item.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"the folder {os.fspath(folder)} cannot be listed: {error.strerror}") from error
+    return sorted(items, key=lambda item: os.fsencode(item.name))
+
+
 def read_lines(path: Path, kind: Kind) -> list[str]:
     """The lines of a text file in UTF-8 (a byte order mark is dropped); ``DataError`` where it is none."""
     if kind.is_file(path.name):
-        a_list = f"expected a folder of {kind.name}s, or a text file that lists them"
-        raise DataError(f"{path} is a {kind.name}: {a_list}")
+        raise DataError(f"{path} is a {kind.name}: expected a folder of {kind.name}s, or a text file that lists them")
     try:
         # not splitlines(): it also breaks lines at characters that may be part of a file name
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not text in UTF-8 (byte {error.start}): expected one {kind.name} on each line"
-        ) from error
-    except IsADirectoryError as error:
-        raise DataError(
-            f"the list {path} cannot be read: it is a folder; expected a file, or lists in it that are named after "
-            "splits (train.csv, val.csv, test.csv)"
-        ) from error
+        wrong = f"is not text in UTF-8 (byte {error.start}): expected one {kind.name} on each line"
+        raise DataError(f"{path} {wrong}") from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist{sibling(path)}") from error
     except OSError as error:
-        raise DataError(f"the list {path} cannot be read: {error.strerror}") from error
+        wrong = _A_FOLDER if path.is_dir() else f"cannot be read: {error.strerror}"
+        raise DataError(f"the list {path} {wrong}") from error
+
+
+def filled_lines(path: Path, kind: Kind) -> list[tuple[int, str]]:
+    """Number and text of the lines of a list that are not blank, without the blanks at both ends."""
+    return [(at, line.strip()) for at, line in enumerate(read_lines(path, kind), 1) if line.strip()]
+
+
+def read_json(path: Path, kind: Kind, form: type, expected: str) -> Any:
+    """What a JSON file says, of the type ``form``; ``DataError`` with the line, or with what was ``expected``."""
+    text = "\n".join(read_lines(path, kind))
+    try:
+        data = load_json(text)
+    except ValueError as error:
+        where = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{path}{where}: not JSON: {error}") from error
+    if not isinstance(data, form):
+        raise DataError(f"{path}: expected {expected}, found {type(data).__name__}")
+    return data
 
 
 def exists(path: str) -> bool:
@@ -191,50 +215,40 @@ def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
         first = kept.setdefault((row.entry.path, row.entry.start, row.entry.num_frames), row)
         if first is row:
             continue
+        repeated.append(row)
         if strict and first.entry != row.entry:
             where = f"on {first.at}" if first.file == row.file else f"in {first.file}, {first.at}"
             splits = [first.entry.split, row.entry.split]
             said = "labels" if splits[0] == splits[1] else f"splits ({', '.join(splits)})"
             raise DataError(f"{row.file}, {row.at}: {row.video} is there twice, first {where}, with other {said}")
-        repeated.append(row)
     if repeated:
-        row, count = repeated[0], len(repeated)
-        warnings.warn(
-            f"{row.file}: {count} rows repeat another one and are left out; the first: {row.at}, {row.video}",
-            stacklevel=2,
-        )
+        first, many = repeated[0], f"{len(repeated)} rows repeat another one and are left out"
+        warnings.warn(f"{first.file}: {many}; the first: {first.at}, {first.video}", stacklevel=2)
     return [row.entry for row in kept.values()]
 
 
-def listed(file: Path, rows: Sequence[Row], folders: Sequence[Path], hint: str = "") -> list[Entry]:
+def listed(file: Path, rows: Sequence[Row], folders: Sequence[str], hint: str = "") -> list[Entry]:
     """The entries of a list whose rows name files. One missing file is one broken sample, left to the reader; where all
     are missing the folder is wrong: ``NothingFoundError``, with ``hint`` behind it."""
     entries = unique(rows)
     if not any(exists(entry.path) for entry in entries):
-        tried = " and ".join(str(folder) for folder in folders)
-        first = rows[0].video
-        raise NothingFoundError(
-            f"{file}: none of the {len(entries)} files listed exists; the first, {first}, not in {tried}{hint}"
-        )
+        where = f"{rows[0].video}, not in {' and '.join(folders)}{hint}"
+        raise NothingFoundError(f"{file}: none of the {len(entries)} files listed exists; the first, {where}")
     return entries
 
 
-def found(
-    kind: Kind, notes: Path, root: Path, rows: Sequence[Row], missing: Sequence[str], strict: bool = True
-) -> list[Entry]:
-    """The entries of ``rows`` once each, with a warning that counts those ``missing`` from ``root``; ``DataError`` if
+def found(kind: Kind, notes: Path, root: Path, rows: Sequence[Row], strict: bool = True) -> list[Entry]:
+    """The entries of ``rows`` once each, with a warning that counts those missing from ``root``; ``DataError`` if
     all are."""
-    count, total = len(missing), len(missing) + len(rows)
+    missing, total = [row.video for row in rows if not row.entry.path], len(rows)
     if not total:
         raise DataError(f"{notes} lists no {kind.name}s")
-    if not rows:
+    if len(missing) == total:
         raise DataError(f"{notes}: none of the {total} {kind.name}s is in {root}; the first: {missing[0]}")
-    if count:
-        warnings.warn(
-            f"{notes}: {count} of {total} {kind.name}s are not in {root} and are left out; the first: {missing[0]}",
-            stacklevel=3,
-        )
-    return unique(rows, strict)
+    if missing:
+        lost = f"{len(missing)} of {total} {kind.name}s are not in {root} and are left out"
+        warnings.warn(f"{notes}: {lost}; the first: {missing[0]}", stacklevel=3)
+    return unique((row for row in rows if row.entry.path), strict)
 
 
 def find_place(root: str | None, listing: str | None) -> tuple[Path, Path | None] | None:
@@ -244,70 +258,57 @@ def find_place(root: str | None, listing: str | None) -> tuple[Path, Path | None
     return (paths[0], paths[1] if len(paths) > 1 else None) if paths else None
 
 
-def find_format(
-    formats: Mapping[str, Format],
-    kind: Kind,
-    root: Path,
-    listing: Path | None,
-    format: str,
-    split: int | None,
-    series: str | None = None,
-) -> tuple[Format, Place]:
-    """The format of one source, by its name or ("auto") the first of ``formats`` that it looks like, and its place.
-    ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
-    if format not in ("auto", *formats):
-        raise ConfigError(f"no format {format!r}: one of auto, {', '.join(formats)}{nearest(format, formats)}")
-    if not root.exists():
-        raise DataError(f"{root} does not exist{sibling(root)}")
-    if listing is not None and not listing.exists():
-        raise DataError(f"the list {listing} does not exist{sibling(listing)}")
-    if root.is_file():
-        if listing is not None:
-            raise DataError(
-                f"{root} is a file, and the list {listing} another one: expected the folder of the {kind.name}s"
-            )
-        if kind.is_file(root.name):
-            raise DataError(
-                f"{root} is a {kind.name}: expected a folder of {kind.name}s, or a text file that lists them. For this "
-                f"one alone write its name into a file: data.root={root.parent} data.list=FILE"
-            )
-        root, listing = root.parent, root
-    place = Place(root, listing or root, split, format == "auto", series)
-    chosen = next((f for f in formats.values() if f.matches(place)), None) if place.auto else formats[format]
-    if chosen is None and place.notes != place.root:
-        raise DataError(
-            f"the list {place.notes} cannot be read: it is a folder; expected a file, lists in it that are named after "
-            "splits (train.csv, val.csv, test.csv), or the annotations of a known data set"
-        )
-    if chosen is None:
-        raise DataError(
-            f"{place.notes} looks like none of the formats {', '.join(formats)}: expected a folder of {kind.name}s, or "
-            "name the format"
-        )
-    return chosen, place
+class Formats(dict[str, Format]):
+    """The formats of samples of one kind by name, in the order in which they are tried."""
 
+    def __init__(self, kind: Kind, formats: Iterable[Format]) -> None:
+        super().__init__((form.name, form) for form in formats)
+        self.kind = kind
 
-def read_formats(
-    formats: Mapping[str, Format],
-    kind: Kind,
-    root: Path,
-    listing: Path | None,
-    format: str,
-    split: int | None,
-    series: str | None = None,
-) -> Listing:
-    """The entries of one source; what its format tells, or warns of, is a warning and in the result. Raises what
-    ``find_format`` and its format do."""
-    chosen, place = find_format(formats, kind, root, listing, format, split, series)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        entries = chosen.read(place)
-    told = [*place.told, *dict.fromkeys(str(warning.message) for warning in warned)]
-    if split is not None and not chosen.numbered and not any("data.split" in line for line in told):
-        told.append(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits")
-    for line in told:
-        warnings.warn(line, stacklevel=3)
-    labelled = any(entry.labels or entry.tags for entry in entries)
-    if labelled and not any(entry.split in ("val", "test") for entry in entries):
-        told.append(f"{place.notes}: no val or test split: what is tested on is drawn from all {kind.name}s by name")
-    return Listing(entries, chosen.name, told, place.lengths)
+    def find(
+        self, root: Path, listing: Path | None, format: str, split: int | None = None, series: str | None = None
+    ) -> tuple[Format, Place]:
+        """The format of one source, by its name or ("auto") the first that it looks like, and its place.
+        ``ConfigError`` for a format that there is not, ``DataError`` for a place."""
+        kind = self.kind.name
+        if format not in ("auto", *self):
+            raise ConfigError(f"no format {format!r}: one of auto, {', '.join(self)}{nearest(format, self)}")
+        for what, path in (("", root), ("the list ", listing)):
+            if path is not None and not path.exists():
+                raise DataError(f"{what}{path} does not exist{sibling(path)}")
+        if root.is_file():
+            if listing is not None:
+                raise DataError(f"{root} is a file, and the list {listing} another one: expected the folder of {kind}s")
+            if self.kind.is_file(root.name):
+                raise DataError(
+                    f"{root} is a {kind}: expected a folder of {kind}s, or a text file that lists them. For this one "
+                    f"alone write its name into a file: data.root={root.parent} data.list=FILE"
+                )
+            root, listing = root.parent, root
+        place = Place(root, listing or root, split, format == "auto", series)
+        chosen = next((form for form in self.values() if form.matches(place)), None) if place.auto else self[format]
+        if chosen is None:
+            looks = f"looks like none of the formats {', '.join(self)}: name the format (data.format)"
+            raise DataError(f"the list {place.notes} {_A_FOLDER if place.notes.is_dir() else looks}")
+        return chosen, place
+
+    def read(
+        self, root: Path, listing: Path | None, format: str, split: int | None, series: str | None = None
+    ) -> Listing:
+        """The entries of one source; what its format tells, or warns of, is a warning and in the result. Raises what
+        ``find`` and its format do."""
+        chosen, place = self.find(root, listing, format, split, series)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            entries = chosen.read(place)
+        told = [*place.told, *dict.fromkeys(str(warning.message) for warning in warned)]
+        if split is not None and not chosen.numbered and not any("data.split" in line for line in told):
+            told.append(f"data.split={split} is ignored: the format {chosen.name} has no numbered splits")
+        for line in told:
+            warnings.warn(line, stacklevel=3)
+        labelled = any(entry.labels or entry.tags for entry in entries)
+        if labelled and not any(entry.split in ("val", "test") for entry in entries):
+            told.append(
+                f"{place.notes}: no val or test split: what is tested on is drawn from all {self.kind.name}s by name"
+            )
+        return Listing(entries, chosen.name, told, place.lengths)

@@ -16,10 +16,10 @@ from st_ssl.core.inputs import Modality
 from st_ssl.data.packs import read_pack as pack
 from st_ssl.data.sources import points as clouds
 from st_ssl.data.sources import video as videos
-from st_ssl.data.sources.base import find_format
+from st_ssl.data.sources.base import in_folder
 from st_ssl.data.sources.folders import LeftOut, Sifted, walk
 from st_ssl.data.sources.points.base import CLOUD
-from st_ssl.data.sources.video.base import VIDEO, is_video
+from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.streams.points import READERS
 from st_ssl.data.streams.video import IMAGE_EXTENSIONS
 
@@ -48,8 +48,11 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
             return told
     if not place.is_dir():
         return "video"
-    if told := _in_lists(place):
-        return told
+    files = [Path(item.path) for item in in_folder(place)]
+    if all(file.suffix.lower() in (".txt", ".csv") and file.is_file() for file in files):  # all may be lists
+        told = _of_names(name for file in files[:3] for name in _names_in(file))
+        if told:
+            return told
     every = walk(place, lambda _, __, files: Sifted(files), LeftOut())
     return _of_names(path.name for path in every) or "video"
 
@@ -65,22 +68,19 @@ def of_another_root(
     """
     kept = dict(data)
     name, root, listing = data.get("format", "auto"), data.get("root") or data.get("list"), data.get("list")
-    formats, kind = (clouds.FORMATS, CLOUD) if modality == "points" else (videos.FORMATS, VIDEO)
+    formats = clouds.FORMATS if modality == "points" else videos.FORMATS
     if "format" in asked or name not in formats or not isinstance(root, str) or not isinstance(listing, str | None):
         return kept
     if pack.is_pack(os.path.expanduser(root)):
         kept.pop("format")  # a pack needs none, and its own warning is for who asked for one
         return kept
     beside = None if listing is None or listing == root else Path(listing).expanduser()
-    place = (formats, kind, Path(root).expanduser(), beside)
     try:
-        named = find_format(*place, name, None)
-        if named[0].matches(named[1]):
-            return kept
-        found = find_format(*place, "auto", None)[0]
+        named, place = formats.find(Path(root).expanduser(), beside, name)
+        found = named if named.matches(place) else formats.find(Path(root).expanduser(), beside, "auto")[0]
     except (DataError, ConfigError):
         return kept  # who reads it says what is wrong with the place
-    if found.lists and named[0].lists:
+    if found is named or (found.lists and named.lists):
         return kept
     kept["format"] = "auto"
     if "split" not in asked:
@@ -109,14 +109,6 @@ def _of_names(names: Iterable[str]) -> Modality | None:
     if seen["video"] or seen["points"]:
         return "points" if seen["points"] > seen["video"] else "video"
     return "video" if seen["images"] else "points" if seen["maybe"] else None
-
-
-def _in_lists(folder: Path) -> Modality | None:
-    """What the first files of a folder name, where all in it may be lists."""
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    if not all(path.suffix.lower() in (".txt", ".csv") and path.is_file() for path in files):
-        return None
-    return _of_names(name for file in files[:3] for name in _names_in(file))
 
 
 def _names_in(file: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import BESIDE, Kind
+from st_ssl.data.sources.base import BESIDE, Kind, Place
 from st_ssl.data.sources.splits import folder_split
 
 _CLOSED = ("lost+found", "@eadir", "__macosx", "$recycle.bin", "system volume information")
@@ -43,8 +43,8 @@ class LeftOut:
     closed: Counter[str] = field(default_factory=Counter)
     bare: list[str] = field(default_factory=list)
 
-    def lines(self, root: Path, kind: Kind, most: int = 5) -> list[str]:
-        """One line for the user, or none where there is nothing to tell."""
+    def tell(self, place: Place, kind: Kind, most: int = 5) -> None:
+        """Tell the user in one line, where there is something to tell."""
         common = self.files.most_common(most)
         parts = [f"{count} {name or 'without extension'}" for name, count in common]
         if rest := self.files.total() - sum(count for _, count in common):
@@ -54,7 +54,15 @@ class LeftOut:
             more = f" and {len(self.bare) - most} more" if len(self.bare) > most else ""
             folders = "folder" if len(self.bare) == 1 else "folders"
             parts.append(f"{len(self.bare)} {folders} without a {kind.name}: {', '.join(self.bare[:most])}{more}")
-        return [f"{root}: left out: {'; '.join(parts)}"] if parts else []
+        if parts:
+            place.tell(f"{place.root}: left out: {'; '.join(parts)}")
+
+    def nothing(self, root: Path, kind: Kind, names: str, folders: str) -> DataError:
+        """The error of a ``root`` that holds no samples: neither files of the ``names`` nor such ``folders``."""
+        if not self.files:
+            return DataError(f"{root} is empty: expected {kind.name}s ({names}), or {folders}")
+        instead = ", ".join(f"{count} {name or 'without extension'}" for name, count in self.files.most_common(5))
+        return DataError(f"{root} holds no {kind.name}s: looked for {names}, or {folders}; found {instead}")
 
 
 def walk(root: Path, sift: Sift, left: LeftOut) -> Iterator[PurePath]:
@@ -75,19 +83,21 @@ def walk(root: Path, sift: Sift, left: LeftOut) -> Iterator[PurePath]:
         sifted = sift(folder, folders, [name for name in files if not name.startswith(".")])
         own = set(sifted.files)
         left.closed.update(sifted.closed)
-        folders[:] = [name for name in folders if name not in sifted.closed]
         others = (name for name in files if name not in own and not name.startswith(_OWN))
         left.files.update(sifted.others.get(name, _kind_of(name)) for name in others)
         visited.append(here)
+        folders[:] = [] if sifted.whole else [name for name in folders if name not in sifted.closed]
         if sifted.whole or own:
             full.update((here, *here.parents))
-        if sifted.whole:
-            yield here
-            folders[:] = []
-        else:
-            yield from (here / name for name in files if name in own)
+        yield from [here] if sifted.whole else (here / name for name in files if name in own)
     bare = [path for path in visited if path not in full and path.name.lower() not in BESIDE]
     left.bare += [path.as_posix() for path in bare if path.parent in full and path != path.parent]
+
+
+def files_below(root: Path, kind: Kind) -> Iterator[Path]:
+    """All files below ``root`` that are of a ``kind`` by their names."""
+    for path in walk(root, lambda _, __, files: Sifted([file for file in files if kind.is_file(file)]), LeftOut()):
+        yield root / path
 
 
 def _kind_of(name: str) -> str:
@@ -110,9 +120,19 @@ class Sample(NamedTuple):
     folders: tuple[str, ...]
     series: str = ""
 
+    def below(self, root: Path) -> str:
+        """Its path as an entry has it."""
+        return str(root / self.path) + (f"#{self.series}" if self.series else "")
 
-def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list[str]) -> list[Entry]:
-    """The entries of samples in folders, by one rule for the whole of ``root``:
+
+def check_no_list(place: Place) -> None:
+    """``DataError`` where a list is named for a folder, which needs none."""
+    if place.notes != place.root:
+        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
+
+
+def folder_entries(place: Place, samples: Sequence[Sample], kind: Kind) -> list[Entry]:
+    """The entries of samples in folders, by one rule for the whole of the root:
 
     - folders at the top are splits where all of them have the name of one (``train``, ``val``, ``test_256``; see
       ``splits.py``); where splits hold folders of the same names beside others, the others are left out. The next
@@ -121,58 +141,38 @@ def folder_entries(root: Path, samples: Sequence[Sample], kind: Kind, told: list
       name of one, and most classes have such folders;
     - any other folder with such a name is a label as others are.
 
-    What was decided, where names of splits play a part, is added to ``told``.
+    What was decided, where names of splits play a part, is told.
     """
-    tops = _names(samples, 0)
-    named = {name: split for name in tops if (split := folder_split(name))}
+    root = place.root
+    tops, below = (Counter(s.folders[level] for s in samples if len(s.folders) > level) for level in (0, 1))
+    named, inner = ({name: split for name in names if (split := folder_split(name))} for names in (tops, below))
     if named and (len(named) == len(tops) or _alike(samples, named)):
-        return _at_top(root, samples, named, kind, told)
-    below = _names(samples, 1)
-    inner = {name: split for name in below if (split := folder_split(name))}
+        others = ", ".join(f"{name} ({count} {kind.name}s)" for name, count in tops.items() if name not in named)
+        if others:
+            place.tell(f"{root}: the folders {', '.join(named)} are splits; left out beside them: {others}")
+        kept = [sample for sample in samples if not sample.folders or sample.folders[0] in named]
+        return [_entry(root, s, named[s.folders[0]] if s.folders else "train", 1) for s in kept]
     label = 0
     holders = {sample.folders[0] for sample in samples if len(sample.folders) > 1}
     if inner and len(inner) == len(below) and 2 * len(holders) > len(tops):
-        deep = len(tops) == 1 and any(len(sample.folders) > 2 for sample in samples)
-        label = 2 if deep else 0
-        told.append(f"{root}: the folders {', '.join(inner)} in each folder at the top are splits")
-    else:
-        if names := [*named, *inner]:
-            told.append(
-                f"{root}: the folders {', '.join(dict.fromkeys(names))} are no splits, since others are beside them: "
-                f"the folders at the top are the labels ({len(tops)})"
-            )
+        label = 2 if len(tops) == 1 and any(len(sample.folders) > 2 for sample in samples) else 0
+        place.tell(f"{root}: the folders {', '.join(inner)} in each folder at the top are splits")
+    elif names := ", ".join(named | inner):
+        beside = "since others are beside them: the folders at the top are the labels"
+        place.tell(f"{root}: the folders {names} are no splits, {beside} ({len(tops)})")
         inner = {}
     return [
-        _entry(root, sample, inner.get(sample.folders[1], "train") if len(sample.folders) > 1 else "train", label)
-        for sample in samples
+        _entry(root, s, inner.get(s.folders[1], "train") if len(s.folders) > 1 else "train", label) for s in samples
     ]
-
-
-def _at_top(root: Path, samples: Sequence[Sample], named: dict[str, str], kind: Kind, told: list[str]) -> list[Entry]:
-    others = Counter(s.folders[0] for s in samples if s.folders and s.folders[0] not in named)
-    if others:
-        names = ", ".join(f"{name} ({count} {kind.name}s)" for name, count in others.items())
-        told.append(f"{root}: the folders {', '.join(named)} are splits; left out beside them: {names}")
-    kept = [sample for sample in samples if not sample.folders or sample.folders[0] in named]
-    return [_entry(root, s, named[s.folders[0]] if s.folders else "train", 1) for s in kept]
-
-
-def _names(samples: Sequence[Sample], level: int) -> list[str]:
-    """The folders at a ``level`` that have samples, in order of appearance."""
-    return list(dict.fromkeys(sample.folders[level] for sample in samples if len(sample.folders) > level))
 
 
 def _alike(samples: Sequence[Sample], named: dict[str, str]) -> bool:
     """Whether folders named as several splits, of which one is train, hold folders of the same names."""
     if len(set(named.values())) < 2 or "train" not in named.values():
         return False
-    inside: dict[str, set[str]] = {name: set() for name in named}
-    for sample in samples:
-        if len(sample.folders) > 1 and sample.folders[0] in named:
-            inside[sample.folders[0]].add(sample.folders[1])
-    return bool(set.intersection(*inside.values()))
+    inside = ({s.folders[1] for s in samples if len(s.folders) > 1 and s.folders[0] == name} for name in named)
+    return bool(set.intersection(*inside))
 
 
 def _entry(root: Path, sample: Sample, split: str, label: int) -> Entry:
-    path = str(root / sample.path) + (f"#{sample.series}" if sample.series else "")
-    return Entry(path, split, {"label": sample.folders[label]} if len(sample.folders) > label else {})
+    return Entry(sample.below(root), split, {"label": sample.folders[label]} if len(sample.folders) > label else {})

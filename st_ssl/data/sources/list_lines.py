@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from st_ssl.core.errors import DataError
+from st_ssl.data.sources.base import Kind, read_lines
 from st_ssl.data.sources.splits import SPLITS
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -25,6 +27,14 @@ class Line(NamedTuple):
         return " ".join((self.path, *self.fields))
 
 
+def read_list(file: Path, kind: Kind, is_file: Callable[[str], bool], most: int = ANY) -> list[Line]:
+    """The lines of a list as ``split_lines`` has them; ``DataError`` where there are none."""
+    lines = split_lines(read_lines(file, kind), is_file, most)
+    if not lines:
+        raise DataError(f"{file} lists no {kind.name}s: expected one `path label`, or one path, on each line")
+    return lines
+
+
 def split_lines(lines: Sequence[str], is_file: Callable[[str], bool], most: int = ANY) -> list[Line]:
     """Path and fields of each line; blank lines and those starting with ``#`` are left out.
 
@@ -32,20 +42,20 @@ def split_lines(lines: Sequence[str], is_file: Callable[[str], bool], most: int 
     numbers at the end of the line (or before its last field, where that is a word), but before the last ``most`` fields
     at least.
     """
-    counted = [(at, line) for at, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
-    return [_split(line, at, is_file, most) for at, line in counted]
-
-
-def _split(line: str, at: int, is_file: Callable[[str], bool], most: int) -> Line:
-    words = line.split()
-    ends = [i for i, word in enumerate(words) if is_file(word)]
-    if ends:
-        count = len(words) - 1 - ends[-1]
-    else:
-        numbers = next((i for i, word in enumerate(reversed(words)) if not NUMBER.fullmatch(word)), len(words))
-        count = min(max(numbers, 1), len(words) - 1, most)
-    path, *fields = line.strip().rsplit(maxsplit=count)
-    return Line(at, path, tuple(fields), bool(ends))
+    found = []
+    for at, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        ends = [i for i, word in enumerate(words) if is_file(word)]
+        if ends:
+            count = len(words) - 1 - ends[-1]
+        else:
+            numbers = next((i for i, word in enumerate(reversed(words)) if not NUMBER.fullmatch(word)), len(words))
+            count = min(max(numbers, 1), len(words) - 1, most)
+        path, *fields = line.strip().rsplit(maxsplit=count)
+        found.append(Line(at, path, tuple(fields), bool(ends)))
+    return found
 
 
 def check_labels(file: object, lines: Sequence[Line], head: int = 0) -> None:

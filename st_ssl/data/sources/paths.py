@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from st_ssl.data.sources.base import Kind, exists
-from st_ssl.data.sources.folders import LeftOut, Sifted, walk
+from st_ssl.core.errors import DataError
+from st_ssl.data.sources.base import Kind, exists, in_folder
+from st_ssl.data.sources.folders import files_below
 
 
 class Finder:
@@ -31,11 +32,9 @@ class Finder:
         if any("/" in name or "\\" in name for name in names) or any(map(exists, paths)):
             return paths
         below: dict[str, list[str]] = {}
-        root = Path(self.folders[0])
-        samples = walk(root, lambda _, __, files: Sifted([f for f in files if self.kind.is_file(f)]), LeftOut())
-        for sample in samples if root.is_dir() else ():
-            for name in (sample.name, sample.stem):
-                below.setdefault(_composed(name), []).append(str(root / sample))
+        for path in files_below(Path(self.folders[0]), self.kind):
+            for name in (path.name, path.stem):
+                below.setdefault(_composed(name), []).append(str(path))
         places = [below.get(_composed(name), []) for name in names]
         return [found[0] if len(found) == 1 else path for found, path in zip(places, paths, strict=True)]
 
@@ -52,13 +51,12 @@ class Finder:
 
     def _spelled(self, folder: str, parts: Sequence[str]) -> str | None:
         for at, part in enumerate(parts):
-            last = at == len(parts) - 1
+            there = exists if at == len(parts) - 1 else os.path.isdir
             path = os.path.join(folder, part)
-            if not (exists(path) if last else os.path.isdir(path)):
+            if not there(path):
                 names = self._listed(folder).get(_composed(part), [])
-                if len(names) != 1 or (not last and not os.path.isdir(os.path.join(folder, names[0]))):
+                if len(names) != 1 or not there(path := os.path.join(folder, names[0])):
                     return None
-                path = os.path.join(folder, names[0])
             folder = path
         return folder if parts else None
 
@@ -67,8 +65,8 @@ class Finder:
         names: dict[str, list[str]] = {}
         stems: dict[str, list[str]] = {}
         try:
-            there = sorted(os.listdir(folder))
-        except (OSError, ValueError):
+            there = [item.name for item in in_folder(folder)]
+        except (DataError, ValueError):
             return {}
         for name in there:
             names.setdefault(_composed(name), []).append(name)

@@ -5,149 +5,115 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Kind, NothingFoundError, Place, Row, unique
-from st_ssl.data.sources.folders import LeftOut, Sifted, walk
+from st_ssl.data.sources.base import Format, Kind, NothingFoundError, Place, Row, exists, in_folder, unique
+from st_ssl.data.sources.folders import files_below
 from st_ssl.data.sources.list_lines import split_lines
-from st_ssl.data.sources.paths import Finder, exists
+from st_ssl.data.sources.paths import Finder
 from st_ssl.data.sources.splits import folder_split, split_in
+from st_ssl.data.sources.table_rows import peek_lines
 
 _ENDS = (".txt", ".csv", ".tsv", ".lst", ".list", ".jsonl", "")
-_LISTS = re.compile(
-    r".*(train|val|dev|eval|test).*\.(txt|csv|tsv|lst|list|jsonl)|[^.]*(train|val|dev|eval|test)[^.]*", re.IGNORECASE
-)
 _METADATA = ("metadata.csv", "metadata.jsonl")
-_PEEK = 1 << 16
-_FEW = 20
+_ORDER = ("train", "val", "test")
+
+Said = tuple[str, ...]
+"""What the names of lists say beside their split, their extension first: the same of all lists of a set."""
 
 
-class SplitFile(NamedTuple):
-    """A file that lists samples, and their split (None: nothing says it)."""
-
-    file: Path
-    split: str | None
-
-
-def split_files(place: Place, kind: Kind) -> list[SplitFile]:
-    """The lists of ``place``, one or more for each split: those beside the file that is named, and alike but for the
-    split in its name; those in the folder that is named, or in the root or the folders for annotations in it. [] where
-    there are none, and where a single file stands alone.
+def split_files(place: Place, kind: Kind) -> list[Place]:
+    """The lists of ``place``, one or more for each split, each as the place of a ``part``: those beside the file that
+    is named, and alike but for the split in its name; those in the folder that is named, or in the root or the folders
+    for annotations in it. [] where there are none, and where a single file stands alone.
 
     ``DataError`` where a folder has several sets of them, and ``place.number`` does not say which."""
     named = place.notes if place.notes.is_file() else None
-    files = [Path(item) for item in _in_folder(named.parent)] if named else place.find(_LISTS)
-    sets: dict[tuple[str, ...], list[SplitFile]] = {}
-    for file in files:
-        end = file.suffix.lower()
-        if end in _ENDS and not kind.is_file(file.name) and (found := split_in(file.name)) is not None:
-            sets.setdefault((end, *found[1]), []).append(SplitFile(file, found[0]))
-    if named is not None:
-        own = next((lists for lists in sets.values() if any(item.file == named for item in lists)), [])
-        return _ordered(own) if len({item.split for item in own}) > 1 else []
-    folders = list(dict.fromkeys((place.root, *(file.parent for file in files))))
-    there = [lists for lists in sets.values() if _of_samples(lists, kind, folders)]
+    if named:
+        files = [Path(item.path) for item in in_folder(named.parent) if item.is_file()]
+    else:
+        files = place.find(lambda name: _said(name, kind))
+    lists = [(*said, file) for file in files if (said := _said(file.name, kind))]
+    sets: dict[Said, list[Place]] = {}
+    for part, key, file in sorted(lists, key=lambda one: _ORDER.index(one[0])):
+        sets.setdefault(key, []).append(replace(place, notes=file, part=part))
+    if named:
+        own = next((parts for parts in sets.values() if any(part.notes == named for part in parts)), [])
+        return own if len({part.part for part in own}) > 1 else []
+    there = {key: parts for key, parts in sets.items() if _of_samples(parts, kind)}
     if place.notes == place.root and place.auto:  # nobody named them: test_scores.csv may name samples too
-        alone = [lists for lists in there if not {"train"} < {item.split for item in lists}]
-        there = [lists for lists in there if lists not in alone]
-        for lists in alone:
-            names = " and ".join(item.file.name for item in lists)
-            line = f"{place.root}: {names}: not used, as there are no lists of other splits (data.list=FILE reads one)"
-            place.told.extend([line] * (line not in place.told))
-    if not there and place.notes != place.root:
-        there = list(sets.values())  # lists of nothing: the error names what is missing
-    if not there:
+        for key, parts in list(there.items()):
+            if not {"train"} < {part.part for part in parts}:
+                names = " and ".join(part.notes.name for part in there.pop(key))
+                alone = "not used, as there are no lists of other splits (data.list=FILE reads one)"
+                place.tell(f"{place.root}: {names}: {alone}")
+    if place.notes == place.root and not there:
         return _metadata(place)
-    if len(there) > 1:
-        there = [_numbered(place, [key for key in sets if sets[key] in there], sets)]
-    return _ordered(there[0])
+    there = there or sets  # lists of nothing: the error names what is missing
+    return _numbered(place, there) if len(there) > 1 else next(iter(there.values()), [])
 
 
-def _in_folder(folder: Path) -> list[str]:
-    return sorted((item.path for item in os.scandir(folder) if item.is_file()), key=os.fsencode)
+def _said(name: str, kind: Kind) -> tuple[str, Said] | None:
+    """The split that the name of a list says, and what else it says; None for any other file."""
+    end, found = os.path.splitext(name)[1].lower(), split_in(name)
+    return None if found is None or end not in _ENDS or kind.is_file(name) else (found[0], (end, *found[1]))
 
 
-def _ordered(lists: Sequence[SplitFile]) -> list[SplitFile]:
-    order = ("train", "val", "test")
-    return sorted(lists, key=lambda item: order.index(item.split or "train"))
-
-
-def _numbered(
-    place: Place, keys: Sequence[tuple[str, ...]], sets: dict[tuple[str, ...], list[SplitFile]]
-) -> list[SplitFile]:
+def _numbered(place: Place, sets: Mapping[Said, list[Place]]) -> list[Place]:
     """Of sets of lists that differ in one number alone the one of the split asked for, the first if none is."""
-    by_number = {_number(key): key for key in keys}
-    same = {tuple(re.sub(r"^\d+$", "", token) for token in key) for key in keys}
-    if len(same) == 1 and len(by_number) == len(keys):
-        if place.number not in by_number:
-            known = ", ".join(map(str, sorted(by_number)))
-            raise DataError(f"{place.notes}: no lists of data.split={place.number}; there are splits {known}")
-        line = f"{place.notes}: lists of data.split={place.number}, of {len(keys)} official splits"
-        place.told.extend([line] * (line not in place.told))  # asked more than once
-        return sets[by_number[place.number]]
-    firsts = ", ".join(sets[key][0].file.name for key in keys)
-    raise DataError(f"{place.notes}: several sets of lists, {firsts}: data.list=FILE names one of a set")
+    by_number = {_number(key): parts for key, parts in sets.items()}
+    if len({tuple(re.sub(r"^\d+$", "", token) for token in key) for key in sets}) > 1 or len(by_number) < len(sets):
+        firsts = ", ".join(parts[0].notes.name for parts in sets.values())
+        raise DataError(f"{place.notes}: several sets of lists, {firsts}: data.list=FILE names one of a set")
+    if place.number not in by_number:
+        known = ", ".join(map(str, sorted(by_number)))
+        raise DataError(f"{place.notes}: no lists of data.split={place.number}; there are splits {known}")
+    place.tell(f"{place.notes}: lists of data.split={place.number}, of {len(sets)} official splits")
+    return by_number[place.number]
 
 
-def _number(key: tuple[str, ...]) -> int:
-    numbers = [int(token) for token in key if token.isdigit() and len(token) < 4]
-    return numbers[-1] if numbers else 0
+def _number(key: Said) -> int:
+    return next((int(token) for token in reversed(key) if token.isdigit() and len(token) < 4), 0)
 
 
-def _metadata(place: Place) -> list[SplitFile]:
+def _metadata(place: Place) -> list[Place]:
     """Tables as the Hub has them, in the root or in its folders that are splits."""
-    if place.notes != place.root:
-        return []
-    found = [SplitFile(place.root / name, None) for name in _METADATA if (place.root / name).is_file()]
-    for folder in sorted((path for path in place.root.iterdir() if path.is_dir()), key=os.fsencode):
-        if split := folder_split(folder.name):
-            found += [SplitFile(folder / name, split) for name in _METADATA if (folder / name).is_file()]
-    return found
+    folders = [Path(item.path) for item in in_folder(place.root) if item.is_dir()]
+    parts = [(place.root, "train"), *((folder, split) for folder in folders if (split := folder_split(folder.name)))]
+    found = [replace(place, notes=folder / name, part=split) for folder, split in parts for name in _METADATA]
+    return [part for part in found if part.notes.is_file()]
 
 
-def _of_samples(lists: Sequence[SplitFile], kind: Kind, folders: Sequence[Path]) -> bool:
-    """Whether a list names files that are there, by its first lines: any word or cell of them."""
-    for file, _ in lists:
-        finder = Finder(kind, [*folders, file.parent])
-        with file.open(encoding="utf-8-sig", errors="replace") as text:
-            lines = text.read(_PEEK).split("\n")[:_FEW]
-        for line in lines:
-            cells = [cell.strip().strip('"') for cell in re.split(r"[,;|\t]|\": \"", line)]
-            paths = [one.path for one in split_lines([line], kind.is_file)]
-            if any(name and _is_sample(kind, finder.one(name)) for name in (*cells, *paths)):
-                return True
+def _of_samples(parts: Sequence[Place], kind: Kind) -> bool:
+    """Whether a list names files that are there, or folders that are samples, by its first lines: any word or cell of
+    them. A folder of samples does not count: it may be named as a class."""
+    for part in parts:
+        finder = Finder(kind, [part.root, part.notes.parent])
+        for line in peek_lines(part.notes):
+            words = [word.strip() for word in re.split(r"[,;|\t\"]", line)]
+            for name in (*words, *(one.path for one in split_lines([line], kind.is_file))):
+                path = finder.one(name)
+                if name and exists(path) and (not os.path.isdir(path) or kind.is_folder(path)):
+                    return True
     return False
-
-
-def _is_sample(kind: Kind, path: str) -> bool:
-    """Whether there is a file, or a folder that is a sample; not a folder of samples, which may be named as a class."""
-    return exists(path) and (not os.path.isdir(path) or kind.is_folder(path))
 
 
 def by_split(form: Format, kind: Kind) -> Format:
     """``form``, which reads one list, for lists in several files as well: the splits are those of their names."""
 
-    def parts(place: Place) -> list[Place]:
-        files = split_files(place, kind)
-        return [replace(place, notes=item.file, part=item.split or "train") for item in files]
-
     def matches(place: Place) -> bool:
-        if place.notes.is_file():
-            return form.matches(place)
-        several = parts(place)
-        return bool(several) and form.matches(several[0])
+        parts = [place] if place.notes.is_file() else split_files(place, kind)[:1]
+        return any(map(form.matches, parts))
 
     def read(place: Place) -> list[Entry]:
-        several = parts(place)
-        if several:
-            return _read_all(kind, place, several, form.read)
+        if parts := split_files(place, kind):
+            return _read_all(kind, place, parts, form.read)
         if place.notes.is_file() and (said := split_in(place.notes.name)) is not None:
-            place.told.append(
+            place.tell(
                 f"{place.notes}: the name says {said[0]}, but no list of another split is beside it: all samples in it "
                 f"count as {place.part} where it does not say more"
             )
@@ -168,35 +134,34 @@ def _read_all(kind: Kind, place: Place, parts: Sequence[Place], read: Callable[[
         rows += [Row(part.notes, f"sample {at}", entry.path, entry) for at, entry in enumerate(found, 1)]
     if not rows:
         raise empty[0]
-    names = ", ".join(f"{part.notes.relative_to(_common(parts))} ({part.part})" for part in parts)
-    place.told.append(f"{_common(parts)}: splits by the names of the lists: {names}")
-    place.told.extend(f"left out: {error}" for error in empty)
+    folder = os.path.commonpath([part.notes.parent for part in parts])
+    names = ", ".join(f"{part.notes.relative_to(folder)} ({part.part})" for part in parts)
+    place.tell(f"{folder}: splits by the names of the lists: {names}")
+    for lost in empty:
+        place.tell(f"left out: {lost}")
     if place.notes == place.root:
         listed = {row.entry.path for row in rows}
-        samples = walk(place.root, lambda _, __, files: Sifted([f for f in files if kind.is_file(f)]), LeftOut())
-        if others := sum(str(place.root / sample) not in listed for sample in samples):
-            place.told.append(f"{place.root}: {others} {kind.name}s are in no list and left out")
+        if others := sum(str(path) not in listed for path in files_below(place.root, kind)):
+            place.tell(f"{place.root}: {others} {kind.name}s are in no list and left out")
     return _labelled(place, unique(rows))
-
-
-def _common(parts: Sequence[Place]) -> str:
-    return os.path.commonpath([part.notes.parent for part in parts])
 
 
 def _labelled(place: Place, entries: list[Entry]) -> list[Entry]:
     """The entries, those of a list without labels (a test list of UCF101, say) with the label that the others in their
     folder have, where each folder has one and each label one folder."""
-    known: dict[str, set[str]] = {}
-    for entry in entries:
-        if "label" in entry.labels:
-            known.setdefault(os.path.basename(os.path.dirname(entry.path)), set()).add(entry.labels["label"])
-    without = [entry for entry in entries if not entry.labels and not entry.tags]
-    labels = {folder: next(iter(own)) for folder, own in known.items() if len(own) == 1}
-    if not without or len(labels) < len(known) or len(set(labels.values())) < len(labels):
+    folders = [os.path.basename(os.path.dirname(entry.path)) for entry in entries]
+    known = {
+        (folder, entry.labels["label"])
+        for folder, entry in zip(folders, entries, strict=True)
+        if "label" in entry.labels
+    }
+    labels = dict(known)
+    bare = [folder for folder, entry in zip(folders, entries, strict=True) if not entry.labels and not entry.tags]
+    clear = len(known) == len(labels) == len(set(labels.values()))
+    if not bare or not clear or not labels.keys() >= set(bare):
         return entries
-    found = [labels.get(os.path.basename(os.path.dirname(entry.path))) for entry in without]
-    if None in found:
-        return entries
-    place.told.append(f"{place.notes}: {len(without)} samples of lists without labels have those of their folders")
-    own = {id(entry): label for entry, label in zip(without, found, strict=True)}
-    return [replace(e, labels={"label": label}) if (label := own.get(id(e))) else e for e in entries]
+    place.tell(f"{place.notes}: {len(bare)} samples of lists without labels have those of their folders")
+    return [
+        entry if entry.labels or entry.tags else replace(entry, labels={"label": labels[folder]})
+        for folder, entry in zip(folders, entries, strict=True)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 
 from st_ssl.core.errors import DataError, nearest
@@ -33,8 +34,15 @@ _SAID = "path, video_name, clip_id, id, … for the file; label, class, category
 _FEW = 64
 
 
-def _path(table: Table, at: str, values: dict[str, str], column: str) -> str:
-    path = values.pop(column)
+def _rows(table: Table) -> list[tuple[str, dict[str, str]]]:
+    """All rows of a table as (place, values by column); ``DataError`` where there are none."""
+    rows = list(table)
+    if not rows:
+        raise DataError(f"{table.file} lists no {table.kind.name}s: expected one row for each below the header")
+    return rows
+
+
+def _path(table: Table, at: str, path: str) -> str:
     if not path:
         raise DataError(f"{table.file}, {at}: the path is empty")
     return path
@@ -42,95 +50,87 @@ def _path(table: Table, at: str, values: dict[str, str], column: str) -> str:
 
 def _read_factors(kind: Kind, place: Place) -> list[Entry]:
     table = Table(place.notes / FACTORS_FILE if place.notes.is_dir() else place.notes, kind)
-    column = table.needed(("path",))
+    column = table.needed("path")
     rows = []
-    for at, values in table:
-        path = _path(table, at, values, column)
+    for at, values in _rows(table):
+        path = _path(table, at, values.pop(column))
         split = split_name(f"{table.file}, {at}", values.pop("split", ""))
         labels = {name: value for name, value in values.items() if name not in _BOX and value}
         rows.append(Row(table.file, at, path, Entry(str(place.root / path), split, labels)))
-    _check_rows(table, rows)
-    return listed(table.file, rows, [place.root])
-
-
-def _check_rows(table: Table, rows: list[Row]) -> None:
-    if not rows:
-        raise DataError(f"{table.file} lists no {table.kind.name}s: expected one row for each below the header")
+    return listed(table.file, rows, [str(place.root)])
 
 
 def _read_csv(kind: Kind, place: Place) -> list[Entry]:
     table = Table(place.notes, kind)
-    folders = list(dict.fromkeys((place.root, place.notes.parent)))
-    finder = Finder(kind, folders)
-    lines = list(table)
+    finder = Finder(kind, [place.root, place.notes.parent])
+    lines = _rows(table)
     column = _path_column(table, finder, lines)
     label, tags, split = table.column(LABEL), table.column(TAGS), table.column(SPLIT)
     if split is None and (split := _split_column(table, lines, [column, label, tags])):
-        place.told.append(f"{table.file}: splits by its column {split!r}, whose values are all names of splits")
-    names = [_path(table, at, values, column) for at, values in lines]
-    below = None if split else _splits_of(names, place)
+        place.tell(f"{table.file}: splits by its column {split!r}, whose values are all names of splits")
+    names = [_path(table, at, values[column]) for at, values in lines]
+    tops = _split_folders(names, place) if split is None else {}
     rows = []
     for (at, values), name, path in zip(lines, names, finder.all(names), strict=True):
         said = split_name(f"{table.file}, {at}", values[split]) if split and values[split] else place.part
         entry = Entry(
             path,
-            below[name.replace("\\", "/").lstrip("/").split("/")[0]] if below else said,
+            tops.get(_top(name), said),
             {"label": values[label]} if label and values[label] else {},
             tags=_tags(values[tags]) if tags else (),
         )
         rows.append(Row(table.file, at, name, entry))
-    _check_rows(table, rows)
-    used = [name for name in (column, label, tags, split) if name is not None]
-    _tell(place, table, used, label is not None or tags is not None)
-    return listed(table.file, rows, folders)
+    if others := [name for name in table.header if name not in (column, label, tags, split)]:
+        line = f"{table.file}: columns that are not used: {', '.join(others)}"
+        if label is None and tags is None:
+            line += f". It has no labels: known are {', '.join(LABEL[:9])}, …{_nearest(others, LABEL)}"
+        place.tell(line)
+    return listed(table.file, rows, finder.folders)
+
+
+def _nearest(names: Sequence[str], known: Sequence[str]) -> str:
+    """As ``nearest``, of the first of ``names`` that is near to any."""
+    return next((near for name in names if (near := nearest(plain(name), known))), "")
 
 
 def _path_column(table: Table, finder: Finder, lines: list[tuple[str, dict[str, str]]]) -> str:
     """Of the columns that may name files the first that does, in one of the first rows; the first one where none does.
     ``DataError`` where the header has none that is known."""
+
+    def naming(names: list[str]) -> str | None:
+        return next((n for n in names if any(row[n] and exists(finder.one(row[n])) for _, row in lines[:_FEW])), None)
+
     names = table.columns(PATH)
     if not names:
-        known = f"the columns are {', '.join(table.header)}; known are {_SAID}"
-        likely = [name for name in table.header if any(exists(finder.one(row[name])) for _, row in lines[:_FEW])]
-        near = next((found for name in table.header if (found := nearest(plain(name), PATH))), "")
+        likely = naming(table.header)
         raise DataError(
-            f"{table.file}, line 1: no column `path` (or filename, video, name, …){near}: "
-            f"{known}{f'; {likely[0]!r} has the names of files: call it `path`' if likely else ''}"
+            f"{table.file}, line 1: no column `path` (or filename, video, name, …){_nearest(table.header, PATH)}: "
+            f"the columns are {', '.join(table.header)}; known are {_SAID}"
+            f"{f'; {likely!r} has the names of files: call it `path`' if likely else ''}"
         )
-    for name in names[1:] and names:
-        if any(row[name] and exists(finder.one(row[name])) for _, row in lines[:_FEW]):
-            return name
-    return names[0]
+    return names[0] if len(names) == 1 else naming(names) or names[0]
 
 
 def _split_column(table: Table, lines: list[tuple[str, dict[str, str]]], used: list[str | None]) -> str | None:
     """The only column but those ``used`` whose values are names of splits, and not all the same."""
-    found = []
-    for name in table.header:
-        values = {row[name].lower() for _, row in lines}
-        if name not in used and len(values) > 1 and values <= SPLITS.keys():
-            found.append(name)
+    values = {name: {row[name].lower() for _, row in lines} for name in table.header if name not in used}
+    found = [name for name, own in values.items() if len(own) > 1 and own <= SPLITS.keys()]
     return found[0] if len(found) == 1 else None
 
 
-def _splits_of(names: list[str], place: Place) -> dict[str, str] | None:
-    """The splits by the top folders of paths, where all of these are named as splits; told."""
-    tops = dict.fromkeys(name.replace("\\", "/").lstrip("/").split("/")[0] for name in names)
-    if any("/" not in name.replace("\\", "/") for name in names) or not all(map(folder_split, tops)) or not tops:
-        return None
-    place.told.append(f"{place.notes}: splits by the folders {', '.join(tops)} in its paths")
-    return {top: split for top in tops if (split := folder_split(top))}
+def _top(name: str) -> str:
+    """The first folder of a path."""
+    return name.replace("\\", "/").lstrip("/").split("/")[0]
 
 
-def _tell(place: Place, table: Table, used: list[str], labelled: bool) -> None:
-    others = [name for name in table.header if name not in used]
-    if not others:
-        return
-    line = f"{table.file}: columns that are not used: {', '.join(others)}"
-    if not labelled:
-        near = next((found for name in others if (found := nearest(plain(name), LABEL))), "")
-        line += f". It has no labels: known are {', '.join(LABEL[:9])}, …{near}"
-    place.told.append(line)
+def _split_folders(names: list[str], place: Place) -> dict[str, str]:
+    """The splits by the top folders of paths, where all of these are named as splits, which is told; none elsewhere."""
+    tops = {top: folder_split(top) for top in map(_top, names)}
+    found = {top: split for top, split in tops.items() if split}
+    if not found or len(found) < len(tops) or any("/" not in name.replace("\\", "/") for name in names):
+        return {}
+    place.tell(f"{place.notes}: splits by the folders {', '.join(tops)} in its paths")
+    return found
 
 
 def _tags(cell: str) -> tuple[str, ...]:
@@ -143,13 +143,9 @@ def _tags(cell: str) -> tuple[str, ...]:
 def _is_csv(kind: Kind, place: Place) -> bool:
     """Whether the first line names columns: a known one for the path and none that is a path itself; or, whatever they
     are called, with the same number of cells below it, of which some are names of files, and none in it is."""
-    if not place.notes.is_file():
-        return False
-    rows = peek_rows(place.notes)
-    if not rows:
-        return False
-    if place.notes.suffix.lower() == ".jsonl":
-        return True
+    rows = peek_rows(place.notes) if place.notes.is_file() else []
+    if not rows or place.notes.suffix.lower() == ".jsonl":
+        return bool(rows)
     names = rows[0]
     finder = Finder(kind, [place.root, place.notes.parent])
     # a list of paths may begin with a folder of that name
@@ -167,10 +163,7 @@ def table_formats(kind: Kind) -> tuple[Format, Format]:
     """The formats ``factors`` and ``csv``, of files of that kind."""
     return (
         Format(
-            "factors",
-            partial(_read_factors, kind),
-            lambda place: place.notes.is_dir() and (place.notes / FACTORS_FILE).is_file(),
-            lists=True,
+            "factors", partial(_read_factors, kind), lambda place: (place.notes / FACTORS_FILE).is_file(), lists=True
         ),
         by_split(Format("csv", partial(_read_csv, kind), partial(_is_csv, kind)), kind),
     )

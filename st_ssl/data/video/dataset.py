@@ -20,7 +20,7 @@ from st_ssl.data.packs.read_pack import is_pack
 from st_ssl.data.packs.video_index import INDEX_FILE, Library, read_index
 from st_ssl.data.packs.video_read import VideoPack
 from st_ssl.data.sources.base import Format
-from st_ssl.data.sources.video import format_of, read_source
+from st_ssl.data.sources.video import FORMATS, read_source
 from st_ssl.data.streams.base import Recording
 from st_ssl.data.streams.video import VideoReader, open_video
 from st_ssl.data.streams.video.segment import segment_of
@@ -90,7 +90,7 @@ class VideoSource(DataSource):
 
     def format(self) -> Format | None:
         place = None if isinstance(self.library, VideoPack) else self.video.place
-        return format_of(*place, self.video.format) if place is not None else None
+        return FORMATS.find(*place, self.video.format)[0] if place is not None else None
 
     def dataset(self, entries: Sequence[Entry], views: CutsViews, seed: Key = 0) -> SampleDataset:
         return video_dataset(entries, views, seed, self.library.open)

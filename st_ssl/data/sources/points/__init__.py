@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from st_ssl.data.sources.base import Format, Listing, find_format, read_formats
+from st_ssl.data.sources.base import Formats, Listing
 from st_ssl.data.sources.points import folder, kitti, lists, modelnet, s3dis, scannet, scanobjectnn, shapenet
 from st_ssl.data.sources.points import modelnet_few_shot as few_shot
 from st_ssl.data.sources.points.base import CLOUD
 from st_ssl.data.sources.tables import table_formats
 
-__all__ = ["FORMATS", "PointFormat", "format_of", "read_source"]
+__all__ = ["FORMATS", "PointFormat", "read_source"]
 
 PointFormat = Literal[
     "auto",
@@ -39,7 +39,7 @@ _FAMILIES = (  # the more special ones first
     *(kitti.FORMATS, s3dis.FORMATS, scannet.FORMATS, few_shot.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS),
     *(shapenet.FORMATS, table_formats(CLOUD), lists.FORMATS, folder.FORMATS),
 )
-FORMATS: dict[str, Format] = {form.name: form for family in _FAMILIES for form in family}
+FORMATS = Formats(CLOUD, (form for family in _FAMILIES for form in family))
 
 
 def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> Listing:
@@ -64,9 +64,4 @@ def read_source(root: Path, listing: Path | None = None, format: str = "auto", s
     ``DataError`` where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for
     a format that does not exist.
     """
-    return read_formats(FORMATS, CLOUD, root, listing, format, split)
-
-
-def format_of(root: Path, listing: Path | None = None, format: str = "auto") -> Format:
-    """The format that ``read_source`` reads this source as; raises what it does for one that cannot be told."""
-    return find_format(FORMATS, CLOUD, root, listing, format, None)[0]
+    return FORMATS.read(root, listing, format, split)

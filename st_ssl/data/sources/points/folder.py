@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place
-from st_ssl.data.sources.folders import LeftOut, Sample, Sifted, folder_entries, walk
+from st_ssl.data.sources.folders import LeftOut, Sample, Sifted, check_no_list, folder_entries, walk
 from st_ssl.data.sources.points.base import CLOUD, EXTENSIONS
 from st_ssl.data.streams.points import is_cloud, is_scene
 
@@ -26,9 +25,8 @@ _LABELS = ".labels.ply"
 def _read(place: Place) -> list[Entry]:
     """Beside clouds of other kinds ``.txt`` and ``.csv`` are notes, and left out; so are files that belong to clouds:
     ``x.labels.ply`` beside ``x.ply``, and voxels and labels of drives, by their names."""
+    check_no_list(place)
     root, left = place.root, LeftOut()
-    if place.notes != root:
-        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
 
     def sift(folder: str, folders: list[str], files: list[str]) -> Sifted:
         if is_scene(folder):
@@ -41,15 +39,13 @@ def _read(place: Place) -> list[Entry]:
     paths = sorted(walk(root, sift, left), key=lambda path: os.fsencode(path.as_posix()))
     # beside clouds of other kinds these are notes and lists: README.txt, classes.csv
     clouds = [path for path in paths if path.suffix.lower() not in _NOTES] or paths
-    left.files.update(path.suffix.lower() for path in paths if path.suffix.lower() in _NOTES and clouds is not paths)
     if not clouds:
         kinds = " ".join(suffix.removeprefix(".") for suffix in EXTENSIONS)
-        if not left.files:
-            raise DataError(f"{root} is empty: expected clouds ({kinds}), or folders that are scenes")
-        instead = ", ".join(f"{count} {name or 'without extension'}" for name, count in left.files.most_common(5))
-        raise DataError(f"{root} holds no clouds: looked for {kinds}, or folders that are scenes; found {instead}")
-    place.told.extend(left.lines(root, CLOUD))
-    return folder_entries(root, [Sample(path, path.parts[:-1]) for path in clouds], CLOUD, place.told)
+        raise left.nothing(root, CLOUD, kinds, "folders that are scenes")
+    if clouds is not paths:
+        left.files.update(suffix for path in paths if (suffix := path.suffix.lower()) in _NOTES)
+    left.tell(place, CLOUD)
+    return folder_entries(place, [Sample(path, path.parts[:-1]) for path in clouds], CLOUD)
 
 
 def _belongs(path: str, name: str, there: set[str]) -> str | None:

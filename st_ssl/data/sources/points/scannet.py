@@ -9,9 +9,9 @@ from pathlib import Path
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Place, Row, found
+from st_ssl.data.sources.base import Format, Place
 from st_ssl.data.sources.folders import LeftOut, Sifted, walk
-from st_ssl.data.sources.points.base import CLOUD, folders_of, names_in, subfolders
+from st_ssl.data.sources.points.base import CLOUD, folders_of, listed_clouds, lists_in, subfolders
 from st_ssl.data.sources.splits import folder_split
 from st_ssl.data.streams.points.scannet import LABELS, SCENE
 
@@ -36,47 +36,36 @@ def _read(place: Place) -> list[Entry]:
     """Splits are those of ``scannetv2_train.txt``, ``_val.txt`` and ``_test.txt``, in the root, beside it, or where
     ``data.list`` says; without them, folders named as splits (``scans_test``) are, and all else is "train". Labels are
     in ``*_vh_clean_2.labels.ply``, which the reader takes (see ``streams/points/scannet.py``)."""
-    scenes = {name: (path, folder) for folder in _folders(place.root) for name, path in _scenes(folder).items()}
+    root = place.root
+    scenes = {
+        name: Entry(str(path), folder_split(folder.name) or "train")
+        for folder in _folders(root)
+        for name, path in _scenes(folder).items()
+    }
     if not scenes:
-        raise DataError(f"{place.root}: no scene0000_00/scene0000_00{SCENE} there nor in scans, as ScanNet has them")
-    _tell(place)
-    lists = _lists(place)
-    if not lists:
-        splits = {folder: folder_split(folder.name) or "train" for _, folder in scenes.values()}
-        return [Entry(str(path), splits[folder]) for path, folder in scenes.values()]
-    rows, missing = [], []
-    for file, split in lists:
-        for at, name in names_in(file):
-            if name in scenes:
-                rows.append(Row(file, f"line {at}", name, Entry(str(scenes[name][0]), split)))
-            else:
-                missing.append(name)
-    names = ", ".join(str(file) for file, _ in lists)
-    if others := len(scenes.keys() - {row.video for row in rows}):
-        place.told.append(f"{names}: {others} of {len(scenes)} scenes are in no list and left out")
-    place.told.append(f"splits by {names}")
-    return found(CLOUD, lists[0][0].parent, place.root, rows, missing)
-
-
-def _tell(place: Place) -> None:
-    """What of the scenes is not read: high-resolution meshes, segments, aggregations."""
+        raise DataError(f"{root}: no scene0000_00/scene0000_00{SCENE} there nor in scans, as ScanNet has them")
     left = LeftOut()
-
-    def sift(folder: str, folders: list[str], files: list[str]) -> Sifted:
-        return Sifted([name for name in files if name.endswith((SCENE, LABELS)) or _LIST.fullmatch(name)])
-
-    for _ in walk(place.root, sift, left):
+    for _ in walk(root, _sift, left):
         pass
-    place.told.extend(left.lines(place.root, CLOUD))
+    left.tell(place, CLOUD)
+    lists = lists_in([*folders_of(place), root.absolute().parent], "scannetv2_{}.txt", ("train", "val", "test"))
+    if not lists:
+        return list(scenes.values())
+
+    def entry(_: str, name: str, split: str) -> Entry:
+        return Entry(scenes[name].path if name in scenes else "", split)
+
+    entries = listed_clouds(lists[0][0].parent, root, lists, entry)
+    names = ", ".join(str(file) for file, _ in lists)
+    if others := len(scenes) - len(entries):
+        place.tell(f"{names}: {others} of {len(scenes)} scenes are in no list and left out")
+    place.tell(f"splits by {names}")
+    return entries
 
 
-def _lists(place: Place) -> list[tuple[Path, str]]:
-    """The lists and their splits, of the first folder that has any."""
-    for folder in (*folders_of(place), place.root.absolute().parent):
-        names = ((folder / f"scannetv2_{split}.txt", split) for split in ("train", "val", "test"))
-        if lists := [(file, split) for file, split in names if file.is_file()]:
-            return lists
-    return []
+def _sift(folder: str, folders: list[str], files: list[str]) -> Sifted:
+    """What of the scenes is read: not high-resolution meshes, segments and aggregations."""
+    return Sifted([name for name in files if name.endswith((SCENE, LABELS)) or _LIST.fullmatch(name)])
 
 
 def _matches(place: Place) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place
-from st_ssl.data.sources.points.base import clouds_in, folders_of
+from st_ssl.data.sources.points.base import clouds_in, folder_with, folders_of
 
 CLASSES = (
     *("bag", "bin", "box", "cabinet", "chair", "desk", "display", "door"),
@@ -22,33 +22,28 @@ _VARIANTS = {
 }
 
 
-def _folder(place: Place, variant: str) -> Path | None:
+def _folder(variant: str, place: Place) -> Path | None:
     """The folder with both files of a variant: below the root, below ``h5_files`` in it, or the root itself."""
     name, end = _VARIANTS[variant]
-    for root in folders_of(place):
-        for folder in (root / name, root / "h5_files" / name, root):
-            own = folder.resolve().name == name
-            if own and (folder / f"training_{end}").is_file() and (folder / f"test_{end}").is_file():
-                return folder
-    return None
+    folders = [folder for root in folders_of(place) for folder in (root / name, root / "h5_files" / name, root)]
+    own = [folder for folder in folders if folder.resolve().name == name]
+    return folder_with((f"training_{end}", f"test_{end}"), own)
 
 
 def _read(variant: str, place: Place) -> list[Entry]:
-    there = [name for name in _VARIANTS if _folder(place, name) is not None]
+    there = [name for name in _VARIANTS if _folder(name, place) is not None]
     if place.auto and len(there) > 1:
         raise DataError(f"{place.root} has several variants of ScanObjectNN: say data.format={' or '.join(there)}")
-    folder = _folder(place, variant)
+    folder, (name, end) = _folder(variant, place), _VARIANTS[variant]
     if folder is None:
-        name, end = _VARIANTS[variant]
         known = f"; there is {', '.join(there)}" if there else ""
         raise DataError(f"{place.root}: no {name}/training_{end} and test_{end} there, nor in h5_files{known}")
-    end = _VARIANTS[variant][1]
     parts = (("training", "train"), ("test", "test"))
     return [entry for part, split in parts for entry in clouds_in(folder / f"{part}_{end}", split, CLASSES)]
 
 
 def _matches(variant: str, place: Place) -> bool:
-    return _folder(place, variant) is not None
+    return _folder(variant, place) is not None
 
 
 FORMATS = tuple(Format(variant, partial(_read, variant), partial(_matches, variant)) for variant in _VARIANTS)

@@ -6,10 +6,9 @@ import re
 from pathlib import Path, PurePosixPath
 
 from st_ssl.core.errors import DataError, nearest
-from st_ssl.core.plain_json import load_json
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Place, Row, found, read_lines
-from st_ssl.data.sources.points.base import CLOUD, folders_of, names_in
+from st_ssl.data.sources.base import Format, Place, filled_lines, found, read_json
+from st_ssl.data.sources.points.base import CLOUD, cloud_row, folders_of, listed_clouds, lists_in, names_in
 
 _MODEL = re.compile(r"(\d{8})-[\w.-]+\.npy")
 _CATEGORIES = "synsetoffset2category.txt"
@@ -23,66 +22,50 @@ def _read_lists(place: Place) -> list[Entry]:
     if folder is None:
         raise DataError(f"{place.root}: no train.txt of `02691156-<id>.npy` lines there, nor in ShapeNet-55 within")
     roots = [place.root / "shapenet_pc", place.root, folder, folder.parent / "shapenet_pc"]
-    rows, missing = [], []
-    for split in ("train", "test"):
-        file = folder / f"{split}.txt"
-        for at, name in names_in(file) if file.is_file() else ():
-            synset = _MODEL.fullmatch(name)
-            if synset is None:
-                raise DataError(f"{file}, line {at}: {name!r}, expected `02691156-<id>.npy`")
-            path = next((root / name for root in roots if (root / name).is_file()), None)
-            if path is None:
-                missing.append(name)
-            else:
-                rows.append(Row(file, f"line {at}", name, Entry(str(path), split, {"label": synset[1]})))
-    return found(CLOUD, folder, place.root, rows, missing)
+
+    def entry(where: str, name: str, split: str) -> Entry:
+        synset = _MODEL.fullmatch(name)
+        if synset is None:
+            raise DataError(f"{where}: {name!r}, expected `02691156-<id>.npy`")
+        path = next((root / name for root in roots if (root / name).is_file()), "")
+        return Entry(str(path), split, {"label": synset[1]})
+
+    return listed_clouds(folder, place.root, lists_in([folder], "{}.txt", ("train", "test")), entry)
 
 
 def _list_folder(place: Place) -> Path | None:
     for folder in (path for base in folders_of(place) for path in (base, base / "ShapeNet-55")):
         file = folder / "train.txt"
-        if file.is_file():
-            first = next((line for line in read_lines(file, CLOUD) if line.strip()), "")
-            if _MODEL.fullmatch(first.strip()):
-                return folder
+        if file.is_file() and any(_MODEL.fullmatch(line) for _, line in filled_lines(file, CLOUD)[:1]):
+            return folder
     return None
 
 
 def _read_parts(place: Place) -> list[Entry]:
     """``shapenetcore_partanno_segmentation_benchmark_v0_normal`` (Yi et al., 2016): ``Airplane 02691156`` lines, and
     JSON lists of ``shape_data/02691156/<id>`` for each split, which is the file ``02691156/<id>.txt``."""
-    file = place.root / _CATEGORIES
+    file, lists = place.root / _CATEGORIES, place.root / "train_test_split"
     categories = {}
     for at, line in names_in(file):
         fields = line.split()
         if len(fields) != 2 or not fields[1].isdecimal():
             raise DataError(f"{file}, line {at}: {line!r}, expected a category and its synset, as `Airplane 02691156`")
         categories[fields[1]] = fields[0]
-    rows, missing = [], []
+    rows = []
+    expected = "a list of paths, as `shape_data/02691156/<id>`"
     for split in ("train", "val", "test"):
-        listing = place.root / "train_test_split" / f"shuffled_{split}_file_list.json"
-        for number, name in enumerate(_names(listing)):
+        listing = lists / f"shuffled_{split}_file_list.json"
+        for number, name in enumerate(read_json(listing, CLOUD, list, expected)):
+            where = f"entry {number} (from 0)"
+            if not isinstance(name, str):
+                raise DataError(f"{listing}, {where}: expected {expected}, found {str(name)[:80]}")
             path = PurePosixPath(name)
-            synset, where = path.parent.name, f"entry {number} (from 0)"
+            synset = path.parent.name
             if synset not in categories:
                 raise DataError(f"{listing}, {where}: no category {synset!r} in {file}{nearest(synset, categories)}")
-            cloud = place.root / synset / f"{path.name}.txt"
-            if cloud.is_file():
-                rows.append(Row(listing, where, name, Entry(str(cloud), split, {"label": categories[synset]})))
-            else:
-                missing.append(name)
-    return found(CLOUD, place.root / "train_test_split", place.root, rows, missing)
-
-
-def _names(listing: Path) -> list[str]:
-    text = "\n".join(read_lines(listing, CLOUD))
-    try:
-        names = load_json(text)
-    except ValueError as error:
-        raise DataError(f"{listing}: not JSON: {error}") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{listing}: expected a list of paths, as `shape_data/02691156/<id>`")
-    return names
+            entry = Entry(str(place.root / synset / f"{path.name}.txt"), split, {"label": categories[synset]})
+            rows.append(cloud_row(listing, where, name, entry))
+    return found(CLOUD, lists, place.root, rows)
 
 
 FORMATS = (

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Listing, find_format, read_formats
+from st_ssl.data.sources.base import Format, Formats, Listing
 from st_ssl.data.sources.tables import table_formats
 from st_ssl.data.sources.video import diving48, folder, hmdb51, kinetics, lists, ssv2, ucf101
 from st_ssl.data.sources.video.base import VIDEO
 from st_ssl.data.sources.video.series import with_series
 from st_ssl.data.streams.video import VIDEO_EXTENSIONS
 
-__all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "format_of", "read_source", "target_names"]
+__all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
 
 SourceFormat = Literal[
     "auto",
@@ -47,15 +47,11 @@ def _in_series(form: Format) -> Format:
     return replace(form, read=lambda place: with_series(place, form.read(place))) if form.lists else form
 
 
-FORMATS: dict[str, Format] = {form.name: _in_series(form) for family in _FAMILIES for form in family}
+FORMATS = Formats(VIDEO, (_in_series(form) for family in _FAMILIES for form in family))
 
 
 def read_source(
-    root: Path,
-    listing: Path | None = None,
-    format: str = "auto",
-    split: int | None = None,
-    series: str | None = None,
+    root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None, series: str | None = None
 ) -> Listing:
     """The videos of one source, in a fixed order; ``entry.path`` is what ``open_video`` takes.
 
@@ -82,12 +78,7 @@ def read_source(
     where the source as a whole cannot be used, with file, line and what was expected; ``ConfigError`` for a format
     that does not exist.
     """
-    return read_formats(FORMATS, VIDEO, root, listing, format, split, series)
-
-
-def format_of(root: Path, listing: Path | None = None, format: str = "auto") -> Format:
-    """The format that ``read_source`` reads this source as; raises what it does for one that cannot be told."""
-    return find_format(FORMATS, VIDEO, root, listing, format, None)[0]
+    return FORMATS.read(root, listing, format, split, series)
 
 
 def target_names(entries: Iterable[Entry]) -> list[str]:

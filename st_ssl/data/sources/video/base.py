@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
-from typing import Any
 
-from st_ssl.core.errors import DataError
-from st_ssl.core.plain_json import load_json
-from st_ssl.data.sources import base as sources
 from st_ssl.data.sources.base import Kind
 from st_ssl.data.streams.video import VIDEO_EXTENSIONS
 from st_ssl.data.streams.video.image_series import is_image
@@ -28,20 +22,3 @@ def holds_images(folder: str) -> bool:
 
 
 VIDEO = Kind("video", is_video, holds_images)
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list of videos: see ``sources.read_lines``."""
-    return sources.read_lines(path, VIDEO)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says; ``DataError`` with the line where it is none."""
-    try:
-        return load_json("\n".join(read_lines(path)))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from error
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not JSON of plain data: {error}") from error

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place, Row, found
-from st_ssl.data.sources.folders import LeftOut, Sample, Sifted, folder_entries, walk
+from st_ssl.data.sources.folders import LeftOut, Sample, Sifted, check_no_list, folder_entries, walk
 from st_ssl.data.sources.video.base import NAMES, VIDEO, is_video
 from st_ssl.data.sources.video.series import EACH, choose
 from st_ssl.data.streams.video.image_series import RGB, is_image, series_of
@@ -27,12 +25,10 @@ _BELONGING = frozenset(
 
 
 def _read(place: Place) -> list[Entry]:
-    root = place.root
-    if place.notes != root:
-        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
+    check_no_list(place)
     samples, left = _samples(place)
-    place.told.extend(left.lines(root, VIDEO))
-    return folder_entries(root, samples, VIDEO, place.told)
+    left.tell(place, VIDEO)
+    return folder_entries(place, samples, VIDEO)
 
 
 def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
@@ -63,11 +59,7 @@ def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
 
     paths = list(walk(root, sift, left))
     if not paths:
-        seen = left.files
-        if not seen:
-            raise DataError(f"{root} is empty: expected videos ({NAMES}), or folders of images")
-        instead = ", ".join(f"{count} {suffix or 'without extension'}" for suffix, count in seen.most_common(5))
-        raise DataError(f"{root} holds no videos: looked for {NAMES}, or folders of images; found {instead}")
+        raise left.nothing(root, VIDEO, NAMES, "folders of images")
     choice = choose(place, {os.path.join(root, path): series for path, series in images.items()})
     samples = []
     for path in sorted(paths, key=lambda path: os.fsencode(path.as_posix())):
@@ -77,8 +69,7 @@ def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
         own = images[path]
         for series in choice.of(os.path.join(root, path), own):
             samples.append(Sample(path, path.parts if choice.series == EACH else path.parts[:-1], series))
-            where = str(root / path) + (f"#{series}" if series else "")
-            place.lengths[where] = own.get(series, own.total())
+            place.lengths[samples[-1].below(root)] = own.get(series, own.total())
     return samples, left
 
 
@@ -88,33 +79,32 @@ def _holds_any(folder: str) -> bool:
 
 
 class VideoIndex:
-    """The videos below a root by name, whatever folders they are in and whatever they have been converted to.
+    """The videos below a root by name, whatever folders they are in and whatever they have been converted to; and the
+    rows of annotations that name them.
 
     ``x`` is ``x.webm``, ``a/b/x.mp4``, a folder ``x`` of images, or the series ``x_*`` of images in a folder. Accents
-    count as the same, composed or not. Those asked for in vain are counted.
+    count as the same, composed or not.
     """
 
     def __init__(self, place: Place) -> None:
-        self.root = place.root
+        self._root = place.root
         self._paths: dict[str, list[Sample]] = {}
         for sample in sorted(_samples(place)[0], key=lambda one: not is_video(one.path.name)):  # files before folders
             self._paths.setdefault(_stem(sample), []).append(sample)
-        self._missing: list[str] = []
+        self._rows: list[Row] = []
 
-    def find(self, names: Sequence[str], label: str = "") -> str | None:
-        """The path of the video with the first of ``names`` that there is, or None; one from the folder ``label`` where
-        there are several of that name."""
-        for name in names:
-            samples = self._paths.get(_plain(name), [])
-            folder = label.replace(" ", "_")
-            for sample in sorted(samples, key=lambda one: one.path.parent.name.replace(" ", "_") != folder):
-                return str(self.root / sample.path) + (f"#{sample.series}" if sample.series else "")
-        self._missing.append(names[0])
-        return None
+    def add(self, file: Path, at: str, name: str, split: str, label: str, *others: str) -> None:
+        """Add the row ``at`` of ``file``: the video ``name``, or the first of its ``others`` that there is; the one in
+        the folder ``label`` where there are several of that name."""
+        samples = next((own for text in (name, *others) if (own := self._paths.get(_plain(text)))), [])
+        folder = label.replace(" ", "_")
+        best = sorted(samples, key=lambda one: one.path.parent.name.replace(" ", "_") != folder)
+        path = best[0].below(self._root) if best else ""
+        self._rows.append(Row(file, at, name, Entry(path, split, {"label": label} if label else {})))
 
-    def entries(self, notes: Path, rows: Sequence[Row], strict: bool = True) -> list[Entry]:
-        """The entries of ``rows`` once each, with a warning that counts those missing; ``DataError`` if all are."""
-        return found(VIDEO, notes, self.root, rows, self._missing, strict)
+    def entries(self, notes: Path, strict: bool = True) -> list[Entry]:
+        """The entries of all rows once each, with a warning that counts those missing; ``DataError`` if all are."""
+        return found(VIDEO, notes, self._root, self._rows, strict)
 
 
 def _stem(sample: Sample) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Place, Row
+from st_ssl.data.sources.base import Format, Place
 from st_ssl.data.sources.splits import split_in, split_name
-from st_ssl.data.sources.table_rows import Table, peek_header
+from st_ssl.data.sources.table_rows import Table, peek_rows
 from st_ssl.data.sources.video.base import VIDEO
 from st_ssl.data.sources.video.folder import VideoIndex
 
@@ -17,7 +16,10 @@ _COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
 def _tables(place: Place) -> list[Path]:
-    return [file for file in place.find(re.compile(r".*\.csv", re.IGNORECASE)) if {*_COLUMNS} <= {*peek_header(file)}]
+    files = place.find(lambda name: name.lower().endswith(".csv"))
+    return [
+        file for file in files if {name.lower() for row in peek_rows(file)[:1] for name in row}.issuperset(_COLUMNS)
+    ]
 
 
 def _read(place: Place) -> list[Entry]:
@@ -29,29 +31,17 @@ def _read(place: Place) -> list[Entry]:
     if not tables:
         raise DataError(f"{place.notes}: no table with the columns {', '.join(_COLUMNS)}, as Kinetics has them")
     index = VideoIndex(place)
-    rows: list[Row] = []
     for file in tables:
-        rows += _rows(Table(file, VIDEO), index)
+        table, said = Table(file, VIDEO), split_in(file.name)  # train.csv, kinetics_700_val.csv
+        video, start, end = map(table.needed, _COLUMNS)
+        label, split = table.column(("label",)), table.column(("split",))
+        for at, values in table:
+            where = f"{file}, {at}"
+            first, last = (_seconds(where, name, values[name]) for name in (start, end))
+            part = split_name(where, values[split]) if split and values[split] else said[0] if said else "train"
+            index.add(file, at, f"{values[video]}_{first:06d}_{last:06d}", part, values[label] if label else "")
     # the official tables are many and nobody's to mend: a clip listed again under another name keeps the first
-    return index.entries(tables[0], rows, strict=False)
-
-
-def _rows(table: Table, index: VideoIndex) -> list[Row]:
-    video, start, end = (table.needed((name,)) for name in _COLUMNS)
-    label, split = table.column(("label",)), table.column(("split",))
-    said = split_in(table.file.name)  # train.csv, kinetics_700_val.csv
-    usual = said[0] if said else "train"
-    rows = []
-    for at, values in table:
-        where = f"{table.file}, {at}"
-        times = [_seconds(where, name, values[name]) for name in (start, end)]
-        name = f"{values[video]}_{times[0]:06d}_{times[1]:06d}"
-        known = values[label] if label else ""
-        found = index.find([name], known)
-        part = split_name(where, values[split]) if split and values[split] else usual
-        if found is not None:
-            rows.append(Row(table.file, at, name, Entry(found, part, {"label": known} if known else {})))
-    return rows
+    return index.entries(tables[0], strict=False)
 
 
 def _seconds(where: str, column: str, text: str) -> int:

@@ -8,16 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place, Row, listed
-from st_ssl.data.sources.list_lines import ANY, NUMBER, Line, check_labels, separator_hint, split_lines
+from st_ssl.data.sources.list_lines import ANY, NUMBER, Line, check_labels, read_list, separator_hint
 from st_ssl.data.sources.paths import Finder
 from st_ssl.data.sources.split_files import by_split
-from st_ssl.data.sources.video.base import VIDEO, is_video, read_lines
+from st_ssl.data.sources.video.base import VIDEO, is_video
 
 _INTEGER = re.compile(r"-?\d{1,18}")  # what an int64 holds
+
+
+class Parts(NamedTuple):
+    """What is behind a path: the start, the number of frames (-1: all there are) and labels."""
+
+    start: int
+    frames: int
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,17 +51,15 @@ class Layout:
         """How many fields stand before the labels."""
         return self.start + self.count
 
-    def wrong(self, line: Line) -> bool:
-        """Whether ``line`` cannot be read in this way."""
+    def parts(self, line: Line) -> Parts | None:
+        """What ``line`` says; None where it cannot be read in this way."""
         head, labels = line.fields[: self.head], line.fields[self.head :]
         if len(head) < self.head or not all(map(_INTEGER.fullmatch, head)):
-            return True
+            return None
         many = len(labels) > self.most and not (self.words and not all(map(NUMBER.fullmatch, labels)))
-        if len(labels) < self.fewest or many:
-            return True
-        start = int(head[0]) if self.start else 0
-        count = int(head[-1]) if self.count else 0
-        return start < 0 or (count < 0 and not (self.whole and count == -1))
+        start, count = int(head[0]) if self.start else 0, int(head[-1]) if self.count else -1
+        negative = self.count and count < 0 and not (self.whole and count == -1)
+        return None if many or negative or start < 0 or len(labels) < self.fewest else Parts(start, count, labels)
 
 
 LAYOUTS = {
@@ -68,22 +75,33 @@ LAYOUTS = {
 
 def _read(place: Place, name: str) -> list[Entry]:
     file = place.notes
-    lines = split_lines(read_lines(file), is_video, 1 if name == "list" and not place.auto else ANY)
-    if not lines:
-        raise DataError(f"{file} lists no videos: expected one `path label`, or one path, on each line")
+    lines = read_list(file, VIDEO, is_video, 1 if name == "list" and not place.auto else ANY)
     if place.auto:
         name = _guess(file, lines)
     layout = LAYOUTS[name]
-    for line in lines:
-        if layout.wrong(line):
-            raise DataError(f"{file}, line {line.at}: `{line}`, expected `{layout.form}` (data.format={name})")
+    rows = [(line, parts) for line in lines if (parts := layout.parts(line))]
+    if len(rows) < len(lines):
+        line = next(line for line in lines if not layout.parts(line))
+        raise DataError(f"{file}, line {line.at}: `{line}`, expected `{layout.form}` (data.format={name})")
     check_labels(file, lines, layout.head)
-    folders = list(dict.fromkeys((place.root, file.parent)))
-    tagged = name == "multilabel" or (not layout.words and any(len(line.fields) > layout.head + 1 for line in lines))
-    entries = _entries(lines, layout, tagged, place.part, Finder(VIDEO, folders))
-    rows = [Row(file, f"line {line.at}", line.path, entry) for line, entry in zip(lines, entries, strict=True)]
+    tagged = name == "multilabel" or (not layout.words and any(len(parts.labels) > 1 for _, parts in rows))
+    # The images of a folder are numbered from 1, unless a line for it starts at 0.
+    from_one = {line.path for line in lines if layout.whole and not line.is_file}
+    from_one -= {line.path for line, parts in rows if parts.start == 0}
+    finder = Finder(VIDEO, [place.root, file.parent])
+    found = []
+    for (line, (start, count, labels)), path in zip(rows, finder.all([line.path for line in lines]), strict=True):
+        entry = Entry(
+            path,
+            place.part,
+            labels={} if tagged or not labels else {"label": " ".join(labels)},
+            start=0 if layout.whole and count == -1 else start - (line.path in from_one),
+            num_frames=None if count == -1 else count,
+            tags=tuple(dict.fromkeys(labels)) if tagged else (),
+        )
+        found.append(Row(file, f"line {line.at}", line.path, entry))
     hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
-    return listed(file, rows, folders, hint or separator_hint(lines[0]))
+    return listed(file, found, finder.folders, hint or separator_hint(lines[0]))
 
 
 def _guess(file: Path, lines: Sequence[Line]) -> str:
@@ -91,72 +109,43 @@ def _guess(file: Path, lines: Sequence[Line]) -> str:
     if all(len(line.fields) <= 1 for line in lines) or not all(NUMBER.fullmatch(f) for n in lines for f in n.fields):
         return "list"
     longest = max(lines, key=lambda line: len(line.fields))
+    where = f"{file}, line {longest.at}: `{longest}`"
     fits = [name for name in LAYOUTS if name != "list" and _fits(name, lines)]
     if not fits:
         forms = ", ".join(f"`{layout.form}`" for layout in LAYOUTS.values())
         other = next((line for line in lines if len(line.fields) != len(longest.fields)), None)
         differs = f", unlike line {other.at}: `{other}`" if other else ""
-        raise DataError(
-            f"{file}, line {longest.at}: `{longest}`{differs}: no format has that; expected one of {forms} on all "
-            f"lines (data.format names it)"
-        )
+        expected = f"expected one of {forms} on all lines (data.format names it)"
+        raise DataError(f"{where}{differs}: no format has that; {expected}")
     if len(fits) > 1:
         fits += [] if any(line.is_file for line in lines) else ["list"]
         ways = ", ".join(f"data.format={name} ({LAYOUTS[name].meaning})" for name in fits)
-        raise DataError(f"{file}, line {longest.at}: `{longest}` can be read in {len(fits)} ways; say which: {ways}")
+        raise DataError(f"{where} can be read in {len(fits)} ways; say which: {ways}")
     if fits[0] == "multilabel" or len({len(line.fields) for line in lines}) > 1:
-        warnings.warn(
-            f"{file}: read as `{LAYOUTS[fits[0]].form}`, several labels a video (see line {longest.at}); "
-            f"data.format={fits[0]} says that this is meant",
-            stacklevel=2,
-        )
+        several = f"read as `{LAYOUTS[fits[0]].form}`, several labels a video (see line {longest.at})"
+        warnings.warn(f"{file}: {several}; data.format={fits[0]} says that this is meant", stacklevel=2)
     return fits[0]
 
 
 def _fits(name: str, lines: Sequence[Line]) -> bool:
     """Whether all lines can be in this layout, by the numbers in them alone."""
     layout = LAYOUTS[name]
-    if any(layout.wrong(line) for line in lines):
+    rows = [parts for line in lines if (parts := layout.parts(line))]
+    if len(rows) < len(lines):
         return False
-    labels = [line.fields[layout.head :] for line in lines]
-    if any(len(set(row)) < len(row) or not all(map(str.isdigit, row)) for row in labels):
-        return False  # a label stands once and is not negative
-    if layout.count and any(int(line.fields[layout.head - 1]) in (0, 1) for line in lines):
-        return False  # a clip has at least two frames
+    for _, count, labels in rows:
+        if len(set(labels)) < len(labels) or not all(map(str.isdigit, labels)):
+            return False  # a label stands once and is not negative
+        if layout.count and count in (0, 1):
+            return False  # a clip has at least two frames
     if name == "multilabel":
         return all(line.is_file for line in lines)
-    lengths = {len(row) for row in labels}
+    lengths = {len(parts.labels) for parts in rows}
     if name == "videomae":
         # three numbers behind a folder are what rawframes_offset is for, but for the -1
         either = lengths == {1} and not any(line.is_file or line.fields[1] == "-1" for line in lines)
         return len(lengths) == 1 and not either
-    if name == "rawframes_offset":
-        return min(lengths) > 0 and not any(line.is_file for line in lines)
-    return min(lengths) > 0
-
-
-def _entries(lines: Sequence[Line], layout: Layout, tagged: bool, split: str, finder: Finder) -> list[Entry]:
-    # The images of a folder are numbered from 1, unless a line for it starts at 0.
-    from_zero = {line.path for line in lines if layout.whole and int(line.fields[0]) == 0}
-    entries = []
-    for line, path in zip(lines, finder.all([line.path for line in lines]), strict=True):
-        labels = line.fields[layout.head :]
-        start = int(line.fields[0]) if layout.start else 0
-        count = int(line.fields[layout.head - 1]) if layout.count else -1
-        if layout.whole and count == -1:
-            start = 0
-        elif layout.whole and not line.is_file and line.path not in from_zero:
-            start -= 1
-        entry = Entry(
-            path,
-            split,
-            labels={} if tagged or not labels else {"label": " ".join(labels)},
-            start=start,
-            num_frames=None if count == -1 else count,
-            tags=tuple(dict.fromkeys(labels)) if tagged else (),
-        )
-        entries.append(entry)
-    return entries
+    return min(lengths) > 0 and not (name == "rawframes_offset" and any(line.is_file for line in lines))
 
 
 FORMATS = (

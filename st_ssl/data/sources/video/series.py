@@ -55,7 +55,7 @@ def choose(place: Place, folders: Mapping[str, Mapping[str, int]]) -> Choice:
     readings fit, ``ConfigError`` for a ``place.series`` that is none of theirs."""
     several = [folder for folder, found in folders.items() if len(found) > 1]
     if place.series is not None and not folders:
-        place.told.append(f"data.series={place.series} is ignored: there are no folders of images")
+        place.tell(f"data.series={place.series} is ignored: there are no folders of images")
         return Choice()
     if place.series == ONE_FOLDER:
         return Choice(EVERY)
@@ -74,12 +74,12 @@ def choose(place: Place, folders: Mapping[str, Mapping[str, int]]) -> Choice:
     of = f"{len(several)} of {len(folders)} folders of images hold several series ({names})"
     if alone and (len(looked) > 1 or alike) and (alike or len(shared) < 2):
         total = sum(len(found) for found in folders.values())
-        place.told.append(f"{place.root}: {of}: each is a video, {total} in all, labelled by its folder (data.series)")
+        place.tell(f"{place.root}: {of}: each is a video, {total} in all, labelled by its folder (data.series)")
         return Choice(EACH)
     chosen = rgb_of(there) if not alike else None
     if chosen is not None and chosen in shared:
         name = chosen.replace(_OWN, "FOLDER")
-        place.told.append(f"{place.root}: {of}: {name} is taken, the others are left out (data.series)")
+        place.tell(f"{place.root}: {of}: {name} is taken, the others are left out (data.series)")
         return Choice(chosen)
     raise DataError(f"{place.root}: {of}, which can be meant in several ways: {_KEYS}")
 
@@ -114,34 +114,28 @@ def with_series(place: Place, entries: Sequence[Entry]) -> list[Entry]:
     paths = dict.fromkeys(entry.path for entry in entries if not is_video(entry.path) and os.path.isdir(entry.path))
     folders = list(paths)
     rows = sorted(keyed_rng("series", len(folders)).permutation(len(folders))[:LOOKED_AT])
-    looked = {folders[i]: series_in(folders[i]) for i in rows}
+    looked = {folders[i]: _series_in(folders[i]) for i in rows}
+    several = list(dict.fromkeys(name for found in looked.values() if len(found) > 1 for name in found))
     count = len(place.told)
     choice = choose(place, looked)
     if choice.series == EACH and place.series != EACH:
         del place.told[count:]
         raise DataError(
-            f"{place.notes}: folders that it lists hold several series of images ({some(_names(looked))}), which are "
-            f"videos of their own by their names: name them in the list (folder#{next(iter(_names(looked)))}), or "
-            f"data.series={EACH} takes each with the label of its folder"
+            f"{place.notes}: folders that it lists hold several series of images ({some(several)}), which are videos "
+            f"of their own by their names: name them in the list (folder#{several[0]}), or data.series={EACH} takes "
+            f"each with the label of its folder"
         )
     result = []
     for entry in entries:
-        if entry.path not in paths:
-            result.append(entry)
-            continue
-        found = looked.get(entry.path) or (series_in(entry.path) if choice.series == EACH else Counter())
-        result += [
-            replace(entry, path=f"{entry.path}#{series}" if series else entry.path)
-            for series in choice.of(entry.path, found)
-        ]
+        found = looked.get(entry.path, Counter())
+        if entry.path in paths and not found and choice.series == EACH:
+            found = _series_in(entry.path)
+        taken = choice.of(entry.path, found) if entry.path in paths else [ALL]
+        result += [replace(entry, path=f"{entry.path}#{series}") if series else entry for series in taken]
     return result
 
 
-def _names(looked: Mapping[str, Mapping[str, int]]) -> list[str]:
-    return list(dict.fromkeys(name for found in looked.values() if len(found) > 1 for name in found))
-
-
-def series_in(folder: str) -> Counter[str]:
+def _series_in(folder: str) -> Counter[str]:
     """The series of the images in a folder; none where it cannot be listed."""
     try:
         return series_of(os.listdir(folder))

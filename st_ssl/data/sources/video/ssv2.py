@@ -9,9 +9,9 @@ from typing import Any
 
 from st_ssl.core.errors import DataError, nearest
 from st_ssl.core.types import Entry
-from st_ssl.data.sources.base import Format, Place, Row
-from st_ssl.data.sources.splits import SPLITS
-from st_ssl.data.sources.video.base import read_json
+from st_ssl.data.sources.base import Format, Place, read_json
+from st_ssl.data.sources.splits import split_name
+from st_ssl.data.sources.video.base import VIDEO
 from st_ssl.data.sources.video.folder import VideoIndex
 
 # as of 2018, and as distributed today
@@ -22,7 +22,7 @@ _LABELS = "labels.json"
 
 def _matches(place: Place) -> bool:
     """Names that say so; ``train.json`` alone says nothing, with "template" near its beginning it does."""
-    files = place.find(_FILES)
+    files = place.find(_FILES.fullmatch)
     return any(file.name.lower().startswith(_OURS) or '"template"' in _beginning(file) for file in files)
 
 
@@ -34,47 +34,37 @@ def _beginning(file: Path) -> str:
 def _read(place: Place) -> list[Entry]:
     """The class of a video is its template without brackets, which ``labels.json`` (where there is one) must have; the
     videos of the test part have none."""
-    files = place.find(_FILES)
+    files = place.find(_FILES.fullmatch)
     if not files:
         raise DataError(
             f"{place.notes}: no {_OURS}train.json (or train.json) there, nor in labels or annotations within"
         )
-    index = VideoIndex(place)
-    rows: list[Row] = []
+    index, known = VideoIndex(place), _known(files[0].parent)
     for file in files:
-        known = _known(file)
-        name = _FILES.fullmatch(file.name)
-        assert name is not None
-        items = read_json(file)
-        if not isinstance(items, list):
-            raise DataError(f"{file}: expected a list of videos, found {type(items).__name__}")
-        for number, item in enumerate(items, 1):
-            video, labels = _item(f"{file}, entry {number}", item, known)
-            found = index.find([video], labels.get("label", ""))
-            if found is not None:
-                rows.append(Row(file, f"entry {number}", video, Entry(found, SPLITS[name[1].lower()], labels)))
-    return index.entries(files[0].parent, rows)
+        split = split_name(str(file), file.stem.lower().removeprefix(_OURS))
+        for number, item in enumerate(read_json(file, VIDEO, list, "a list of videos"), 1):
+            video, label = _item(f"{file}, entry {number}", item, known)
+            index.add(file, f"entry {number}", video, split, label)
+    return index.entries(files[0].parent)
 
 
-def _known(file: Path) -> Iterable[str]:
-    """The classes of the ``labels.json`` beside ``file``; nothing where there is none."""
-    for path in (file.parent / f"{_OURS}{_LABELS}", file.parent / _LABELS):
+def _known(folder: Path) -> Iterable[str]:
+    """The classes of the ``labels.json`` in ``folder``; nothing where there is none."""
+    for path in (folder / f"{_OURS}{_LABELS}", folder / _LABELS):
         if path.is_file():
-            classes = read_json(path)
-            if not isinstance(classes, dict) or not classes:
-                raise DataError(f"{path}: expected classes and their numbers, found {type(classes).__name__}")
+            classes: dict[str, Any] = read_json(path, VIDEO, dict, "classes and their numbers")
             return classes
     return ()
 
 
-def _item(where: str, item: Any, known: Iterable[str]) -> tuple[str, dict[str, str]]:
+def _item(where: str, item: Any, known: Iterable[str]) -> tuple[str, str]:
     template = item.get("template", "") if isinstance(item, dict) else None
-    if not isinstance(item, dict) or not isinstance(template, str) or not isinstance(item.get("id"), str | int):
+    if not isinstance(template, str) or not isinstance(item.get("id"), str | int):
         raise DataError(f'{where}: expected {{"id": "1", "template": "Holding [something]"}}, found {str(item)[:80]}')
     label = template.replace("[", "").replace("]", "").strip()
     if label and known and label not in known:
         raise DataError(f"{where}: {label!r} is not one of the classes of {_LABELS}{nearest(label, known)}")
-    return str(item["id"]), {"label": label} if label else {}
+    return str(item["id"]), label
 
 
 FORMATS = (Format("ssv2", _read, _matches),)
