@@ -13,8 +13,8 @@ _BY_FOLDER = ("folder", "modelnet")
 def account_lines(account: Mapping[str, Any]) -> list[str]:
     """The lines of ``DataSource.account``: the format, the samples of each split, the classes with their counts, series
     and their lengths, what was left out, and how files are read that leave something open."""
-    lines = _listing(account["listing"]) if "listing" in account else []
-    return lines + (_reading(account["reading"]) if "reading" in account else [])
+    listing, reading = account.get("listing"), account.get("reading")
+    return (_listing(listing) if listing else []) + (_reading(reading) if reading else [])
 
 
 def _listing(listing: Mapping[str, Any]) -> list[str]:
@@ -27,10 +27,8 @@ def _listing(listing: Mapping[str, Any]) -> list[str]:
         more = f", and {len(shown) - _MOST_CLASSES} more" if len(shown) > _MOST_CLASSES else ""
         lines.append(f"{name}: {where}{len(shown)} classes: {', '.join(shown[:_MOST_CLASSES])}{more}")
     if not listing["classes"]:
-        lines.append(
-            "labels: none, "
-            + ("no folders of classes" if where else f"the format {listing['format']} tells no classes")
-        )
+        why = "no folders of classes" if where else f"the format {listing['format']} tells no classes"
+        lines.append(f"labels: none, {why}")
     if listing.get("unlabelled"):
         lines.append(f"without a label: {listing['unlabelled']} of {listing['samples']}")
     if listing["frames"]:
@@ -57,20 +55,14 @@ def _reading(facts: Mapping[str, Any]) -> list[str]:
     for name in ("color", "intensity"):
         if name in facts:
             low, high = facts[f"{name}_range"]
-            seen = f"values {facts[name][0]:g} … {facts[name][1]:g}, as {_few(facts[f'{name}_values'])}"
+            values = ", ".join(f"{value:g}" for value in facts[f"{name}_values"])
+            seen = f"values {facts[name][0]:g} … {facts[name][1]:g}, as {values}"
             lines.append(f"{name} of the range {low:g} … {high:g} becomes 0 … 1 ({seen}; data.{name}_range)")
     if "meshes" in facts:
         count, points = facts["meshes"]
-        read = (
-            f"{points} points of their surface (data.surface_points)"
-            if points
-            else "their vertices, as of labelled ones"
-        )
+        surface = f"{points} points of their surface (data.surface_points)"
+        read = surface if points else "their vertices, as of labelled ones"
         lines.append(f"{count} of the files looked at are meshes, read as {read}")
     if lines:
         lines.append(f"decided from {facts['files']} of {facts['of']} files")
     return lines + list(facts.get("told", ()))
-
-
-def _few(values: list[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)

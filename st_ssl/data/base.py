@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, overload
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -57,9 +57,8 @@ class Batch:
         """Pixels and masks on ``device``; augmentation parameters stay on the CPU, where decisions are taken."""
         if device.type == "cpu":
             return self
-        views = [
-            replace(view.map(lambda t: t.to(device, non_blocking=True)), params=view.params) for view in self.views
-        ]
+        moved = [view.map(lambda tensor: tensor.to(device, non_blocking=True)) for view in self.views]
+        views = [replace(new, params=view.params) for new, view in zip(moved, self.views, strict=True)]
         return replace(self, views=views)
 
     def pin_memory(self) -> Batch:
@@ -70,17 +69,11 @@ class Batch:
         """The batch as ``parts`` equal ones, in order."""
         size = len(self.indices) // parts
         assert size * parts == len(self.indices)
-        rows = [(i * size, (i + 1) * size) for i in range(parts)]
-        return [
-            Batch(
-                [v.part(a, b) for v in self.views],
-                self.indices[a:b],
-                self.wanted[a:b],
-                self.bad,
-                self.metadata[a:b],
-            )
-            for a, b in rows
-        ]
+        found = []
+        for a, b in ((i * size, (i + 1) * size) for i in range(parts)):
+            views = [view.part(a, b) for view in self.views]
+            found.append(Batch(views, self.indices[a:b], self.wanted[a:b], self.bad, self.metadata[a:b]))
+        return found
 
 
 class CutsViews(Protocol):
@@ -114,6 +107,7 @@ class DataSource(ABC):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        vars(self).update(config.model_dump(include={"num_workers", "epoch_size", "max_bad_share", "sample_timeout"}))
         self.trained: dict[str, Any] = {}
         self.needs = CloudNeeds()
         self.listing: Listing | None = None  # of what ``entries`` found last
@@ -171,25 +165,16 @@ class Chosen(Sequence[Entry]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Entry: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Chosen: ...
-
-    def __getitem__(self, index: int | slice) -> Entry | Chosen:
-        if isinstance(index, slice):
-            return Chosen(self._entries, self._rows[index])
-        return self._entries[int(self._rows[index])]
+    def __getitem__(self, index: Any) -> Any:
+        rows = self._rows[index]
+        return Chosen(self._entries, rows) if isinstance(index, slice) else self._entries[int(rows)]
 
 
 def samples_digest(entries: Sequence[Entry]) -> str:
     """What tells whether a run goes on with the samples it began with: their names, wherever they are, and which part
     of a video is one."""
-    names = [
-        Path(e.path).name + ("" if (e.start, e.num_frames) == (0, None) else f"\0{e.start}\0{e.num_frames}")
-        for e in entries
-    ]
+    parts = (f"\0{e.start}\0{e.num_frames}" if e.start or e.num_frames is not None else "" for e in entries)
+    names = [Path(e.path).name + part for e, part in zip(entries, parts, strict=True)]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
@@ -218,14 +203,12 @@ def of_split(data: Config, number: int) -> DataSource:
     if found is None or not found.numbered:
         what = f"the format {found.name} has" if found else "planted and packed samples have"
         raise ConfigError(f"splits: {what} no numbered splits, as UCF101 and HMDB51 do (data.format)")
-    limits = type(data).model_fields["split"].metadata
-    most = next(limit.le for limit in limits if hasattr(limit, "le"))
+    most = next(limit.le for limit in type(data).model_fields["split"].metadata if hasattr(limit, "le"))
     if number > most:
         there = ", ".join(map(str, range(1, most + 1)))
         raise ConfigError(f"splits: there is no split {number} ({found.name} has {there})")
-    settings = data.model_dump() | {"split": number}
-    source: DataSource = DATA.build(validate(type(data), settings, Place(Path(f"split {number} of the data"))))
-    return source
+    settings, place = data.model_dump() | {"split": number}, Place(Path(f"split {number} of the data"))
+    return DATA.build(validate(type(data), settings, place))
 
 
 def warn_of_ignored(config: Config, keys: Sequence[str]) -> None:

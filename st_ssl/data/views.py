@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -140,24 +140,18 @@ class Views:
             params: dict[str, np.ndarray] = {}
             content: Any = [found[int(i)] for i in draw.at]
             for place, transform in enumerate(spec.transforms):
-                told = transform.sample(
-                    keyed_rng(*own, "augment", number, *([place] if place else [])), meta, len(draw.at)
-                )
+                told = transform.sample(keyed_rng(*own, "augment", *_at(number, place)), meta, len(draw.at))
                 if spec.shares is not None:
                     other = views[self._numbered(spec.shares)].params
                     told |= {name: other[name] for name in getattr(transform, "geometric", ()) if name in other}
                 assert not told.keys() & params.keys(), f"two transforms draw {sorted(told.keys() & params.keys())}"
                 params |= told
                 content = transform.cut(content, params)
-            masks = tuple(
-                mask.draw(
-                    keyed_rng(*own, "mask", number, *([place] if place else [])),
-                    keyed_rng(key[0] if key else 0, "batch", step, number, place),
-                    recording,
-                )
-                for place, mask in enumerate(spec.masks)
-            )
-            views.append(CutView(content, draw.at, dict(draw.labels), params, masks))
+            masks = []
+            for place, mask in enumerate(spec.masks):
+                batch_rng = keyed_rng(key[0] if key else 0, "batch", step, number, place)
+                masks.append(mask.draw(keyed_rng(*own, "mask", *_at(number, place)), batch_rng, recording))
+            views.append(CutView(content, draw.at, dict(draw.labels), params, tuple(masks)))
         return views
 
     def _draw(self, recording: Recording, key: tuple[Key, ...]) -> list[Draw]:
@@ -170,19 +164,18 @@ class Views:
             found = spec.plan.draw(rng, recording.stream(spec.stream), epoch)
             drawn |= dict(zip((first, *others), found, strict=True))
         for number, spec in enumerate(self.specs):
-            if spec.shares is None:
-                continue
-            at = self._numbered(spec.shares)
-            drawn[number] = self._shared(recording, spec, drawn[at], self.specs[at].stream)
+            if spec.shares is not None:
+                other = self._numbered(spec.shares)
+                drawn[number] = self._shared(recording, spec.stream, drawn[other], self.specs[other].stream)
         return [drawn[number] for number in range(len(self.specs))]
 
     @staticmethod
-    def _shared(recording: Recording, spec: ViewSpec, draw: Draw, stream: str) -> Draw:
-        """The instants of a view that takes those of another, drawn for ``stream``."""
-        if (spec.stream or recording.first) == (stream or recording.first):
+    def _shared(recording: Recording, own: str, draw: Draw, other: str) -> Draw:
+        """The instants of a view of the stream ``own`` that takes those of another, drawn for ``other``."""
+        if (own or recording.first) == (other or recording.first):
             return draw
-        times = recording.stream(stream).times()[draw.at]
-        return Draw(nearest_instants(recording.stream(spec.stream).times(), times), draw.labels)
+        times = recording.stream(other).times()[draw.at]
+        return Draw(nearest_instants(recording.stream(own).times(), times), draw.labels)
 
     def _numbered(self, name: str) -> int:
         """The number of the view ``name``."""
@@ -193,16 +186,12 @@ class Views:
         wanted: dict[str, list[np.ndarray]] = {}
         for spec, draw in zip(self.specs, draws, strict=True):
             wanted.setdefault(spec.stream or recording.first, []).append(draw.at)
-        found: dict[str, dict[int, Any]] = {}
-        for name, parts in wanted.items():
-            found[name] = dict(recording.stream(name).read(np.unique(np.concatenate(parts)).tolist()))
-        return found
+        once = {name: np.unique(np.concatenate(parts)).tolist() for name, parts in wanted.items()}
+        return {name: dict(recording.stream(name).read(at)) for name, at in once.items()}
 
     def _begun(self, item: Any) -> Any:
         """An item after what is done first."""
-        for step in self.first:
-            item = step(item)
-        return item
+        return reduce(lambda found, step: step(found), self.first, item)
 
     def prepare(self, views: Sequence[View]) -> list[View]:
         """Do to a batch, on the device that it is on, what the worker has left to be done. Where all views are made
@@ -221,6 +210,11 @@ class Views:
             if POSE in labels and turned is not None:
                 labels[POSE] = turned(labels[POSE], view.params)
         return replace(view, content=content, labels=labels)
+
+
+def _at(number: int, place: int) -> tuple[int, ...]:
+    """The end of the key of a draw for the view ``number``; the first transform and mask have none of their own."""
+    return (number, place) if place else (number,)
 
 
 def stack(samples: Sequence[Sequence[CutView]], indices: Sequence[int] | None = None) -> list[View]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from st_ssl.core.config import Config
 from st_ssl.core.limits import SAMPLE_TIMEOUT, default_workers
@@ -17,6 +17,8 @@ from st_ssl.data.streams.points.columns import check_roles
 from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
+
+Range = Annotated[tuple[float, float], AfterValidator(check_range)]
 
 
 class PointDataConfig(Config):
@@ -45,9 +47,9 @@ class PointDataConfig(Config):
     surface_points: int = Field(default=8192, gt=1)
     bin_columns: int | None = Field(default=None, ge=3, le=16)
     max_points: int = Field(default=MAX_POINTS, gt=1)
-    columns: tuple[str, ...] | None = None
-    color_range: tuple[float, float] | None = None
-    intensity_range: tuple[float, float] | None = None
+    columns: Annotated[tuple[str, ...], AfterValidator(check_roles)] | None = None
+    color_range: Range | None = None
+    intensity_range: Range | None = None
     planted: Literal["shapes", "rooms"] = "shapes"
     shapes: SyntheticShapeConfig = SyntheticShapeConfig()
     rooms: SyntheticRoomConfig = SyntheticRoomConfig()
@@ -56,28 +58,12 @@ class PointDataConfig(Config):
     max_bad_share: float = Field(default=0.1, ge=0, le=1)
     sample_timeout: float = Field(default=SAMPLE_TIMEOUT, gt=0)
 
-    @field_validator("columns")
-    @classmethod
-    def _known_columns(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if names is None else check_roles(names)
-
-    @field_validator("color_range", "intensity_range")
-    @classmethod
-    def _rising(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
-        return None if ends is None else check_range(ends)
-
     @property
     def options(self) -> ReadOptions:
         """What readers are told by the keys."""
-        return ReadOptions(
-            self.surface_points,
-            self.bin_columns,
-            self.max_points,
-            (self.columns,) if self.columns else (),
-            self.columns is not None,
-            self.color_range,
-            self.intensity_range,
-        )
+        columns, ranges = (self.columns,) if self.columns else (), (self.color_range, self.intensity_range)
+        told = self.columns is not None
+        return ReadOptions(self.surface_points, self.bin_columns, self.max_points, columns, told, *ranges)
 
     @property
     def place(self) -> tuple[Path, Path | None] | None:

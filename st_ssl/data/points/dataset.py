@@ -78,9 +78,10 @@ def check_needs(view: CutView, needs: CloudNeeds) -> None:
         if needs.voxel_size is not None:
             cells = 2 * np.abs(cloud.xyz).max(axis=0).astype(np.float64) / needs.voxel_size + 1
             if cells.prod() > _MOST_CELLS:
-                extent = (cloud.xyz.max(axis=0) - cloud.xyz.min(axis=0)).max()
-                told = f"is {extent:.6g} wide, too much for voxels of {needs.voxel_size:g} (input.voxel_size)"
-                raise UnfitError(f"{told}: stray points?")
+                wide = f"is {np.ptp(cloud.xyz, axis=0).max():.6g} wide"
+                raise UnfitError(
+                    f"{wide}, too much for voxels of {needs.voxel_size:g} (input.voxel_size): stray points?"
+                )
 
 
 @DATA.register(PointDataConfig)
@@ -94,10 +95,6 @@ class PointSource(DataSource):
     def __init__(self, config: PointDataConfig) -> None:
         super().__init__(config)
         self.points = config
-        self.num_workers = config.num_workers
-        self.epoch_size = config.epoch_size
-        self.max_bad_share = config.max_bad_share
-        self.sample_timeout = config.sample_timeout
         self.pack = _pack(config)
         self.packed = self.pack is not None
         self._reading: Reading | None = None
@@ -122,18 +119,18 @@ class PointSource(DataSource):
     @staticmethod
     def _packed_ranges(pack: CloudPack) -> dict[str, Any]:
         """The ranges of colours and intensities that became 0 … 1 when the clouds were packed."""
-        keys = ("color_range", "intensity_range")
-        found = {key: pack.config[key] for key in keys if isinstance(pack.config.get(key), list)}
-        return {key: check_range((float(ends[0]), float(ends[-1]))) for key, ends in found.items()}
+        found = {key: pack.config.get(key) for key in ("color_range", "intensity_range")}
+        return {
+            key: check_range((float(own[0]), float(own[-1]))) for key, own in found.items() if isinstance(own, list)
+        }
 
     @property
     def prepared(self) -> dict[str, Any]:
         return self.reading.prepared
 
     def account(self) -> dict[str, Any]:
-        if self.pack is not None:
-            return super().account()
-        return super().account() | {"reading": self.reading.account()}
+        reading = {} if self.pack is not None else {"reading": self.reading.account()}
+        return super().account() | reading
 
     def entries(self) -> Sequence[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
@@ -153,8 +150,7 @@ class PointSource(DataSource):
         config = self.points
         if config.format != "auto" or config.split is not None:
             warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
-        made = config.shapes if config.planted == "shapes" else config.rooms
-        module = shapes if config.planted == "shapes" else rooms
+        made, module = (config.shapes, shapes) if config.planted == "shapes" else (config.rooms, rooms)
         name = keyed_seed(module.FORMAT_VERSION, made.model_dump_json())
         return module.write_dataset(Path("data") / f"planted-{config.planted}-{name:016x}", made)
 

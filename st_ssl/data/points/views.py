@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,8 @@ class Attributes:
         missing = [name for name in self.names if name not in cloud.attributes]
         if missing:
             there = ", ".join(cloud.attributes)
-            raise UnfitError(
-                f"has no {' nor '.join(missing)}, which input.attributes asks for: it has "
-                f"{there or 'the places of its points alone'} (input.attributes=[{there}])"
-            )
+            has = f"it has {there or 'the places of its points alone'} (input.attributes=[{there}])"
+            raise UnfitError(f"has no {' nor '.join(missing)}, which input.attributes asks for: {has}")
         return cloud
 
 
@@ -68,13 +67,22 @@ def point_views(input: PointInputConfig, specs: Sequence[ViewSpec], *first: Any)
     return Views(tuple(specs), (Attributes(input.attributes), *first))
 
 
-class _Points:
-    """A transform that draws nothing, and does nothing to a batch."""
+@dataclass(frozen=True)
+class Only:
+    """A transform that draws nothing: of each cloud only what ``of`` makes of it."""
+
+    of: Callable[[PointCloud], PointCloud]
 
     def sample(self, rng: np.random.Generator, meta: Any, num_frames: int) -> dict[str, np.ndarray]:
+        """Nothing."""
         return {}
 
+    def cut(self, items: Sequence[PointCloud], params: Mapping[str, np.ndarray]) -> list[PointCloud]:
+        """``of`` each of the clouds."""
+        return [self.of(cloud) for cloud in items]
+
     def apply(self, content: PointBatch, params: Mapping[str, Tensor]) -> PointBatch:
+        """Nothing is done to a batch."""
         return content
 
 
@@ -92,27 +100,17 @@ class Share:
         return cloud.take(np.sort(keyed_rng("part", len(cloud)).permutation(len(cloud))[first : max(last, first + 1)]))
 
 
-class AsItLies(_Points):
+def as_it_lies(cloud: PointCloud) -> PointCloud:
     """All points of a cloud where they are in their file, with their labels alone."""
-
-    def cut(self, items: Sequence[PointCloud], params: Mapping[str, np.ndarray]) -> list[PointCloud]:
-        return [PointCloud(cloud.xyz, {}, cloud.labels, cloud.pose) for cloud in items]
+    return PointCloud(cloud.xyz, {}, cloud.labels, cloud.pose)
 
 
-@dataclass(frozen=True)
-class CountLabels(_Points):
+def count_labels(cloud: PointCloud, name: str) -> PointCloud:
     """Of a cloud only which labels ``name`` its points have: a "point" for each value, its number of points in the
     label ``COUNT``. Raises ``UnfitError`` for one without such labels."""
-
-    name: str
-
-    def cut(self, items: Sequence[PointCloud], params: Mapping[str, np.ndarray]) -> list[PointCloud]:
-        return [self._counted(cloud) for cloud in items]
-
-    def _counted(self, cloud: PointCloud) -> PointCloud:
-        values, counts = np.unique(labels_of(cloud, self.name), return_counts=True)
-        nowhere = np.zeros((len(values), 3), dtype=np.float32)
-        return PointCloud(nowhere, {}, {self.name: values.astype(np.int64), COUNT: counts.astype(np.int64)})
+    values, counts = np.unique(labels_of(cloud, name), return_counts=True)
+    nowhere = np.zeros((len(values), 3), dtype=np.float32)
+    return PointCloud(nowhere, {}, {name: values.astype(np.int64), COUNT: counts.astype(np.int64)})
 
 
 COUNT = "count"
@@ -120,7 +118,7 @@ COUNT = "count"
 
 def label_views(name: str) -> Views:
     """A single view, of which labels ``name`` the points of a cloud have."""
-    return Views((ViewSpec(Still(), (CountLabels(name),)),))
+    return Views((ViewSpec(Still(), (Only(partial(count_labels, name=name)),)),))
 
 
 def plain_views(
@@ -132,12 +130,12 @@ def plain_views(
     rule: LabelRule | None = None,
 ) -> Views:
     """What an encoder is shown when it is evaluated: no more than the choice of points, by the key with ``jitter``, of
-    the share ``span`` of the cloud. With ``whole`` there is one more view behind them: see ``AsItLies``. ``rule``: what
-    labels the points must have."""
+    the share ``span`` of the cloud. With ``whole`` there is one more view behind them: see ``as_it_lies``. ``rule``:
+    what labels the points must have."""
     augment = plain(input.num_points, input.unit_sphere, input.voxel_size)
     specs = [ViewSpec(Still(num_views), (augment,), drawn=jitter > 0)] * num_views
     if whole:
-        specs.append(ViewSpec(Still(), (AsItLies(),), name="whole"))
+        specs.append(ViewSpec(Still(), (Only(as_it_lies),), name="whole"))
     return point_views(input, specs, *([rule] if rule else []), *([Share(span)] if span != (0.0, 1.0) else []))
 
 

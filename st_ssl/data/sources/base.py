@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,13 +100,13 @@ class Listing(list[Entry]):
         self,
         entries: Iterable[Entry],
         format: str = "",
-        told: Sequence[str] = (),
-        lengths: Mapping[str, int] | None = None,
+        told: Iterable[str] = (),
+        lengths: dict[str, int] | None = None,
     ) -> None:
         super().__init__(entries)
         self.format = format
         self.told = list(told)
-        self.lengths = dict(lengths or {})
+        self.lengths = lengths or {}
 
     def summary(self) -> dict[str, Any]:
         """What there is, as plain data and without a look at any file: ``format``, ``samples``, ``splits`` with their
@@ -308,7 +308,6 @@ class Formats(dict[str, Format]):
             warnings.warn(line, stacklevel=3)
         labelled = any(entry.labels or entry.tags for entry in entries)
         if labelled and not any(entry.split in ("val", "test") for entry in entries):
-            told.append(
-                f"{place.notes}: no val or test split: what is tested on is drawn from all {self.kind.name}s by name"
-            )
+            drawn = f"what is tested on is drawn from all {self.kind.name}s by name"
+            told.append(f"{place.notes}: no val or test split: {drawn}")
         return Listing(entries, chosen.name, told, place.lengths)

@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,12 @@ def of_another_root(
 
 
 def _of_names(names: Iterable[str]) -> Modality | None:
+    kinds: dict[str, Callable[[str], bool]] = {"video": is_video, "points": CLOUD.is_file}
+    kinds["images"] = lambda name: name.endswith(IMAGE_EXTENSIONS)
+    kinds["maybe"] = lambda name: os.path.splitext(name)[1] in READERS
     seen: Counter[str] = Counter()
-    for name in names:
-        if is_video(name):
-            seen["video"] += 1
-        elif CLOUD.is_file(name):
-            seen["points"] += 1
-        elif name.lower().endswith(IMAGE_EXTENSIONS):
-            seen["images"] += 1
-        elif os.path.splitext(name)[1].lower() in READERS:
-            seen["maybe"] += 1
+    for name in map(str.lower, names):
+        seen.update(kind for kind, fits in kinds.items() if fits(name))
         if seen["video"] + seen["points"] >= _ENOUGH:
             break
     if seen["video"] or seen["points"]:

@@ -13,6 +13,7 @@ from st_ssl.data.sources.splits import SPLITS
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 ANY = 1 << 30
+_FEW = 20
 
 
 class Line(NamedTuple):
@@ -78,3 +79,13 @@ def separator_hint(line: Line) -> str:
     if line.fields or found is None or not any(mark in line.path.split(found)[0] for mark in "./\\"):
         return ""  # what does not begin with a path may be a header
     return f". White space separates the fields of a list; for {found!r} write a header above it: `path{found}label`"
+
+
+def peek_lines(file: Path) -> list[str]:
+    """The first lines of ``file`` that are not blank; [] where it cannot be read."""
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as text:
+            lines = text.read(1 << 16).split("\n")
+    except OSError:
+        return []
+    return [line for line in lines[: _FEW + 1] if line.strip()]

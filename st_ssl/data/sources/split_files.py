@@ -13,10 +13,9 @@ from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Kind, NothingFoundError, Place, Row, exists, in_folder, unique
 from st_ssl.data.sources.folders import files_below
-from st_ssl.data.sources.list_lines import split_lines
+from st_ssl.data.sources.list_lines import peek_lines, split_lines
 from st_ssl.data.sources.paths import Finder
 from st_ssl.data.sources.splits import folder_split, split_in
-from st_ssl.data.sources.table_rows import peek_lines
 
 _ENDS = (".txt", ".csv", ".tsv", ".lst", ".list", ".jsonl", "")
 _METADATA = ("metadata.csv", "metadata.jsonl")

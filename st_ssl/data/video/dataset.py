@@ -31,10 +31,7 @@ from st_ssl.data.views import Views
 
 
 def video_dataset(
-    entries: Sequence[Entry],
-    views: CutsViews,
-    seed: Key = 0,
-    open_video: Callable[[str], VideoReader] = open_video,
+    entries: Sequence[Entry], views: CutsViews, seed: Key = 0, open_video: Callable[[str], VideoReader] = open_video
 ) -> SampleDataset:
     """Videos behind (pass, index) keys: see ``SampleDataset``."""
     return SampleDataset(entries, views, partial(_recording, open_video), "videos", seed, facts=_facts)
@@ -65,10 +62,6 @@ class VideoSource(DataSource):
     def __init__(self, config: VideoDataConfig) -> None:
         super().__init__(config)
         self.video = config
-        self.num_workers = config.num_workers
-        self.epoch_size = config.epoch_size
-        self.max_bad_share = config.max_bad_share
-        self.sample_timeout = config.sample_timeout
         self.library = _library(config)
         self.packed = isinstance(self.library, VideoPack)
 
@@ -101,11 +94,7 @@ class VideoSource(DataSource):
         return centred_views(input, num_views, span, jitter)
 
     def raw_features(self, view: View) -> dict[str, np.ndarray]:
-        return {
-            "raw": shrunken_pixels(view),
-            "frames": pooled_frames(view),
-            "differences": frame_differences(view),
-        }
+        return {"raw": shrunken_pixels(view), "frames": pooled_frames(view), "differences": frame_differences(view)}
 
 
 def _library(config: VideoDataConfig) -> Library | VideoPack:

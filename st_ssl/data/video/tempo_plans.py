@@ -55,22 +55,19 @@ class TemporalTransformations:
         timeline = self._timeline(rng, stream.meta.num_frames)
         fitting = [speed for speed in self.speeds if self.num_frames * speed <= len(timeline)]
         speed, fastest = fitting[int(rng.integers(len(fitting)))], max(fitting)
-        clips: dict[str, Callable[[], np.ndarray]] = {
-            "original": lambda: self._original(rng, len(timeline), speed),
-            "forward_backward": lambda: self._forward_backward(rng, len(timeline), speed),
-            "shuffled": lambda: rng.permutation(self._original(rng, len(timeline), 1)),
-            "random_skips": lambda: self._random_skips(rng, len(timeline), fastest),
+        whole = len(timeline)
+        frames: dict[str, Callable[[], np.ndarray]] = {
+            "original": lambda: self._original(rng, whole, speed),
+            "forward_backward": lambda: self._forward_backward(rng, whole, speed),
+            "shuffled": lambda: rng.permutation(self._original(rng, whole, 1)),
+            "random_skips": lambda: self._random_skips(rng, whole, fastest),
         }
-        return [
-            Draw(
-                timeline[clips[name]()],
-                {
-                    "transformation": np.array(number),
-                    "speed": np.array(self.speeds.index(speed) if name in AT_A_SPEED else NO_SPEED),
-                },
-            )
-            for number, name in enumerate(self.transformations)
-        ]
+        clips = []
+        for number, name in enumerate(self.transformations):
+            label = self.speeds.index(speed) if name in AT_A_SPEED else NO_SPEED
+            labels = {"transformation": np.array(number), "speed": np.array(label)}
+            clips.append(Draw(timeline[frames[name]()], labels))
+        return clips
 
     def _timeline(self, rng: np.random.Generator, total: int) -> np.ndarray:
         """The frames, ``stride`` apart, that clips are made of: enough of them for the smallest speed."""

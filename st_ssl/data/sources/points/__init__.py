@@ -6,40 +6,24 @@ One file for each family of formats; ``FORMATS`` has them in the order in which 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from st_ssl.data.sources.base import Formats, Listing
 from st_ssl.data.sources.points import folder, kitti, lists, modelnet, s3dis, scannet, scanobjectnn, shapenet
-from st_ssl.data.sources.points import modelnet_few_shot as few_shot
 from st_ssl.data.sources.points.base import CLOUD
 from st_ssl.data.sources.tables import table_formats
 
 __all__ = ["FORMATS", "PointFormat", "read_source"]
 
-PointFormat = Literal[
-    "auto",
-    "kitti",
-    "s3dis",
-    "scannet",
-    "modelnet_hdf5",
-    "modelnet_resampled",
-    "modelnet",
-    "modelnet_few_shot",
-    "scanobjectnn_pb_t50_rs",
-    "scanobjectnn_obj_bg",
-    "scanobjectnn_obj_only",
-    "shapenet_part",
-    "shapenet55",
-    "factors",
-    "csv",
-    "list",
-    "folder",
-]
 _FAMILIES = (  # the more special ones first
-    *(kitti.FORMATS, s3dis.FORMATS, scannet.FORMATS, few_shot.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS),
+    *(kitti.FORMATS, s3dis.FORMATS, scannet.FORMATS, modelnet.FORMATS, scanobjectnn.FORMATS),
     *(shapenet.FORMATS, table_formats(CLOUD), lists.FORMATS, folder.FORMATS),
 )
 FORMATS = Formats(CLOUD, (form for family in _FAMILIES for form in family))
+if TYPE_CHECKING:
+    PointFormat = str
+else:
+    PointFormat = Literal["auto", *FORMATS]
 
 
 def read_source(root: Path, listing: Path | None = None, format: str = "auto", split: int | None = None) -> Listing:

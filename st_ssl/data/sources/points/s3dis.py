@@ -24,13 +24,12 @@ def _read(place: Place) -> list[Entry]:
         raise DataError(f"{place.root}: no folders Area_1, Area_2, … there, as S3DIS has them")
     if place.split is not None and test not in areas:
         raise DataError(f"data.split={test}: no Area_{test} in {place.root}; there are areas {sorted(areas)}")
-    entries = []
-    for number, area in sorted(areas.items()):
-        for room in subfolders(area):
-            kind = _ROOM.fullmatch(room.name)
-            if kind is not None and is_scene(str(room)):
-                split = "test" if number == test else "train"
-                entries.append(Entry(str(room), split, {"label": kind[1]}))
+    entries = [
+        Entry(str(room), "test" if number == test else "train", {"label": kind[1]})
+        for number, area in sorted(areas.items())
+        for room in subfolders(area)
+        if (kind := _ROOM.fullmatch(room.name)) and is_scene(str(room))
+    ]
     if not entries:
         raise DataError(f"{place.root}: no rooms in its areas: expected folders with Annotations or coord.npy in them")
     return entries

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Formats, Listing
@@ -20,22 +20,6 @@ from st_ssl.data.streams.video import VIDEO_EXTENSIONS
 
 __all__ = ["FORMATS", "VIDEO_EXTENSIONS", "SourceFormat", "read_source", "target_names"]
 
-SourceFormat = Literal[
-    "auto",
-    "folder",
-    "factors",
-    "csv",
-    "list",
-    "multilabel",
-    "videomae",
-    "rawframes",
-    "rawframes_offset",
-    "kinetics",
-    "ucf101",
-    "hmdb51",
-    "ssv2",
-    "diving48",
-]
 _FAMILIES = (  # the more special ones first
     *(kinetics.FORMATS, ucf101.FORMATS, hmdb51.FORMATS, ssv2.FORMATS, diving48.FORMATS),
     *(table_formats(VIDEO), lists.FORMATS, folder.FORMATS),
@@ -48,6 +32,10 @@ def _in_series(form: Format) -> Format:
 
 
 FORMATS = Formats(VIDEO, (_in_series(form) for family in _FAMILIES for form in family))
+if TYPE_CHECKING:
+    SourceFormat = str
+else:
+    SourceFormat = Literal["auto", *FORMATS]
 
 
 def read_source(

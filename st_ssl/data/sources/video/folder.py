@@ -11,7 +11,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place, Row, found
 from st_ssl.data.sources.folders import LeftOut, Sample, Sifted, check_no_list, folder_entries, walk
 from st_ssl.data.sources.video.base import NAMES, VIDEO, is_video
-from st_ssl.data.sources.video.series import EACH, choose
+from st_ssl.data.sources.video.series import EACH, choose, taken
 from st_ssl.data.streams.video.image_series import RGB, is_image, series_of
 
 # Folders that belong to the images beside them.
@@ -67,8 +67,8 @@ def _samples(place: Place) -> tuple[list[Sample], LeftOut]:
             samples.append(Sample(path, path.parts[:-1]))
             continue
         own = images[path]
-        for series in choice.of(os.path.join(root, path), own):
-            samples.append(Sample(path, path.parts if choice.series == EACH else path.parts[:-1], series))
+        for series in taken(choice, os.path.join(root, path), own):
+            samples.append(Sample(path, path.parts if choice == EACH else path.parts[:-1], series))
             place.lengths[samples[-1].below(root)] = own.get(series, own.total())
     return samples, left
 

@@ -8,7 +8,7 @@ from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place
 from st_ssl.data.sources.splits import split_in, split_name
-from st_ssl.data.sources.table_rows import Table, peek_rows
+from st_ssl.data.sources.tables import Table, peek_rows
 from st_ssl.data.sources.video.base import VIDEO
 from st_ssl.data.sources.video.folder import VideoIndex
 

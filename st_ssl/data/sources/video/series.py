@@ -15,7 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from st_ssl.core.errors import ConfigError, DataError, nearest
 from st_ssl.core.random import keyed_rng
@@ -34,35 +34,27 @@ _KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What of a folder with several series is taken: ``series``, EVERY image, each of them (EACH), or what the reader
-    takes (ALL)."""
-
-    series: str = ALL
-
-    def of(self, folder: str, found: Mapping[str, int]) -> list[str]:
-        """The series that are videos of ``folder``, whose series are ``found``."""
-        if self.series == EACH:
-            return list(found)
-        own = self.series.replace(_OWN, os.path.basename(folder))
-        # a folder with one series of that name, or with none (which is broken), needs no name for it
-        return [ALL if own == ALL or list(found) == [own] else own]
+def taken(choice: str, folder: str, found: Mapping[str, int]) -> list[str]:
+    """The series that are videos of ``folder``, whose series are ``found``, by what ``choose`` says."""
+    if choice == EACH:
+        return list(found)
+    own = choice.replace(_OWN, os.path.basename(folder))
+    # a folder with one series of that name, or with none (which is broken), needs no name for it
+    return [ALL if own == ALL or list(found) == [own] else own]
 
 
-def choose(place: Place, folders: Mapping[str, Mapping[str, int]]) -> Choice:
-    """What to take of folders of images, by their paths and series; tells what was decided. ``DataError`` where two
-    readings fit, ``ConfigError`` for a ``place.series`` that is none of theirs."""
+def choose(place: Place, folders: Mapping[str, Mapping[str, int]]) -> str:
+    """What to take of folders of images, by their paths and series: a series, EVERY image, each series (EACH), or what
+    the reader takes (ALL). Tells what was decided. ``DataError`` where two readings fit, ``ConfigError`` for a
+    ``place.series`` that is none of theirs."""
     several = [folder for folder, found in folders.items() if len(found) > 1]
     if place.series is not None and not folders:
         place.tell(f"data.series={place.series} is ignored: there are no folders of images")
-        return Choice()
-    if place.series == ONE_FOLDER:
-        return Choice(EVERY)
-    if place.series is not None and place.series != EACH:
-        return Choice(_asked(place, folders))
-    if not several or place.series == EACH:
-        return Choice(EACH if place.series else ALL)
+        return ALL
+    if place.series is not None:
+        return {ONE_FOLDER: EVERY, EACH: EACH}.get(place.series) or _asked(place.series, folders)
+    if not several:
+        return ALL
     rows = keyed_rng("series", len(several)).permutation(len(several))[:LOOKED_AT]
     looked = [{_own(folder, name) for name in folders[folder]} for folder in (several[i] for i in sorted(rows))]
     plain = Counter(name for i in rows for name in folders[several[i]])
@@ -75,12 +67,12 @@ def choose(place: Place, folders: Mapping[str, Mapping[str, int]]) -> Choice:
     if alone and (len(looked) > 1 or alike) and (alike or len(shared) < 2):
         total = sum(len(found) for found in folders.values())
         place.tell(f"{place.root}: {of}: each is a video, {total} in all, labelled by its folder (data.series)")
-        return Choice(EACH)
+        return EACH
     chosen = rgb_of(there) if not alike else None
     if chosen is not None and chosen in shared:
         name = chosen.replace(_OWN, "FOLDER")
         place.tell(f"{place.root}: {of}: {name} is taken, the others are left out (data.series)")
-        return Choice(chosen)
+        return chosen
     raise DataError(f"{place.root}: {of}, which can be meant in several ways: {_KEYS}")
 
 
@@ -91,14 +83,14 @@ def _own(folder: str, series: str) -> str:
     return re.sub(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z])", _OWN, series)
 
 
-def _asked(place: Place, folders: Mapping[str, Mapping[str, int]]) -> str:
+def _asked(asked: str, folders: Mapping[str, Mapping[str, int]]) -> str:
     """The series that ``data.series`` names: as it is written, or the text before or behind its number."""
-    asked = place.series or ""
     known = {_own(folder, name): name for folder, found in folders.items() for name in found}
-    for same in (lambda name: name, lambda name: name.replace("*", ""), _letters):
-        if found := [own for own, name in known.items() if same(asked) in (same(name), same(own))]:
-            if len(found) == 1:
-                return found[0]
+    for same in (str, lambda name: name.replace("*", ""), _letters):
+        found = [own for own, name in known.items() if same(asked) in (same(name), same(own))]
+        if len(found) == 1:
+            return found[0]
+        if found:
             raise ConfigError(f"data.series={asked}: that may be {some(known[own] for own in found)}: name one of them")
     near = nearest(asked, known.values())
     raise ConfigError(f"data.series={asked}: no such series; there are {some(known.values())}{near}")
@@ -118,7 +110,7 @@ def with_series(place: Place, entries: Sequence[Entry]) -> list[Entry]:
     several = list(dict.fromkeys(name for found in looked.values() if len(found) > 1 for name in found))
     count = len(place.told)
     choice = choose(place, looked)
-    if choice.series == EACH and place.series != EACH:
+    if choice == EACH and place.series != EACH:
         del place.told[count:]
         raise DataError(
             f"{place.notes}: folders that it lists hold several series of images ({some(several)}), which are videos "
@@ -128,10 +120,10 @@ def with_series(place: Place, entries: Sequence[Entry]) -> list[Entry]:
     result = []
     for entry in entries:
         found = looked.get(entry.path, Counter())
-        if entry.path in paths and not found and choice.series == EACH:
+        if entry.path in paths and not found and choice == EACH:
             found = _series_in(entry.path)
-        taken = choice.of(entry.path, found) if entry.path in paths else [ALL]
-        result += [replace(entry, path=f"{entry.path}#{series}") if series else entry for series in taken]
+        own = taken(choice, entry.path, found) if entry.path in paths else [ALL]
+        result += [replace(entry, path=f"{entry.path}#{series}") if series else entry for series in own]
     return result
 
 
