@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -23,7 +23,7 @@ from st_ssl.core.registry import Registry
 from st_ssl.core.types import Entry, View
 from st_ssl.data.sources.base import Format, Listing
 from st_ssl.data.streams.base import Recording
-from st_ssl.data.views import CutView
+from st_ssl.data.views import WHOLE, CutView, Reach, Span
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ class CutsViews(Protocol):
     @property
     def num_views(self) -> int: ...
 
-    def cut(
-        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Callable[[int], None] = ...
-    ) -> list[CutView]: ...
+    def cut(self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Reach = ...) -> list[CutView]: ...
 
     def prepare(self, views: Sequence[View]) -> list[View]: ...
 
@@ -144,9 +142,7 @@ class DataSource(ABC):
         """The samples behind (pass, index) keys, seen as ``views`` declares."""
 
     @abstractmethod
-    def evaluation(
-        self, input: Any, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> CutsViews:
+    def evaluation(self, input: Any, num_views: int = 1, span: Span = WHOLE, jitter: float = 0.0) -> CutsViews:
         """What an encoder with this ``input`` is shown when it is evaluated: ``num_views`` views of a sample, of the
         share ``span`` of it, varied by a draw of the key as far as ``jitter`` (in 0 … 1) goes."""
 

@@ -28,15 +28,12 @@ class Transform(Protocol):
 
     def sample(self, rng: np.random.Generator, meta: Any, num_frames: int) -> dict[str, np.ndarray]:
         """The parameters of one view of ``num_frames`` instants: name to [1 or T, k], or [k]."""
-        ...
 
     def cut(self, items: Any, params: Mapping[str, np.ndarray]) -> Any:
         """What the worker does with the items of a view, in order: list in, array [T, ...] or list out."""
-        ...
 
     def apply(self, content: Any, params: Mapping[str, Tensor]) -> Any:
         """What is done to the content of a batch on its device."""
-        ...
 
 
 class MaskPlan(Protocol):
@@ -67,8 +64,7 @@ class ViewSpec:
 
     def draws_with(self, other: ViewSpec) -> bool:
         """Whether both take draws of one plan on one stream, the next after the other."""
-        own, others = ((spec.plan, spec.stream, spec.drawn) for spec in (self, other))
-        return self.plan.num_clips > 1 and own == others
+        return (self.plan, self.stream, self.drawn) == (other.plan, other.stream, other.drawn)
 
 
 def each(plan: Plan, *transforms: Transform, masks: Sequence[MaskPlan] = (), stream: str = "") -> tuple[ViewSpec, ...]:
@@ -89,6 +85,10 @@ class CutView:
 
 
 Step = Callable[[Any], Any]
+Reach = Callable[[int], None]
+Span = tuple[float, float]
+"""A share of a sample, from the first number to the second, in 0 … 1."""
+WHOLE: Span = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Views:
         return groups
 
     def cut(
-        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Callable[[int], None] = lambda _: None
+        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Reach = lambda _: None
     ) -> list[CutView]:
         """All views of one recording, each stream read in one pass. Runs in the worker; raises what the streams raise.
         ``key`` is (seed, epoch, sample), ``step`` the update that the batch is for; ``reach(1)`` is called once all is

@@ -30,23 +30,21 @@ from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.reading import Reading, decide
 from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic import rooms, shapes
-from st_ssl.data.views import CutView, Views
+from st_ssl.data.views import WHOLE, CutView, Span, Views
 from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
+
+Read = Callable[[str], PointCloud]
 
 
 def cloud_dataset(
-    entries: Sequence[Entry],
-    views: CutsViews,
-    seed: Key = 0,
-    read: Callable[[str], PointCloud] = read_cloud,
-    needs: CloudNeeds | None = None,
+    entries: Sequence[Entry], views: CutsViews, seed: Key = 0, read: Read = read_cloud, needs: CloudNeeds | None = None
 ) -> SampleDataset:
     """Clouds behind (pass, index) keys: see ``SampleDataset``. One with less than the encoder ``needs`` is broken."""
     check = partial(check_needs, needs=needs or CloudNeeds())
     return SampleDataset(entries, views, partial(_recording, read), "clouds", seed, check, _facts, _STAGES)
 
 
-def _recording(read: Callable[[str], PointCloud], entry: Entry) -> Recording:
+def _recording(read: Read, entry: Entry) -> Recording:
     return Recording({"points": partial(StillCloud, partial(read, entry.path))})
 
 
@@ -135,10 +133,9 @@ class PointSource(DataSource):
     def entries(self) -> Sequence[Entry]:
         """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
         ``list`` cannot be used: see ``read_source``."""
-        config = self.points
         if self.pack is not None:
             return self.pack.entries
-        self.listing = config.listing() or read_source(self._planted())
+        self.listing = self.points.listing() or read_source(self._planted())
         return self.listing
 
     def format(self) -> Format | None:
@@ -158,9 +155,7 @@ class PointSource(DataSource):
         read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.reading.options)
         return cloud_dataset(entries, views, seed, read, self.needs)
 
-    def evaluation(
-        self, input: PointInputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> Views:
+    def evaluation(self, input: PointInputConfig, num_views: int = 1, span: Span = WHOLE, jitter: float = 0.0) -> Views:
         """As ``DataSource`` says; a share of a cloud is one of its points, each of which is in one part alone."""
         return plain_views(input, num_views, span, jitter)
 
@@ -172,15 +167,10 @@ class PointSource(DataSource):
         }
 
 
-_OPEN_KEYS = (
-    *("list", "format", "split", "surface_points", "bin_columns", "max_points"),
-    *("columns", "color_range", "intensity_range"),
-)
-
-
 def _pack(config: PointDataConfig) -> CloudPack | None:
     place = os.path.expanduser(config.root or "")
     if not config.root or not is_pack(place):
         return None
-    warn_of_ignored(config, _OPEN_KEYS)
+    keys = ("list", "format", "split", "surface_points", "bin_columns", "max_points")
+    warn_of_ignored(config, (*keys, "columns", "color_range", "intensity_range"))
     return CloudPack(place)

@@ -16,7 +16,7 @@ from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointBatch, PointCloud
 from st_ssl.data.clip_plans import Still
-from st_ssl.data.views import Views, ViewSpec, each
+from st_ssl.data.views import WHOLE, Span, Views, ViewSpec, each
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Share:
     """The share ``span`` of a cloud: of its points in an order of their own, those from the first share to the
     second."""
 
-    span: tuple[float, float]
+    span: Span
 
     def __call__(self, cloud: PointCloud) -> PointCloud:
         """That part of ``cloud``."""
@@ -124,7 +124,7 @@ def label_views(name: str) -> Views:
 def plain_views(
     input: PointInputConfig,
     num_views: int = 1,
-    span: tuple[float, float] = (0.0, 1.0),
+    span: Span = WHOLE,
     jitter: float = 0.0,
     whole: bool = False,
     rule: LabelRule | None = None,
@@ -136,7 +136,7 @@ def plain_views(
     specs = [ViewSpec(Still(num_views), (augment,), drawn=jitter > 0)] * num_views
     if whole:
         specs.append(ViewSpec(Still(), (Only(as_it_lies),), name="whole"))
-    return point_views(input, specs, *([rule] if rule else []), *([Share(span)] if span != (0.0, 1.0) else []))
+    return point_views(input, specs, *([rule] if rule else []), *([Share(span)] if span != WHOLE else []))
 
 
 def augmented_views(input: PointInputConfig, augment: PointAugment, num_views: int = 1, *first: Any) -> Views:

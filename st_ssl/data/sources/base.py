@@ -86,7 +86,7 @@ class Format:
 
     name: str
     read: Callable[[Place], list[Entry]]
-    matches: Callable[[Place], bool] = lambda place: False
+    matches: Callable[[Place], object] = lambda place: False
     numbered: bool = False
     lists: bool = False
 
@@ -96,17 +96,10 @@ class Listing(list[Entry]):
     line for each decision and for each kind of file, folder or row that was left out, with its count. ``lengths`` are
     the numbers of frames of samples that are images, by path."""
 
-    def __init__(
-        self,
-        entries: Iterable[Entry],
-        format: str = "",
-        told: Iterable[str] = (),
-        lengths: dict[str, int] | None = None,
-    ) -> None:
+    def __init__(self, entries: Iterable[Entry], format: str = "", told: Iterable[str] = ()) -> None:
         super().__init__(entries)
-        self.format = format
-        self.told = list(told)
-        self.lengths = lengths or {}
+        self.format, self.told = format, list(told)
+        self.lengths: dict[str, int] = {}
 
     def summary(self) -> dict[str, Any]:
         """What there is, as plain data and without a look at any file: ``format``, ``samples``, ``splits`` with their
@@ -227,9 +220,13 @@ def unique(rows: Iterable[Row], strict: bool = True) -> list[Entry]:
     return [row.entry for row in kept.values()]
 
 
-def listed(file: Path, rows: Sequence[Row], folders: Sequence[str], hint: str = "") -> list[Entry]:
+def listed(kind: Kind, file: Path, rows: Sequence[Row], folders: Sequence[str], hint: str = "") -> list[Entry]:
     """The entries of a list whose rows name files. One missing file is one broken sample, left to the reader; where all
     are missing the folder is wrong: ``NothingFoundError``, with ``hint`` behind it."""
+    if not rows:
+        raise DataError(f"{file} lists no {kind.name}s: expected one row for each below the header")
+    if nameless := next((row.at for row in rows if not row.video), None):
+        raise DataError(f"{file}, {nameless}: the path is empty")
     entries = unique(rows)
     if not any(exists(entry.path) for entry in entries):
         where = f"{rows[0].video}, not in {' and '.join(folders)}{hint}"
@@ -280,10 +277,8 @@ class Formats(dict[str, Format]):
             if listing is not None:
                 raise DataError(f"{root} is a file, and the list {listing} another one: expected the folder of {kind}s")
             if self.kind.is_file(root.name):
-                raise DataError(
-                    f"{root} is a {kind}: expected a folder of {kind}s, or a text file that lists them. For this one "
-                    f"alone write its name into a file: data.root={root.parent} data.list=FILE"
-                )
+                alone = f"or a text file that lists them, be it this one alone: data.root={root.parent} data.list=FILE"
+                raise DataError(f"{root} is a {kind}: expected a folder of {kind}s, {alone}")
             root, listing = root.parent, root
         place = Place(root, listing or root, split, format == "auto", series)
         chosen = next((form for form in self.values() if form.matches(place)), None) if place.auto else self[format]
@@ -310,4 +305,6 @@ class Formats(dict[str, Format]):
         if labelled and not any(entry.split in ("val", "test") for entry in entries):
             drawn = f"what is tested on is drawn from all {self.kind.name}s by name"
             told.append(f"{place.notes}: no val or test split: {drawn}")
-        return Listing(entries, chosen.name, told, place.lengths)
+        found = Listing(entries, chosen.name, told)
+        found.lengths = place.lengths
+        return found

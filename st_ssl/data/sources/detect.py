@@ -49,10 +49,9 @@ def modality_of(root: str, listing: Path | None = None, format: str = "auto") ->
     if not place.is_dir():
         return "video"
     files = [Path(item.path) for item in in_folder(place)]
-    if all(file.suffix.lower() in (".txt", ".csv") and file.is_file() for file in files):  # all may be lists
-        told = _of_names(name for file in files[:3] for name in _names_in(file))
-        if told:
-            return told
+    lists = all(file.suffix.lower() in (".txt", ".csv") and file.is_file() for file in files)
+    if lists and (told := _of_names(name for file in files[:3] for name in _names_in(file))):
+        return told
     every = walk(place, lambda _, __, files: Sifted(files), LeftOut())
     return _of_names(path.name for path in every) or "video"
 

@@ -52,8 +52,8 @@ class LeftOut:
         parts += [f"{count} × the folder {name}" for name, count in self.closed.most_common(most)]
         if self.bare:
             more = f" and {len(self.bare) - most} more" if len(self.bare) > most else ""
-            folders = "folder" if len(self.bare) == 1 else "folders"
-            parts.append(f"{len(self.bare)} {folders} without a {kind.name}: {', '.join(self.bare[:most])}{more}")
+            folders = f"{len(self.bare)} folder{'s' if len(self.bare) > 1 else ''}"
+            parts.append(f"{folders} without a {kind.name}: {', '.join(self.bare[:most])}{more}")
         if parts:
             place.tell(f"{place.root}: left out: {'; '.join(parts)}")
 
@@ -78,7 +78,8 @@ def walk(root: Path, sift: Sift, left: LeftOut) -> Iterator[PurePath]:
             continue
         been.add(real)
         # In order: of several links to one folder the first one counts.
-        folders[:] = sorted((name for name in folders if not _closed(name)), key=os.fsencode)
+        entered = (name for name in folders if not name.startswith(".") and name.lower() not in _CLOSED)
+        folders[:] = sorted(entered, key=os.fsencode)
         here = PurePath(os.path.relpath(folder, root))
         sifted = sift(folder, folders, [name for name in files if not name.startswith(".")])
         own = set(sifted.files)
@@ -104,11 +105,6 @@ def _kind_of(name: str) -> str:
     return "hidden" if name.startswith(".") else os.path.splitext(name)[1].lower()
 
 
-def _closed(name: str) -> bool:
-    """Whether a folder is never entered: hidden ones, and those of file systems and archives."""
-    return name.startswith(".") or name.lower() in _CLOSED
-
-
 def _unlisted(error: OSError) -> None:
     raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
 
@@ -128,7 +124,7 @@ class Sample(NamedTuple):
 def check_no_list(place: Place) -> None:
     """``DataError`` where a list is named for a folder, which needs none."""
     if place.notes != place.root:
-        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name the format of the list")
+        raise DataError(f"data.format=folder reads no list: leave {place.notes} out, or name its format")
 
 
 def folder_entries(place: Place, samples: Sequence[Sample], kind: Kind) -> list[Entry]:

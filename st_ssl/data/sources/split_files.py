@@ -32,10 +32,8 @@ def split_files(place: Place, kind: Kind) -> list[Place]:
 
     ``DataError`` where a folder has several sets of them, and ``place.number`` does not say which."""
     named = place.notes if place.notes.is_file() else None
-    if named:
-        files = [Path(item.path) for item in in_folder(named.parent) if item.is_file()]
-    else:
-        files = place.find(lambda name: _said(name, kind))
+    beside = [Path(item.path) for item in in_folder(named.parent) if item.is_file()] if named else []
+    files = beside or place.find(lambda name: _said(name, kind))
     lists = [(*said, file) for file in files if (said := _said(file.name, kind))]
     sets: dict[Said, list[Place]] = {}
     for part, key, file in sorted(lists, key=lambda one: _ORDER.index(one[0])):
@@ -112,10 +110,8 @@ def by_split(form: Format, kind: Kind) -> Format:
         if parts := split_files(place, kind):
             return _read_all(kind, place, parts, form.read)
         if place.notes.is_file() and (said := split_in(place.notes.name)) is not None:
-            place.tell(
-                f"{place.notes}: the name says {said[0]}, but no list of another split is beside it: all samples in it "
-                f"count as {place.part} where it does not say more"
-            )
+            alone = f"the name says {said[0]}, but no list of another split is beside it"
+            place.tell(f"{place.notes}: {alone}: all samples in it count as {place.part} where it does not say more")
         return form.read(place)
 
     return replace(form, read=read, matches=matches, lists=True)

@@ -14,12 +14,10 @@ SPLITS = {
 _WORD = re.compile(rf"(?:list|set|split)?({'|'.join(SPLITS)})(?:list|set|split|part|data)?s?")
 _TOKENS = re.compile(r"[a-z]+|[0-9]+")
 # What may stand beside the split in the name of a folder: videos_train, train_256, rawframes_val.
-_NEUTRAL = frozenset(
-    {
-        *("video", "videos", "clip", "clips", "frame", "frames", "rawframes", "rgb", "image", "images", "img"),
-        *("cloud", "clouds", "point", "points", "scan", "scans", "set", "split", "data", "part", "subset", "list"),
-    }
-)
+_NEUTRAL = {
+    *("video", "videos", "clip", "clips", "frame", "frames", "rawframes", "rgb", "image", "images", "img"),
+    *("cloud", "clouds", "point", "points", "scan", "scans", "set", "split", "data", "part", "subset", "list"),
+}
 
 
 def split_name(where: str, name: str) -> str:

@@ -40,58 +40,40 @@ _FEW = 64
 _DELIMITERS = ",\t;|"
 
 
-def _rows(table: Table) -> list[tuple[str, dict[str, str]]]:
-    """All rows of a table as (place, values by column); ``DataError`` where there are none."""
-    rows = list(table)
-    if not rows:
-        raise DataError(f"{table.file} lists no {table.kind.name}s: expected one row for each below the header")
-    return rows
-
-
-def _path(table: Table, at: str, path: str) -> str:
-    if not path:
-        raise DataError(f"{table.file}, {at}: the path is empty")
-    return path
-
-
 def _read_factors(kind: Kind, place: Place) -> list[Entry]:
     table = Table(place.notes / FACTORS_FILE if place.notes.is_dir() else place.notes, kind)
     column = table.needed("path")
     rows = []
-    for at, values in _rows(table):
-        path = _path(table, at, values.pop(column))
+    for at, values in table:
+        path = values.pop(column)
         split = split_name(f"{table.file}, {at}", values.pop("split", ""))
         labels = {name: value for name, value in values.items() if name not in _BOX and value}
         rows.append(Row(table.file, at, path, Entry(str(place.root / path), split, labels)))
-    return listed(table.file, rows, [str(place.root)])
+    return listed(kind, table.file, rows, [str(place.root)])
 
 
 def _read_csv(kind: Kind, place: Place) -> list[Entry]:
     table = Table(place.notes, kind)
     finder = Finder(kind, [place.root, place.notes.parent])
-    lines = _rows(table)
+    lines = list(table)
     column = _path_column(table, finder, lines)
     label, tags, split = table.column(LABEL), table.column(TAGS), table.column(SPLIT)
     if split is None and (split := _split_column(table, lines, [column, label, tags])):
         place.tell(f"{table.file}: splits by its column {split!r}, whose values are all names of splits")
-    names = [_path(table, at, values[column]) for at, values in lines]
+    names = [values[column] for _, values in lines]
     tops = _split_folders(names, place) if split is None else {}
     rows = []
     for (at, values), name, path in zip(lines, names, finder.all(names), strict=True):
         said = split_name(f"{table.file}, {at}", values[split]) if split and values[split] else place.part
-        entry = Entry(
-            path,
-            tops.get(_top(name), said),
-            {"label": values[label]} if label and values[label] else {},
-            tags=_tags(values[tags]) if tags else (),
-        )
+        labels = {"label": values[label]} if label and values[label] else {}
+        entry = Entry(path, tops.get(_top(name), said), labels, tags=_tags(values[tags]) if tags else ())
         rows.append(Row(table.file, at, name, entry))
     if others := [name for name in table.header if name not in (column, label, tags, split)]:
         line = f"{table.file}: columns that are not used: {', '.join(others)}"
         if label is None and tags is None:
             line += f". It has no labels: known are {', '.join(LABEL[:9])}, …{_nearest(others, LABEL)}"
         place.tell(line)
-    return listed(table.file, rows, finder.folders)
+    return listed(kind, table.file, rows, finder.folders)
 
 
 def _nearest(names: Sequence[str], known: Sequence[str]) -> str:
@@ -108,12 +90,11 @@ def _path_column(table: Table, finder: Finder, lines: list[tuple[str, dict[str, 
 
     names = table.columns(PATH)
     if not names:
+        missing = f"no column `path` (or filename, video, name, …){_nearest(table.header, PATH)}"
         likely = naming(table.header)
-        raise DataError(
-            f"{table.file}, line 1: no column `path` (or filename, video, name, …){_nearest(table.header, PATH)}: "
-            f"the columns are {', '.join(table.header)}; known are {_SAID}"
-            f"{f'; {likely!r} has the names of files: call it `path`' if likely else ''}"
-        )
+        hint = f"; {likely!r} has the names of files: call it `path`" if likely else ""
+        known = f"the columns are {', '.join(table.header)}; known are {_SAID}{hint}"
+        raise DataError(f"{table.file}, line 1: {missing}: {known}")
     return names[0] if len(names) == 1 else naming(names) or names[0]
 
 
@@ -212,8 +193,7 @@ def _cells(file: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
             if any(cells):
                 yield reader.line_num, cells
     except csv.Error as error:
-        where = f"{file}, line {reader.line_num}"
-        raise DataError(f"{where}: not a table of comma-separated values: {error}") from error
+        raise DataError(f"{file}, line {reader.line_num}: not a table of comma-separated values: {error}") from error
 
 
 def _objects(file: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -264,9 +244,8 @@ def delimiter(line: str) -> str:
 
 def table_formats(kind: Kind) -> tuple[Format, Format]:
     """The formats ``factors`` and ``csv``, of files of that kind."""
+    factors = partial(_read_factors, kind)
     return (
-        Format(
-            "factors", partial(_read_factors, kind), lambda place: (place.notes / FACTORS_FILE).is_file(), lists=True
-        ),
+        Format("factors", factors, lambda place: (place.notes / FACTORS_FILE).is_file(), lists=True),
         by_split(Format("csv", partial(_read_csv, kind), partial(_is_csv, kind)), kind),
     )

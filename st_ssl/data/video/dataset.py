@@ -27,7 +27,7 @@ from st_ssl.data.streams.video.segment import segment_of
 from st_ssl.data.synthetic.videos import FORMAT_VERSION, write_dataset
 from st_ssl.data.video.config import VideoDataConfig
 from st_ssl.data.video.views import centred_views, frame_differences, pooled_frames, shrunken_pixels
-from st_ssl.data.views import Views
+from st_ssl.data.views import WHOLE, Span, Views
 
 
 def video_dataset(
@@ -68,18 +68,18 @@ class VideoSource(DataSource):
     def entries(self) -> Sequence[Entry]:
         """All videos of all splits, in a fixed order; the planted ones are written first if they are not there. Raises
         ``DataError`` or ``ConfigError`` where ``root`` and ``list`` cannot be used: see ``read_source``."""
-        config = self.video
         if isinstance(self.library, VideoPack):
             return self.library.entries
-        if (listing := config.listing()) is not None:
-            self.listing = listing
-            return listing
+        self.listing = self.video.listing() or read_source(self._planted())
+        return self.listing
+
+    def _planted(self) -> Path:
+        """The folder of the planted videos, written if need be."""
+        config = self.video
         if config.format != "auto" or config.split is not None or config.series is not None:
             warnings.warn("data.format, data.split and data.series are ignored: there is no data.root", stacklevel=2)
         name = keyed_seed(FORMAT_VERSION, config.synthetic.model_dump_json())
-        root = Path("data") / f"planted-videos-{name:016x}"
-        self.listing = read_source(write_dataset(root, config.synthetic))
-        return self.listing
+        return write_dataset(Path("data") / f"planted-videos-{name:016x}", config.synthetic)
 
     def format(self) -> Format | None:
         place = None if isinstance(self.library, VideoPack) else self.video.place
@@ -88,9 +88,7 @@ class VideoSource(DataSource):
     def dataset(self, entries: Sequence[Entry], views: CutsViews, seed: Key = 0) -> SampleDataset:
         return video_dataset(entries, views, seed, self.library.open)
 
-    def evaluation(
-        self, input: InputConfig, num_views: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-    ) -> Views:
+    def evaluation(self, input: InputConfig, num_views: int = 1, span: Span = WHOLE, jitter: float = 0.0) -> Views:
         return centred_views(input, num_views, span, jitter)
 
     def raw_features(self, view: View) -> dict[str, np.ndarray]:

@@ -76,11 +76,9 @@ class TemporalTransformations:
         frames = offset + self.stride * np.arange(count)
         if count < self.num_frames * max(self.speeds):
             needed = self.num_frames * max(self.speeds) * self.stride
-            warnings.warn(
-                f"videos of fewer than {needed} frames are too short for some of the speeds {list(self.speeds)} with "
-                f"clips of {self.num_frames} frames and stride {self.stride}: only the speeds that fit are drawn",
-                stacklevel=2,
-            )
+            short = f"videos of fewer than {needed} frames are too short for some of the speeds {list(self.speeds)}"
+            clips = f"clips of {self.num_frames} frames and stride {self.stride}"
+            warnings.warn(f"{short} with {clips}: only the speeds that fit are drawn", stacklevel=2)
         length = self.num_frames * min(self.speeds)
         return frames if count >= length else frames[np.arange(length) * count // length]
 

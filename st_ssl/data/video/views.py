@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,12 +16,10 @@ from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import VideoMeta, View
 from st_ssl.data.clip_plans import EvenClips, Plan
 from st_ssl.data.streams.base import Recording
-from st_ssl.data.views import CutView, Views, each
+from st_ssl.data.views import WHOLE, CutView, Reach, Span, Views, each
 
 
-def centred_views(
-    input: InputConfig, num_clips: int = 1, span: tuple[float, float] = (0.0, 1.0), jitter: float = 0.0
-) -> Views:
+def centred_views(input: InputConfig, num_clips: int = 1, span: Span = WHOLE, jitter: float = 0.0) -> Views:
     """What an encoder is shown when it is evaluated: clips at even distances over ``span``, cropped at the centre."""
     plan = EvenClips(input.num_frames, input.stride, num_clips, span, jitter)
     return Views(each(plan, centre_crop(input.size, input.mean, input.std)))
@@ -47,7 +45,7 @@ class MultiViews:
         return self.clips.num_clips * self.crops
 
     def cut(
-        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Callable[[int], None] = lambda _: None
+        self, recording: Recording, key: tuple[Key, ...], step: int = 0, reach: Reach = lambda _: None
     ) -> list[CutView]:
         """All views of one video, decoded in one pass. Runs in the worker; raises what the reader raises."""
         reader = recording.stream()
@@ -60,7 +58,8 @@ class MultiViews:
                 frames.append(self.augment.cut([frame], {"box": np.array([box])})[0])
         whole = {box: np.stack(frames) for box, frames in seen.items()}
         views = []
-        for at in np.argsort(_off_middle(len(indices)), kind="stable"):
+        off_middle = np.abs(np.arange(len(indices)) - (len(indices) - 1) / 2)
+        for at in np.argsort(off_middle, kind="stable"):
             params = self.augment.sample(keyed_rng(*key, "augment", int(at)), reader.meta, len(indices[at]))
             rows = np.searchsorted(wanted, indices[at])
             for box in boxes:
@@ -71,11 +70,6 @@ class MultiViews:
     def prepare(self, views: Sequence[View]) -> list[View]:
         """Normalise a batch on the device that it is on."""
         return [replace(view, content=self.augment.apply(view.clip, view.params)) for view in views]
-
-
-def _off_middle(count: int) -> np.ndarray:
-    """How far each of ``count`` clips at even distances is from the middle one, or the middle two: float [count]."""
-    return np.abs(np.arange(count) - (count - 1) / 2)
 
 
 def _squares(meta: VideoMeta, crops: int) -> np.ndarray:

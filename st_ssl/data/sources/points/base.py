@@ -88,8 +88,8 @@ def clouds_in(file: Path, split: str, classes: Sequence[str]) -> list[Entry]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in ``folder`` whose names do not begin with a dot, in byte order."""
-    return [Path(item.path) for item in in_folder(folder) if item.is_dir()]
+    """The folders in ``folder`` that are not hidden, in byte order; [] where there is no such folder."""
+    return [Path(item.path) for item in (in_folder(folder) if folder.is_dir() else ()) if item.is_dir()]
 
 
 def files_in(folder: Path, suffix: str) -> list[Path]:

@@ -38,8 +38,7 @@ def _types(training: Path, name: str) -> tuple[str, ...]:
     for at, line in filled_lines(file, CLOUD) if file.is_file() else ():
         kind, *values = line.split()
         if kind not in TYPES:
-            known = f"expected one of {', '.join(TYPES)}{nearest(kind, TYPES)}"
-            raise DataError(f"{file}, line {at}: no type {kind!r}; {known}")
+            raise DataError(f"{file}, line {at}: no type {kind!r} of {', '.join(TYPES)}{nearest(kind, TYPES)}")
         if len(values) < _FIELDS - 1:
             raise DataError(f"{file}, line {at}: {len(values) + 1} fields, expected {_FIELDS}")
         types[kind] = None
@@ -47,4 +46,4 @@ def _types(training: Path, name: str) -> tuple[str, ...]:
     return tuple(types)
 
 
-FORMATS = (Format("kitti", _read, lambda place: bool(files_in(place.root / "training" / "velodyne", ".bin"))),)
+FORMATS = (Format("kitti", _read, lambda place: files_in(place.root / "training" / "velodyne", ".bin")),)

@@ -20,7 +20,7 @@ def _read(place: Place) -> list[Entry]:
     for line, path in zip(lines, finder.all([line.path for line in lines]), strict=True):
         label = {"label": " ".join(line.fields)} if line.fields else {}
         rows.append(Row(file, f"line {line.at}", line.path, Entry(path, place.part, label)))
-    return listed(file, rows, finder.folders, separator_hint(lines[0]))
+    return listed(CLOUD, file, rows, finder.folders, separator_hint(lines[0]))
 
 
 def _matches(place: Place) -> bool:

@@ -92,42 +92,37 @@ def _read_few_shot(place: Place) -> list[Entry]:
     ``9.pkl``, and other numbers of ways and shots. They are in the root, in ``ModelNetFewShot`` within, or the root (or
     ``data.list``) is the folder of one setting. Labels are ``label`` within the fold, from "0", and the ``fold``,
     ``5way_10shot/0``."""
-    files = _folds(place)
-    if not files:
+    folds = _folds(place)
+    if not folds:
         raise DataError(f"{place.root}: no folders `5way_10shot` with folds `0.pkl` there, as ModelNetFewShot has them")
-    return [entry for ways, shots, number, file in files for entry in _entries(file, f"{ways}way_{shots}shot/{number}")]
-
-
-def _entries(file: Path, fold: str) -> list[Entry]:
-    try:
-        with sample_fault(str(file)):
-            samples = few_shot_samples(str(file))
-    except SampleError as error:
-        raise DataError(str(error)) from error
-    labels = [{"label": str(sample.label), "fold": fold} for sample in samples]
-    return [Entry(f"{file}#{i}", sample.part, labels[i]) for i, sample in enumerate(samples)]
+    entries = []
+    for ways, shots, number, file in folds:
+        try:
+            with sample_fault(str(file)):
+                samples = few_shot_samples(str(file))
+        except SampleError as error:
+            raise DataError(str(error)) from error
+        for i, sample in enumerate(samples):
+            labels = {"label": str(sample.label), "fold": f"{ways}way_{shots}shot/{number}"}
+            entries.append(Entry(f"{file}#{i}", sample.part, labels))
+    return entries
 
 
 def _folds(place: Place) -> list[tuple[int, int, int, Path]]:
-    """(ways, shots, number, file) in this order, of the first folder that has any."""
+    """(ways, shots, number, file) of all folds, in this order."""
     base = folders_of(place)[0]
-    inside = base / "ModelNetFewShot"
-    for folders in ([base], subfolders(base), subfolders(inside) if inside.is_dir() else []):
-        found = [
-            (int(setting[1]), int(setting[2]), int(fold[1]), file)
-            for folder in folders
-            if (setting := _SETTING.fullmatch(folder.absolute().name))
-            for file in files_in(folder, ".pkl")
-            if (fold := _FOLD.fullmatch(file.name))
-        ]
-        if found:
-            return sorted(found)
-    return []
+    return sorted(
+        (int(setting[1]), int(setting[2]), int(fold[1]), file)
+        for folder in (base, *subfolders(base), *subfolders(base / "ModelNetFewShot"))
+        if (setting := _SETTING.fullmatch(folder.absolute().name))
+        for file in files_in(folder, ".pkl")
+        if (fold := _FOLD.fullmatch(file.name))
+    )
 
 
 FORMATS = (
-    Format("modelnet_few_shot", _read_few_shot, lambda place: bool(_folds(place))),
-    Format("modelnet_hdf5", _read_hdf5, lambda place: folder_with(_HDF5, folders_of(place)) is not None),
-    Format("modelnet_resampled", _read_resampled, lambda place: bool(_resampled_lists(place))),
+    Format("modelnet_few_shot", _read_few_shot, _folds),
+    Format("modelnet_hdf5", _read_hdf5, lambda place: folder_with(_HDF5, folders_of(place))),
+    Format("modelnet_resampled", _read_resampled, _resampled_lists),
     Format("modelnet", _read_meshes, _has_meshes),
 )

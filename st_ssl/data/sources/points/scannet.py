@@ -45,8 +45,7 @@ def _read(place: Place) -> list[Entry]:
     if not scenes:
         raise DataError(f"{root}: no scene0000_00/scene0000_00{SCENE} there nor in scans, as ScanNet has them")
     left = LeftOut()
-    for _ in walk(root, _sift, left):
-        pass
+    list(walk(root, _sift, left))  # for what it leaves out
     left.tell(place, CLOUD)
     lists = lists_in([*folders_of(place), root.absolute().parent], "scannetv2_{}.txt", ("train", "val", "test"))
     if not lists:

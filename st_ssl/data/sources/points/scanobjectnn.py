@@ -42,8 +42,4 @@ def _read(variant: str, place: Place) -> list[Entry]:
     return [entry for part, split in parts for entry in clouds_in(folder / f"{part}_{end}", split, CLASSES)]
 
 
-def _matches(variant: str, place: Place) -> bool:
-    return _folder(variant, place) is not None
-
-
-FORMATS = tuple(Format(variant, partial(_read, variant), partial(_matches, variant)) for variant in _VARIANTS)
+FORMATS = tuple(Format(variant, partial(_read, variant), partial(_folder, variant)) for variant in _VARIANTS)

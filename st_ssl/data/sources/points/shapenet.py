@@ -34,11 +34,10 @@ def _read_lists(place: Place) -> list[Entry]:
 
 
 def _list_folder(place: Place) -> Path | None:
-    for folder in (path for base in folders_of(place) for path in (base, base / "ShapeNet-55")):
-        file = folder / "train.txt"
-        if file.is_file() and any(_MODEL.fullmatch(line) for _, line in filled_lines(file, CLOUD)[:1]):
-            return folder
-    return None
+    folders = [path for base in folders_of(place) for path in (base, base / "ShapeNet-55")]
+    files = [folder / "train.txt" for folder in folders if (folder / "train.txt").is_file()]
+    own = (file for file in files if any(_MODEL.fullmatch(line) for _, line in filled_lines(file, CLOUD)[:1]))
+    return next((file.parent for file in own), None)
 
 
 def _read_parts(place: Place) -> list[Entry]:
@@ -70,5 +69,5 @@ def _read_parts(place: Place) -> list[Entry]:
 
 FORMATS = (
     Format("shapenet_part", _read_parts, lambda place: (place.root / _CATEGORIES).is_file()),
-    Format("shapenet55", _read_lists, lambda place: _list_folder(place) is not None),
+    Format("shapenet55", _read_lists, _list_folder),
 )

@@ -59,4 +59,4 @@ def _item(where: str, item: Any, classes: list[str]) -> tuple[str, str]:
     return video, classes[label] if classes else str(label)
 
 
-FORMATS = (Format("diving48", _read, lambda place: bool(place.find(_FILES.fullmatch))),)
+FORMATS = (Format("diving48", _read, lambda place: place.find(_FILES.fullmatch)),)

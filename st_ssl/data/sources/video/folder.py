@@ -15,13 +15,11 @@ from st_ssl.data.sources.video.series import EACH, choose, taken
 from st_ssl.data.streams.video.image_series import RGB, is_image, series_of
 
 # Folders that belong to the images beside them.
-_BELONGING = frozenset(
-    {
-        *("flow", "flows", "flow_x", "flow_y", "optical_flow", "tvl1", "depth", "depths", "ir", "mask", "masks", "seg"),
-        *("segmentation", "label", "labels", "annotation", "annotations", "gt", "pose", "poses", "keypoints", "audio"),
-        *("thumb", "thumbs", "thumbnails", "preview", "previews"),
-    }
-)
+_BELONGING = {
+    *("flow", "flows", "flow_x", "flow_y", "optical_flow", "tvl1", "depth", "depths", "ir", "mask", "masks", "seg"),
+    *("segmentation", "label", "labels", "annotation", "annotations", "gt", "pose", "poses", "keypoints", "audio"),
+    *("thumb", "thumbs", "thumbnails", "preview", "previews"),
+}
 
 
 def _read(place: Place) -> list[Entry]:

@@ -36,4 +36,4 @@ def _read(place: Place) -> list[Entry]:
     return index.entries(lists[number][0][0].parent)
 
 
-FORMATS = (Format("hmdb51", _read, lambda place: bool(place.find(_LISTS.fullmatch)), numbered=True),)
+FORMATS = (Format("hmdb51", _read, lambda place: place.find(_LISTS.fullmatch), numbered=True),)

@@ -51,4 +51,4 @@ def _seconds(where: str, column: str, text: str) -> int:
         raise DataError(f"{where}: {column} is {text!r}, expected seconds") from error
 
 
-FORMATS = (Format("kinetics", _read, lambda place: bool(_tables(place))),)
+FORMATS = (Format("kinetics", _read, _tables),)

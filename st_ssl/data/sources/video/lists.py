@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
@@ -21,12 +20,8 @@ from st_ssl.data.sources.video.base import VIDEO, is_video
 _INTEGER = re.compile(r"-?\d{1,18}")  # what an int64 holds
 
 
-class Parts(NamedTuple):
-    """What is behind a path: the start, the number of frames (-1: all there are) and labels."""
-
-    start: int
-    frames: int
-    labels: tuple[str, ...]
+Parts = tuple[int, int, tuple[str, ...]]
+"""What is behind a path: the start, the number of frames (-1: all there are) and labels."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Layout:
         many = len(labels) > self.most and not (self.words and not all(map(NUMBER.fullmatch, labels)))
         start, count = int(head[0]) if self.start else 0, int(head[-1]) if self.count else -1
         negative = self.count and count < 0 and not (self.whole and count == -1)
-        return None if many or negative or start < 0 or len(labels) < self.fewest else Parts(start, count, labels)
+        return None if many or negative or start < 0 or len(labels) < self.fewest else (start, count, labels)
 
 
 LAYOUTS = {
@@ -84,24 +79,20 @@ def _read(place: Place, name: str) -> list[Entry]:
         line = next(line for line in lines if not layout.parts(line))
         raise DataError(f"{file}, line {line.at}: `{line}`, expected `{layout.form}` (data.format={name})")
     check_labels(file, lines, layout.head)
-    tagged = name == "multilabel" or (not layout.words and any(len(parts.labels) > 1 for _, parts in rows))
+    tagged = name == "multilabel" or (not layout.words and any(len(labels) > 1 for _, (_, _, labels) in rows))
     # The images of a folder are numbered from 1, unless a line for it starts at 0.
     from_one = {line.path for line in lines if layout.whole and not line.is_file}
-    from_one -= {line.path for line, parts in rows if parts.start == 0}
+    from_one -= {line.path for line, (start, _, _) in rows if start == 0}
     finder = Finder(VIDEO, [place.root, file.parent])
     found = []
     for (line, (start, count, labels)), path in zip(rows, finder.all([line.path for line in lines]), strict=True):
-        entry = Entry(
-            path,
-            place.part,
-            labels={} if tagged or not labels else {"label": " ".join(labels)},
-            start=0 if layout.whole and count == -1 else start - (line.path in from_one),
-            num_frames=None if count == -1 else count,
-            tags=tuple(dict.fromkeys(labels)) if tagged else (),
-        )
+        first = 0 if layout.whole and count == -1 else start - (line.path in from_one)
+        label = {"label": " ".join(labels)} if labels and not tagged else {}
+        tags = tuple(dict.fromkeys(labels)) if tagged else ()
+        entry = Entry(path, place.part, label, first, None if count == -1 else count, tags)
         found.append(Row(file, f"line {line.at}", line.path, entry))
     hint = f"; read as `{layout.form}`, data.format names another" if place.auto and name != "list" else ""
-    return listed(file, found, finder.folders, hint or separator_hint(lines[0]))
+    return listed(VIDEO, file, found, finder.folders, hint or separator_hint(lines[0]))
 
 
 def _guess(file: Path, lines: Sequence[Line]) -> str:
@@ -140,7 +131,7 @@ def _fits(name: str, lines: Sequence[Line]) -> bool:
             return False  # a clip has at least two frames
     if name == "multilabel":
         return all(line.is_file for line in lines)
-    lengths = {len(parts.labels) for parts in rows}
+    lengths = {len(labels) for _, _, labels in rows}
     if name == "videomae":
         # three numbers behind a folder are what rawframes_offset is for, but for the -1
         either = lengths == {1} and not any(line.is_file or line.fields[1] == "-1" for line in lines)

@@ -108,10 +108,8 @@ def with_series(place: Place, entries: Sequence[Entry]) -> list[Entry]:
     rows = sorted(keyed_rng("series", len(folders)).permutation(len(folders))[:LOOKED_AT])
     looked = {folders[i]: _series_in(folders[i]) for i in rows}
     several = list(dict.fromkeys(name for found in looked.values() if len(found) > 1 for name in found))
-    count = len(place.told)
     choice = choose(place, looked)
     if choice == EACH and place.series != EACH:
-        del place.told[count:]
         raise DataError(
             f"{place.notes}: folders that it lists hold several series of images ({some(several)}), which are videos "
             f"of their own by their names: name them in the list (folder#{several[0]}), or data.series={EACH} takes "
@@ -119,10 +117,10 @@ def with_series(place: Place, entries: Sequence[Entry]) -> list[Entry]:
         )
     result = []
     for entry in entries:
-        found = looked.get(entry.path, Counter())
-        if entry.path in paths and not found and choice == EACH:
-            found = _series_in(entry.path)
-        own = taken(choice, entry.path, found) if entry.path in paths else [ALL]
+        own = [ALL]
+        if entry.path in paths:
+            found = looked.get(entry.path) or (_series_in(entry.path) if choice == EACH else Counter())
+            own = taken(choice, entry.path, found)
         result += [replace(entry, path=f"{entry.path}#{series}") if series else entry for series in own]
     return result
 

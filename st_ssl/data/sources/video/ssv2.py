@@ -10,6 +10,7 @@ from typing import Any
 from st_ssl.core.errors import DataError, nearest
 from st_ssl.core.types import Entry
 from st_ssl.data.sources.base import Format, Place, read_json
+from st_ssl.data.sources.list_lines import peek_lines
 from st_ssl.data.sources.splits import split_name
 from st_ssl.data.sources.video.base import VIDEO
 from st_ssl.data.sources.video.folder import VideoIndex
@@ -23,12 +24,7 @@ _LABELS = "labels.json"
 def _matches(place: Place) -> bool:
     """Names that say so; ``train.json`` alone says nothing, with "template" near its beginning it does."""
     files = place.find(_FILES.fullmatch)
-    return any(file.name.lower().startswith(_OURS) or '"template"' in _beginning(file) for file in files)
-
-
-def _beginning(file: Path) -> str:
-    with file.open(encoding="utf-8", errors="replace") as text:
-        return text.read(1000)
+    return any(f.name.lower().startswith(_OURS) or '"template"' in "".join(peek_lines(f))[:1000] for f in files)
 
 
 def _read(place: Place) -> list[Entry]:
@@ -36,9 +32,8 @@ def _read(place: Place) -> list[Entry]:
     videos of the test part have none."""
     files = place.find(_FILES.fullmatch)
     if not files:
-        raise DataError(
-            f"{place.notes}: no {_OURS}train.json (or train.json) there, nor in labels or annotations within"
-        )
+        wanted = f"no {_OURS}train.json (or train.json) there"
+        raise DataError(f"{place.notes}: {wanted}, nor in labels or annotations within")
     index, known = VideoIndex(place), _known(files[0].parent)
     for file in files:
         split = split_name(str(file), file.stem.lower().removeprefix(_OURS))
@@ -48,13 +43,11 @@ def _read(place: Place) -> list[Entry]:
     return index.entries(files[0].parent)
 
 
-def _known(folder: Path) -> Iterable[str]:
+def _known(folder: Path) -> Any:
     """The classes of the ``labels.json`` in ``folder``; nothing where there is none."""
-    for path in (folder / f"{_OURS}{_LABELS}", folder / _LABELS):
-        if path.is_file():
-            classes: dict[str, Any] = read_json(path, VIDEO, dict, "classes and their numbers")
-            return classes
-    return ()
+    files = (folder / f"{_OURS}{_LABELS}", folder / _LABELS)
+    file = next((file for file in files if file.is_file()), None)
+    return read_json(file, VIDEO, dict, "classes and their numbers") if file else ()
 
 
 def _item(where: str, item: Any, known: Iterable[str]) -> tuple[str, str]:

@@ -64,4 +64,4 @@ def _label(where: str, folder: str, numbers: list[str], classes: dict[str, str])
     return label
 
 
-FORMATS = (Format("ucf101", _read, lambda place: bool(place.find(_CLASSES.fullmatch)), numbered=True),)
+FORMATS = (Format("ucf101", _read, lambda place: place.find(_CLASSES.fullmatch), numbered=True),)
