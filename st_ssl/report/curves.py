@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from st_ssl.report.figures import ACCENT, draw
+from st_ssl.report.contestants import line_of
+from st_ssl.report.figures import ACCENT, INK, draw
+from st_ssl.report.folder import RunFolder
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-    from st_ssl.report.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,34 @@ def _panel(name: str, rows: list[dict[str, float]]) -> Panel:
 
     alt = f"{title} over {len(rows)} logged steps, last {newest}"
     return Panel(title, newest, draw(2.7, 1.6, paint, alt), note)
+
+
+def over_log_axis(
+    points: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    chance: float | Sequence[float],
+    heads: tuple[str, str],
+    alt: str,
+) -> Markup:
+    """Per cent at each of ``points`` for every contestant in ``lines``, chance dashed, with ``heads`` at the axes."""
+    dashed: dict[str, Any] = {"color": INK, "linestyle": (0, (3, 2)), "linewidth": 0.7}
+
+    def paint(axis: Any) -> None:
+        if isinstance(chance, Sequence):
+            axis.plot(points, chance, **dashed)
+        else:
+            axis.axhline(chance, **dashed)
+        for who, values in lines.items():
+            axis.plot(points, values, **line_of(who))
+        axis.set_xscale("log")
+        axis.set_xticks(points, [f"{point:g}" for point in points])
+        axis.set_xticks([], minor=True)
+        axis.set_ylim(0, 103)
+        axis.set_xlabel(heads[0])
+        axis.set_ylabel(heads[1])
+        axis.grid(axis="y")
+
+    return draw(3.4, 1.9, paint, alt)
 
 
 def _moving_mean(values: np.ndarray, reach: int) -> np.ndarray:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from st_ssl.core.inputs import InputConfig
+from st_ssl.core.types import PointBatch
 from st_ssl.core.verdict import Outcomes, judge, strongest
+from st_ssl.encoders.base import AnyInput, describe_encoder, load_encoder, random_encoder
 from st_ssl.report.clouds import render
 from st_ssl.report.contestants import FIRST, called
 from st_ssl.report.curves import Panel
-from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, strip
+from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, evenly, pick_colours, strip
+from st_ssl.report.folder import RunFolder
 from st_ssl.report.standings import Question, Standings, standings
-from st_ssl.transfer.features.features import INSTANCE
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from st_ssl.encoders.base import AnyInput
-    from st_ssl.report.folder import RunFolder
-    from st_ssl.transfer.features.features import ClipSet
+from st_ssl.transfer.features import features as clip_features
+from st_ssl.transfer.features.features import INSTANCE, ClipSet, collect_clips, encode, split_entries
+from st_ssl.transfer.features.values import value_targets
+from st_ssl.transfer.probes.classifiers import centred
+from st_ssl.transfer.probes.probe_config import ProbeConfig
 
 QUERIES, NEIGHBOURS = 5, 5
 # Pixels of the training clips looked at: 400 usual clips where they are encoded on a GPU, 120 small ones on a CPU.
@@ -90,46 +93,29 @@ def how_many(input: AnyInput, device: str) -> tuple[int, int]:
 def embed(run: RunFolder) -> Embedding:
     """Decode and encode some videos of both splits; targets that are values are left out. Raises ``UserError`` where
     encoder or data are missing."""
-    import torch
-
-    from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
-    from st_ssl.transfer.features.features import (
-        classes_of,
-        collect_clips,
-        encode,
-        metadata_features,
-        raw_features,
-        split_entries,
-    )
-    from st_ssl.transfer.features.values import value_targets
-    from st_ssl.transfer.probes.classifiers import centred
-    from st_ssl.transfer.probes.probe_config import ProbeConfig
-
     config, input = describe_encoder(run.directory)
     encoders = {"pretrained": load_encoder(run.directory), "random": random_encoder(config, input, 0)}
     probe = run.config.probe or ProbeConfig()
-    share = probe.test_share
     most_train, most_test = how_many(input, run.device.type)
-    train_split = split_entries(run.entries, share, most_train)[0]
-    test_split = split_entries(run.entries, share, most_test)[1]
+    train_split = split_entries(run.entries, probe.test_share, most_train)[0]
+    test_split = split_entries(run.entries, probe.test_share, most_test)[1]
     values = value_targets(train_split.entries, test_split.entries, probe.values)
-    classes = classes_of(train_split, test_split, values)
+    classes = clip_features.classes_of(train_split, test_split, values)
     train = collect_clips(run.source, train_split, classes, input, 0)
     test = collect_clips(run.source, test_split, classes, input, 1)
     features = {
         who: centred(*(encode(encoder, clips, 32, run.device, local=False)[0] for clips in (train, test)))
         for who, encoder in encoders.items()
     }
-    shown, asked = raw_features(run.source, train), raw_features(run.source, test)
-    pairs = {who: (shown[who], asked[who]) for who in shown} | {"metadata": metadata_features(train, test)}
+    shown, asked = (clip_features.raw_features(run.source, clips) for clips in (train, test))
+    pairs = {who: (shown[who], asked[who]) for who in shown}
+    pairs["metadata"] = clip_features.metadata_features(train, test)
     features |= {who: centred(*map(torch.from_numpy, pair)) for who, pair in pairs.items()}
     return Embedding(train, test, classes, features)
 
 
 def nearest(embedding: Embedding, who: str) -> tuple[np.ndarray, np.ndarray]:
     """Cosine similarities and indices of the nearest training videos of each test video, [M, NEIGHBOURS] both."""
-    from torch.nn.functional import normalize
-
     train, test = embedding.features[who]
     best, index = (normalize(test, dim=1) @ normalize(train, dim=1).T).topk(min(NEIGHBOURS, len(train)), dim=1)
     return best.numpy(), index.numpy()
@@ -154,7 +140,7 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], Standings | None
         return Neighbour(name, pictures[index], similarity, shares)
 
     queries = []
-    for query in np.unique(np.linspace(0, len(test) - 1, min(QUERIES, len(test))).round().astype(int)).tolist():
+    for query in evenly(len(test), QUERIES).tolist():
         entry = test.entries[query]
         rows = [
             (
@@ -171,8 +157,6 @@ def find_neighbours(embedding: Embedding) -> tuple[list[Query], Standings | None
 
 def _middle(clips: ClipSet, index: int) -> Picture:
     """A small picture of one sample: the middle frame of a video, a cloud from one side."""
-    from st_ssl.core.types import PointBatch
-
     name = clips.entries[index].name
     if not isinstance(clips.raw.content, PointBatch):
         frames = clips.raw.clip[index]
@@ -211,11 +195,11 @@ def draw_maps(embedding: Embedding) -> tuple[list[Map], str]:
     how = "t-SNE" if len(embedding.test) >= _FEW else "Principal components"
     if not embedding.classes or not embedding.labelled:
         return [_map("test samples", None, projected, how)], how
-    maps = []
-    for factor, values in embedding.classes.items():
-        labels = [values[i] if i >= 0 else None for i in embedding.test.targets[factor]]
-        maps.append(_map(factor, labels, projected, how))
-    return maps, how
+    targets = embedding.test.targets
+    labels = {
+        factor: [values[i] if i >= 0 else None for i in targets[factor]] for factor, values in embedding.classes.items()
+    }
+    return [_map(factor, given, projected, how) for factor, given in labels.items()], how
 
 
 def project(features: np.ndarray) -> np.ndarray:
@@ -247,9 +231,6 @@ def _map(title: str, labels: Sequence[str | None] | None, projected: dict[str, n
             axis.spines[["top", "right"]].set_visible(True)
             axis.margins(0.06)
 
-    alt = f"{how} of {len(shades)} test samples coloured by {title}; pretrained above, untrained below"
-    return Map(
-        Panel(title, "", draw(3.4, 4.6, paint, alt, rows=2)),
-        list(colours.items()),
-        len(set(given) - set(colours)),
-    )
+    alt = f"{how} of {count} test samples coloured by {title}; pretrained above, untrained below"
+    panel = Panel(title, "", draw(3.4, 4.6, paint, alt, rows=2))
+    return Map(panel, list(colours.items()), len(set(given) - set(colours)))

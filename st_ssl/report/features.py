@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 
+from st_ssl.core.types import PointBatch
+from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, random_encoder
+from st_ssl.report.embedding import Embedding
+from st_ssl.report.figures import evenly
+from st_ssl.report.folder import RunFolder
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
-
-if TYPE_CHECKING:
-    from st_ssl.core.types import PointBatch
-    from st_ssl.encoders.base import Encoder
-    from st_ssl.report.embedding import Embedding
-    from st_ssl.report.folder import RunFolder
+from st_ssl.transfer.tasks.points_common import point_features
 
 SHOWN = 4  # clouds
 
@@ -20,12 +19,8 @@ SHOWN = 4  # clouds
 def feature_scenes(run: RunFolder, embedding: Embedding) -> list[Scene]:
     """Some test clouds: as they are, and coloured by the features of their points, pretrained and untrained.
     No scenes of an encoder that has no features of places. Raises ``UserError`` as ``load_encoder``."""
-    import torch
-
-    from st_ssl.encoders.base import describe_encoder, load_encoder, random_encoder
-
     test = embedding.test
-    rows = np.unique(np.linspace(0, len(test) - 1, min(SHOWN, len(test))).round().astype(int)).tolist()
+    rows = evenly(len(test), SHOWN).tolist()
     with torch.inference_mode():
         clouds = [test.views.prepare([test.raw.part(row, row + 1)])[0].points for row in rows]
         pretrained = load_encoder(run.directory)
@@ -56,8 +51,6 @@ def feature_scenes(run: RunFolder, embedding: Embedding) -> list[Scene]:
 
 def _features(encoder: Encoder, clouds: list[PointBatch]) -> list[np.ndarray] | None:
     """Of each point of each cloud, [N, D] each; None where the encoder gives none."""
-    from st_ssl.transfer.tasks.points_common import point_features
-
     encoder.eval()
     found = []
     for points in clouds:

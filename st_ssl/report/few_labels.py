@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from st_ssl.report.contestants import CONTESTANTS, Key, called, keys, line_of
-from st_ssl.report.curves import Panel
-from st_ssl.report.figures import INK, draw
-from st_ssl.report.standings import Question, Standings, section_questions, standings
+import numpy as np
+
+from st_ssl.report.contestants import CONTESTANTS, Key, called, keys
+from st_ssl.report.curves import Panel, over_log_axis
+from st_ssl.report.standings import Standings, section_questions, standings
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class FewLabels:
 
 def few_labels(targets: dict[str, Any]) -> FewLabels | None:
     """Episodes and label curves in the targets of a ``probe.json``; None where there are none."""
-    episodes = standings(question for name, target in targets.items() for question in _episodes(name, target))
-    curves = standings(question for name, target in targets.items() for question in _shares(name, target))
+    episodes, curves = (standings(section_questions(targets, section)) for section in ("few_shot", "curve"))
     tables = [table for table in (episodes, curves) if table is not None]
     if not tables:
         return None
@@ -35,40 +34,14 @@ def few_labels(targets: dict[str, Any]) -> FewLabels | None:
     return FewLabels(episodes, curves, panels, keys(everyone))
 
 
-def _episodes(name: str, target: dict[str, Any]) -> Iterator[Question]:
-    if told := target.get("few_shot"):
-        what = f"{told['ways']} classes, {told['shots']} shots, {told['episodes']} episodes"
-        yield from section_questions(name, told, what)
-
-
-def _shares(name: str, target: dict[str, Any]) -> Iterator[Question]:
-    if told := target.get("curve"):
-        yield from section_questions(name, told, f"{target['classes']} classes")
-
-
 def _curve(name: str, target: dict[str, Any]) -> Panel:
     told = target["curve"]
-    order = sorted(range(len(told["fractions"])), key=lambda i: told["fractions"][i])
-    cells = [list(told["probes"].values())[i] for i in order]
+    order = np.argsort(told["fractions"], kind="stable")
     shares = [100 * told["fractions"][i] for i in order]
-    lines = {
-        who: [cell[who]["mean"] for cell in cells]
-        for who in dict.fromkeys([*CONTESTANTS, *cells[0]])
-        if who in cells[0]
-    }
-
-    def paint(axis: Any) -> None:
-        axis.axhline(told["chance"], color=INK, linestyle=(0, (3, 2)), linewidth=0.7)
-        for who, values in lines.items():
-            axis.plot(shares, values, **line_of(who))
-        axis.set_xscale("log")
-        axis.set_xticks(shares, [f"{share:g}" for share in shares])
-        axis.set_xticks([], minor=True)
-        axis.set_ylim(0, 103)
-        axis.set_xlabel("% of the labels")
-        axis.set_ylabel("linear, % right")
-        axis.grid(axis="y")
-
+    cells = [list(told["probes"].values())[i] for i in order]
+    there = [who for who in dict.fromkeys([*CONTESTANTS, *cells[0]]) if who in cells[0]]
+    lines = {who: [cell[who]["mean"] for cell in cells] for who in there}
     said = ", ".join(f"{called(who)} {values[0]:.1f} to {values[-1]:.1f}" for who, values in lines.items())
     alt = f"Linear probe of {name} with {shares[0]:g} to {shares[-1]:g} per cent of the labels: {said}"
-    return Panel(name, f"{target['classes']} classes", draw(3.4, 1.9, paint, alt))
+    heads = ("% of the labels", "linear, % right")
+    return Panel(name, f"{target['classes']} classes", over_log_axis(shares, lines, told["chance"], heads, alt))

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,11 +112,15 @@ def strip(frames: Any, alt: str, most: int = 8) -> Picture:
     from PIL import Image
 
     frames = np.asarray(frames)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
-    images = [Image.fromarray(frames[i]) for i in chosen]
+    images = [Image.fromarray(frames[i]) for i in evenly(len(frames), most)]
     for image in images:
         image.thumbnail((_FRAME, _FRAME))
     return encode_picture(np.concatenate([np.asarray(image) for image in images], axis=1), len(images), alt)
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most ``most`` of the rows 0 … ``count`` - 1, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, max(0, count - 1), min(most, count)).round().astype(int))
 
 
 def encode_picture(pixels: np.ndarray, frames: int, alt: str) -> Picture:
@@ -135,8 +140,6 @@ def encode_picture(pixels: np.ndarray, frames: int, alt: str) -> Picture:
 
 def pick_colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour for each of the commonest labels, as many as can be told apart; the others share none."""
-    counts: dict[str, int] = {}
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
+    counts = Counter(labels)
     common = sorted(counts, key=lambda label: (-counts[label], label))[: len(PALETTE)]
     return dict(zip(in_order(common), PALETTE, strict=False))

@@ -6,7 +6,6 @@ import colorsys
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +13,9 @@ from st_ssl.core.errors import DataError
 from st_ssl.report.clouds import by_height
 from st_ssl.report.figures import PALETTE
 from st_ssl.report.finetune_tables import FigureTable, figure_tables
+from st_ssl.report.folder import RunFolder
 from st_ssl.report.recognised import Recognised, recognised
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for
-
-if TYPE_CHECKING:
-    from st_ssl.report.folder import RunFolder
 
 SHOWN = 8  # clouds
 RIGHT, WRONG, UNKNOWN = (0.72, 0.74, 0.77), (0.86, 0.16, 0.16), (0.86, 0.87, 0.89)
@@ -55,7 +52,7 @@ def finetuned(run: RunFolder) -> Finetuned | None:
         scenes = [_scene(Path(about["clouds"][n]).name, arrays, classes, sphere) for n, arrays in clouds.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"{folder}: not the predictions of a fine-tuned network: {error!r}") from error
-    there = [np.atleast_1d(arrays[name]) for arrays in clouds.values() for name in ("label", "prediction")]
+    there = [arrays[name].ravel() for arrays in clouds.values() for name in ("label", "prediction")]
     seen = np.unique(np.concatenate(there)) if there else np.zeros(0, int)
     colours = class_colours(len(classes))
     legend = [(classes[i], _hex(colours[i])) for i in seen.tolist() if i >= 0]
@@ -105,11 +102,10 @@ def _scene(name: str, arrays: dict[str, np.ndarray], classes: list[str], sphere:
 def class_colours(count: int) -> np.ndarray:
     """A colour for each of ``count`` classes, float [count, 3] in 0 … 1: those of the page's palette, then others that
     turn by the golden angle."""
-    known = [[int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)] for text in PALETTE]
-    more = [
-        colorsys.hsv_to_rgb((0.1 + 0.618 * i) % 1, 0.4 + 0.15 * (i % 3), 0.88 - 0.2 * (i % 2)) for i in range(count)
-    ]
-    return np.array((known + [list(colour) for colour in more])[:count]).reshape(count, 3)
+    colours = [tuple(int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)) for text in PALETTE]
+    for i in range(count):
+        colours.append(colorsys.hsv_to_rgb((0.1 + 0.618 * i) % 1, 0.4 + 0.15 * (i % 3), 0.88 - 0.2 * (i % 2)))
+    return np.array(colours[:count]).reshape(count, 3)
 
 
 def _hex(colour: np.ndarray) -> str:

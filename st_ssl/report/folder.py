@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from st_ssl.core.errors import DataError
 from st_ssl.core.inputs import PointInputConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-
-    from st_ssl.core.types import Entry
-    from st_ssl.data.base import DataSource
-    from st_ssl.engine.run_config import RunConfig
-    from st_ssl.methods.base import Method
+from st_ssl.core.plain_json import NOT_PLAIN, load_json
+from st_ssl.core.types import Entry
+from st_ssl.data.account import account_lines
+from st_ssl.data.base import DATA, DataSource
+from st_ssl.encoders.base import serve
+from st_ssl.engine.building import build_method
+from st_ssl.engine.run_config import RunConfig
+from st_ssl.engine.run_files import load_run_config, whole_rows
+from st_ssl.methods.base import Method
+from st_ssl.training.checkpoint import DamagedCheckpointError, load_checkpoint
 
 
 @dataclass
@@ -33,24 +36,15 @@ class RunFolder:
     @classmethod
     def open(cls, directory: Path) -> RunFolder:
         """Raises ``UserError`` where ``directory`` is not the folder of a run."""
-        from st_ssl.engine.run_files import load_run_config
-
         return cls(directory, directory.resolve().name, load_run_config(directory))
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.jsonl``, one per logged step."""
-        from st_ssl.engine.run_files import whole_rows
-
         rows = [row for row in whole_rows(self.directory / "metrics.jsonl") if "step" in row]
         if not rows:
             raise DataError("No metrics yet: metrics.jsonl is missing or empty.")
         return rows
-
-    @property
-    def other_probes(self) -> list[Path]:
-        """The files of probes on other data than the run's own, or with other settings."""
-        return sorted(self.directory.glob("probe_*.json"))
 
     def probe(self, file: Path) -> dict[str, Any]:
         """A result as ``probe_runs`` returned it, with the configuration it was made by."""
@@ -64,9 +58,6 @@ class RunFolder:
     @cached_property
     def account(self) -> list[str]:
         """How the data were found and read, and what was left out, in lines; none where the run did not write it."""
-        from st_ssl.core.plain_json import NOT_PLAIN, load_json
-        from st_ssl.data.account import account_lines
-
         file = self.directory / "data.json"
         try:
             return account_lines(load_json(file.read_text(encoding="utf-8"))) if file.is_file() else []
@@ -76,16 +67,11 @@ class RunFolder:
     @cached_property
     def bad_samples(self) -> list[dict[str, Any]]:
         """Path and reason of each sample that was found broken."""
-        from st_ssl.engine.run_files import whole_rows
-
         rows = whole_rows(self.directory / "bad_samples.jsonl")
         return list({row["path"]: row for row in rows if "path" in row}.values())
 
     @cached_property
     def source(self) -> DataSource:
-        from st_ssl.data.base import DATA
-        from st_ssl.encoders.base import serve
-
         return serve(DATA.build(self.config.data), self.directory)
 
     @cached_property
@@ -96,16 +82,11 @@ class RunFolder:
     @cached_property
     def method(self) -> Method:
         """The method as it was configured, with the weights of its random initialisation."""
-        from st_ssl.engine.building import build_method
-
         return build_method(self.config, start=False).eval()
 
     @cached_property
     def trained(self) -> tuple[Method, int]:
         """The method with the weights of the newest checkpoint that is whole, and that checkpoint's step."""
-        from st_ssl.engine.building import build_method
-        from st_ssl.training.checkpoint import DamagedCheckpointError, load_checkpoint
-
         folders = [p for p in (self.directory / "checkpoints").glob("step_*") if p.name[5:].isdigit()]
         damaged = ""
         for path in sorted(folders, key=lambda p: int(p.name[5:]), reverse=True):
@@ -131,10 +112,4 @@ class RunFolder:
 
     @property
     def device(self) -> torch.device:
-        import torch
-
         return torch.device("cuda" if self.config.engine.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-    def seconds(self) -> float:
-        """How long the logged steps took."""
-        return float(sum(row.get("seconds", 0.0) for row in self.metrics))

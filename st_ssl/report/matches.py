@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch.nn.functional import normalize
 
 from st_ssl.core.exhibits import LinksExhibit
+from st_ssl.core.types import View
+from st_ssl.methods.base import Method
+from st_ssl.report.figures import evenly
+from st_ssl.report.folder import RunFolder
+from st_ssl.report.pictures import draw_batch
 from st_ssl.report.scenes import GREY, Cloud, Links, Scene, choose, eye_for, natural
-
-if TYPE_CHECKING:
-    import torch
-
-    from st_ssl.core.types import View
-    from st_ssl.methods.base import Method
-    from st_ssl.report.folder import RunFolder
 
 SAMPLES, CARRIED = 4, 2  # that are looked at, and those of them whose colours are carried over
 QUERIES = 500  # points of the first view that are looked for in the second, of each sample
@@ -51,11 +50,6 @@ class Pair:
 def match_scenes(run: RunFolder) -> tuple[list[Scene], MatchShares | None, int]:
     """Scenes with lines from points of one view to their nearest by feature in the other, then scenes with colours
     carried over; the shares of matches that are right; the step of the weights. Nothing of a method without pairs."""
-    import torch
-
-    from st_ssl.methods.base import Method
-    from st_ssl.report.pictures import draw_batch
-
     if type(run.method).exhibits is Method.exhibits:
         return [], None, 0
     trained, step = run.trained
@@ -109,7 +103,7 @@ def _pair(run: RunFolder, methods: dict[str, Method], views: list[View]) -> Pair
 def match(pair: Pair, sphere: bool) -> tuple[list[Cloud], Links, tuple[float, float, float]]:
     """The views of one sample, lines between them, and the per cent of its matches that are right by the pretrained
     network, at random initialisation and by chance."""
-    rows = pair.pairs[np.unique(np.linspace(0, len(pair.pairs) - 1, QUERIES).round().astype(int))]
+    rows = pair.pairs[evenly(len(pair.pairs), QUERIES)]
     truth = pair.xyz[1][rows[:, 1]]
     right, places = {}, {}
     for who, (first, second) in pair.features.items():
@@ -120,7 +114,7 @@ def match(pair: Pair, sphere: bool) -> tuple[list[Cloud], Links, tuple[float, fl
 
     chosen = [choose(xyz, sphere) for xyz in pair.xyz]
     seen = np.flatnonzero(np.isin(rows[:, 0], chosen[0]) | np.isin(rows[:, 1], chosen[1]))  # not at a ceiling
-    some = seen[np.unique(np.linspace(0, len(seen) - 1, LINES).round().astype(int))] if len(seen) else seen
+    some = seen[evenly(len(seen), LINES)]
     ink = np.where(right["pretrained"][some, None], RIGHT, WRONG)
     links = Links(pair.xyz[0][rows[some, 0]], places["pretrained"][some], ink)
     clouds = [
@@ -152,9 +146,6 @@ def _carried(pair: Pair, sphere: bool) -> list[Cloud]:
 
 def nearest_features(query: torch.Tensor, known: torch.Tensor) -> np.ndarray:
     """Of each feature [Q, D] the row int64 [Q] of the one in ``known`` [P, D] with the largest cosine."""
-    import torch
-    from torch.nn.functional import normalize
-
     known = normalize(known.float(), dim=1)
     parts = [(normalize(part.float(), dim=1) @ known.T).argmax(1) for part in query.split(512)]
     return torch.cat(parts).cpu().numpy()

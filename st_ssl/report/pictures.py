@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+import torch
+from torch import Tensor
+
+from st_ssl.augment.video import undo_normalise
 from st_ssl.core.errors import DataError
 from st_ssl.core.exhibits import ClipExhibit, CloudExhibit
+from st_ssl.core.random import keyed_rng
+from st_ssl.core.types import Entry, PointBatch, View
+from st_ssl.data.base import Batch, training_part
+from st_ssl.data.loading.sample_dataset import collate
+from st_ssl.methods.base import Method
 from st_ssl.report.figures import Picture, strip
+from st_ssl.report.folder import RunFolder
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from st_ssl.core.types import Entry, PointBatch, View
-    from st_ssl.data.base import Batch
-    from st_ssl.report.folder import RunFolder
-
 
 ExhibitT = TypeVar("ExhibitT", ClipExhibit, CloudExhibit)
 
@@ -32,10 +34,6 @@ class Sample:
 
 def draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
-    from st_ssl.core.random import keyed_rng
-    from st_ssl.data.base import training_part
-    from st_ssl.data.loading.sample_dataset import collate
-
     entries = training_part(run.entries)
     dataset = run.source.dataset(entries, run.method.views, run.config.seed)
     chosen = keyed_rng("report", len(entries)).permutation(len(entries))[: run.config.report.samples]
@@ -48,10 +46,6 @@ def draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
 
 def view_samples(run: RunFolder) -> list[Sample]:
     """Each sample's augmented views [T, H, W, 3] as the method gets them, without the normalisation."""
-    import torch
-
-    from st_ssl.augment.video import undo_normalise
-
     batch, entries = draw_batch(run)
     with torch.inference_mode():
         views: list[View] = run.method.views.prepare(batch.views)
@@ -63,14 +57,12 @@ def view_samples(run: RunFolder) -> list[Sample]:
             times = view.at[row].tolist()
             caption = [f"View {number}", f"frames {times[0]}–{times[-1]}"]
             strips.append((caption, strip(shown[row], f"{caption[0]} of {entry.name}, {caption[1]}")))
-        samples.append(_sample(entry, strips))
+        samples.append(Sample(entry.name, list(entry.labels.items()), strips))
     return samples
 
 
 def view_scenes(run: RunFolder) -> list[Scene]:
     """Each sample's augmented clouds side by side, as the method gets them."""
-    import torch
-
     batch, entries = draw_batch(run)
     with torch.inference_mode():
         views: list[View] = run.method.views.prepare(batch.views)
@@ -84,12 +76,9 @@ def method_samples(run: RunFolder) -> tuple[list[Sample], int]:
     exhibits, entries, step = _exhibits(run, ClipExhibit)
     samples = []
     for row, entry in enumerate(entries):
-        name = entry.name
-        strips = [
-            ([one.caption.capitalize()], strip(_to_uint8(one.clip[row : row + 1])[0], f"{one.caption} of {name}"))
-            for one in exhibits
-        ]
-        samples.append(_sample(entry, strips))
+        frames = [(one.caption, _to_uint8(one.clip[row : row + 1])[0]) for one in exhibits]
+        strips = [([what.capitalize()], strip(clip, f"{what} of {entry.name}")) for what, clip in frames]
+        samples.append(Sample(entry.name, list(entry.labels.items()), strips))
     return samples, step
 
 
@@ -102,10 +91,6 @@ def method_scenes(run: RunFolder) -> tuple[list[Scene], int]:
 
 def _exhibits(run: RunFolder, kind: type[ExhibitT]) -> tuple[list[ExhibitT], list[Entry], int]:
     """Those of one kind that the method has, the samples that they are of, and the step of the weights."""
-    import torch
-
-    from st_ssl.methods.base import Method
-
     if type(run.method).exhibits is Method.exhibits:
         return [], [], 0
     method, step = run.trained
@@ -128,12 +113,6 @@ def _scene(run: RunFolder, shown: dict[str, PointBatch], row: int, entry: Entry,
     return Scene(entry.name, list(entry.labels.items()), clouds, eye, shared=shared)
 
 
-def _sample(entry: Entry, strips: list[tuple[list[str], Picture]]) -> Sample:
-    return Sample(entry.name, list(entry.labels.items()), strips)
-
-
 def _to_uint8(clip: Tensor) -> Tensor:
     """Pixels [B, 3, T, H, W] in 0 … 1 to uint8 [B, T, H, W, 3]."""
-    import torch
-
     return (clip.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 4, 1).contiguous()

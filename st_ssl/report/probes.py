@@ -3,9 +3,8 @@ trivial baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +14,9 @@ from st_ssl.report.contestants import FIRST, NAMES, Key, called, contestant, key
 from st_ssl.report.curves import Panel
 from st_ssl.report.few_labels import FewLabels, few_labels
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw
-from st_ssl.report.retrieval import Retrieval, recall_questions, retrieval
-from st_ssl.report.standings import Question, Standing, Standings, standings
-
-if TYPE_CHECKING:
-    from st_ssl.report.folder import RunFolder
+from st_ssl.report.folder import RunFolder
+from st_ssl.report.retrieval import Retrieval, retrieval
+from st_ssl.report.standings import Question, Standing, Standings, probe_questions, section_questions, standings
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def probe_table(run: RunFolder, name: str = "probe.json") -> ProbeTable:
     result = run.probe(file)
     try:
         targets = result["targets"]
-        asked = [question for name, target in targets.items() for question in _questions(name, target)]
+        asked = [q for name, target in targets.items() for q in probe_questions(name, target, extent(target))]
         table = standings(question for question in asked if question.key not in MEASURES)
         values = standings(question for question in asked if question.key in MEASURES)
         panels = [_dots(name, target) for name, target in targets.items() if target["probes"]]
@@ -96,18 +93,14 @@ def one_pretraining(runs: dict[str, int | None]) -> str:
     return f"One pretraining{of}: nothing here tells how much another seed would differ."
 
 
-def _questions(name: str, target: dict[str, Any]) -> Iterator[Question]:
-    """Each kind of probe of one target."""
-    for kind, figures in target["probes"].items():
-        what, verdict = extent(target), target.get("verdicts", {}).get(kind)
-        yield Question(name, what, kind, figures, target["chance"], verdict)
-
-
 def _note(result: dict[str, Any]) -> str:
     """What all figures are of: samples, seeds, data, and how features were prepared."""
     note = f"{result['sizes']['train']} train and {result['sizes']['test']} test samples, {result['seeds']} seed"
     note += "s" if result["seeds"] != 1 else ""
-    note += f", of {_place(result['config']['data'])}." if "config" in result else "."
+    if "config" in result:
+        data = result["config"]["data"]
+        note += f", of {data.get('root') or data.get('list') or 'planted data'}"
+    note += "."
     if "splits" in result:
         note = f"Mean ± standard deviation over the official splits {', '.join(map(str, result['splits']))}: {note}"
     prepared: dict[str, list[str]] = {}
@@ -116,10 +109,6 @@ def _note(result: dict[str, Any]) -> str:
     if prepared:
         note += f" Features: {'; '.join(f'{listed(kinds)}: {words}' for words, kinds in prepared.items())}."
     return note
-
-
-def _place(data: dict[str, Any]) -> str:
-    return str(data.get("root") or data.get("list") or "planted data")
 
 
 def _dots(name: str, target: dict[str, Any]) -> Panel:
@@ -137,19 +126,8 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
             for who, value in reversed(probes.items()):
                 shown = contestant(who)
                 edge = ACCENT if who == "pretrained" else INK
-                spread = [[value["std"]], [value["std"]]]
-                axis.errorbar(
-                    value["mean"],
-                    y,
-                    xerr=spread,
-                    fmt=shown.marker,
-                    color=edge,
-                    mfc=shown.fill,
-                    mec=edge,
-                    ms=4.6,
-                    elinewidth=0.8,
-                    mew=0.9,
-                )
+                look = {"fmt": shown.marker, "color": edge, "mfc": shown.fill, "mec": edge, "ms": 4.6, "mew": 0.9}
+                axis.errorbar(value["mean"], y, xerr=[[value["std"]], [value["std"]]], elinewidth=0.8, **look)
         axis.set_yticks(range(len(kinds)), [KINDS.get(kind, kind) for kind in kinds])
         axis.set_ylim(len(kinds) - 0.5, -0.5)
         if values:
@@ -160,8 +138,8 @@ def _dots(name: str, target: dict[str, Any]) -> Panel:
         axis.set_xlabel(R2 if values else "% right")
         axis.tick_params(axis="y", length=0)
 
-    shown = [question for question in _questions(name, target) if question.key in kinds]
-    told = "; ".join(f"{KINDS.get(q.key, q.key)} {_against(q)}" for q in shown)
+    asked = [question for question in probe_questions(name, target, "") if question.key in kinds]
+    told = "; ".join(f"{KINDS.get(q.key, q.key)} {_against(q)}" for q in asked)
     alt = f"Probes of {name}: {told}" if values else f"Probe accuracies for {name}, per cent: {told}"
     return Panel(name, extent(target), draw(3.5, 0.55 + 0.27 * len(kinds), paint, alt))
 
@@ -175,7 +153,8 @@ def _headlines(result: dict[str, Any]) -> dict[str, Headline]:
     """Every kind of probe by its name, and the first R@k; no rank correlations, which have no verdict."""
     asked: dict[str, list[Question]] = {}
     for name, target in result["targets"].items():
-        for question in [*_questions(name, target), *list(recall_questions(name, target))[:1]]:
+        recall = list(section_questions({name: target}, "retrieval"))[:1]
+        for question in [*probe_questions(name, target, ""), *recall]:
             if MEASURES.get(question.key) != RANK:
                 asked.setdefault(question.key, []).append(question)
     order = sorted(asked, key=lambda kind: [*KINDS, kind].index(kind))
@@ -199,14 +178,6 @@ def _headline(
     found = [question.verdict["standing"] for question in questions if question.verdict]
     ahead, behind = found.count("ahead"), found.count("behind")
     counts = f"ahead in {ahead or 'none'} of {len(questions)} factors" + f", behind in {behind}" * (behind > 0)
-    shown = len(questions) > 1 and len(found) > 0
-    name = mean.rival
-    return Headline(
-        mean.mean("pretrained"),
-        mean.mean("random"),
-        called(name),
-        mean.mean(name),
-        standing,
-        counts if shown else "",
-        decimals(questions[0].key),
-    )
+    counts = counts if len(questions) > 1 and found else ""
+    pretrained, random, baseline = (mean.mean(who) for who in ("pretrained", "random", mean.rival))
+    return Headline(pretrained, random, called(mean.rival), baseline, standing, counts, decimals(questions[0].key))

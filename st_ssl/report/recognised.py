@@ -6,22 +6,25 @@ import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from st_ssl.augment.video import undo_normalise
 from st_ssl.core.errors import UserError
+from st_ssl.core.types import Entry
+from st_ssl.data.base import DATA, DataSource, of_split
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw, strip
 from st_ssl.report.pictures import Sample
+from st_ssl.transfer.fitting.activation_maps import class_activation
+from st_ssl.transfer.fitting.finetuned_io import load_tuned
+from st_ssl.transfer.tasks.base import Shown
 from st_ssl.transfer.tasks.metrics import confusion_matrix
 from st_ssl.transfer.tasks.video_measures import calibrated
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from st_ssl.core.types import Entry
-    from st_ssl.data.base import DataSource
 
 HARDEST = 6  # videos
 MOST_CLASSES = 40  # of a confusion matrix that can still be read
@@ -176,22 +179,12 @@ def _hardest(said: Said, folder: Path) -> tuple[list[Sample], str]:
 
 def _source(data: dict[str, Any], splits: list[int]) -> DataSource:
     """What was tested on."""
-    from st_ssl.data.base import DATA, of_split
-
     config = DATA.config(data["name"]).model_validate(data)
     return of_split(config, splits[0]) if splits else DATA.build(config)
 
 
 def _shown(said: Said, rows: list[int], weights: Path, source: DataSource) -> list[Sample]:
     """Film strips of the videos of ``rows``: the clip, and where what was said of it and the truth are seen."""
-    import torch
-
-    from st_ssl.augment.video import undo_normalise
-    from st_ssl.data.loading.sample_dataset import collate
-    from st_ssl.transfer.fitting.activation_maps import class_activation
-    from st_ssl.transfer.fitting.finetuned_io import load_tuned
-    from st_ssl.transfer.tasks.base import Shown
-
     model, task, _ = load_tuned(weights)
     input = model.encoder.input
     views = task.testing_views(source, input, 1)

@@ -79,11 +79,21 @@ class Question:
         return float(self.chance if who == "chance" else self.figures[who]["mean"])
 
 
-def section_questions(target: str, told: Mapping[str, Any], what: str) -> Iterator[Question]:
-    """Each row of a section of a probe's result, which has one chance level, or one for each row."""
+def probe_questions(target: str, told: Mapping[str, Any], what: str) -> Iterator[Question]:
+    """Each row of a target of a probe's result, or of a section of it, which has one chance level, or one for each."""
     for key, figures in told["probes"].items():
         chance = told["chance"][key] if isinstance(told["chance"], Mapping) else told["chance"]
         yield Question(target, what, key, figures, chance, told.get("verdicts", {}).get(key))
+
+
+def section_questions(targets: Mapping[str, Any], section: str) -> Iterator[Question]:
+    """Each row of ``section`` of all targets that have it: "retrieval", "few_shot" or "curve"."""
+    for name, target in targets.items():
+        if told := target.get(section):
+            what = f"{target['classes']} classes"
+            if section == "few_shot":
+                what = f"{told['ways']} classes, {told['shots']} shots, {told['episodes']} episodes"
+            yield from probe_questions(name, told, what)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.errors import MissingDependencyError, UserError
+from st_ssl.report.embedding import embed
+from st_ssl.report.features import feature_scenes
+from st_ssl.report.finetuned import finetuned
 from st_ssl.report.folder import RunFolder
+from st_ssl.report.matches import match_scenes
+from st_ssl.report.pictures import method_scenes, view_scenes
 from st_ssl.report.scenes import Links, Scene
 
 _OPEN3D_LIBRARIES = "libegl1 libgl1 libgomp1 libusb-1.0-0"
@@ -41,12 +46,6 @@ def show_clouds(runs: Sequence[Path], save: Path | None = None) -> None:
 
 def cloud_scenes(run: RunFolder) -> Iterator[tuple[str, Scene]]:
     """All scenes of the report of ``run`` with the section they are from; what cannot be made is a warning."""
-    from st_ssl.report.embedding import embed
-    from st_ssl.report.features import feature_scenes
-    from st_ssl.report.finetuned import finetuned
-    from st_ssl.report.matches import match_scenes
-    from st_ssl.report.pictures import method_scenes, view_scenes
-
     if not run.of_clouds:
         return
     parts = {
