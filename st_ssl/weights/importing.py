@@ -138,9 +138,8 @@ def _fits(name: str, published: Published, container: Any) -> WeightsError | Non
     """What is in the way of the layout ``name`` telling an encoder for ``published``: ``ForeignError`` where it does
     not know the names."""
     try:
-        config = LAYOUTS.config(name).model_validate(
-            {"name": name} | ({"container": container} if isinstance(container, str) else {})
-        )
+        told = {"name": name, "container": container if isinstance(container, str) else None}
+        config = LAYOUTS.config(name).model_validate(told)
         _settings(LAYOUTS.build(config, published))
     except WeightsError as error:
         return error
@@ -216,33 +215,29 @@ def _check_missing(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> N
 
 def _check_shapes(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> None:
     for key, own in encoder.state_dict().items():
-        part = made[key]
+        part, path = made[key], layout.published.path
+        names = ", ".join(layout.names[name] for name in part.sources)
         if part.tensor.shape != own.shape:
             settings = next((text for pattern, text in layout.governs if re.search(pattern, key)), None)
             why = f"; what decides it is {settings}" if settings else ""
-            names = ", ".join(layout.names[name] for name in part.sources)
             raise WeightsError(
-                f"{layout.published.path}: {key!r} has the size {list(own.shape)} in the encoder and "
-                f"{list(part.tensor.shape)} in the file (from {names}){why}{_compared(layout, encoder)}"
+                f"{path}: {key!r} has the size {list(own.shape)} in the encoder and {list(part.tensor.shape)} in the "
+                f"file (from {names}){why}{_compared(layout, encoder)}"
             )
         taken = part.tensor.to(own.dtype) if own.is_floating_point() else part.tensor  # float64 may hold too large ones
         if not bool(taken.isfinite().all()):
-            names = ", ".join(layout.names[name] for name in part.sources)
             kind = str(taken.dtype).removeprefix("torch.")
-            raise WeightsError(
-                f"{layout.published.path}: {names}: holds numbers that are none (NaN or infinity, as {kind})"
-            )
+            raise WeightsError(f"{path}: {names}: holds numbers that are none (NaN or infinity, as {kind})")
 
 
 def _compared(layout: Layout, encoder: Encoder) -> str:
     """What the file tells of the encoder where the user told something else."""
     settings = _settings(layout)
-    now = {"encoder": encoder.config.model_dump(), "input": encoder.input.model_dump()}
-    own = {part: type(getattr(encoder, attribute)) for part, attribute in (("encoder", "config"), ("input", "input"))}
-    if settings["encoder"]["name"] != now["encoder"]["name"]:
+    own = {"encoder": encoder.config, "input": encoder.input}
+    if settings["encoder"]["name"] != encoder.config.model_dump()["name"]:
         return f" (the file tells encoder.name={settings['encoder']['name']})"
-    tells = {part: own[part].model_validate(settings[part]).model_dump() for part in own}
-    before, after = flatten(tells), flatten(now)
+    before = flatten({part: type(now).model_validate(settings[part]).model_dump() for part, now in own.items()})
+    after = flatten({part: now.model_dump() for part, now in own.items()})
     changed = [f"{key}={before[key]}, not {after[key]}" for key in before if before[key] != after[key]]
     return f" (by its names and sizes the file has {'; '.join(changed)})" if changed else ""
 
@@ -250,16 +245,12 @@ def _compared(layout: Layout, encoder: Encoder) -> str:
 def _left(layout: Layout, made: dict[str, Made], allow_unused: Sequence[str]) -> dict[str, str]:
     """Every name of the file that is not used and why, also those of its other places."""
     used = {name for part in made.values() for name in part.sources}
-    left, unexplained = {}, []
+    left = {}
     for short, name in layout.names.items():
-        if short in used:
-            continue
-        allowed = next((p for p in allow_unused if fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(short, p)), None)
-        why = layout.why_left(short) or (f"allowed by {allowed}" if allowed else None)
-        if why is None:
-            unexplained.append(name)
-        left[name] = why or ""
-    if unexplained:
+        if short not in used:
+            fit = (p for p in allow_unused if fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(short, p))
+            left[name] = layout.why_left(short) or next((f"allowed by {pattern}" for pattern in fit), "")
+    if unexplained := [name for name, why in left.items() if not why]:
         more = f", … ({len(unexplained)} in all)" if len(unexplained) > 5 else ""
         raise WeightsError(
             f"{layout.published.path}: holds what {layout.config.name} knows nothing of: "

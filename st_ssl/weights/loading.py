@@ -14,14 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.core.errors import (
-    ConfigError,
-    DataError,
-    MissingDependencyError,
-    UserError,
-    nearest,
-    sample_fault,
-)
+from st_ssl.core.errors import ConfigError, DataError, MissingDependencyError, UserError, nearest, sample_fault
 from st_ssl.core.files import missing_folder
 from st_ssl.encoders.base import Encoder, load_encoder
 from st_ssl.weights.bundle import read_bundle
@@ -46,18 +39,11 @@ def load(place: str | Path, download: bool = False, revision: str | None = None)
     named = isinstance(place, str) and REPO.fullmatch(place) is not None
     if named and download:
         return load_encoder(_downloaded(str(place), revision))
-    raise ConfigError(f"{place}: {_absent(path)}{_of_the_hub(str(place)) if named else ''}")
-
-
-def _absent(path: Path) -> str:
-    if path.absolute().parent.is_dir():
-        there = [inside.name for inside in path.absolute().parent.iterdir()]
-        return f"there is no such folder or file{nearest(path.name, there)}"
-    return missing_folder(path)
-
-
-def _of_the_hub(name: str) -> str:
-    return f"; if that is a repository on the Hugging Face Hub: st_ssl.load({name!r}, download=True)"
+    absent, home = missing_folder(path), path.absolute().parent
+    if home.is_dir():
+        absent = f"there is no such folder or file{nearest(path.name, [inside.name for inside in home.iterdir()])}"
+    hub = f"; if that is a repository on the Hugging Face Hub: st_ssl.load({place!r}, download=True)" if named else ""
+    raise ConfigError(f"{place}: {absent}{hub}")
 
 
 def _downloaded(repo: str, revision: str | None) -> Path:
@@ -89,23 +75,18 @@ def clip(encoder: Encoder, video: str | os.PathLike[str] | npt.NDArray[np.uint8]
         views = centred_views(input)
         with sample_fault(str(video)), open_video(Path(video)) as reader:
             return views.prepare(stack([views.cut(Recording.of(reader), ())]))[0].clip
-    frames = _checked(video, input.num_frames)
+    frames = np.asarray(video)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        told = f"{frames.dtype} {list(frames.shape)}"
+        raise DataError(f"st_ssl.clip: frames are uint8 [T, H, W, 3], RGB; these are {told}")
+    if len(frames) != input.num_frames:
+        told = f"the encoder is fed clips of {input.num_frames} frames, these are {len(frames)}"
+        raise DataError(f"st_ssl.clip: {told}")
     augment = centre_crop(input.size, input.mean, input.std)
     meta = VideoMeta(len(frames), 0.0, frames.shape[2], frames.shape[1])
     params = augment.sample(keyed_rng(), meta, len(frames))
     cut = torch.from_numpy(augment.cut(list(frames), params))
     return augment.apply(cut[None], {name: torch.from_numpy(value)[None] for name, value in params.items()})
-
-
-def _checked(video: npt.NDArray[np.uint8], num_frames: int) -> npt.NDArray[np.uint8]:
-    frames = np.asarray(video)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        raise DataError(
-            f"st_ssl.clip: frames are uint8 [T, H, W, 3], RGB; these are {frames.dtype} {list(frames.shape)}"
-        )
-    if len(frames) != num_frames:
-        raise DataError(f"st_ssl.clip: the encoder is fed clips of {num_frames} frames, these are {len(frames)}")
-    return frames
 
 
 @torch.no_grad()

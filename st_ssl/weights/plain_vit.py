@@ -99,67 +99,51 @@ class ViTLayout(Layout):
 
     def _told_together(self, dim: int) -> tuple[int, int]:
         """Heads and blocks. One error tells all that has to be told of both."""
-        found, wrong = [], []
-        for part in (self._heads, self._depth):
-            try:
-                found.append(part(dim))
-            except WeightsError as error:
-                wrong.append(error)
-        if len(wrong) == 2:
-            second = str(wrong[1]).removeprefix(f"{self.published.path}: ")
-            raise WeightsError(f"{wrong[0]}; and it {second}") from wrong[0]
-        if wrong:
-            raise wrong[0]
-        heads, depth = found
+        (heads, wrong), (depth, lacking) = self._heads(dim), self._depth(dim)
+        if wrong or lacking:
+            raise WeightsError(f"{self.published.path}: {'; and it '.join(filter(None, (wrong, lacking)))}")
         return heads, depth
 
-    def _heads(self, dim: int) -> int:
-        told = self.told_heads() if self.config.heads is None else self.config.heads
-        heads = self.heads.get(dim) if told is None else told
-        if heads is None:
+    def _heads(self, dim: int) -> tuple[int, str]:
+        """The number of heads, and what is wrong with it."""
+        told = self.config.heads or self.told("config", "num_attention_heads")
+        heads = told or self.heads.get(dim, 0)
+        if not heads:
             known = ", ".join(f"{width} ({number} heads)" for width, number in self.heads.items())
-            raise WeightsError(
-                f"{self.published.path}: a network of width {dim}, whose heads no size tells; the published ones of "
-                f"{self.config.name} are {known}: give layout.heads=NUMBER"
+            return 0, (
+                f"a network of width {dim}, whose heads no size tells; the published ones of {self.config.name} are "
+                f"{known}: give layout.heads=NUMBER"
             )
-        if dim % heads:
-            raise WeightsError(f"{self.published.path}: {heads} heads (layout.heads) do not divide the width {dim}")
-        return heads
+        return heads, f"{heads} heads (layout.heads) do not divide the width {dim}" if dim % heads else ""
 
-    def _depth(self, dim: int) -> int:
-        """The number of blocks, where it is the one that the network should have: a file without its last blocks would
-        make a smaller network that nobody has trained."""
+    def _depth(self, dim: int) -> tuple[int, str]:
+        """The number of blocks, and what is wrong with it where it is not the one that the network should have: a file
+        without its last blocks would make a smaller network that nobody has trained."""
         pattern = re.compile(re.escape(self.parts.block).replace(r"\{\}", r"(\d{1,6})"))
         numbers = {int(match[1]) for name in self.state if (match := pattern.match(name))}
-        found, path = len(numbers), self.published.path
+        found = len(numbers)
         if lost := sorted(set(range(max(numbers))) - numbers):
-            raise WeightsError(f"{path}: has blocks up to {max(numbers)}, but not {', '.join(map(str, lost[:5]))}")
-        told, who = self.config.depth, "layout.depth"
+            return found, f"has blocks up to {max(numbers)}, but not {', '.join(map(str, lost[:5]))}"
+        known = (
+            (self.config.depth, "layout.depth"),
+            (self.told("config", "num_hidden_layers"), "num_hidden_layers of config.json"),
+            (self.depths.get(dim), f"the published network of width {dim}"),
+        )
+        told, who = next(((depth, who) for depth, who in known if depth), (None, ""))
         if told is None:
-            told, who = self.told("config", "num_hidden_layers"), "num_hidden_layers of config.json"
-        if told is None:
-            told, who = self.depths.get(dim), f"the published network of width {dim}"
-        if told is None:
-            raise WeightsError(
-                f"{path}: has {found} blocks of width {dim}, a width of no published network, so that nothing tells "
-                f"whether these are all: give layout.depth={found} if they are"
+            return found, (
+                f"has {found} blocks of width {dim}, a width of no published network, so that nothing tells whether "
+                f"these are all: give layout.depth={found} if they are"
             )
-        if told != found:
-            raise WeightsError(
-                f"{path}: has {found} blocks, and {who} has {told}: is the file whole? If it is: layout.depth={found}"
-            )
-        return found
+        wrong = f"has {found} blocks, and {who} has {told}: is the file whole? If it is: layout.depth={found}"
+        return found, wrong if told != found else ""
 
-    def told_heads(self) -> int | None:
-        """The heads, where the file tells them."""
-        return None
-
-    def told(self, place: str, *keys: str) -> int | None:
-        """The first whole number above 0 among ``keys`` of what the file tells beside its tensors; of a square, one."""
-        about = self.published.about.get(place)
-        values = [about.get(key) for key in keys] if isinstance(about, Mapping) else []
-        values = [v[0] if isinstance(v, list) and len(v) == 2 and v[0] == v[1] else v for v in values]
-        return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)
+    def told(self, place: str, key: str) -> int | None:
+        """A whole number above 0 that the file tells beside its tensors; of a square, one."""
+        value = self._beside(place).get(key)
+        if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
+            value = value[0]
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
     def hub_config(self) -> dict[str, Any]:
         """The ``config.json`` beside a file of transformers. ``WeightsError`` where it is of another activation."""

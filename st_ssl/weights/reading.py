@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from st_ssl.core.errors import SampleError, nearest
+from st_ssl.data.streams.points.pickled import load_plain
 from st_ssl.weights.base import Published, WeightsError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".pyth", ".pkl", ".tar", ".ckpt")
@@ -45,7 +46,9 @@ def read_published(path: Path) -> Published:
     for file in files:
         found.sort(_read(file))
     if not found.groups:
-        raise WeightsError(f"{path}: holds no tensors under names, but {_listed(found.about, found.skipped)}")
+        names = [name or "its own level" for name in (*found.skipped, *found.about)] or ["nothing"]
+        listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise WeightsError(f"{path}: holds no tensors under names, but {listed}")
     for file in _beside(Path(path)):
         found.about[_BESIDE[file.name]] = _json(file)
     return Published(Path(path), found.groups, found.about, found.skipped)
@@ -59,18 +62,14 @@ def weight_files(path: Path) -> list[Path]:
     if not path.is_dir():
         near = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise WeightsError(f"{path}: no such file or folder{near}")
-    main = _main(path)
-    if main is not None:
-        return [main] if main.name in _FOLDER_FILES else _parts(main)
+    for name in _FOLDER_FILES:
+        if (path / name).is_file():
+            return [path / name]
+        if (index := path / f"{name}.index.json").is_file():
+            return _parts(index)
     found = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)
     hint = f": name one of {', '.join(found[:5])}" if found else ""
     raise WeightsError(f"{path}: a folder without {' or '.join(_FOLDER_FILES[:2])}{hint}")
-
-
-def _main(folder: Path) -> Path | None:
-    """The file of weights in a folder, or the index of its parts."""
-    names = [name for whole in _FOLDER_FILES for name in (whole, f"{whole}.index.json")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _beside(path: Path) -> list[Path]:
@@ -90,15 +89,11 @@ def fingerprint(path: Path) -> dict[str, str]:
     return sums
 
 
-def _weight_map(index: Path) -> dict[str, str]:
+def _parts(index: Path) -> list[Path]:
     names = _json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
         raise WeightsError(f"{index}: expected weight_map, from names of tensors to names of files beside it")
-    return names
-
-
-def _parts(index: Path) -> list[Path]:
-    files = [index.parent / name for name in sorted(set(_weight_map(index).values()))]
+    files = [index.parent / name for name in sorted(set(names.values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise WeightsError(f"{index}: names {len(files)} files, of which these are missing: {', '.join(missing)}")
@@ -171,11 +166,6 @@ class _Drawers:
 _NOT_PLAIN = object()
 
 
-def _listed(about: Mapping[str, Any], skipped: Mapping[str, str]) -> str:
-    names = [name or "its own level" for name in (*skipped, *about)]
-    return f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "nothing"
-
-
 # Reading one file
 
 
@@ -223,13 +213,16 @@ def _read(file: Path) -> Any:
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read: {error.strerror}") from error
     _refuse_others(file, start)
-    if _is_safetensors(file, start):
+    if file.suffix == ".safetensors" or (start[8:10] == b'{"' and not start.startswith(b"PK")):
         return _read_safetensors(file)
     if start.startswith(b"PK"):
         _check_archive(file)
         return _load(file, mmap=True)
-    if file.suffix == ".pkl":
-        return _load_plain(file)
+    if file.suffix == ".pkl":  # without torch, as Caffe2 does: plain data and arrays
+        try:
+            return load_plain(str(file))
+        except SampleError as error:
+            raise WeightsError(f"{error}") from error
     if not start.startswith(b"\x80"):
         raise WeightsError(f"{file}: no file of weights: it begins with {start[:12]!r}")
     return _load(file, mmap=False)  # as torch wrote before 1.6
@@ -256,19 +249,14 @@ def _refuse_others(file: Path, start: bytes) -> None:
     raise WeightsError(f"{file}: {what}")
 
 
-def _is_safetensors(file: Path, start: bytes) -> bool:
-    return file.suffix == ".safetensors" or (len(start) > 8 and start[8:10] == b'{"' and not start.startswith(b"PK"))
-
-
 def _read_safetensors(file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, framework="pt") as opened:
             tensors: dict[str, Any] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             metadata = opened.metadata()
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{file}: truncated or damaged, or no safetensors ({error}): copy or download it again"
-        ) from error
+        what = f"truncated or damaged, or no safetensors ({error})"
+        raise WeightsError(f"{file}: {what}: copy or download it again") from error
     return tensors | ({"metadata": dict(metadata)} if metadata else {})
 
 
@@ -278,10 +266,8 @@ def _check_archive(file: Path) -> None:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        # The list of what is in an archive stands at its end.
-        raise WeightsError(
-            f"{file}: truncated: an archive without its end ({error}): copy or download it again"
-        ) from error
+        what = f"truncated: an archive without its end ({error})"  # where the list of what is in it stands
+        raise WeightsError(f"{file}: {what}: copy or download it again") from error
     if any(name.endswith("/constants.pkl") for name in names):
         raise WeightsError(
             f"{file}: is a TorchScript archive, which is a program. Where you trust it, take its weights out:\n"
@@ -332,13 +318,3 @@ def _snippet(file: Path, read: str) -> str:
 def _quoted(name: str) -> str:
     """``name`` in Python; what JSON has between its quotes is the same there."""
     return json.dumps(name, ensure_ascii=False)
-
-
-def _load_plain(file: Path) -> Any:
-    """What is pickled without torch, as Caffe2 does: plain data and arrays."""
-    from st_ssl.data.streams.points.pickled import load_plain
-
-    try:
-        return load_plain(str(file))
-    except SampleError as error:
-        raise WeightsError(f"{error}") from error

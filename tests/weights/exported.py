@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
-from st_ssl.weights.exporting.base import EXPORTS, Network, export_network
+from st_ssl.weights.exporting.base import Network, export_network, exports
 from tests.encoders.hf_videomae import randomise
 from tests.encoders.small import INPUTS, SMALL, modality
 
@@ -28,5 +28,5 @@ def encoder_of(name: str, **changes: Any) -> Encoder:
 
 def export(name: str, encoder: Encoder, folder: Path, head: nn.Module | None = None) -> tuple[Path, dict[str, Any]]:
     """Where ``encoder`` went in ``folder``, and what was told of it."""
-    place = folder / f"out{EXPORTS.registered(name).suffix}"
+    place = folder / f"out{exports()[name].suffix}"
     return place, export_network(Network(encoder, head, CLASSES if head else []), name, place)

@@ -17,7 +17,7 @@ from st_ssl.core.errors import ConfigError, OutputError, UserError
 from st_ssl.core.types import Features
 from st_ssl.encoders.base import Encoder, save_encoder
 from st_ssl.weights.bundle import read_bundle
-from st_ssl.weights.exporting.base import EXPORTS, Network, export_network
+from st_ssl.weights.exporting.base import Network, export_network, exports
 from st_ssl.weights.exporting.torch_export import TorchExport
 from tests.weights.exported import encoder_of, export
 
@@ -144,7 +144,7 @@ def test_what_transformers_cannot_be_is_named(name: str, changes: dict[str, Any]
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in EXPORTS.names() if not EXPORTS.registered(name).clouds])
+@pytest.mark.parametrize("name", [name for name, kind in exports().items() if not kind.clouds])
 def test_encoders_of_clouds_have_no_program(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"point_vit\) is fed clouds .* --to safetensors$"):
         export(name, encoder_of("point_vit"), tmp_path)

@@ -51,9 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from st_ssl.core.errors import ConfigError, nearest
-    from st_ssl.weights.exporting.base import EXPORTS
+    from st_ssl.weights.exporting.base import exports
 
-    formats = [*EXPORTS.names(), HUB]
+    formats = [*exports(), HUB]
     if arguments.to not in formats:
         raise ConfigError(
             f"--to {arguments.to}: no such format{nearest(arguments.to, formats)} (there are: {', '.join(formats)})"
@@ -72,11 +72,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from st_ssl.weights.exporting.base import EXPORTS, export_network
+    from st_ssl.weights.exporting.base import export_network, exports
 
     network = _network(arguments.run)
-    format = EXPORTS.registered(arguments.to)
-    if network.head is not None and not format.heads:
+    if network.head is not None and not exports()[arguments.to].heads:
         print(f"note: {arguments.to} has no head: the encoder alone is exported", file=sys.stderr)
     about = export_network(network, arguments.to, arguments.output)
     for name, difference in about["check"]["largest_difference"].items():

@@ -1,17 +1,18 @@
 """What every export shares: the network that is exported, where it is written, and the check of what was.
 
-Two things add a format: a file in this folder with a configuration (``name: Literal["<name>"]``) and an ``Export``
-registered by decorator, and a row in the tests.
+Two things add a format: a file in this folder with an ``Export``, and a row in the tests.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import reduce
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -19,11 +20,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, OutputError, UserError
 from st_ssl.core.files import check_writable, sync
 from st_ssl.core.random import keyed_seed
-from st_ssl.core.registry import Registry
 from st_ssl.encoders.base import Encoder, description
 
 FORMAT = 1
@@ -63,16 +62,14 @@ class Network(nn.Module):
 
 
 class Export(ABC):
-    """A format. ``suffix`` is that of the file, "" where it is a folder; ``clouds``: whether encoders of clouds can be
-    exported, too; ``heads``: whether a head is."""
+    """A format, by its ``name``. ``suffix`` is that of the file, "" where it is a folder; ``clouds``: whether encoders
+    of clouds can be exported, too; ``heads``: whether a head is."""
 
+    name: ClassVar[str]
     suffix: ClassVar[str]
     summary: ClassVar[str]
     clouds: ClassVar[bool] = False
     heads: ClassVar[bool] = True
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
 
     def require(self, network: Network) -> None:
         """Raise ``ConfigError`` where the format has no place for this network, ``MissingDependencyError`` where it
@@ -89,20 +86,12 @@ class Export(ABC):
         name."""
 
 
-EXPORTS: Registry[Export] = Registry("format of exports", "st_ssl.weights.exporting")
-
-
-@dataclass(frozen=True)
-class Checked:
-    """How far an export is from the network, over the batches of ``CHECKED``: the ``largest`` absolute difference of
-    each output, and that as a share of the largest number in it."""
-
-    largest: dict[str, float]
-    share: dict[str, float]
-
-    @property
-    def worst(self) -> float:
-        return reduce(_larger, self.share.values())
+@cache
+def exports() -> dict[str, type[Export]]:
+    """The formats by name: every ``Export`` in a module of this folder."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"st_ssl.weights.exporting.{module.name}")
+    return {kind.name: kind for kind in sorted(Export.__subclasses__(), key=lambda kind: kind.name)}
 
 
 def export_network(network: Network, name: str, output: Path) -> dict[str, Any]:
@@ -113,9 +102,9 @@ def export_network(network: Network, name: str, output: Path) -> dict[str, Any]:
     the differences. Raises ``UserError``, and leaves nothing behind, where they are above ``TOLERANCE``, or the format
     cannot have this network.
     """
-    export = EXPORTS.build(EXPORTS.config(name)())
+    export = exports()[name]()
     if network.encoder.modality != "video" and not export.clouds:
-        able = [other for other in EXPORTS.names() if EXPORTS.registered(other).clouds]
+        able = [other for other, kind in exports().items() if kind.clouds]
         raise ConfigError(
             f"--to {name}: is for encoders of clips, and this one ({_name(network.encoder)}) is fed clouds of any "
             f"size; there is --to {', '.join(able)}"
@@ -127,16 +116,18 @@ def export_network(network: Network, name: str, output: Path) -> dict[str, Any]:
     with _placed(output, export.suffix) as place:
         with _explained(output, name, network):
             export.write(network, place, about)
-            checked = _check(export, network, place)
+            largest, share = _check(export, network, place)
         about["check"] = {
             "batches": list(CHECKED),
-            "largest_difference": checked.largest,
-            "share_of_largest_output": checked.share,
+            "largest_difference": largest,
+            "share_of_largest_output": share,
         }
-        if not checked.worst <= TOLERANCE:  # NaN is not
+        worst = max(share.values(), key=_badness)
+        if not worst <= TOLERANCE:  # NaN is not
+            told = ", ".join(f"{name} by {value:.1e}" for name, value in largest.items())
             raise UserError(
-                f"{output}: not kept: what was exported differs from the network by {checked.worst:.1e} of its largest "
-                f"output (at most {TOLERANCE:.0e}): {_told(checked)}"
+                f"{output}: not kept: what was exported differs from the network by {worst:.1e} of its largest output "
+                f"(at most {TOLERANCE:.0e}): {told}"
             )
         record = place / "export.json" if place.is_dir() else place.with_name(f"{place.name}.json")
         record.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -186,9 +177,11 @@ def _described(network: Network) -> dict[str, Any]:
     }
 
 
-def _check(export: Export, network: Network, place: Path) -> Checked:
+def _check(export: Export, network: Network, place: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """How far an export is from the network, over the batches of ``CHECKED``: the largest absolute difference of each
+    output, and that as a share of the largest number in it."""
     if network.encoder.modality != "video":  # the format has compared the weights themselves
-        return Checked({"weights": 0.0}, {"weights": 0.0})
+        return {"weights": 0.0}, {"weights": 0.0}
     clips = [network.clips(batch) for batch in CHECKED]
     largest: dict[str, float] = {}
     share: dict[str, float] = {}
@@ -202,18 +195,14 @@ def _check(export: Export, network: Network, place: Path) -> Checked:
                     )
                 difference = float((found[name] - value).abs().max())
                 size = max(float(value.abs().max()), torch.finfo(value.dtype).tiny)
-                largest[name] = _larger(largest.get(name, 0.0), difference)
-                share[name] = _larger(share.get(name, 0.0), difference / size)
-    return Checked(largest, share)
+                largest[name] = max(largest.get(name, 0.0), difference, key=_badness)
+                share[name] = max(share.get(name, 0.0), difference / size, key=_badness)
+    return largest, share
 
 
-def _larger(one: float, other: float) -> float:
-    """The larger of two; NaN if one of them is."""
-    return other if other != other or other > one else one
-
-
-def _told(checked: Checked) -> str:
-    return ", ".join(f"{name} by {value:.1e}" for name, value in checked.largest.items())
+def _badness(difference: float) -> float:
+    """What orders differences: NaN is the worst."""
+    return math.inf if math.isnan(difference) else difference
 
 
 @contextmanager
@@ -228,17 +217,17 @@ def _placed(output: Path, suffix: str) -> Iterator[Path]:
         place = Path(folder) / output.name
         if not suffix:
             place.mkdir()
-        _refuse_present(output.parent, output.name, f"{output.name}.json")
+        _refuse_present(output, output.with_name(f"{output.name}.json"))
         yield place
         made = sorted(Path(folder).iterdir())
-        _refuse_present(output.parent, *(path.name for path in made))
+        _refuse_present(*(output.parent / path.name for path in made))
         for path in made:
             for file in path.iterdir() if path.is_dir() else [path]:
                 sync(file)
             path.rename(output.parent / path.name)
 
 
-def _refuse_present(folder: Path, *names: str) -> None:
-    for name in names:
-        if (folder / name).exists():
-            raise OutputError(f"{folder / name} is there already: nothing was changed, choose another name")
+def _refuse_present(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise OutputError(f"{path} is there already: nothing was changed, choose another name")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, MissingDependencyError, UserError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.encoders.base import Encoder
-from st_ssl.weights.exporting.base import EXPORTS, Export, Network
+from st_ssl.weights.exporting.base import Export, Network
 
 FITS: dict[str, tuple[Any, ...]] = {
     "positions": ("sincos_1d",),
@@ -31,17 +30,11 @@ LAYERS = {
 }
 
 
-class HfVideomaeConfig(Config):
-    """Nothing can be set: all follows from the encoder."""
-
-    name: Literal["hf-videomae"] = "hf-videomae"
-
-
-@EXPORTS.register(HfVideomaeConfig)
 class HfVideomae(Export):
     """``config.json``, ``model.safetensors`` and ``preprocessor_config.json``. The model is fed clips
     [B, T, 3, H, W]; its ``last_hidden_state`` are our ``tokens``, whose mean is ``pooled``."""
 
+    name = "hf-videomae"
     suffix = ""
     heads = False
     summary = "a folder for transformers' VideoMAEModel (video_vit as VideoMAE has it)"

@@ -6,30 +6,23 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import MissingDependencyError
-from st_ssl.weights.exporting.base import EXPORTS, TRACED, Export, Network
+from st_ssl.weights.exporting.base import TRACED, Export, Network
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST = 1_800_000_000
 """Bytes of weights in the file itself; a file of ONNX holds less than 2 GiB, so more are put beside it."""
 
 
-class OnnxConfig(Config):
-    """Nothing can be set: the batch is free, frames and size are those of the encoder."""
-
-    name: Literal["onnx"] = "onnx"
-
-
-@EXPORTS.register(OnnxConfig)
 class Onnx(Export):
     """Made by torch's exporter, checked by ONNX Runtime on the CPU. Input ``clip``, outputs by name."""
 
+    name = "onnx"
     suffix = ".onnx"
     summary = "ONNX, checked with ONNX Runtime"
 

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import UserError
 from st_ssl.weights.bundle import Bundle, read_bundle, write_bundle
-from st_ssl.weights.exporting.base import EXPORTS, Export, Network
+from st_ssl.weights.exporting.base import Export, Network
 
 
-class SafetensorsConfig(Config):
-    """Nothing can be set: every tensor is written as it is."""
-
-    name: Literal["safetensors"] = "safetensors"
-
-
-@EXPORTS.register(SafetensorsConfig)
 class Safetensors(Export):
     """The weights are the run's to the bit, under the same names."""
 
+    name = "safetensors"
     suffix = ".safetensors"
     summary = "one file, weights and description, that st_ssl.load and `convert import` read"
     clouds = True

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from st_ssl.core.config import Config
-from st_ssl.weights.exporting.base import EXPORTS, TRACED, Export, Network
+from st_ssl.weights.exporting.base import TRACED, Export, Network
 
 ABOUT = "st_ssl.json"
 """The description within the file."""
@@ -24,16 +23,10 @@ def forget_places(program: torch.export.ExportedProgram) -> None:
                 node.meta.pop("stack_trace", None)
 
 
-class TorchExportConfig(Config):
-    """Nothing can be set: the batch is free, frames and size are those of the encoder."""
-
-    name: Literal["torch-export"] = "torch-export"
-
-
-@EXPORTS.register(TorchExportConfig)
 class TorchExport(Export):
     """``torch.export.load(file).module()(clip)``: outputs by name, for any batch; also what AOTInductor compiles."""
 
+    name = "torch-export"
     suffix = ".pt2"
     summary = "a program of torch.export, for torch without st_ssl"
 

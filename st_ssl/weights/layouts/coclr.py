@@ -52,7 +52,8 @@ class CoclrLayout(Layout):
         self.before = f"{place}.0." if pretraining else ""
 
     def settings(self) -> dict[str, Any]:
-        name = self._present("Conv_1a.conv1.weight", "block1.0.conv1.weight")
+        first, also = (f"{self.before}{part}.conv1.weight" for part in PARTS[0])
+        name = also if first not in self.state and also in self.state else first
         if self.before and f"{self.before}layer1.0.conv1.weight" in self.state:
             raise WeightsError(f"{self.published.path}: the network is a 2D-3D ResNet; S3D is what can be imported")
         self.expect(name)
@@ -89,11 +90,6 @@ class CoclrLayout(Layout):
         if place.startswith("queue"):
             return "the queue of pretraining"
         return "the classifier of its own labels" if place in ("final_fc", "final_bn") else None
-
-    def _present(self, *names: str) -> str:
-        """The first of ``names`` that is there, with what stands before all of them; the very first if none is."""
-        full = [f"{self.before}{name}" for name in names]
-        return next((name for name in full if name in self.state), full[0])
 
 
 def published_name(layer: int, rest: str) -> str:

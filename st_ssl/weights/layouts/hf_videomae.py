@@ -74,9 +74,6 @@ class HFVideoMAELayout(ViTLayout):
             },
         }
 
-    def told_heads(self) -> int | None:
-        return self.told("config", "num_attention_heads")
-
     def qkv(self, kind: str) -> tuple[str, ...]:
         if kind == "weight":
             return super().qkv(kind)

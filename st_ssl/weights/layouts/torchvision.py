@@ -79,7 +79,8 @@ class TorchvisionLayout(Layout):
     def _mvit(self) -> dict[str, Any]:
         learned = self.state.get("pos_encoding.spatial_pos")
         if learned is not None:
-            model, time, side = "mvit_v1_b", self.state["pos_encoding.temporal_pos"].shape[0], _side(learned.shape[0])
+            side = round(learned.shape[0] ** 0.5)
+            model, time = "mvit_v1_b", self.state["pos_encoding.temporal_pos"].shape[0]
         else:
             self.expect("blocks.0.attn.rel_pos_h", "blocks.0.attn.rel_pos_t")
             rows, frames = (self.state[f"blocks.0.attn.rel_pos_{axis}"].shape[0] for axis in "ht")
@@ -99,7 +100,3 @@ class TorchvisionLayout(Layout):
             "encoder": {"name": "torchvision", "model": models[shape]},
             "input": {"num_frames": 32, "stride": 2, "size": 224, **IMAGENET},
         }
-
-
-def _side(area: int) -> int:
-    return round(area**0.5)

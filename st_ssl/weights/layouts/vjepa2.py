@@ -103,9 +103,6 @@ class VJEPA2Layout(ViTLayout):
         side = self.side("pos_embed", self.state["pos_embed"].shape[1] // time)
         return time, side, side
 
-    def told_heads(self) -> int | None:
-        return self.told("config", "num_attention_heads")
-
     def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
         if key == "pos_embed":
             return self.resized(found[0][0], self._table(), encoder, of=(True, True))
