@@ -7,10 +7,13 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from st_ssl.core.config import Config
 
 # Before torch is loaded: threads that wait for each other must sleep, not spin on the cores that decode (a fifth of the
 # speed of training where workers share the cores).
@@ -61,7 +64,10 @@ def run(command: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest choice or option."""
+    """A parser whose help keeps its lines, and whose errors name the nearest choice or option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -79,6 +85,18 @@ class Parser(argparse.ArgumentParser):
             self.refuse(unknown)
         return arguments
 
+    def parse_step(self, steps: Any) -> tuple[argparse.Namespace, Parser]:
+        """The arguments of a parser with sub-commands, those that ``add_subparsers`` gave, and the parser of the one
+        that was called. Its ``overrides``, if it has any, may stand behind options, where they have a "=" in them."""
+        arguments, rest = self.parse_known_args()
+        step: Parser = steps.choices[getattr(arguments, steps.dest)]
+        takes = "overrides" in arguments
+        if unknown := [text for text in rest if not takes or text.startswith("-") or "=" not in text]:
+            step.refuse(unknown)
+        if takes:
+            arguments.overrides += rest
+        return arguments, step
+
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End with a message on arguments that it does not know."""
         from st_ssl.core.errors import nearest
@@ -87,6 +105,46 @@ class Parser(argparse.ArgumentParser):
         name = unknown[0].partition("=")[0]
         what = "option" if name.startswith("-") else "argument"
         self.error(f"unknown {what} {name}{nearest(name, options)}")
+
+
+def configured(
+    model: type[Config], overrides: Sequence[str], values: Mapping[str, Any], options: Mapping[str, str] | None = None
+) -> Any:
+    """An instance of ``model`` of ``values``, with ``overrides`` laid on them. Where a value is a mistake, the error
+    quotes its override, or what ``options`` has for its key: the option that set it."""
+    from st_ssl.core.config import Place, parse_override, set_key, validate
+
+    place = Place(Path("command line"))
+    place.overrides = {(key,): text for key, text in (options or {}).items()}
+    values = dict(values)
+    for text in overrides:
+        key, value = parse_override(text)
+        place.overrides[key] = text
+        set_key(values, key, value)
+    return validate(model, values, place)
+
+
+def split_runs(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Folders, and what sets keys: a text with a "=" in it that is no place."""
+    overrides = [text for text in given if "=" in text and not Path(text).exists()]
+    return [Path(text) for text in given if text not in overrides], overrides
+
+
+def progress_bar(stack: ExitStack, name: str, unit: str, enabled: bool) -> Callable[[int, int, str], None]:
+    """What shows how many of all are done, and a status, on a bar that comes with the first call and goes with the
+    last one, where all are done, or with ``stack``."""
+    from st_ssl.engine.console import RunProgress
+
+    bars: list[RunProgress] = []
+
+    def show(done: int, total: int, status: str) -> None:
+        if not bars:  # how many there are is known now
+            bars.append(stack.enter_context(RunProgress(name, total, done, enabled, unit)))
+        bars[0].update(done, status)
+        if done == total:
+            bars.pop().stop()
+
+    return show
 
 
 def config_file(given: Path) -> Path:
@@ -150,12 +208,9 @@ def _warnings_as_text() -> Iterator[None]:
 
     usual = warnings.formatwarning
 
-    def visible(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
-        return usual(shown(str(message), _LINES), category, filename, lineno, "")
-
-    warnings.formatwarning = visible
+    warnings.formatwarning = lambda message, category, filename, lineno, line=None: usual(
+        shown(str(message), _LINES), category, filename, lineno, ""
+    )
     try:
         yield
     finally:

@@ -24,7 +24,6 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="List the configurations that come with st_ssl, for videos and clouds, print one or copy it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", type=Path, metavar="NAME", help="the one to print (default: list them all)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write it to this new file instead")
@@ -57,14 +56,13 @@ def _list() -> None:
 
     names = sorted(recipe_names(), key=lambda name: not name.startswith("quickstart/"))
     width = max(map(len, names))
-    groups = {"finetune CONFIG RUN": "transfer/", "data=NAME behind the CONFIG of either": "data/"}
-    for title in ("pretrain CONFIG", *groups):
+    others = {"transfer": "finetune CONFIG RUN", "data": "data=NAME behind the CONFIG of either"}
+    titles = {name: others.get(name.partition("/")[0], "pretrain CONFIG") for name in names}
+    for title in ("pretrain CONFIG", *others.values()):
         print(f"{title}\n")
-        for name in names:
-            own = next((group for group, folder in groups.items() if name.startswith(folder)), "pretrain CONFIG")
-            if own == title:
-                told = shorten(headline(configs_folder() / f"{name}.yaml"), 120, placeholder=" …")
-                print(f"  {name.removeprefix('data/'):{width}}  {told}")
+        for name in (name for name in names if titles[name] == title):
+            told = shorten(headline(configs_folder() / f"{name}.yaml"), 120, placeholder=" …")
+            print(f"  {name.removeprefix('data/'):{width}}  {told}")
         print()
     print(f"They are in {configs_folder()}")
 

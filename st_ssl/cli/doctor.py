@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes.util
-import importlib.metadata
-import importlib.util
 import json
-import multiprocessing
 import os
 import platform
 import re
@@ -187,12 +184,11 @@ def check_torch(tried: tuple[bool, str] | None) -> Iterator[Finding]:
     """torch, the driver and the GPUs. ``tried``: what the attempt gave, None without torch."""
     works, said = tried or (False, "")
     facts: dict[str, Any] = json.loads(said) if works else {"build": None, "devices": [], "said": []}
-    numbers = tuple(map(int, re.findall(r"\d+", version("torch"))[:2]))
     if tried is None:
         yield Finding("torch", "broken", "not installed", install())
     elif not works:
         yield Finding("torch", "broken", said, _reinstall("torch torchvision"))
-    elif numbers < OLDEST_TORCH:
+    elif tuple(map(int, version("torch").split(".")[:2])) < OLDEST_TORCH:
         yield Finding("torch", "broken", f"{version('torch')}: expected 2.10 or newer", install())
     else:
         yield Finding("torch", "ok", f"{version('torch')}, built for {facts['build'] or 'CPUs'}")
@@ -202,14 +198,12 @@ def check_torch(tried: tuple[bool, str] | None) -> Iterator[Finding]:
         yield Finding(f"cuda:{number}", status, f"{name}: {error or 'multiplies matrices'}", remedy)
     code, told = subprocess.getstatusoutput(NVIDIA_SMI)
     gpus = "; ".join(told.splitlines()) if code == 0 else ""
-    kernel = Path("/proc/driver/nvidia/version").exists()
     if code not in (0, 127):  # of a shell: no such program
-        yield Finding(
-            "driver", "warning", f"nvidia-smi fails with {code}: {told}", "reboot, or install the driver again"
-        )
+        remedy = "reboot, or install the driver again"
+        yield Finding("driver", "warning", f"nvidia-smi fails with {code}: {told}", remedy)
     elif gpus or facts["devices"]:
         yield Finding("driver", "ok", gpus or "known to torch alone")
-    elif kernel:
+    elif Path("/proc/driver/nvidia/version").exists():
         yield Finding("driver", "warning", "it is there, but no GPU is given to us", "docker run --gpus all …")
     else:
         yield Finding("driver", "ok", "no NVIDIA driver: runs go to the CPU")
@@ -246,15 +240,14 @@ def check_machine(folder: Path, shared: Path = Path("/dev/shm")) -> Iterator[Fin
     """Cores and memory, shared memory, and the disk with ``folder``, where runs are written."""
     memory = _size(memory_limit() or 0)
     yield Finding("machine", "ok", f"{usable_cores():g} cores for {default_workers()} workers, {memory} of memory")
-    small = shared.is_dir() and shutil.disk_usage(shared).free <= 64 << 20  # what Docker gives
-    found = "enough for all workers" + (", too little for NCCL between several GPUs" if small else " and NCCL")
-    try:
-        multiprocessing.get_context("spawn").Lock()
-    except (OSError, ImportError) as error:
-        small, found = True, f"no locks, so one process does the work of all workers: {error}"
-    room = f"{_size(shutil.disk_usage(shared).free)} free: " if shared.is_dir() else ""
-    remedy = "docker run --shm-size=8g …, or more for the tmpfs in /etc/fstab" if small else ""
-    yield Finding("shared memory", "warning" if small else "ok", room + found, remedy)
+    if shared.is_dir():
+        room = shutil.disk_usage(shared).free
+        if room <= 64 << 20:  # what Docker gives
+            found = "enough for all workers, too little for NCCL between several GPUs"
+            remedy = "docker run --shm-size=8g …, or more for the tmpfs in /etc/fstab"
+            yield Finding("shared memory", "warning", f"{_size(room)} free: {found}", remedy)
+        else:
+            yield Finding("shared memory", "ok", f"{_size(room)} free: enough for all workers and NCCL")
     free, refused = shutil.disk_usage(folder).free, ""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:  # of quotas only writing tells
@@ -284,7 +277,6 @@ def _arguments() -> argparse.Namespace:
         description="What st_ssl needs of this machine, whether it works, and the remedy where it does not.",
         epilog="examples:\n  st-ssl doctor\n  st-ssl doctor --json | jq .broken\n\n"
         "Exit code 1 where something that is needed is broken. Runs before anything is installed.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--folder", type=Path, help="where runs are written (default: runs/, or here)")
@@ -309,17 +301,6 @@ def main() -> int:
 
 
 def show(findings: list[Finding]) -> None:
-    """Print the findings as a table; as plain lines where rich is not installed."""
-    if importlib.util.find_spec("rich") is None:
-        for name, status, found, remedy in findings:
-            print(f"{name:18}  {status:8} {found}", *filter(None, [remedy]), sep="\n  > ")
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"ok": "green", "warning": "yellow", "missing": "cyan", "broken": "bold red"}
-    table = Table("", "status", "found", "remedy", box=None, pad_edge=False)
+    """Print the findings as a table, each with its remedy below it."""
     for name, status, found, remedy in findings:
-        table.add_row(Text(name), Text(status, colours[status]), Text(found), Text(remedy))
-    Console(width=None if sys.stdout.isatty() else 180).print(table)
+        print(f"{name:18}  {status:8} {found}", *filter(None, [remedy]), sep="\n  > ")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.cli import Parser
+from st_ssl.cli import Parser, configured, progress_bar
 
 if TYPE_CHECKING:
     from st_ssl.transfer.features.extract import ExtractConfig
@@ -53,7 +53,6 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Write the features of all videos or clouds of a data set, with an index of what each row is.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or any with its encoder.* files")
@@ -74,25 +73,20 @@ def main() -> None:
     arguments = _arguments()
     from contextlib import ExitStack
 
-    from st_ssl.engine.console import RunProgress
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.transfer.features.extract import ExtractConfig, extract
     from st_ssl.transfer.features.sliding_windows import slide
 
     config = _config(arguments)
     with start_runtime(config.device, "device=") as runtime, ExitStack() as stack:
-        bar: RunProgress | None = None
-        first = last = 0
-        started = time.monotonic()
+        show = progress_bar(stack, "extract", "samples", runtime.is_main)
+        calls: list[tuple[int, float]] = []
 
         def progress(done: int, total: int) -> None:
-            nonlocal bar, first, last, started
-            if bar is None:
-                first, started = done, time.monotonic()
-                bar = stack.enter_context(RunProgress("extract", total, done, runtime.is_main, "samples"))
-            elif done > last:
-                bar.update(done, f"{(done - first) / (time.monotonic() - started):.1f} samples/s")
-            last = done
+            if not calls or done > calls[-1][0]:
+                calls.append((done, time.monotonic()))
+                (first, started), (_, now) = calls[0], calls[-1]
+                show(done, total, f"{(done - first) / max(now - started, 1e-9):.1f} samples/s")
 
         if isinstance(config, ExtractConfig):
             extract(arguments.run, config, arguments.output, runtime.device, progress)
@@ -104,23 +98,16 @@ def main() -> None:
 
 def _config(arguments: argparse.Namespace) -> ExtractConfig | SlidingConfig:
     """Options and keys as one configuration; a mistake in either is named."""
-    from st_ssl.core.config import Place, parse_override, set_key, validate
     from st_ssl.encoders.base import describe_encoder
     from st_ssl.transfer.features.extract import extract_model
     from st_ssl.transfer.features.sliding_windows import sliding_model
 
     describe_encoder(arguments.run)  # raises where it is none, before its data are asked for
-    place = Place(Path("command line"))
-    values: dict[str, Any] = {"data": _data(arguments)}
-    for name in ("format", "clips", "tokens", "window_stride", "frame_stride"):
-        if value := getattr(arguments, name):
-            values[name] = value
-            place.overrides[(name,)] = f"--{name.replace('_', '-')} {value}"
-    for text in arguments.overrides:
-        key, value = parse_override(text)
-        place.overrides[key] = text
-        set_key(values, key, value)
-    return validate(sliding_model() if arguments.sliding else extract_model(), values, place)
+    names = ("format", "clips", "tokens", "window_stride", "frame_stride")
+    given = {name: value for name in names if (value := getattr(arguments, name))}
+    options = {name: f"--{name.replace('_', '-')} {value}" for name, value in given.items()}
+    model = sliding_model() if arguments.sliding else extract_model()
+    return configured(model, arguments.overrides, {"data": _data(arguments), **given}, options)
 
 
 def _data(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -29,9 +29,7 @@ def ideas() -> list[str]:
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(
-        description="List the pretraining methods: what each does, and the paper it is from.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="List the pretraining methods: what each does, and the paper it is from.", epilog=EPILOG
     )
     parser.add_argument("--idea", choices=ideas(), help="only those of one idea")
     parser.add_argument("--stream", choices=("video", "points"), help="only those that see videos, or clouds")

@@ -37,11 +37,7 @@ examples:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Say what videos and clouds show, by a fine-tuned network.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(description="Say what videos and clouds show, by a fine-tuned network.", epilog=EPILOG)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="videos or clouds, or folders of them")
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER", help="what fine-tuning kept (default: the first argument)"
@@ -146,12 +142,11 @@ def jsonl(answers: Answers, top: int) -> str:
 
 def table(answers: Answers, top: int, folder: Path, unit: str) -> object:
     """The likeliest classes of each sample, per cent."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    shown = Table(title=f"{folder}: the likeliest of {len(answers.classes)} classes, %", title_justify="left")
-    shown.add_column(unit, overflow="fold")
-    for rank in range(min(top, len(answers.classes))):
-        shown.add_column(f"{rank + 1}")
+    title = f"{folder}: the likeliest of {len(answers.classes)} classes, %"
+    ranks = map(str, range(1, 1 + min(top, len(answers.classes))))
+    shown = Table(Column(unit, overflow="fold"), *ranks, title=title, title_justify="left")
     for row, path in enumerate(answers.paths):
         cells = (f"{name} {100 * value:.1f}" for name, value in answers.best(row, top))
         shown.add_row(path, *cells)
@@ -162,27 +157,18 @@ def share_table(rows: Sequence[tuple[str, int, Any]], classes: Sequence[str], mo
     """The share of the points of each cloud by class, per cent: classes down, clouds across, and all together; of more
     than three clouds these alone."""
     import numpy as np
-    from rich.table import Table
+    from rich.table import Column, Table
 
     points = np.array([count for _, count, _ in rows], dtype=float)
-    share = np.stack([own for _, _, own in rows])
-    together = points @ share / max(1.0, points.sum())
-    shown = Table()
-    shown.add_column("class", overflow="fold")
-    columns = [(Path(path).name, own) for path, _, own in rows] if len(rows) <= 3 else []
+    together = points @ np.stack([own for _, _, own in rows]) / max(1.0, points.sum())
+    columns = [(Path(path).name, count, own) for path, count, own in rows] if len(rows) <= 3 else []
     if len(rows) != 1:
-        columns.append((f"all {len(rows)} clouds", together))
-    for name, _ in columns:
-        shown.add_column(name, justify="right")
+        columns.append((f"all {len(rows)} clouds", int(points.sum()), together))
+    shown = Table(Column("class", overflow="fold"), *(Column(name, justify="right") for name, _, _ in columns))
     order = (-together).argsort(kind="stable")
     for number in order[:most].tolist():
-        shown.add_row(classes[number], *(f"{100 * own[number]:.1f}" for _, own in columns))
+        shown.add_row(classes[number], *(f"{100 * own[number]:.1f}" for _, _, own in columns))
     if len(order) > most:
-        shown.add_row(f"{len(order) - most} more", *(f"{100 * own[order[most:]].sum():.1f}" for _, own in columns))
-    shown.add_row(
-        "points",
-        *([f"{int(count):,}" for count in points] if len(rows) <= 3 else []),
-        *([f"{int(points.sum()):,}"] if len(rows) != 1 else []),
-        end_section=True,
-    )
+        shown.add_row(f"{len(order) - most} more", *(f"{100 * own[order[most:]].sum():.1f}" for _, _, own in columns))
+    shown.add_row("points", *(f"{count:,}" for _, count, _ in columns), end_section=True)
     return shown

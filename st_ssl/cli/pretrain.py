@@ -43,7 +43,6 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Pretrain an encoder on unlabelled data, probe it and write a report. Resumes by itself.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", type=Path, help="a YAML file, or a name that `configs` lists")
     overrides = "dotted keys that replace those of the file"
@@ -149,7 +148,7 @@ def _probe(config: RunConfig, runtime: Runtime) -> None:
     """Probe a run, unless that was done already for this encoder, data and settings."""
     import json
 
-    from st_ssl.cli.probe import probe_and_print, probe_inputs
+    from st_ssl.cli.probe.probing import probe_and_print, probe_inputs
 
     assert config.probe is not None
     if _unprobed(config) is not None:

@@ -13,19 +13,13 @@ def _arguments() -> argparse.Namespace:
         description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
         epilog="examples:\n  st-ssl report runs/quickstart/video\n"
         "  st-ssl report runs/quickstart/points --viewer open3d --save clouds",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")
     parser.add_argument("--output", type=Path, help="the file to write (default: report.html in the folder)")
-    parser.add_argument(
-        "--viewer", choices=["open3d"], help="show the clouds of the report in this viewer; no page is written"
-    )
-    parser.add_argument(
-        "--save",
-        type=Path,
-        metavar="PLACE",
-        help="with --viewer: open no window, write a folder of .ply files",
-    )
+    viewer = "show the clouds of the report in this viewer; no page is written"
+    parser.add_argument("--viewer", choices=["open3d"], help=viewer)
+    save = "with --viewer: open no window, write a folder of .ply files"
+    parser.add_argument("--save", type=Path, metavar="PLACE", help=save)
     arguments = parser.parse()
     if arguments.save is not None and arguments.viewer is None:
         parser.error("--save goes with --viewer; where the page is written to is --output")
@@ -34,31 +28,25 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _check_folder(place: Path, what: str) -> None:
-    """Raise ``OutputError`` where no folder can be written at ``place``, ``what`` being put before its name."""
-    from st_ssl.core.errors import OutputError
-    from st_ssl.core.files import check_writable
-
-    if place.exists() and not place.is_dir():
-        raise OutputError(f"{what}{place} is a file, and a folder is to be written: choose another name")
-    check_writable(place, what)
-
-
 def main() -> None:
     """Run the command."""
     arguments = _arguments()
-    from st_ssl.core.files import check_file
+    from st_ssl.core.errors import OutputError
+    from st_ssl.core.files import check_file, check_writable
     from st_ssl.engine.run_files import find_runs
     from st_ssl.report.page import write_report
     from st_ssl.report.viewers import show_clouds
 
     runs = find_runs(arguments.run)
     if arguments.viewer is not None:
-        if arguments.save is not None:
-            _check_folder(arguments.save, "--viewer open3d --save ")
-        show_clouds(runs, arguments.save)
-        if arguments.save is not None:
-            print(arguments.save)
+        if place := arguments.save:
+            what = "--viewer open3d --save "
+            if place.is_file():
+                raise OutputError(f"{what}{place} is a file, and a folder is to be written: choose another name")
+            check_writable(place, what)
+        show_clouds(runs, place)
+        if place:
+            print(place)
         return
     output = arguments.output or arguments.run / "report.html"
     check_file(output, "--output ")

@@ -62,7 +62,7 @@ def test_every_command_has_its_tool() -> None:
         == {path.stem for path in (ROOT / "tools").glob("*.py")} - {"_start"}
     )
     inside = {module.name for module in pkgutil.iter_modules([str(ROOT / "st_ssl" / "cli")])}
-    assert inside - {"recipes", "finetune_tables", "find_steps"} == set(COMMANDS)
+    assert inside - {"recipes"} == set(COMMANDS)
 
 
 def test_st_ssl_lists_its_commands_and_knows_the_nearest() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from st_ssl.cli.finetune_tables import finetune_tables, verdict_lines
+from st_ssl.cli.finetune.tables import finetune_tables, verdict_lines
 from st_ssl.core.verdict import Difference, Verdict
 
 USED: dict[str, Any] = {"repeats": 1, "labels": {"train": 1, "val": 2}}

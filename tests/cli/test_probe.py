@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from st_ssl.cli import guarded
-from st_ssl.cli.probe import main, probe_tables
+from st_ssl.cli.probe import main
+from st_ssl.cli.probe.probing import probe_tables
 from st_ssl.core.verdict import Outcomes, judge
 from st_ssl.report.contestants import NAMES
 from st_ssl.report.page import write_report

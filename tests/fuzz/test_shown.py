@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 
 from st_ssl.cli import guarded
-from st_ssl.cli.finetune_tables import finetune_csv
+from st_ssl.cli.finetune.tables import finetune_csv
 from st_ssl.core.errors import DataError, SampleError, nearest, shown
 from st_ssl.engine.console import PlainConsole, RunProgress
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from st_ssl.cli.finetune import finetune_and_print
-from st_ssl.cli.finetune_tables import split_tables
-from st_ssl.cli.probe import probe_tables
+from st_ssl.cli.finetune.fits import finetune_and_print
+from st_ssl.cli.finetune.tables import split_tables
+from st_ssl.cli.probe.probing import probe_tables
 from st_ssl.core.errors import ConfigError
 from st_ssl.data.base import DATA, DataSource, of_split
 from st_ssl.data.video.dataset import VideoDataConfig

@@ -29,9 +29,7 @@ examples:
 
 def _arguments() -> argparse.Namespace:
     parser = Parser(
-        description="Measure speed as ratios: every figure is a median over runs that alternate.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Measure speed as ratios: every figure is a median over runs that alternate.", epilog=EPILOG
     )
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     data, step, visible, sparse, sampling = (
@@ -64,10 +62,7 @@ def _arguments() -> argparse.Namespace:
     sampling.add_argument("--points", type=_count, default=100_000, help="of the large cloud (default: %(default)s)")
     sampling.add_argument("--samples", type=_count, default=4096, help="taken of it (default: %(default)s)")
     sampling.add_argument("--batch", type=_count, default=32, help="small clouds (default: %(default)s)")
-    arguments, unknown = parser.parse_known_args()
-    if unknown:
-        whats.choices[arguments.what].refuse(unknown)
-    return arguments
+    return parser.parse_step(whats)[0]
 
 
 def _count(text: str) -> int:

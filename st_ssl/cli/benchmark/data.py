@@ -15,10 +15,10 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from st_ssl.augment.video import VideoAugment, VideoAugmentConfig
+from st_ssl.cli import configured
 from st_ssl.cli.benchmark.peers import PEERS
 from st_ssl.cli.benchmark.scenes import write_scene
 from st_ssl.cli.benchmark.timing import alternate, ratio
-from st_ssl.core.config import Place, validate
 from st_ssl.core.errors import ConfigError, DataError, nearest
 from st_ssl.core.types import Entry
 from st_ssl.data.clip_plans import RandomClips, clip_indices, last_start
@@ -106,50 +106,41 @@ def videos(root: str | None, folder: Path) -> list[Entry]:
         if not entries or any(os.path.isdir(entry.path) for entry in entries):
             raise ConfigError(f"--root {root}: expected video files (--packed SIDE makes a pack of them)")
         return list(entries)
-    paths = [_made(folder) / f"{number}.mp4" for number in range(NUM_MADE)]
-    _made(folder).mkdir()
+    paths = [folder / "videos" / f"{number}.mp4" for number in range(NUM_MADE)]
+    paths[0].parent.mkdir()
     for number, path in enumerate(paths):
         write_scene(path, number)
     return [Entry(str(path)) for path in paths]
 
 
-def _made(folder: Path) -> Path:
-    return folder / "videos"
-
-
 def _ours(entries: list[Entry], arguments: argparse.Namespace, line: Line, folder: Path) -> SampleDataset:
     """VideoMAE's views of the videos: a corner crop at one of several scales, normalised."""
-    root = arguments.root or str(_made(folder))
+    root = arguments.root or str(folder / "videos")
     if line.packed:
         root = str(folder / f"pack{line.packed}")
-        write_pack(entries, Path(root), _packing(line.packed), progress=False)
+        packing = configured(PackConfig, [], {"short_side": line.packed}, {"short_side": f"--packed {line.packed}"})
+        write_pack(entries, Path(root), packing, progress=False)
     source = VideoSource(VideoDataConfig(root=root))
     clips = RandomClips(arguments.frames, arguments.stride, line.clips)
     config = VideoAugmentConfig(crop="multi_scale", flip=0, jitter=0, grayscale=0, blur=0)
     return source.dataset(source.entries(), Views(each(clips, VideoAugment(config, line.size))))
 
 
-def _packing(short_side: int) -> PackConfig:
-    place = Place(Path("command line"))
-    place.overrides[("short_side",)] = f"--packed {short_side}"
-    config: PackConfig = validate(PackConfig, {"short_side": short_side}, place)
-    return config
-
-
 def _passes(dataset: SampleDataset) -> Callable[[], object]:
     """One pass over the videos at each call, each with clips of its own."""
     rounds = count()
-    return lambda: _pass(dataset, next(rounds))
 
+    def run() -> None:
+        """Every video once, each a batch of its own: cut as the workers do, finished as the training process does."""
+        epoch = next(rounds)
+        for index in range(len(dataset)):
+            sample = dataset[epoch, index]
+            if sample.views is None:
+                bad = [f"  {bad.path}: {bad.reason}" for bad in sample.bad]
+                raise DataError("\n".join(["no video can be used:", *bad]))
+            dataset.views.prepare(stack([sample.views]))
 
-def _pass(dataset: SampleDataset, epoch: int) -> None:
-    """Every video once, each a batch of its own: cut as the workers do, finished as the training process does."""
-    for index in range(len(dataset)):
-        sample = dataset[epoch, index]
-        if sample.views is None:
-            bad = [f"  {bad.path}: {bad.reason}" for bad in sample.bad]
-            raise DataError("\n".join(["no video can be used:", *bad]))
-        dataset.views.prepare(stack([sample.views]))
+    return run
 
 
 def _decode_alone(paths: list[str], num_frames: int, stride: int, drawn: random.Random) -> None:

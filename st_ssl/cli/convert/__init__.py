@@ -22,24 +22,17 @@ STEPS = {"import": "importing", "export": "exporting"}
 
 def _arguments() -> tuple[argparse.Namespace, Any]:
     parser = Parser(
-        description="Bring published weights in, take encoders out. Nothing that a file holds is run.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Bring published weights in, take encoders out. Nothing that a file holds is run.", epilog=EPILOG
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     modules = {}
     for name, module in STEPS.items():
         modules[name] = part = importlib.import_module(f"{__name__}.{module}")
-        form = argparse.RawDescriptionHelpFormatter
         told = {"help": part.HELP, "description": part.HELP, "usage": f"%(prog)s {part.USAGE}", "epilog": part.EPILOG}
-        step = steps.add_parser(name, formatter_class=form, **told)
+        step = steps.add_parser(name, **told)
         step.add_argument("overrides", nargs="*", metavar="FILE", help=part.PLACES)
         part.arguments(step)
-    # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
-    arguments, rest = parser.parse_known_args()
-    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
-        steps.choices[arguments.step].refuse(unknown)
-    arguments.overrides += rest
+    arguments, _ = parser.parse_step(steps)
     return arguments, modules[arguments.step]
 
 

@@ -89,9 +89,7 @@ def _list() -> None:
 
     from st_ssl.weights.base import LAYOUTS
 
-    table = Table(title="layouts of published weights", title_justify="left")
-    for column in ("--from", "files"):
-        table.add_column(column)
+    table = Table("--from", "files", title="layouts of published weights", title_justify="left")
     for name in LAYOUTS.names():
         table.add_row(name, LAYOUTS.registered(name).summary)
     Console().print(table)
@@ -99,33 +97,28 @@ def _list() -> None:
 
 def _keys(imported: Imported) -> Any:
     """Every key of the encoder: what of the file it is."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(title="used", title_justify="left")
-    for column in ("key", "from", "size", "note"):
-        table.add_column(column, overflow="fold")
+    columns = (Column(head, overflow="fold") for head in ("key", "from", "size", "note"))
+    table = Table(*columns, title="used", title_justify="left")
     for row in imported.report()["used"]:
         sources = " + ".join(row["from"])
         size = " × ".join(map(str, row["shape"])) or "1"
-        cells = (row["key"], "=" if sources == row["key"] else sources, size, row["note"])
-        table.add_row(*cells)
+        table.add_row(row["key"], "=" if sources == row["key"] else sources, size, row["note"])
     return table
 
 
 def _left(imported: Imported) -> Any:
     """What of the file is left over, by reason."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     reasons: dict[str, list[str]] = {}
-    for name, why in imported.left.items():
-        reasons.setdefault(why, []).append(name)
-    table = Table(title="left over", title_justify="left")
-    table.add_column("names", overflow="fold")
-    table.add_column("number", justify="right")
-    table.add_column("why", overflow="fold")
-    for why, names in reasons.items():
-        some = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-        table.add_row(some, str(len(names)), why)
+    for name, reason in imported.left.items():
+        reasons.setdefault(reason, []).append(name)
+    names, why = (Column(head, overflow="fold") for head in ("names", "why"))
+    table = Table(names, Column("number", justify="right"), why, title="left over", title_justify="left")
+    for reason, keys in reasons.items():
+        table.add_row(", ".join(keys[:4]) + (", …" if len(keys) > 4 else ""), str(len(keys)), reason)
     return table if reasons else "left over: nothing"
 
 

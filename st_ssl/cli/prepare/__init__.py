@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_ssl.cli import Parser
+from st_ssl.cli import Parser, configured
 from st_ssl.core.limits import usable_cores
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Make data ready. Steps can be stopped and started again; what is done is not done twice.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
@@ -52,24 +51,17 @@ def _arguments() -> argparse.Namespace:
     _place(verify := steps.add_parser("verify", help="decode all samples, tell how they are read"))
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
-        step.add_argument("keys", nargs="*", default=[], metavar="key=value", help=DATA_KEYS)
+        step.add_argument("overrides", nargs="*", metavar="key=value", help=DATA_KEYS)
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _place(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
-    pack.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=PACK_SETTINGS)
+    pack.add_argument("overrides", nargs="*", metavar="key=value", help=PACK_SETTINGS)
+    cores = max(1, int(usable_cores()))
     for step in steps.choices.values():
-        step.add_argument(
-            "--workers", type=_count, default=max(1, int(usable_cores())), help="processes (default: %(default)s)"
-        )
-    # argparse gives up on positionals behind an option within a sub-command: pick them up by their form.
-    arguments, rest = parser.parse_known_args()
-    takes = next((name for name in ("overrides", "keys") if name in arguments), None)
-    step = steps.choices[arguments.step]
-    given = [*getattr(arguments, takes), *rest] if takes else rest
-    if unknown := [text for text in given if not takes or text.startswith("-") or "=" not in text]:
+        step.add_argument("--workers", type=_count, default=cores, help="processes (default: %(default)s)")
+    arguments, step = parser.parse_step(steps)
+    if unknown := [text for text in arguments.overrides if "=" not in text]:
         step.refuse(unknown)
-    if takes:
-        setattr(arguments, takes, given)
     if arguments.step == "pack":
         arguments.shard = _shard(step, arguments.shard)
         if arguments.output is None:
@@ -113,18 +105,6 @@ def main() -> int:
     return {"synthetic": _synthetic, "index": _index, "verify": _verify, "pack": _pack}[arguments.step](arguments)
 
 
-def _settings(model: type[Config], overrides: list[str], values: dict[str, Any] | None = None) -> Any:
-    from st_ssl.core.config import Place, parse_override, set_key, validate
-
-    place = Place(Path("command line"))
-    values = dict(values or {})
-    for text in overrides:
-        key, value = parse_override(text)
-        place.overrides[key] = text
-        set_key(values, key, value)
-    return validate(model, values, place)
-
-
 def _synthetic(arguments: argparse.Namespace) -> int:
     from st_ssl.data.synthetic import rooms, shapes, videos
 
@@ -134,7 +114,7 @@ def _synthetic(arguments: argparse.Namespace) -> int:
         "rooms": (rooms.SyntheticRoomConfig, rooms.write_dataset),
     }
     model, write = kinds[arguments.kind]
-    config = _settings(model, arguments.overrides)
+    config = configured(model, arguments.overrides, {})
     print(write(arguments.output, config, num_workers=arguments.workers))
     counts = {key: value for key, value in config if key in ("num_train", "num_val", "num_test")}
     print(f"{arguments.kind}: {', '.join(f'{count} {key[4:]} ({key})' for key, count in counts.items())}")
@@ -153,7 +133,7 @@ def _is_points(arguments: argparse.Namespace) -> bool:
     return points
 
 
-def _data(arguments: argparse.Namespace, points: bool) -> Any:
+def _data(arguments: argparse.Namespace, points: bool, overrides: list[str]) -> Any:
     """The configuration of the data that ROOT, its options and keys describe. Raises ``DataError`` for a pack."""
     from st_ssl.core.errors import DataError
     from st_ssl.data.packs.read_pack import is_pack
@@ -162,13 +142,16 @@ def _data(arguments: argparse.Namespace, points: bool) -> Any:
         raise DataError(f"{arguments.root} is a pack: it needs no {arguments.step}; train on it with data.root")
     if points and arguments.reader != "auto":
         warnings.warn(f"ignored with clouds: --reader {arguments.reader}", stacklevel=2)
-    values: dict[str, Any] = {"root": arguments.root, "format": arguments.format}
-    values |= {"list": str(arguments.list)} if arguments.list else {}
-    values |= {"split": arguments.split} if arguments.split is not None else {}
-    values |= {} if points else {"reader": arguments.reader}
-    if points and getattr(arguments, "columns", None) is not None:
-        values["bin_columns"] = arguments.columns
-    return _settings(_model(points), [text.removeprefix("data.") for text in arguments.keys], values)
+    given = {
+        "root": arguments.root,
+        "format": arguments.format,
+        "list": arguments.list and str(arguments.list),
+        "split": arguments.split,
+        "reader": None if points else arguments.reader,
+        "bin_columns": getattr(arguments, "columns", None) if points else None,
+    }
+    values = {key: value for key, value in given.items() if value is not None}
+    return configured(_model(points), [text.removeprefix("data.") for text in overrides], values)
 
 
 def _model(points: bool) -> type[Config]:
@@ -186,7 +169,7 @@ def _index(arguments: argparse.Namespace) -> int:
     root = Path(arguments.root).expanduser()
     file = arguments.output or (root.parent if root.is_file() else root) / INDEX_FILE
     points = _is_points(arguments)
-    config = _data(arguments, points)
+    config = _data(arguments, points, arguments.overrides)
     if points:
         return read_clouds(*find(config), file, arguments.workers)
     how = {"reader": config.reader, "max_pixels": config.max_pixels}
@@ -203,7 +186,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.data.packs.read_pack import is_pack
 
     pack = is_pack(arguments.root)
-    return verify(arguments, None if pack else _data(arguments, _is_points(arguments)))
+    return verify(arguments, None if pack else _data(arguments, _is_points(arguments), arguments.overrides))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -215,9 +198,9 @@ def _pack(arguments: argparse.Namespace) -> int:
 
     points, output = _is_points(arguments), arguments.output
     model: type[Config] = CloudPackConfig if points else PackConfig
-    own, arguments.keys = _divided(arguments.overrides, model, _model(points))
-    config = _settings(model, own)
-    data = _data(arguments, points)
+    own, keys = _divided(arguments.overrides, model, _model(points))
+    config = configured(model, own, {})
+    data = _data(arguments, points, keys)
     entries = data.listing()
     packer: Packer
     if points:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import tempfile
@@ -9,16 +10,21 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import argparse
-
-    from st_ssl.core.types import Entry, VideoMeta
-    from st_ssl.data.packs.file_index import Record
-    from st_ssl.data.packs.points_index import CloudTable
-    from st_ssl.data.sources.base import Listing
-    from st_ssl.data.streams.points.reading import Reading
+from st_ssl.core.errors import OutputError, shown
+from st_ssl.core.files import check_writable
+from st_ssl.core.types import Entry, VideoMeta
+from st_ssl.data.account import account_lines
+from st_ssl.data.packs import points_index, video_index
+from st_ssl.data.packs.file_index import Record
+from st_ssl.data.packs.points_index import CloudTable
+from st_ssl.data.packs.points_read import CLOUDS
+from st_ssl.data.packs.read_pack import Content, Pack, packed_items, verify_pack
+from st_ssl.data.packs.video_read import VIDEOS
+from st_ssl.data.sources.base import Listing
+from st_ssl.data.streams.points.reading import Reading, decide
+from st_ssl.data.streams.video.frame_table import uneven
 
 _FEW = 5
 """The most examples of a kind that the page names."""
@@ -41,22 +47,18 @@ def kept_file(root: str) -> Path:
     that of temporary files where there is none to write to."""
     place = root if "://" in root else str(Path(root).expanduser().absolute())
     name = f"{Path(place).name}-{hashlib.sha256(place.encode(errors='surrogateescape')).hexdigest()[:12]}.jsonl"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "st_ssl" / "verified"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return cache / name
-    except (OSError, RuntimeError):  # RuntimeError: no home
-        warnings.warn(f"{cache} cannot be written to: what is found is kept in {tempfile.gettempdir()}", stacklevel=2)
-    return Path(tempfile.gettempdir()) / f"st_ssl-verified-{name}"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "st_ssl" / "verified"
+        check_writable(cache)
+    except (OutputError, RuntimeError) as error:  # RuntimeError: no home
+        warnings.warn(f"{error}: what is found is kept in {tempfile.gettempdir()}", stacklevel=2)
+        return Path(tempfile.gettempdir()) / f"st_ssl-verified-{name}"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache / name
 
 
 def find(config: Any) -> tuple[Listing, Reading | None]:
     """Print how the samples that ``config`` describes are found and read; returns them, and of clouds how."""
-    from st_ssl.core.errors import shown
-    from st_ssl.data.account import account_lines
-    from st_ssl.data.streams.points.reading import decide
-
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         listing: Listing = config.listing()
@@ -71,10 +73,9 @@ def find(config: Any) -> tuple[Listing, Reading | None]:
 
 
 def _videos(config: Any, listing: Listing, file: Path, workers: int) -> int:
-    from st_ssl.data.packs.video_index import decode, survey
-    from st_ssl.data.streams.video.frame_table import uneven
-
-    records = survey(listing, file, decode, config.reader, workers, max_pixels=config.max_pixels)
+    records = video_index.survey(
+        listing, file, video_index.decode, config.reader, workers, max_pixels=config.max_pixels
+    )
     tables = {path: record.table for path, record in records.items() if record.table is not None}
     if tables:
         _tell_metas({path: table.meta for path, table in tables.items()})
@@ -97,12 +98,9 @@ def _tell_metas(metas: Mapping[str, VideoMeta]) -> None:
 
 def read_clouds(listing: Listing, reading: Reading | None, file: Path, workers: int) -> int:
     """Read all clouds into ``file`` and tell what is in them; 1 where one is broken."""
-    from st_ssl.core.errors import shown
-    from st_ssl.data.packs.points_index import describe, survey
-
-    records = survey(listing, file, reading.options if reading is not None else None, workers)
+    records = points_index.survey(listing, file, reading.options if reading is not None else None, workers)
     tables: dict[str, CloudTable] = {p: record.table for p, record in records.items() if record.table is not None}
-    print(describe(tables.values()))
+    print(points_index.describe(tables.values()))
     if tables:
         points = sorted(table.num_points for table in tables.values())
         extents = sorted(table.extent for table in tables.values())
@@ -121,8 +119,6 @@ def read_clouds(listing: Listing, reading: Reading | None, file: Path, workers: 
 def _tell_ids(entries: Sequence[Entry], tables: Mapping[str, CloudTable]) -> None:
     """Of each label of points the lowest and highest class of each split, and a file with the highest where it is
     beyond that of another split."""
-    from st_ssl.core.errors import shown
-
     ranges: dict[str, dict[str, tuple[int, int, str]]] = defaultdict(dict)
     for entry in entries:
         table = tables.get(os.path.abspath(entry.path))
@@ -146,8 +142,6 @@ def _most(counts: Counter[str]) -> str:
 
 def _outliers(what: str, values: Mapping[str, float], usual: float, factor: float) -> None:
     """Name some of those whose value is ``factor`` times larger or smaller than ``usual``."""
-    from st_ssl.core.errors import shown
-
     odd = {path: value for path, value in values.items() if not usual / factor <= value <= usual * factor}
     if odd:
         named = ", ".join(f"{shown(path)} ({value:g})" for path, value in list(odd.items())[:_FEW])
@@ -166,8 +160,6 @@ def closing(entries: Sequence[Entry], records: Mapping[str, Record[Any]], file: 
 
 def _tell_copies(entries: Sequence[Entry], records: Mapping[str, Record[Any]], items: str) -> None:
     """Name samples of the same content in different splits: what is tested on was trained on."""
-    from st_ssl.core.errors import shown
-
     seen: dict[str, dict[str, str]] = defaultdict(dict)
     for entry in entries:
         record = records.get(os.path.abspath(entry.path))
@@ -181,8 +173,6 @@ def _tell_copies(entries: Sequence[Entry], records: Mapping[str, Record[Any]], i
 
 def tell(broken: Mapping[str, str | None], total: int, items: str) -> int:
     """What is broken and why, a line each, and last how many of ``total`` are sound."""
-    from st_ssl.core.errors import shown
-
     for path, reason in broken.items():
         print(shown(f"broken: {path}: {reason}"))
     print(f"{total - len(broken)} of {total} {items} are sound, {len(broken)} broken")
@@ -190,10 +180,6 @@ def tell(broken: Mapping[str, str | None], total: int, items: str) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.packs.points_read import CLOUDS
-    from st_ssl.data.packs.read_pack import Content, Pack, packed_items, verify_pack
-    from st_ssl.data.packs.video_read import VIDEOS
-
     defaults = {"list": None, "format": "auto", "split": None, "reader": "auto", "output": None}
     ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
     if ignored:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from st_ssl.cli.probe import probe_tables
+from st_ssl.cli.probe.probing import probe_tables
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from st_ssl.cli.probe import probe_tables
+from st_ssl.cli.probe.probing import probe_tables
 from st_ssl.core.types import Entry
 from st_ssl.transfer.features.features import classes_of, collect_clips, encode, split_entries
 from st_ssl.transfer.probes.probe import probe_runs

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from st_ssl.cli.probe import probe_tables, verdict_lines
+from st_ssl.cli.probe.probing import probe_tables, verdict_lines
 from st_ssl.core.verdict import Verdict
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.transfer.features.features import ClipSet

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.table import Column, Table
+
+from st_ssl.cli.probe.probing import contestant
+from st_ssl.core.files import csv_text
 from st_ssl.core.summary import plus_minus, times
+from st_ssl.core.verdict import FEWEST, Verdict, strongest
+from st_ssl.report.contestants import NAMES, called
 
 _COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
 
@@ -12,32 +18,21 @@ _COLUMNS = ("mode", "fraction", "repeat", "metric", "value")
 def finetune_csv(result: dict[str, Any]) -> str:
     """A line for each figure of each fit; ``repeat`` counts from 1, and a figure that there is not is empty. Of several
     official splits the first column is the number of the split."""
-    from st_ssl.core.files import csv_text
-
-    parts: dict[tuple[int, ...], dict[str, Any]]
-    if "by_split" in result:
-        parts = {(number,): part for number, part in result["by_split"].items()}
-    else:
-        parts = {(): result}
-    rows: list[list[Any]] = [[*(["split"] if "by_split" in result else []), *_COLUMNS]]
-    for split, part in parts.items():
+    splits = result.get("by_split")
+    rows: list[list[Any]] = []
+    for split, part in (splits or {"": result}).items():
         for row in part["results"]:
             for metric, figure in row["metrics"].items():
                 for repeat, value in enumerate(figure["values"], 1):
                     told = "" if value is None else value
-                    rows.append([*split, row["mode"], f"{row['fraction']:g}", repeat, metric, told])
-    return csv_text(rows)
+                    rows.append([split, row["mode"], f"{row['fraction']:g}", repeat, metric, told])
+    return csv_text(row[splits is None :] for row in [["split", *_COLUMNS], *rows])
 
 
 def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     """One table for each figure: fractions of the labels down, modes across, per cent, mean ± std, and the strongest
     baseline where there is any; with the labels that were used and how often they were drawn. Of a single fraction one
     table, with the figures down."""
-    from rich.table import Table
-
-    from st_ssl.cli.probe import contestant
-    from st_ssl.report.contestants import called
-
     rows = result["results"]
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     fractions = list(dict.fromkeys(row["fraction"] for row in rows))
@@ -57,12 +52,9 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
 
     def table(title: str, head: str, lines: list[tuple[str, str, float]]) -> Table:
         """``lines`` are what is written in front, the figure, and the fraction."""
-        made = Table(title=f"{task}: {title}, % {how}", title_justify="left")
-        made.add_column(head)
         shown = any(name in best.get(fraction, ("", {}))[1] for _, name, fraction in lines)
         last = [called(*named) if len(named) == 1 else "best baseline"] if shown else []
-        for column in (*modes, *last):
-            made.add_column(column, justify="right", no_wrap=True)
+        made = _table(f"{task}: {title}, % {how}", head, [*modes, *last])
         for front, name, fraction in lines:
             own = [plus_minus(cells[mode, fraction][name]) for mode in modes]
             made.add_row(front, *own, *([baseline(name, fraction)] if shown else []))
@@ -74,6 +66,11 @@ def finetune_tables(result: dict[str, Any], task: str) -> list[Any]:
     return [table(name, "labels", [(f"{100 * f:g} % ({used[f]})", name, f) for f in fractions]) for name in names]
 
 
+def _table(title: str, first: str, heads: list[str]) -> Table:
+    figures = (Column(head, justify="right", no_wrap=True) for head in heads)
+    return Table(first, *figures, title=title, title_justify="left")
+
+
 def _labels(row: dict[str, Any]) -> str:
     """How many labels the fits of a row used, and how often they were drawn."""
     train, val = row["labels"]["train"], row["labels"]["val"]
@@ -82,8 +79,6 @@ def _labels(row: dict[str, Any]) -> str:
 
 def best_baseline(result: dict[str, Any], fraction: float) -> tuple[str, dict[str, Any]] | None:
     """The name and the figures of the baseline that is strongest with that fraction of the labels, if there is any."""
-    from st_ssl.core.verdict import strongest
-
     found = {row["name"]: row["metrics"] for row in result.get("baselines", []) if row["fraction"] == fraction}
     best = strongest({name: metrics[result["metric"]]["mean"] for name, metrics in found.items()})
     return None if best is None else (best, found[best])
@@ -92,9 +87,6 @@ def best_baseline(result: dict[str, Any], fraction: float) -> tuple[str, dict[st
 def verdict_lines(result: dict[str, Any]) -> list[str]:
     """A line for each mode but ``scratch`` and each fraction of the labels: whom it is ahead of, or why that is not
     told."""
-    from st_ssl.core.verdict import FEWEST, Verdict
-    from st_ssl.report.contestants import NAMES
-
     several = len({row["fraction"] for row in result["results"]}) > 1
     lines = []
     for row in result.get("verdicts", []):
@@ -103,11 +95,8 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
             lines.append(f"{front}: no verdict: {row['why']}")
             continue
         verdict = Verdict.from_json(row["verdict"])
-        (done,) = [
-            len(own["epochs"])
-            for own in result["results"]
-            if (own["mode"], own["fraction"]) == (row["mode"], row["fraction"])
-        ]
+        key = (row["mode"], row["fraction"])
+        (done,) = [len(own["epochs"]) for own in result["results"] if (own["mode"], own["fraction"]) == key]
         of = "" if verdict.seeds == done else f" (over {verdict.seeds} of {done} repetitions)"
         alone = verdict.standing == "level" and all(one.standing == "ahead" for one in verdict.against)
         more = "; not called ahead, as there is no other rival" if alone and verdict.samples >= FEWEST else ""
@@ -118,19 +107,13 @@ def verdict_lines(result: dict[str, Any]) -> list[str]:
 def split_tables(result: dict[str, Any], task: str) -> list[Any]:
     """The main figure of each official split, with most labels: splits down, modes across, and the strongest baseline
     of each where there is any; nothing without splits."""
-    from rich.table import Table
-
-    from st_ssl.report.contestants import called
-
     if "splits" not in result:
         return []
     metric, most = result["metric"], max(row["fraction"] for row in result["results"])
     rows = [row for row in result["results"] if row["fraction"] == most]
-    table = Table(title=f"{task}: {metric} of each split, %, {100 * most:g} % of the labels", title_justify="left")
-    table.add_column("split")
     best = {number: best_baseline(result["by_split"][str(number)], most) for number in result["splits"]}
-    for head in (*(row["mode"] for row in rows), *(["best baseline"] if any(best.values()) else [])):
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = [*(row["mode"] for row in rows), *(["best baseline"] if any(best.values()) else [])]
+    table = _table(f"{task}: {metric} of each split, %, {100 * most:g} % of the labels", "split", heads)
     for at, (number, found) in enumerate(best.items()):
         values = [row["metrics"][metric]["values"][at] for row in rows]
         baseline = [f"{found[1][metric]['mean']:.1f} {called(found[0])}"] if found else []

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rich.table import Column, Table
+
+from st_ssl.cli.finetune.fits import looking
 from st_ssl.core.summary import plus_minus, summary
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from st_ssl.engine.runtime import Runtime
-    from st_ssl.transfer.fitting.find_steps import Budget
-    from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.data.base import DATA, of_split
+from st_ssl.engine.console import PlainConsole, console
+from st_ssl.engine.runtime import Runtime
+from st_ssl.transfer.fitting.find_steps import LEARNED, Budget, find_steps
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 
 
-def find_and_print(
-    file: Path,
-    runs: list[Path],
-    config: FinetuneConfig,
-    runtime: Runtime,
-    start: int,
-    looking: Callable[[ExitStack, Runtime], Callable[[int, int], None]],
-) -> None:
+def find_and_print(file: Path, runs: list[Path], config: FinetuneConfig, runtime: Runtime, start: int) -> None:
     """Search, of several official splits on the first, and print each budget as it is done, all of them in a table,
     and what to write into ``file``. Of several processes the main one prints."""
-    from rich.table import Table
-
-    from st_ssl.data.base import DATA, of_split
-    from st_ssl.engine.console import PlainConsole, console
-    from st_ssl.transfer.fitting.find_steps import LEARNED, find_steps
 
     def told(budget: Budget) -> None:
         if runtime.is_main:
@@ -43,10 +31,8 @@ def find_and_print(
         return
     labels = f"{100 * found.share:g} % of the labels ({found.labels})"
     title = f"scratch, {labels}: {found.metric}, %, on {found.samples} training samples outside of them"
-    table = Table(title=title, title_justify="left")
-    table.add_column("steps", justify="right")
-    table.add_column("mean", justify="right", no_wrap=True)
-    table.add_column("each draw of labels", no_wrap=True)
+    mean, each = Column("mean", justify="right", no_wrap=True), Column("each draw of labels", no_wrap=True)
+    table = Table(Column("steps", justify="right"), mean, each, title=title, title_justify="left")
     for budget in found.tried:
         told_each = ", ".join(f"{value:.1f}" for value in budget.values)
         table.add_row(f"{budget.steps:,}", plus_minus(summary(budget.values)), told_each)
