@@ -73,18 +73,18 @@ def main() -> None:
     for run in runs:  # all of them, before the first takes its hours
         require_loggers(run.config.logging)
     with start_runtime(runs[0].config.engine.device) as runtime:
-        if runtime.is_main:
-            warn_of_little_memory()
         if any(run.config.engine.compile for run in runs):
             require_compiler(runtime.device, "engine.compile=true")
-        for run in runs if runtime.is_main else []:
-            check_directory(run.config)
-        if runtime.is_main and all(run.config.data.root is None for run in runs):
-            print("data.root is not set: planted data are used, and written to data/ where they are not there yet")
-        if runtime.is_main and not arguments.dry_run:
+        if runtime.is_main:
+            warn_of_little_memory()
             for run in runs:
-                _tell_unprobed(run.config)
-        reported = _to_report(runs) if runtime.is_main and not arguments.dry_run else []
+                check_directory(run.config)
+            if all(run.config.data.root is None for run in runs):
+                print("data.root is not set: planted data are used, and written to data/ where they are not there yet")
+        reported = []
+        if runtime.is_main and not arguments.dry_run:
+            _tell_unprobed(runs)
+            reported = _to_report(runs)
         for run in runs:
             (_dry_run if arguments.dry_run else _pretrain)(run, runtime)
     # One process is enough for the rest, and the others should not wait for it.
@@ -169,10 +169,11 @@ def _unprobed(config: RunConfig) -> str | None:
     return None if config.probe is None else unprobed(DATA.build(config.data).entries(), config.probe)
 
 
-def _tell_unprobed(config: RunConfig) -> None:
+def _tell_unprobed(runs: list[NamedRun]) -> None:
     """Say before the training that there will be no probe; where the data are planted there will be."""
-    if config.probe is not None and config.data.root is not None and (why := _unprobed(config)) is not None:
-        print(f"{why}: the training ends without a probe (probe=null says so, too)", file=sys.stderr)
+    for config in (run.config for run in runs):
+        if config.data.root is not None and (why := _unprobed(config)) is not None:
+            print(f"{why}: the training ends without a probe (probe=null says so, too)", file=sys.stderr)
 
 
 def _to_report(runs: list[NamedRun]) -> list[NamedRun]:
@@ -186,8 +187,7 @@ def _to_report(runs: list[NamedRun]) -> list[NamedRun]:
         if wanted:
             require_matplotlib()
     except MissingDependencyError as error:
-        later = "once it is there, st-ssl report writes what is left out now"
-        print(f"{error}; {later}", file=sys.stderr)
+        print(f"{error}; once it is there, st-ssl report writes what is left out now", file=sys.stderr)
         return []
     return wanted
 

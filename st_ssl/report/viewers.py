@@ -32,8 +32,10 @@ def show_clouds(runs: Sequence[Path], save: Path | None = None) -> None:
     or nothing to see: runs of videos have no clouds.
     """
     open3d = require_open3d("--viewer open3d")
-    if save is None:
-        _require_display()
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if save is None and sys.platform.startswith("linux") and not display:
+        told = "neither DISPLAY nor WAYLAND_DISPLAY is set: --save FOLDER writes .ply files"
+        raise UserError(f"--viewer open3d needs a display, and {told}")
     folders = [RunFolder.open(run) for run in runs]
     scenes = [(f"{folder.name}, {what}", scene) for folder in folders for what, scene in cloud_scenes(folder)]
     if not scenes:
@@ -70,19 +72,6 @@ def placed(scene: Scene, points: np.ndarray, number: int) -> np.ndarray:
     middle, radius = scene.frames()[number]
     turn = np.deg2rad(scene.eye.turn)
     return (points - middle) / radius + number * _GAP * np.array([np.cos(turn), np.sin(turn), 0.0])
-
-
-def _link_ends(scene: Scene, links: Links) -> np.ndarray:
-    """Ends of links where ``placed`` puts them, [K, 2, 3]."""
-    return np.stack([placed(scene, links.start, 0), placed(scene, links.end, 1)], axis=1)
-
-
-def _require_display() -> None:
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise UserError(
-            "--viewer open3d needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: --save FOLDER writes "
-            ".ply files"
-        )
 
 
 def require_open3d(needed_for: str) -> Any:
@@ -122,7 +111,7 @@ def _in_open3d(open3d: Any, scenes: Sequence[tuple[str, Scene]]) -> None:
 
 
 def _lines(open3d: Any, scene: Scene, links: Links) -> Any:
-    ends = _link_ends(scene, links).reshape(-1, 3)
+    ends = np.stack([placed(scene, links.start, 0), placed(scene, links.end, 1)], axis=1).reshape(-1, 3)
     lines = open3d.geometry.LineSet()
     lines.points = open3d.utility.Vector3dVector(ends)
     lines.lines = open3d.utility.Vector2iVector(np.arange(len(ends)).reshape(-1, 2))

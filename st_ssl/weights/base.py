@@ -130,22 +130,16 @@ class Layout(ABC):
         for key, own in encoder.state_dict().items():
             sources = self.sources(key)
             if all(name in self.state for name in sources):
-                for name in sources:
-                    self._check_type(name, FLOATS if own.is_floating_point() else (*WHOLE, *FLOATS))
+                allowed = FLOATS if own.is_floating_point() else (*WHOLE, *FLOATS)
+                if odd := [name for name in sources if self.state[name].dtype not in allowed]:
+                    kind, *types = (str(t).removeprefix("torch.") for t in (self.state[odd[0]].dtype, *allowed))
+                    told = f"{self.names[odd[0]]!r} holds {kind}: expected one of {', '.join(types)}"
+                    raise WeightsError(f"{self.published.path}: {told}")
                 tensor, note = self.make(key, [self.state[name] for name in sources], encoder)
                 made[key] = Made(tensor, sources, note)
             elif key.endswith("num_batches_tracked"):  # old files have none, and it decides nothing
                 made[key] = Made(torch.zeros_like(own, device="cpu"), (), "zero: the file has none")
         return made
-
-    def _check_type(self, name: str, allowed: Sequence[torch.dtype]) -> None:
-        found = self.state[name].dtype
-        if found not in allowed:
-            types = ", ".join(str(kind).removeprefix("torch.") for kind in allowed)
-            raise WeightsError(
-                f"{self.published.path}: {self.names[name]!r} holds {str(found).removeprefix('torch.')}: expected one "
-                f"of {types}"
-            )
 
     def _choose(self, groups: Mapping[str, Mapping[str, Tensor]], told: str | None) -> str:
         """The group that is the network, by the names of its containers. Raises ``SeveralError`` where several are in

@@ -47,13 +47,9 @@ def model_card(encoder: Encoder, run: Path, repo: str, data: str = "") -> str:
 
 
 def _usage(repo: str, video: bool) -> str:
-    feed = 'st_ssl.clip(encoder, "video.mp4")' if video else "points"
-    told = "" if video else "  # points: a PointBatch (st_ssl/core/types.py)"
-    return (
-        "```python\nimport st_ssl\n\n"
-        f'encoder = st_ssl.load("{repo}", download=True){told}\n'
-        f"features = encoder({feed}).pooled  # [1, D]\n```"
-    )
+    feed = 'st_ssl.clip(encoder, "video.mp4")' if video else 'st_ssl.cloud(encoder, "cloud.ply")'
+    load = f'encoder = st_ssl.load("{repo}", download=True)'
+    return f"```python\nimport st_ssl\n\n{load}\nfeatures = encoder({feed}).pooled  # [1, D]\n```"
 
 
 def _network(encoder: Encoder) -> list[list[str]]:
@@ -84,17 +80,14 @@ def _made(run: Path, data: str) -> list[str]:
     if (run / "config.yaml").is_file():
         config, _ = read_yaml(run / "config.yaml")
         method, engine = config.get("method") or {}, config.get("engine") or {}
-        if not data and _planted(config.get("data") or {}):
+        source = config.get("data") or {}
+        if not data and source.get("root") is None and source.get("list") is None:
             lines = ["data: planted-factor samples that st_ssl wrote itself"]
         lines.append(f"method: {_plain(method.get('name', 'not told'))}")
         lines.append(f"{_plain(engine.get('epochs', '?'))} epochs, batches of {_plain(engine.get('batch_size', '?'))}")
     elif (run / "import.json").is_file():
         lines.append("weights: published ones, brought in by `st-ssl convert import`: name them and their licence")
     return lines
-
-
-def _planted(data: dict[str, Any]) -> bool:
-    return data.get("root") is None and data.get("list") is None
 
 
 def _learned(run: Path) -> str:
@@ -107,10 +100,9 @@ def _learned(run: Path) -> str:
         rows = [row for name, target in result["targets"].items() for row in _probes(str(name), target)]
         who = list(dict.fromkeys(name for _, _, cells, _ in rows for name in cells))
         over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-        note = "Frozen features, per cent right"
-        note += " (of values R² and rank correlation)" if any(kind in MEASURES for _, kind, _, _ in rows) else ""
-        note += f", {over}; "
-        note += f"{int(sizes['train'])} samples to train on, {int(sizes['test'])} to test on."
+        values = " (of values R² and rank correlation)" if any(kind in MEASURES for _, kind, _, _ in rows) else ""
+        used = f"{int(sizes['train'])} samples to train on, {int(sizes['test'])} to test on"
+        note = f"Frozen features, per cent right{values}, {over}; {used}."
         header = ["", *(WHO.get(name, _plain(name)) for name in who), "chance"]
         body = [
             [name, *(_figure(cells.get(key), kind) for key in who), f"{chance:.{decimals(kind)}f}"]

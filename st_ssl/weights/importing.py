@@ -158,7 +158,11 @@ def apply_layout(
     model = create_model("Told", __base__=Config, layout=(LAYOUTS.config(layout), ...))
     told = validate(model, override({"layout": {"name": layout}}, given, place), place)
     built = LAYOUTS.build(told.layout, published)
-    encoder = _build(built, [part for part in parsed if part[0][0] != "layout"])
+    settings, place = _settings(built), Place(published.path)
+    data = override(settings, [part for part in parsed if part[0][0] != "layout"], place)
+    described = _described(ENCODERS.registered(settings["encoder"]["name"]).modality)
+    config: Any = validate(described, data, place)
+    encoder = ENCODERS.build(config.encoder, config.input)
     made = built.translate(encoder)
     _check_missing(built, encoder, made)
     _check_shapes(built, encoder, made)
@@ -187,15 +191,6 @@ def _settings(layout: Layout) -> dict[str, Any]:
         raise ForeignError(
             f"{layout.published.path}: is not of the layout {layout.config.name}: its tensors have other axes ({error})"
         ) from error
-
-
-def _build(layout: Layout, parsed: Sequence[tuple[tuple[str, ...], Any, str]]) -> Encoder:
-    settings = _settings(layout)
-    place = Place(layout.published.path)
-    data = override(settings, list(parsed), place)
-    name = settings["encoder"]["name"]
-    config: Any = validate(_described(ENCODERS.registered(name).modality), data, place)
-    return ENCODERS.build(config.encoder, config.input)
 
 
 def _check_missing(layout: Layout, encoder: Encoder, made: dict[str, Made]) -> None:

@@ -99,6 +99,8 @@ def cloud(
     from st_ssl.data.points.dataset import check_needs
     from st_ssl.data.points.views import plain_views
     from st_ssl.data.streams.base import Recording, StillCloud
+    from st_ssl.data.streams.points import read_cloud
+    from st_ssl.data.streams.points.reading import decide
     from st_ssl.data.views import stack
 
     if encoder.modality != "points":
@@ -107,25 +109,18 @@ def cloud(
     if isinstance(cloud, str | os.PathLike):
         if attributes is not None:
             raise DataError("st_ssl.cloud: attributes belong to arrays; of a file they are in it")
-        name, found = str(cloud), _read(encoder, str(cloud))
+        name = str(cloud)
+        reading = decide([name], None, encoder.prepared)  # as those that the encoder was trained on
+        for line in reading.told:
+            warnings.warn(line, stacklevel=4)
+        with sample_fault(name):
+            found = read_cloud(name, reading.options)
     else:
         name, found = "st_ssl.cloud", _cloud_of(encoder, cloud, attributes or {})
     with sample_fault(name):
         (cut,) = views.cut(Recording.of(StillCloud(lambda: found)), ())
         check_needs(cut, encoder.needs(encoder.config, encoder.input))
     return views.prepare(stack([[cut]]))[0].points
-
-
-def _read(encoder: Encoder, path: str) -> PointCloud:
-    """The cloud of a file, read as those that ``encoder`` was trained on."""
-    from st_ssl.data.streams.points import read_cloud
-    from st_ssl.data.streams.points.reading import decide
-
-    reading = decide([path], None, encoder.prepared)
-    for line in reading.told:
-        warnings.warn(line, stacklevel=4)
-    with sample_fault(path):
-        return read_cloud(path, reading.options)
 
 
 def _cloud_of(

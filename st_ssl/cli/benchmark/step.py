@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 from typing import Any
 
@@ -65,8 +65,8 @@ def visible(arguments: argparse.Namespace) -> None:
         if view.clip.is_cuda:
             torch.cuda.synchronize()
 
-    tokens = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
-    title = f"{_shape(arguments)}, {view.mask.keep.shape[1]} of {tokens} tokens visible, forward and backward"
+    tokens = f"{view.mask.keep.shape[1]} of {math.prod(encoder.grid)} tokens visible"
+    title = f"{_shape(arguments)}, {tokens}, forward and backward"
     contestants = {"visible tokens": lambda: run(view.mask.keep), "all tokens": lambda: run(None)}
     compare(f"{title}, {torch.get_num_threads()} threads, {arguments.device}", contestants, arguments.runs)
 
@@ -103,7 +103,7 @@ def trainer(model: nn.Module, loss: Callable[[], Tensor], arguments: argparse.Na
 
     def run() -> None:
         optimizer.zero_grad()
-        with _autocast(arguments):
+        with torch.autocast(arguments.device.partition(":")[0], torch.bfloat16, arguments.precision == "bf16"):
             value = loss()
         value.backward()
         optimizer.step()
@@ -111,12 +111,6 @@ def trainer(model: nn.Module, loss: Callable[[], Tensor], arguments: argparse.Na
             torch.cuda.synchronize()
 
     return run
-
-
-def _autocast(arguments: argparse.Namespace) -> AbstractContextManager[object]:
-    if arguments.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(torch.device(arguments.device).type, dtype=torch.bfloat16)
 
 
 def _transformers(
@@ -142,8 +136,7 @@ def _transformers(
     )
     assert config._attn_implementation in (None, "sdpa"), config._attn_implementation
     model = VideoMAEForPreTraining(config).to(arguments.device).train()
-    length = encoder.grid[0] * encoder.grid[1] * encoder.grid[2]
-    hidden = torch.zeros(arguments.batch, length, dtype=torch.bool, device=arguments.device)
+    hidden = torch.zeros(arguments.batch, math.prod(encoder.grid), dtype=torch.bool, device=arguments.device)
     hidden.scatter_(1, view.mask.masked, True)
     pixels = view.clip.transpose(1, 2).contiguous()
     return trainer(model, lambda: model(pixels, bool_masked_pos=hidden).loss, arguments)

@@ -44,10 +44,7 @@ def compare(title: str, contestants: Contestants, runs: int) -> dict[str, list[f
     ours = next(iter(contestants))
     print(title)
     for name in contestants:
-        line = f"  {name:16} {median(seconds[name]) * 1e3:9.1f} ms"
-        if name != ours:
-            line += (
-                f": {ratio(seconds, name, ours):.2f} times as long ({ratio(used, name, ours):.2f} in processor time)"
-            )
-        print(line, flush=True)
+        times = f"{ratio(seconds, name, ours):.2f} times as long ({ratio(used, name, ours):.2f} in processor time)"
+        told = "" if name == ours else f": {times}"
+        print(f"  {name:16} {median(seconds[name]) * 1e3:9.1f} ms{told}", flush=True)
     return seconds

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-from typing import Any
 
 from st_ssl.cli import Parser
+from st_ssl.cli.convert import exporting, importing
 
 EPILOG = """\
 examples:
@@ -15,28 +14,18 @@ examples:
   st-ssl convert export runs/mine --to onnx --output mine.onnx
 """
 
-STEPS = {"import": "importing", "export": "exporting"}
-"""The modules of the ways, each with HELP, USAGE, EPILOG, PLACES (the help of what needs no option),
-``arguments(parser)`` that adds its own, and ``main(arguments)``."""
 
-
-def _arguments() -> tuple[argparse.Namespace, Any]:
+def _arguments() -> argparse.Namespace:
     parser = Parser(
         description="Bring published weights in, take encoders out. Nothing that a file holds is run.", epilog=EPILOG
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    modules = {}
-    for name, module in STEPS.items():
-        modules[name] = part = importlib.import_module(f"{__name__}.{module}")
-        told = {"help": part.HELP, "description": part.HELP, "usage": f"%(prog)s {part.USAGE}", "epilog": part.EPILOG}
-        step = steps.add_parser(name, **told)
-        step.add_argument("overrides", nargs="*", metavar="FILE", help=part.PLACES)
-        part.arguments(step)
-    arguments, _ = parser.parse_step(steps)
-    return arguments, modules[arguments.step]
+    importing.add_step(steps)
+    exporting.add_step(steps)
+    return parser.parse_step(steps)[0]
 
 
 def main() -> int | None:
     """Run the command."""
-    arguments, step = _arguments()
-    return step.main(arguments)
+    arguments = _arguments()
+    return {"import": importing, "export": exporting}[arguments.step].main(arguments)

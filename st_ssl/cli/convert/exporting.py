@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from st_ssl.weights.exporting.base import Network
 
-HELP = "take encoders out"
-USAGE = "RUN --to FORMAT --output PATH [--repo USER/NAME] [--data TEXT] [--upload] [--public]"
-PLACES = argparse.SUPPRESS
+USAGE = "%(prog)s RUN --to FORMAT --output PATH [--repo USER/NAME] [--data TEXT] [--upload] [--public]"
 HUB = "hub"
 EPILOG = """\
 RUN is the folder of a run, of an import or of a fit that `finetune` saved; of a fit the head goes out, too, with the
@@ -36,8 +34,11 @@ examples:
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
+def add_step(steps: Any) -> None:
+    """Add the step to those of the command."""
+    told = "take encoders out"
+    parser = steps.add_parser("export", help=told, description=told, usage=USAGE, epilog=EPILOG)
+    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder with encoder.* files")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="one of the formats below")
     parser.add_argument("--output", type=Path, metavar="PATH", required=True, help="the file or folder to write")
@@ -51,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Run the command."""
     from st_ssl.core.errors import ConfigError, nearest
-    from st_ssl.weights.exporting.base import exports
+    from st_ssl.weights.exporting.base import export_network, exports
 
     formats = [*exports(), HUB]
     if arguments.to not in formats:
@@ -68,12 +69,6 @@ def main(arguments: argparse.Namespace) -> None:
     for option in ("repo", "data", "upload", "public"):
         if getattr(arguments, option):
             raise ConfigError(f"--{option} goes with --to {HUB}, not with --to {arguments.to}")
-    _export(arguments)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from st_ssl.weights.exporting.base import export_network, exports
-
     network = _network(arguments.run)
     if network.head is not None and not exports()[arguments.to].heads:
         print(f"note: {arguments.to} has no head: the encoder alone is exported", file=sys.stderr)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from st_ssl.weights.importing import Imported
 
-HELP = "bring published weights in"
-USAGE = "FILE [--from LAYOUT] [--output FOLDER] [--report] [--allow-unused PATTERN] [key=value ...] | --list"
-PLACES = "what was published; key=value sets dotted keys, see below"
+USAGE = "%(prog)s FILE [--from LAYOUT] [--output FOLDER] [--report] [--allow-unused PATTERN] [key=value ...] | --list"
 EPILOG = """\
 FILE is what was published: .safetensors, .pt, .pth, .pyth, .bin, .ckpt, .tar or Caffe2's .pkl, or a folder of Hugging
 Face (config.json beside model.safetensors). Nothing in it is run; a file that could not be read without is refused, and
@@ -34,19 +32,18 @@ examples:
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the step's own arguments."""
+def add_step(steps: Any) -> None:
+    """Add the step to those of the command."""
+    told = "bring published weights in"
+    parser = steps.add_parser("import", help=told, description=told, usage=USAGE, epilog=EPILOG)
+    places = "what was published; key=value sets dotted keys, see below"
+    parser.add_argument("overrides", nargs="*", metavar="FILE", help=places)
     parser.add_argument("--from", dest="layout", default="auto", metavar="LAYOUT", help="see --list (default: guessed)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the encoder goes: a new or empty folder")
     parser.add_argument("--report", action="store_true", help="tell where every key comes from")
     parser.add_argument("--list", action="store_true", help="list the layouts")
-    parser.add_argument(
-        "--allow-unused",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="names of the file (with * and ?) that may be left over though no rule knows them; may be given again",
-    )
+    unused = "names of the file (with * and ?) that may be left over though no rule knows them; may be given again"
+    parser.add_argument("--allow-unused", action="append", default=[], metavar="PATTERN", help=unused)
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -34,23 +34,13 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(description="Fine-tune pretrained encoders on a task.", epilog=EPILOG)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, or a name that `configs` lists")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="NAME.json, with the rest beside it (default: in finetune/ of the first run, by CONFIG and data=NAME)",
-    )
-    parser.add_argument(
-        "--save-predictions",
-        choices=["few", "all", "none"],
-        default="few",
-        help="of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8); of videos it is all",
-    )
+    output = "NAME.json, with the rest beside it (default: in finetune/ of the first run, by CONFIG and data=NAME)"
+    parser.add_argument("--output", type=Path, help=output)
+    kept = "of how many test clouds to keep what was said, in OUTPUT_predictions/ (default: 8); of videos it is all"
+    parser.add_argument("--save-predictions", choices=["few", "all", "none"], default="few", help=kept)
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument(
-        "--find-steps",
-        action="store_true",
-        help="find how many steps scratch needs, without a look at test samples, and stop",
-    )
+    steps = "find how many steps scratch needs, without a look at test samples, and stop"
+    parser.add_argument("--find-steps", action="store_true", help=steps)
     parser.add_argument("--start", type=_steps, metavar="STEPS", help="where --find-steps begins (default: 50)")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be trained, and on what, and stop")
     arguments = parser.parse()

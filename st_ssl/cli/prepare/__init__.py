@@ -29,6 +29,10 @@ EXAMPLES = """examples:
 
 DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"
 PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size; and keys of data as for verify"
+SYNTHETIC_SETTINGS = """num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is
+written is told at the end"""
+OUTPUT = """index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was
+found of every sample (default: one in the user's cache folder); pack: the folder"""
 
 
 def _arguments() -> argparse.Namespace:
@@ -40,13 +44,7 @@ def _arguments() -> argparse.Namespace:
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
     synthetic.add_argument("kind", choices=["videos", "shapes", "rooms"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
-    synthetic.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is written "
-        "is told at the end",
-    )
+    synthetic.add_argument("overrides", nargs="*", metavar="key=value", help=SYNTHETIC_SETTINGS)
     _place(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
     _place(verify := steps.add_parser("verify", help="decode all samples, tell how they are read"))
     for step in (index, verify):
@@ -71,16 +69,10 @@ def _arguments() -> argparse.Namespace:
 
 def _place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", help="a folder of videos or clouds, a list, or (verify) a pack: what data.root takes")
-    parser.add_argument(
-        "--kind", choices=["auto", "video", "points"], default="auto", help="what is in ROOT (auto: told by its files)"
-    )
+    kinds = ["auto", "video", "points"]
+    parser.add_argument("--kind", choices=kinds, default="auto", help="what is in ROOT (auto: told by its files)")
     parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was "
-        "found of every sample (default: one in the user's cache folder); pack: the folder",
-    )
+    parser.add_argument("--output", type=Path, help=OUTPUT)
     parser.add_argument("--format", default="auto", help="what the list is, as data.format (default: %(default)s)")
     parser.add_argument("--split", type=int, help="which of several official splits, as data.split")
     parser.add_argument("--reader", default="auto", help="of videos: auto, pyav, decord, ... (default: %(default)s)")

@@ -67,7 +67,6 @@ class Export(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]
-    summary: ClassVar[str]
     clouds: ClassVar[bool] = False
     heads: ClassVar[bool] = True
 

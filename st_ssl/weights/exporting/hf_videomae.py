@@ -37,7 +37,6 @@ class HfVideomae(Export):
     name = "hf-videomae"
     suffix = ""
     heads = False
-    summary = "a folder for transformers' VideoMAEModel (video_vit as VideoMAE has it)"
 
     def require(self, network: Network) -> None:
         check_fits(network.encoder)

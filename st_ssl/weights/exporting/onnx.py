@@ -24,7 +24,6 @@ class Onnx(Export):
 
     name = "onnx"
     suffix = ".onnx"
-    summary = "ONNX, checked with ONNX Runtime"
 
     def require(self, network: Network) -> None:
         for package in PACKAGES:

@@ -19,7 +19,6 @@ class Safetensors(Export):
 
     name = "safetensors"
     suffix = ".safetensors"
-    summary = "one file, weights and description, that st_ssl.load and `convert import` read"
     clouds = True
 
     def write(self, network: Network, place: Path, about: dict[str, Any]) -> None:

@@ -28,7 +28,6 @@ class TorchExport(Export):
 
     name = "torch-export"
     suffix = ".pt2"
-    summary = "a program of torch.export, for torch without st_ssl"
 
     def write(self, network: Network, place: Path, about: dict[str, Any]) -> None:
         free = {"clip": {0: torch.export.Dim("batch")}}
