@@ -64,10 +64,13 @@ def run(command: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help keeps its lines, and whose errors name the nearest choice or option."""
+    """A parser whose errors name the nearest choice or option. Its help is ``text``, the docstring of a command: the
+    first paragraph stands above the arguments, the rest below them as it is."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+    def __init__(self, text: str | None = None, **settings: Any) -> None:
+        above, _, below = (text or "").partition("\n\n")
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=above, epilog=below, formatter_class=form, **settings)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

@@ -1,13 +1,5 @@
-"""``configs``: the configurations that come with st_ssl, where there is no checkout to look into."""
+"""List the configurations that come with st_ssl, for videos and clouds, print one or copy it.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from st_ssl.cli import Parser
-
-EPILOG = """\
 A name of the list is a CONFIG for other commands, or a data set for data=NAME behind it. Files may be named too, such
 as README.md, which says what can be configured and which formats data may have.
 
@@ -19,12 +11,16 @@ examples:
   st-ssl configs README.md
 """
 
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from st_ssl.cli import Parser
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="List the configurations that come with st_ssl, for videos and clouds, print one or copy it.",
-        epilog=EPILOG,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("name", nargs="?", type=Path, metavar="NAME", help="the one to print (default: list them all)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write it to this new file instead")
     arguments = parser.parse()

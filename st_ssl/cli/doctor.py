@@ -1,8 +1,13 @@
-"""``doctor``: what st_ssl needs of this machine, whether it works here, and the remedy where it does not.
+"""What st_ssl needs of this machine, whether it works, and the remedy where it does not.
 
-Imports the standard library alone, so that it runs before anything is installed. What may crash or hang is tried in a
-process of its own.
+examples:
+  st-ssl doctor
+  st-ssl doctor --json | jq .broken
+
+Exit code 1 where something that is needed is broken. Runs before anything is installed.
 """
+
+# It imports the standard library alone. What may crash or hang is tried in a process of its own.
 
 from __future__ import annotations
 
@@ -273,11 +278,7 @@ def _size(count: float) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="What st_ssl needs of this machine, whether it works, and the remedy where it does not.",
-        epilog="examples:\n  st-ssl doctor\n  st-ssl doctor --json | jq .broken\n\n"
-        "Exit code 1 where something that is needed is broken. Runs before anything is installed.",
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--folder", type=Path, help="where runs are written (default: runs/, or here)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds to try a package (default: %(default)s)")

@@ -1,19 +1,5 @@
-"""``extract``: the features of a whole data set, for whatever is to be done with them."""
+"""Write the features of all videos or clouds of a data set, with an index of what each row is.
 
-from __future__ import annotations
-
-import argparse
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from st_ssl.cli import Parser, configured, progress_bar
-
-if TYPE_CHECKING:
-    from st_ssl.transfer.features.extract import ExtractConfig
-    from st_ssl.transfer.features.sliding_windows import SlidingConfig
-
-EPILOG = """\
 FOLDER then holds, in the order of the data set:
   features.npy        float32 [N, D], with --clips [N, clips, D]: numpy.load(..., mmap_mode="r") reads what is used
   tokens.npy          float16 [N, L, D] or [N, clips, L, D], with --tokens, of videos
@@ -48,13 +34,22 @@ examples:
   torchrun --nproc-per-node 8 -m st_ssl extract runs/mine --data /data/kinetics400 --output features/k400 --tokens
 """
 
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_ssl.cli import Parser, configured, progress_bar
+
+if TYPE_CHECKING:
+    from st_ssl.transfer.features.extract import ExtractConfig
+    from st_ssl.transfer.features.sliding_windows import SlidingConfig
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Write the features of all videos or clouds of a data set, with an index of what each row is.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, or any with its encoder.* files")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="dotted keys, see below")
     parser.add_argument("--data", metavar="ROOT", help="a folder or list of videos or clouds (default: the run's own)")

@@ -1,4 +1,12 @@
-"""``methods``: the pretraining methods by idea, with their papers."""
+"""List the pretraining methods: what each does, and the paper it is from.
+
+An idea is a folder of st_ssl/methods: contrast, masked, latent, dense, pretext.
+
+examples:
+  st-ssl methods
+  st-ssl methods --idea contrast
+  st-ssl methods --stream points
+"""
 
 from __future__ import annotations
 
@@ -12,15 +20,6 @@ from st_ssl.cli import Parser
 if TYPE_CHECKING:
     from st_ssl.methods.catalogue import Row
 
-EPILOG = """\
-An idea is a folder of st_ssl/methods: contrast, masked, latent, dense, pretext.
-
-examples:
-  st-ssl methods
-  st-ssl methods --idea contrast
-  st-ssl methods --stream points
-"""
-
 
 def ideas() -> list[str]:
     """The folders of methods. None is imported, so that help comes without torch."""
@@ -28,9 +27,7 @@ def ideas() -> list[str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="List the pretraining methods: what each does, and the paper it is from.", epilog=EPILOG
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--idea", choices=ideas(), help="only those of one idea")
     parser.add_argument("--stream", choices=("video", "points"), help="only those that see videos, or clouds")
     parser.add_argument("--markdown", action="store_true", help="as the table of the documentation")

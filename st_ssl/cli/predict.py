@@ -1,22 +1,5 @@
-"""``predict``: what a fine-tuned network says of videos, of clouds, and of every point of a scene."""
+"""Say what videos and clouds show, by a fine-tuned network.
 
-from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from st_ssl.cli import Parser
-
-if TYPE_CHECKING:
-    import torch
-
-    from st_ssl.data.base import BadSample
-    from st_ssl.transfer.fitting.predict import Answers, Network
-
-EPILOG = """\
 The network is one that `finetune` kept: RUN/finetune/NAME/full_100_0, or any folder above it that holds no other. It
 looks at the same views of a sample as when it was tested. Files that cannot be read are listed; exit code 1 where that
 is all of them.
@@ -35,9 +18,25 @@ examples:
   st-ssl predict /data/scans --model runs/scenes --output segmented --format ply
 """
 
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_ssl.cli import Parser
+
+if TYPE_CHECKING:
+    import torch
+
+    from st_ssl.data.base import BadSample
+    from st_ssl.transfer.fitting.predict import Answers, Network
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(description="Say what videos and clouds show, by a fine-tuned network.", epilog=EPILOG)
+    parser = Parser(__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="videos or clouds, or folders of them")
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER", help="what fine-tuning kept (default: the first argument)"

@@ -1,19 +1,5 @@
-"""``pretrain``: from a configuration to an encoder, what it learned, and a page to look at."""
+"""Pretrain an encoder on unlabelled data, probe it and write a report. Resumes by itself.
 
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from st_ssl.cli import Parser, config_file
-
-if TYPE_CHECKING:
-    from st_ssl.engine.run_config import NamedRun, RunConfig
-    from st_ssl.engine.runtime import Runtime
-
-EPILOG = """\
 Keys that are often set (all of them, with their values: --print-config):
   output_dir            where the run is written; the same command goes on from there
   seed                  everything random is a function of it
@@ -38,12 +24,22 @@ examples:
   torchrun --nproc-per-node 8 -m st_ssl pretrain configs/pretrain/contrast/cvrl.yaml data=ucf101 data.root=/data/ucf101
 """
 
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from st_ssl.cli import Parser, config_file
+
+if TYPE_CHECKING:
+    from st_ssl.engine.run_config import NamedRun, RunConfig
+    from st_ssl.engine.runtime import Runtime
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Pretrain an encoder on unlabelled data, probe it and write a report. Resumes by itself.",
-        epilog=EPILOG,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("config", type=Path, help="a YAML file, or a name that `configs` lists")
     overrides = "dotted keys that replace those of the file"
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=overrides)

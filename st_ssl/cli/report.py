@@ -1,4 +1,9 @@
-"""``report``: one self-contained HTML page of a run."""
+"""Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.
+
+examples:
+  st-ssl report runs/quickstart/video
+  st-ssl report runs/quickstart/points --viewer open3d --save clouds
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,7 @@ from st_ssl.cli import Parser
 
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Write one self-contained HTML page: curves, views, reconstructions, neighbours, map, probes.",
-        epilog="examples:\n  st-ssl report runs/quickstart/video\n"
-        "  st-ssl report runs/quickstart/points --viewer open3d --save clouds",
-    )
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run, or of a suite of runs")
     parser.add_argument("--output", type=Path, help="the file to write (default: report.html in the folder)")
     viewer = "show the clouds of the report in this viewer; no page is written"

@@ -1,15 +1,5 @@
-"""``benchmark``: what this costs on this machine, as ratios of runs that alternate: to a peer, and to what the machine
-can do at most."""
+"""Measure speed as ratios: every figure is a median over runs that alternate.
 
-from __future__ import annotations
-
-import argparse
-import os
-from importlib import import_module
-
-from st_ssl.cli import Parser
-
-EPILOG = """\
 data      clips a second from video files to normalised tensors, against decoding alone
 step      a training step of VideoMAE, and the share of the machine's matrix products
 visible   an encoder's step on the visible tokens alone, against all of them
@@ -26,11 +16,17 @@ examples:
   st-ssl benchmark sparse --peer spconv
 """
 
+from __future__ import annotations
+
+import argparse
+import os
+from importlib import import_module
+
+from st_ssl.cli import Parser
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Measure speed as ratios: every figure is a median over runs that alternate.", epilog=EPILOG
-    )
+    parser = Parser(__doc__)
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     data, step, visible, sparse, sampling = (
         whats.add_parser(name) for name in ("data", "step", "visible", "sparse", "sampling")

@@ -1,4 +1,10 @@
-"""``convert``: published weights in, our encoders out. Each way is a file of this folder."""
+"""Bring published weights in, take encoders out. Nothing that a file holds is run.
+
+examples:
+  st-ssl convert import --list                       # the layouts of published weights that are known
+  st-ssl convert import r3d_18.pth --from torchvision --output encoders/r3d18
+  st-ssl convert export runs/mine --to onnx --output mine.onnx
+"""
 
 from __future__ import annotations
 
@@ -7,18 +13,9 @@ import argparse
 from st_ssl.cli import Parser
 from st_ssl.cli.convert import exporting, importing
 
-EPILOG = """\
-examples:
-  st-ssl convert import --list                       # the layouts of published weights that are known
-  st-ssl convert import r3d_18.pth --from torchvision --output encoders/r3d18
-  st-ssl convert export runs/mine --to onnx --output mine.onnx
-"""
-
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Bring published weights in, take encoders out. Nothing that a file holds is run.", epilog=EPILOG
-    )
+    parser = Parser(__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     importing.add_step(steps)
     exporting.add_step(steps)

@@ -1,18 +1,5 @@
-"""``convert export``: an encoder of ours for other programs, checked, or for the Hugging Face Hub."""
+"""Take encoders out.
 
-from __future__ import annotations
-
-import argparse
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from st_ssl.weights.exporting.base import Network
-
-USAGE = "%(prog)s RUN --to FORMAT --output PATH [--repo USER/NAME] [--data TEXT] [--upload] [--public]"
-HUB = "hub"
-EPILOG = """\
 RUN is the folder of a run, of an import or of a fit that `finetune` saved; of a fit the head goes out, too, with the
 names of its classes.
 
@@ -33,11 +20,23 @@ examples:
   st-ssl convert export runs/mine --to hub --repo me/mine --output card --upload   # once the card is right
 """
 
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_ssl.weights.exporting.base import Network
+
+USAGE = "%(prog)s RUN --to FORMAT --output PATH [--repo USER/NAME] [--data TEXT] [--upload] [--public]"
+HUB = "hub"
+
 
 def add_step(steps: Any) -> None:
     """Add the step to those of the command."""
-    told = "take encoders out"
-    parser = steps.add_parser("export", help=told, description=told, usage=USAGE, epilog=EPILOG)
+    parser = steps.add_parser("export", help="take encoders out", text=__doc__, usage=USAGE)
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder with encoder.* files")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="one of the formats below")

@@ -1,16 +1,5 @@
-"""``convert import``: weights that others published, as an encoder of ours."""
+"""Bring published weights in.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from st_ssl.weights.importing import Imported
-
-USAGE = "%(prog)s FILE [--from LAYOUT] [--output FOLDER] [--report] [--allow-unused PATTERN] [key=value ...] | --list"
-EPILOG = """\
 FILE is what was published: .safetensors, .pt, .pth, .pyth, .bin, .ckpt, .tar or Caffe2's .pkl, or a folder of Hugging
 Face (config.json beside model.safetensors). Nothing in it is run; a file that could not be read without is refused, and
 what to do with it is told. Every key of the encoder comes from the file; a name of the file that is not used is listed
@@ -31,11 +20,21 @@ examples:
   st-ssl convert import model.safetensors --output encoders/theirs input.num_frames=32
 """
 
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from st_ssl.weights.importing import Imported
+
+USAGE = "%(prog)s FILE [--from LAYOUT] [--output FOLDER] [--report] [--allow-unused PATTERN] [key=value ...] | --list"
+
 
 def add_step(steps: Any) -> None:
     """Add the step to those of the command."""
-    told = "bring published weights in"
-    parser = steps.add_parser("import", help=told, description=told, usage=USAGE, epilog=EPILOG)
+    parser = steps.add_parser("import", help="bring published weights in", text=__doc__, usage=USAGE)
     places = "what was published; key=value sets dotted keys, see below"
     parser.add_argument("overrides", nargs="*", metavar="FILE", help=places)
     parser.add_argument("--from", dest="layout", default="auto", metavar="LAYOUT", help="see --list (default: guessed)")

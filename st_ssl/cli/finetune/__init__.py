@@ -1,14 +1,5 @@
-"""``finetune``: what pretrained weights are worth to a task, beside the same network from scratch."""
+"""Fine-tune pretrained encoders on a task.
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-from st_ssl.cli import Parser, config_file, split_runs
-
-EPILOG = """\
 The configuration says what the task is (configs/transfer/); the data is that of the pretraining unless it says
 otherwise. Every mode and fraction of the labels is one fit for each seed, all of the same steps: scratch (the same
 network, not pretrained), frozen (a head on the pretrained encoder), full (everything, from pretrained weights), last
@@ -29,9 +20,17 @@ examples:
   torchrun --nproc-per-node 8 -m st_ssl finetune configs/transfer/points/classify.yaml runs/point_mae modes=[full,lora]
 """
 
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from st_ssl.cli import Parser, config_file, split_runs
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(description="Fine-tune pretrained encoders on a task.", epilog=EPILOG)
+    parser = Parser(__doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, or a name that `configs` lists")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of encoders; key=value sets keys of CONFIG")
     output = "NAME.json, with the rest beside it (default: in finetune/ of the first run, by CONFIG and data=NAME)"

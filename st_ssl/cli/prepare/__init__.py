@@ -1,4 +1,16 @@
-"""``prepare``: make data ready: write planted-factor videos and clouds, index, verify and pack those that you have."""
+"""Make data ready. Steps can be stopped and started again; what is done is not done twice.
+
+examples:
+  st-ssl prepare synthetic videos --output data/planted num_train=1000 seed=1
+  st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
+  st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
+  st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
+  st-ssl prepare verify data/modelnet40                   # clouds are told by their files: see --kind
+  st-ssl prepare pack data/kinetics --output packed short_side=256
+  st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
+  st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
+  st-ssl pretrain CONFIG data.root=packed
+"""
 
 from __future__ import annotations
 
@@ -15,18 +27,6 @@ if TYPE_CHECKING:
 
     from st_ssl.core.config import Config
 
-EXAMPLES = """examples:
-  st-ssl prepare synthetic videos --output data/planted num_train=1000 seed=1
-  st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
-  st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
-  st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
-  st-ssl prepare verify data/modelnet40                   # clouds are told by their files: see --kind
-  st-ssl prepare pack data/kinetics --output packed short_side=256
-  st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
-  st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
-  st-ssl pretrain CONFIG data.root=packed"""
-
-
 DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"
 PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size; and keys of data as for verify"
 SYNTHETIC_SETTINGS = """num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is
@@ -36,10 +36,7 @@ found of every sample (default: one in the user's cache folder); pack: the folde
 
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
-        description="Make data ready. Steps can be stopped and started again; what is done is not done twice.",
-        epilog=EXAMPLES,
-    )
+    parser = Parser(__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
     synthetic.add_argument("kind", choices=["videos", "shapes", "rooms"], help="what to write")

@@ -1,13 +1,5 @@
-"""``probe``: what pretrained encoders learned, beside the same network untrained and trivial baselines."""
+"""Measure what pretrained encoders learned.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from st_ssl.cli import Parser, split_runs
-
-EPILOG = """\
 The accuracies are those of kNN, linear, linear SVM and attentive probes on frozen features: for every planted factor or
 label, or where there are none for telling which video a clip is from, or which cloud some points. Retrieval needs no
 classifier: R@k is the share of test samples with one of their own class among the k nearest training samples. Chance is
@@ -41,9 +33,16 @@ examples:
   st-ssl probe runs/mine data.root=/labelled/videos probe.kinds=[few_shot,curve] probe.few_shot.shots=5
 """
 
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from st_ssl.cli import Parser, split_runs
+
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(description="Measure what pretrained encoders learned.", epilog=EPILOG)
+    parser = Parser(__doc__)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folders of runs or encoders; key=value sets keys of the first's config"
     )
