@@ -8,8 +8,10 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +25,13 @@ _NAMES = {"float16": "F16", "float32": "F32", "int64": "I64"}
 @dataclass
 class Part:
     """The features of some videos. ``indices`` of those that have some, in order; ``bad`` (index, reason) of those that
-    have none; ``arrays`` by name, [N, clips, ...] each, row by row those of ``indices``."""
+    have none; ``arrays`` by name, [N, clips, ...] each, row by row those of ``indices``; ``told`` (JSON): what else
+    there is to tell of them."""
 
     indices: list[int]
     bad: list[tuple[int, str]]
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 class PartFolder:
@@ -63,17 +67,18 @@ class PartFolder:
         """The number of samples in all parts that are done."""
         return sum(len(self.samples(part)) for part in self.done())
 
-    def wait(self, progress: Callable[[int], None], pause: float = 0.2) -> None:
-        """Until all parts are done, by whichever process."""
+    def wait(self, progress: Callable[[int, int], None]) -> None:
+        """Until all parts are done, by whichever process. ``progress`` is told how many samples are done, of how many,
+        every 0.2 seconds."""
         while (done := self.count()) < self.num_samples:
-            progress(done)
-            time.sleep(pause)
+            progress(done, self.num_samples)
+            time.sleep(0.2)
 
     def save(self, part: int, content: Part) -> None:
         """Write a part: from then on it is done."""
         from safetensors.numpy import save
 
-        about = {"indices": json.dumps(content.indices), "bad": json.dumps(content.bad)}
+        about = {name: json.dumps(getattr(content, name)) for name in ("indices", "bad", "told")}
         data = save({name: np.ascontiguousarray(array) for name, array in content.arrays.items()}, about)
         write_bytes(self._file(part), [data])
 
@@ -82,9 +87,10 @@ class PartFolder:
         from safetensors import safe_open
 
         with safe_open(self._file(part), framework="np") as file:
-            about = file.metadata() or {}
-            bad = [(int(index), str(reason)) for index, reason in json.loads(about["bad"])]
-            return Part(json.loads(about["indices"]), bad, {name: file.get_tensor(name) for name in arrays})
+            about = {name: json.loads(text) for name, text in file.metadata().items()}
+            bad = [(int(index), str(reason)) for index, reason in about["bad"]]
+            own = {name: file.get_tensor(name) for name in arrays}
+            return Part(about["indices"], bad, own, about.get("told", {}))
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -112,7 +118,7 @@ def write_npy(file: Path, stream: Stream) -> None:
     header = io.BytesIO()
     about = {"descr": np.lib.format.dtype_to_descr(stream.dtype), "fortran_order": False, "shape": stream.shape}
     np.lib.format.write_array_header_1_0(header, about)
-    write_bytes(file, _data(header.getvalue(), [stream]))
+    write_bytes(file, chain([header.getvalue()], _data(stream)))
 
 
 def write_safetensors(file: Path, streams: Mapping[str, Stream]) -> None:
@@ -124,23 +130,21 @@ def write_safetensors(file: Path, streams: Mapping[str, Stream]) -> None:
         end = offsets[1]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(file, _data(len(text).to_bytes(8, "little") + text, streams.values()))
+    write_bytes(file, chain([len(text).to_bytes(8, "little"), text], *map(_data, streams.values())))
 
 
-def write_text(file: Path, lines: Iterable[str]) -> None:
-    """Write text."""
-    write_bytes(file, (line.encode() for line in lines))
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON, a line for each of ``rows``."""
+    write_bytes(file, (f"{json.dumps(row)}\n".encode() for row in rows))
 
 
-def _data(header: bytes, streams: Iterable[Stream]) -> Iterable[bytes]:
-    yield header
-    for stream in streams:
-        written = 0
-        for chunk in stream.chunks:
-            assert chunk.shape[1:] == stream.shape[1:], (chunk.shape, stream.shape)
-            yield np.ascontiguousarray(chunk, stream.dtype).tobytes()
-            written += chunk.nbytes
-        assert written == stream.num_bytes, (written, stream)
+def _data(stream: Stream) -> Iterable[bytes]:
+    written = 0
+    for chunk in stream.chunks:
+        assert chunk.shape[1:] == stream.shape[1:], (chunk.shape, stream.shape)
+        yield np.ascontiguousarray(chunk, stream.dtype).tobytes()
+        written += chunk.nbytes
+    assert written == stream.num_bytes, (written, stream)
 
 
 def write_bytes(file: Path, data: Iterable[bytes]) -> None:

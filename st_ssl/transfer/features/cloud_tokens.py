@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from st_ssl.data.base import CutsViews
 from st_ssl.data.views import POSE
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.features.array_shards import Part, write_bytes
+from st_ssl.transfer.features.features import encoded
 
 
 @dataclass
@@ -89,15 +90,10 @@ def encode_clouds(
 ) -> tuple[torch.Tensor, list[CloudTokens]]:
     """Pooled features float32 [B, D] of what ``views`` had cut, on the CPU, and the local ones of each cloud: those of
     its points, or else of its patches at their centres. Raises ``ConfigError`` where the encoder gives neither."""
-    encoder = encoder.to(device).eval()
     pooled, local = [], []
-    for start in range(0, len(raw), batch_size):
-        part = raw.part(start, min(start + batch_size, len(raw)))
-        part = replace(part.map(lambda tensor: tensor.to(device)), params=part.params)
-        view = views.prepare([part])[0]
-        features = encoder(view.content)
+    for features, view in encoded(encoder, views, raw, batch_size, device):
         pooled.append(features.pooled.float().cpu())
-        local += [_local(features, view, number) for number in range(len(part))]
+        local += [_local(features, view, number) for number in range(len(view))]
     return torch.cat(pooled), local
 
 

@@ -11,7 +11,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,20 +25,11 @@ from pydantic import Field, create_model
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.files import claim_folder
-from st_ssl.core.types import Entry, PointBatch
-from st_ssl.data.base import DATA, Batch, CutsViews, DataSource, too_many
-from st_ssl.data.loading.loader import build_loader
-from st_ssl.data.loading.sample_dataset import collate
+from st_ssl.core.types import Entry, PointBatch, View
+from st_ssl.data.base import DATA, CutsViews, DataSource, too_many
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, serve
 from st_ssl.training import distributed
-from st_ssl.transfer.features.array_shards import (
-    Part,
-    PartFolder,
-    Stream,
-    write_npy,
-    write_safetensors,
-    write_text,
-)
+from st_ssl.transfer.features.array_shards import Part, PartFolder, Stream, write_npy, write_rows, write_safetensors
 from st_ssl.transfer.features.cloud_tokens import (
     PACKED,
     TOKENS,
@@ -46,7 +39,7 @@ from st_ssl.transfer.features.cloud_tokens import (
     unpacked_tokens,
     write_tokens,
 )
-from st_ssl.transfer.features.features import check_modality, copied, encode_views
+from st_ssl.transfer.features.features import check_modality, copied, encode_views, one_by_one
 
 PART = 64
 """Clips of a part (of one video at least): what is in memory at once, and the most that a killed process loses."""
@@ -114,27 +107,85 @@ def extract(
     Where ``index.jsonl`` is, everything is: it comes last. Raises ``OutputError`` where ``output`` holds something
     else, ``DataError`` where too many videos are broken. Two extractions at a time need a folder each.
     """
-    is_main = distributed.rank() == 0
     source = serve(DATA.build(config.data), run)
     check_modality(source, describe_encoder(run)[1])
-    if not is_main:
-        distributed.barrier()  # the main process goes first, since it may have to write the data
-    entries = source.entries()
-    if is_main:
-        distributed.barrier()
-    if is_main:
-        claim(output, settings_of(run, config, entries))
+    entries = claimed_entries(source, run, config, output)
     parts = PartFolder(output / PARTS, len(entries), max(1, _part(config) // config.clips))
-    pending = distributed.gather_objects(_pending(parts, output, source) if is_main else None)[0]
-    mine = pending[distributed.rank() :: distributed.world_size()]
-    if mine:
-        _work(load_encoder(run), source, entries, parts, mine, config, device, progress)
-    if is_main and not (output / "index.jsonl").is_file():
-        # Not a barrier: these give up after minutes, by which the others may well be behind.
-        parts.wait(lambda done: progress(done, len(entries)))
-        _assemble(parts, entries, config, output, source)
-    if is_main:
-        parts.remove()
+    _Clips(source, entries, output, parts, device, progress, config).carry_out(run)
+
+
+def claimed_entries(source: DataSource, run: Path, config: FeatureConfig, output: Path) -> Sequence[Entry]:
+    """The samples of ``source``, for whose features ``output`` is the folder; raises ``OutputError`` where that is
+    something else. All processes call it; the main one goes first, since it may have to write the data."""
+    if distributed.rank() > 0:
+        distributed.barrier()
+        return source.entries()
+    entries = source.entries()
+    distributed.barrier()
+    new = not (output / "extract.json").is_file()
+    claim_folder(output, "extract.json", settings_of(run, config, entries), "set of features")
+    if new:
+        shutil.rmtree(output / PARTS, ignore_errors=True)  # whose they are was in the file that is gone
+    return entries
+
+
+@dataclass
+class Extraction(ABC):
+    """The features of ``entries`` on their way to ``output``, part by part; ``index.jsonl`` is there once all are."""
+
+    source: DataSource
+    entries: Sequence[Entry]
+    output: Path
+    parts: PartFolder
+    device: torch.device
+    progress: Progress
+
+    def carry_out(self, run: Path) -> None:
+        """Do with the encoder in the folder ``run`` what is not done yet. All processes call it."""
+        is_main, index = distributed.rank() == 0, self.output / "index.jsonl"
+        pending = distributed.gather_objects(self._pending() if is_main and not index.is_file() else [])[0]
+        if mine := pending[distributed.rank() :: distributed.world_size()]:
+            self.progress(self.parts.count(), len(self.entries))
+            self.work(load_encoder(run), mine)
+        if is_main and not index.is_file():
+            # Not a barrier: these give up after minutes, by which the others may well be behind.
+            self.parts.wait(self.progress)
+            self.assemble(run)
+        if is_main:
+            self.parts.remove()
+
+    def _pending(self) -> list[int]:
+        done = self.parts.tidy()
+        for part in self.worthless(done):
+            self.parts.discard(part)
+            del done[part]
+        return [part for part in range(len(self.parts)) if part not in done]
+
+    @abstractmethod
+    def worthless(self, done: Mapping[int, int]) -> list[int]:
+        """Those of the parts that are ``done``, each with its number of broken samples, that are to be done again."""
+
+    @abstractmethod
+    def work(self, encoder: Encoder, mine: list[int]) -> None:
+        """Do the parts ``mine``."""
+
+    @abstractmethod
+    def assemble(self, run: Path) -> None:
+        """Put the parts together, all of which are done: the index last."""
+
+    def check_broken(self, lost: Sequence[str]) -> None:
+        """Raise ``DataError`` where too many of the samples are broken; ``lost`` has a line for each that is."""
+        if self.too_many(len(lost)):
+            shown = "\n".join(f"  {line}" for line in lost[:5])
+            raise DataError(
+                f"{len(lost)} of {len(self.entries)} {self.source.items} are broken, more than data.max_bad_share="
+                f"{self.source.max_bad_share:g} allows; the same command tries them again. The first:\n{shown}"
+            )
+
+    def too_many(self, broken: int) -> bool:
+        """Whether so many samples may not be broken."""
+        count = len(self.entries)
+        return broken == count or too_many(broken, count, self.source.max_bad_share)
 
 
 def _part(config: FeatureConfig) -> int:
@@ -161,167 +212,123 @@ def settings_of(run: Path, config: FeatureConfig, entries: Sequence[Entry]) -> d
     }
 
 
-def claim(output: Path, settings: dict[str, Any]) -> None:
-    """Make ``output`` the folder of this extraction; raises ``OutputError`` where it is something else."""
-    new = not (output / "extract.json").is_file()
-    claim_folder(output, "extract.json", settings, "set of features")
-    if new:
-        shutil.rmtree(output / PARTS, ignore_errors=True)  # whose they are was in the file that is gone
+@dataclass
+class _Clips(Extraction):
+    """Of each sample ``config.clips`` clips at even distances, or views of a cloud."""
 
+    config: ExtractConfig
 
-def _pending(parts: PartFolder, output: Path, source: DataSource) -> list[int]:
-    """The parts still to do. Where too many videos were broken their parts are done again: what was wrong may be
-    mended."""
-    if (output / "index.jsonl").is_file():
-        return []
-    done = parts.tidy()
-    if _too_many(sum(done.values()), parts.num_samples, source.max_bad_share):
-        for part in [part for part, num_bad in done.items() if num_bad]:
-            parts.discard(part)
-            del done[part]
-    return [part for part in range(len(parts)) if part not in done]
+    def worthless(self, done: Mapping[int, int]) -> list[int]:
+        """Where too many samples were broken those with broken ones: what was wrong may be mended."""
+        return [part for part, broken in done.items() if broken] if self.too_many(sum(done.values())) else []
 
+    def work(self, encoder: Encoder, mine: list[int]) -> None:
+        """Do the parts one after the other, while the workers already decode the next."""
+        source, parts, total = self.source, self.parts, len(self.entries)
+        views = source.evaluation(encoder.input, self.config.clips)
+        rows = [index for part in mine for index in parts.samples(part)]
+        ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
+        batches = one_by_one(source, self.entries, rows, views, 0, ahead)
+        lost: list[str] = []
+        for part in mine:
+            before, usable, bad = parts.count(), [], []
+            for done, index in enumerate(parts.samples(part)):
+                batch = next(batches)
+                if batch.views:
+                    usable.append((index, [copied(view) for view in batch.views]))
+                else:
+                    bad.append((index, batch.bad[0].reason))
+                self.progress(before + done, total)
+            parts.save(part, _encode(encoder, views, usable, bad, self.config, self.device))
+            self.progress(parts.count(), total)
+            lost += [f"{self.entries[index].shown}: {reason}" for index, reason in bad]
+            self.check_broken(lost)
 
-def _work(
-    encoder: Encoder,
-    source: DataSource,
-    entries: Sequence[Entry],
-    parts: PartFolder,
-    mine: list[int],
-    config: ExtractConfig,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    """Do the parts ``mine``, one after the other, while the workers already decode the next."""
-    views = source.evaluation(encoder.input, config.clips)
-    dataset = source.dataset(entries, views)
-    keys = [[(0, i)] for part in mine for i in parts.samples(part)]  # one by one: a broken video takes no other with it
-    ahead = max(2, math.ceil(parts.size / max(1, source.num_workers)))
-    timeout, max_lost = source.sample_timeout, source.max_bad(len(entries))
-    workers = source.num_workers
-    loader = build_loader(dataset, keys, collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost)
-    batches = iter(loader)
-    lost: list[str] = []
-    progress(parts.count(), len(entries))
-    for part in mine:
-        before, usable, bad = parts.count(), [], []
-        for done, index in enumerate(parts.samples(part)):
-            batch: Batch = next(batches)
-            if batch.views and batch.indices.equal(batch.wanted):
-                usable.append((index, [copied(view) for view in batch.views]))
-            else:
-                bad.append((index, batch.bad[0].reason))
-            progress(before + done, len(entries))
-        parts.save(part, _encode(encoder, views, usable, bad, config, device))
-        progress(parts.count(), len(entries))
-        lost += [f"{entries[index].shown}: {reason}" for index, reason in bad]
-        check_broken(lost, len(entries), source)
+    def assemble(self, run: Path) -> None:
+        config, output, parts = self.config, self.output, self.parts
+        done = [parts.load(part, ()) for part in range(len(parts))]
+        bad = [(self.entries[index].shown, reason) for part in done for index, reason in part.bad]
+        self.check_broken([f"{path}: {reason}" for path, reason in bad])
+        full = [number for number, part in enumerate(done) if part.indices]
+        num_rows = sum(len(part.indices) for part in done)
+
+        def stream(name: str) -> Stream:
+            def rows() -> Iterator[np.ndarray]:
+                for part in full:
+                    array = parts.load(part, (name,)).arrays[name]
+                    yield array if config.clips > 1 else array[:, 0]
+
+            first = next(rows())
+            return Stream(first.dtype, (num_rows, *first.shape[1:]), rows())
+
+        of_clouds = config.tokens and self.source.modality == "points"
+        streams = {name: stream(name) for name in ("features", "tokens")[: 1 + (config.tokens and not of_clouds)]}
+        if config.format == "npy":
+            for name, array in streams.items():
+                write_npy(output / f"{name}.npy", array)
+        else:
+            write_safetensors(output / "features.safetensors", streams)
+        if of_clouds:
+            clouds = (tokens for part in full for tokens in unpacked_tokens(parts.load(part, PACKED), config.clips))
+            write_tokens(output / TOKENS, clouds, config.format)
+        listed = output / "bad_samples.jsonl"
+        listed.unlink(missing_ok=True)
+        if bad:
+            write_rows(listed, ({"path": path, "reason": reason} for path, reason in bad))
+        names = ("frames",) if self.source.modality == "video" else ()
+        write_rows(
+            output / "index.jsonl", _index(parts, full, self.entries, names, config.format if of_clouds else None)
+        )
 
 
 def _encode(
     encoder: Encoder,
     views: CutsViews,
-    usable: list[tuple[int, list[Any]]],
+    usable: list[tuple[int, list[View]]],
     bad: list[tuple[int, str]],
     config: ExtractConfig,
     device: torch.device,
 ) -> Part:
     """The features of the videos of a part."""
     if not usable:
-        return Part([], bad, {})
+        return Part([], bad)
     first, *others = [view for _, cut in usable for view in cut]
     raw = first.joined(others)
-    indices = [index for index, _ in usable]
-    if config.tokens and isinstance(raw.content, PointBatch):
+    of_clouds = isinstance(raw.content, PointBatch)
+    if config.tokens and of_clouds:
         pooled, clouds = encode_clouds(encoder, views, raw, config.batch_size, device)
-        features = pooled.unflatten(0, (-1, config.clips)).numpy()
-        return Part(indices, bad, {"features": features} | packed_tokens(clouds))
-    pooled, tokens = encode_views(encoder, views, raw, config.batch_size, device, config.tokens)
-    if config.tokens and not tokens.shape[1]:
-        raise ConfigError("tokens: this encoder gives features of whole clips alone, no local ones")
-    arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
-    if not isinstance(raw.content, PointBatch):
-        arrays["frames"] = raw.at
-    grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
-    return Part(indices, bad, grouped)
-
-
-def _too_many(num_bad: int, num_videos: int, max_share: float) -> bool:
-    return num_bad == num_videos or too_many(num_bad, num_videos, max_share)
-
-
-def check_broken(lost: list[str], count: int, source: DataSource) -> None:
-    """Raise ``DataError`` where too many of the samples are broken; ``lost`` has a line for each that is."""
-    if _too_many(len(lost), count, source.max_bad_share):
-        shown = "\n".join(f"  {line}" for line in lost[:5])
-        raise DataError(
-            f"{len(lost)} of {count} {source.items} are broken, more than data.max_bad_share="
-            f"{source.max_bad_share:g} allows; the same command tries them again. The first:\n{shown}"
-        )
-
-
-def _assemble(
-    parts: PartFolder, entries: Sequence[Entry], config: ExtractConfig, output: Path, source: DataSource
-) -> None:
-    """Put the parts together, the index last."""
-    done = [parts.load(part, ()) for part in range(len(parts))]
-    bad = [(entries[index].shown, reason) for part in done for index, reason in part.bad]
-    check_broken([f"{path}: {reason}" for path, reason in bad], len(entries), source)
-    full = [number for number, part in enumerate(done) if part.indices]
-    num_rows = sum(len(part.indices) for part in done)
-
-    def stream(name: str) -> Stream:
-        def rows() -> Iterator[np.ndarray]:
-            for part in full:
-                array = parts.load(part, (name,)).arrays[name]
-                yield array if config.clips > 1 else array[:, 0]
-
-        first = next(rows())
-        return Stream(first.dtype, (num_rows, *first.shape[1:]), rows())
-
-    of_clouds = config.tokens and source.modality == "points"
-    streams = {name: stream(name) for name in ("features", "tokens")[: 1 + (config.tokens and not of_clouds)]}
-    if config.format == "npy":
-        for name, array in streams.items():
-            write_npy(output / f"{name}.npy", array)
+        arrays, more = {"features": pooled}, packed_tokens(clouds)
     else:
-        write_safetensors(output / "features.safetensors", streams)
-    if of_clouds:
-        clouds = (tokens for part in full for tokens in unpacked_tokens(parts.load(part, PACKED), config.clips))
-        write_tokens(output / TOKENS, clouds, config.format)
-    listed = output / "bad_samples.jsonl"
-    listed.unlink(missing_ok=True)
-    if bad:
-        write_text(listed, (_line({"path": path, "reason": reason}) for path, reason in bad))
-    names = ("frames",) if source.modality == "video" else ()
-    write_text(output / "index.jsonl", _index(parts, full, entries, names, config.format if of_clouds else None))
+        pooled, tokens = encode_views(encoder, views, raw, config.batch_size, device, config.tokens)
+        if config.tokens and not tokens.shape[1]:
+            raise ConfigError("tokens: this encoder gives features of whole clips alone, no local ones")
+        arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
+        arrays |= {} if of_clouds else {"frames": raw.at}
+        more = {}
+    grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
+    return Part([index for index, _ in usable], bad, grouped | more)
 
 
 def _index(
     parts: PartFolder, full: list[int], entries: Sequence[Entry], names: tuple[str, ...], tokens: str | None
-) -> Iterator[str]:
-    """A line for each row of the features; ``names`` are the arrays that belong into it: "frames" for videos, and
-    ``tokens`` is the format of the files of tokens, where each row has one."""
+) -> Iterator[dict[str, Any]]:
+    """What there is to tell of each row of the features; ``names`` are the arrays that belong into it: "frames" for
+    videos, and ``tokens`` is the format of the files of tokens, where each row has one."""
     row = 0
     for number in full:
         part = parts.load(number, names)
         for place, index in enumerate(part.indices):
             entry = entries[index]
-            whole = (entry.start, entry.num_frames) == (0, None)
             about: dict[str, Any] = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
             if entry.tags:
                 about["tags"] = entry.tags
             if entry.source:
                 about["source"] = entry.source
-            if not whole:
+            if (entry.start, entry.num_frames) != (0, None):
                 about |= {"start": entry.start, "num_frames": entry.num_frames}
             for name in names:
                 about[name] = (part.arrays[name][place] + entry.start).tolist()
             if tokens is not None:
                 about["tokens"] = f"{TOKENS}/{tokens_name(row, tokens)}"
-            yield _line(about)
+            yield about
             row += 1
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"

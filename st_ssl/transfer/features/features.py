@@ -14,7 +14,7 @@ from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import INPUTS
 from st_ssl.core.random import keyed_rng, keyed_seed
-from st_ssl.core.types import Entry, View
+from st_ssl.core.types import Entry, Features, View
 from st_ssl.data.base import BadSample, Batch, CutsViews, DataSource
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import collate
@@ -155,15 +155,15 @@ def collect_clips(
 
 
 def one_by_one(
-    source: DataSource, entries: Sequence[Entry], rows: Sequence[int], views: CutsViews, seed: int
+    source: DataSource, entries: Sequence[Entry], rows: Sequence[int], views: CutsViews, seed: int, ahead: int = 2
 ) -> Iterator[Batch]:
     """Those of ``entries`` at ``rows``, each as a batch of its own, so that a broken one takes no other with it: it has
-    no views. What is drawn is a function of the row."""
+    no views. What is drawn is a function of the row. Workers read ``ahead`` batches each."""
     dataset = source.dataset(entries, views, seed)
     keys = [[(0, row)] for row in rows]
-    max_lost = source.max_bad(len(keys))  # where more than that hang, waiting for the rest is in vain
+    max_lost = source.max_bad(len(entries))  # where more than that hang, waiting for the rest is in vain
     workers, timeout = source.num_workers, source.sample_timeout
-    for batch in build_loader(dataset, keys, collate, workers, timeout=timeout, max_lost=max_lost):
+    for batch in build_loader(dataset, keys, collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost):
         replaced = not batch.indices.equal(batch.wanted)
         yield replace(batch, views=[]) if replaced else batch
 
@@ -211,21 +211,30 @@ def encode(
 
 
 @torch.inference_mode()
+def encoded(
+    encoder: Encoder, views: CutsViews, raw: View, batch_size: int, device: torch.device
+) -> Iterator[tuple[Features, View]]:
+    """The features of what ``views`` had cut, a batch at a time, with the prepared view that they are of, on
+    ``device``."""
+    encoder = encoder.to(device).eval()
+    for start in range(0, len(raw), batch_size):
+        part = raw.part(start, min(start + batch_size, len(raw)))
+        part = replace(part.map(lambda tensor: tensor.to(device)), params=part.params)
+        (view,) = views.prepare([part])
+        yield encoder(view.content), view
+
+
+@torch.inference_mode()
 def encode_views(
     encoder: Encoder, views: CutsViews, raw: View, batch_size: int, device: torch.device, local: bool
 ) -> tuple[Tensor, Tensor]:
     """Pooled features float32 [B, D] and local ones float16 [B, L, D] (L = 0 unless ``local``) of what ``views`` had
     cut, on the CPU."""
-    encoder = encoder.to(device).eval()
     pooled, tokens = [], []
-    for start in range(0, len(raw), batch_size):
-        part = raw.part(start, min(start + batch_size, len(raw)))
-        params = part.params
-        part = replace(part.map(lambda tensor: tensor.to(device)), params=params)
-        features = encoder(views.prepare([part])[0].content)
+    for features, view in encoded(encoder, views, raw, batch_size, device):
         pooled.append(features.pooled.float().cpu())
         there = local and (features.tokens is not None or features.map is not None)
-        tokens.append(features.as_tokens().half().cpu() if there else torch.empty(len(part), 0, encoder.embed_dim))
+        tokens.append(features.as_tokens().half().cpu() if there else torch.empty(len(view), 0, encoder.embed_dim))
     return torch.cat(pooled), torch.cat(tokens)
 
 

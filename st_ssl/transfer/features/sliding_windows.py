@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,17 @@ from pydantic import Field
 from torch import Tensor
 
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.files import replace_text
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry, View
 from st_ssl.data.base import DATA, BadSample
 from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.video.dataset import VideoSource
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
-from st_ssl.training import distributed
-from st_ssl.transfer.features.array_shards import Stream, write_npy, write_text
-from st_ssl.transfer.features.extract import (
-    PARTS,
-    FeatureConfig,
-    Progress,
-    check_broken,
-    claim,
-    settings_of,
-    with_data,
-)
+from st_ssl.transfer.features.array_shards import Part, PartFolder, Stream, write_npy, write_rows
+from st_ssl.transfer.features.extract import PARTS, Extraction, FeatureConfig, Progress, claimed_entries, with_data
 from st_ssl.transfer.features.features import encode_views
 from st_ssl.transfer.features.window_loader import Whole, Windows, stream
-
-_PAUSE = 0.2  # seconds between two looks at what the other processes have done
 
 
 class SlidingConfig(FeatureConfig):
@@ -77,27 +66,11 @@ def slide(
     Every process of a group calls this and does its share; a video that is done is not done again. ``index.jsonl``
     comes last. Raises what ``extract`` does.
     """
-    is_main = distributed.rank() == 0
     source, input = _source(run, config)
-    if not is_main:
-        distributed.barrier()  # the main process goes first, since it may have to write the data
-    entries = source.entries()
-    if is_main:
-        distributed.barrier()
-    records = _Records(output, feature_names(entries))
-    if is_main:
-        claim(output, settings_of(run, config, entries))
-    pending = distributed.gather_objects(records.pending() if is_main else None)[0]
-    mine = pending[distributed.rank() :: distributed.world_size()]
-    if mine:
-        windows = Windows(source, entries, input, config.batch_size, config.window_stride)
-        _work(load_encoder(run), windows, mine, records, device, progress)
-    if is_main and not (output / "index.jsonl").is_file():
-        while (done := records.count()) < len(entries):
-            progress(done, len(entries))
-            time.sleep(_PAUSE)
-        progress(len(entries), len(entries))
-        records.assemble(entries, _about(run, input, config), source)
+    entries = claimed_entries(source, run, config, output)
+    parts = PartFolder(output / PARTS, len(entries), 1)
+    windows = Windows(source, entries, input, config.batch_size, config.window_stride)
+    _Sliding(source, entries, output, parts, device, progress, windows, feature_names(entries)).carry_out(run)
 
 
 def _source(run: Path, config: SlidingConfig) -> tuple[VideoSource, InputConfig]:
@@ -126,117 +99,83 @@ def feature_names(entries: Sequence[Entry]) -> list[str]:
     return next((found for found in names if len(set(found)) == len(found)), parts)
 
 
-def _work(
-    encoder: Encoder,
-    windows: Windows,
-    mine: Sequence[int],
-    records: _Records,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    """Features of the videos ``mine``, each written as soon as its last window is done."""
-    total = len(windows.entries)
-    progress(records.count(), total)
-    lost: list[str] = []
-    begun: dict[int, list[Tensor]] = {}
-    for video, content in stream(windows, mine):
-        if isinstance(content, View):
-            pooled, _ = encode_views(encoder, windows.views, content, windows.batch_size, device, False)
-            begun.setdefault(video, []).append(pooled)
-            continue
-        if isinstance(content, Whole):
-            records.save(video, torch.cat(begun.pop(video)), content)
-        else:
-            begun.pop(video, None)
-            records.save_broken(video, content)
-            lost.append(f"{windows.entries[video].shown}: {content}")
-            check_broken(lost, total, windows.source)
-        progress(records.count(), total)
+@dataclass
+class _Sliding(Extraction):
+    """Each video is a part: its features have a file of their own, by ``names``, and the part tells of them."""
 
+    windows: Windows
+    names: list[str]
 
-class _Records:
-    """Which videos are done: a line about each in a file of its own, which comes after its features."""
+    def worthless(self, done: Mapping[int, int]) -> list[int]:
+        """All that have no features, broken ones among them, since that may be mended."""
+        return [video for video, broken in done.items() if broken or not self._file(video).is_file()]
 
-    def __init__(self, output: Path, names: list[str]) -> None:
-        self.output, self.names, self.folder = output, names, output / PARTS
+    def work(self, encoder: Encoder, mine: list[int]) -> None:
+        """Each video is written as soon as its last window is done."""
+        lost: list[str] = []
+        begun: dict[int, list[Tensor]] = {}
+        for video, content in stream(self.windows, mine):
+            if isinstance(content, View):
+                pooled, _ = encode_views(
+                    encoder, self.windows.views, content, self.windows.batch_size, self.device, False
+                )
+                begun.setdefault(video, []).append(pooled)
+                continue
+            features = begun.pop(video, [])
+            if isinstance(content, Whole):
+                self.save(video, torch.cat(features), content)
+            else:
+                self.parts.save(video, Part([], [(video, content)]))
+                lost.append(f"{self.entries[video].shown}: {content}")
+                self.check_broken(lost)
+            self.progress(self.parts.count(), len(self.entries))
 
-    def pending(self) -> list[int]:
-        """The videos to do: all that have no features, broken ones among them, since that may be mended. For a single
-        process, before any works."""
-        if (self.output / "index.jsonl").is_file():
-            return []
-        self.folder.mkdir(exist_ok=True)
-        done = {number for number in self._numbers() if self._whole(number)}
-        for number in set(self._numbers()) - done:
-            self._file(number).unlink()
-        return [number for number in range(len(self.names)) if number not in done]
-
-    def save(self, number: int, features: Tensor, about: Whole) -> None:
+    def save(self, video: int, features: Tensor, about: Whole) -> None:
         """Write features [N, D] of a video: from then on it is done."""
-        file = self._features(number)
+        file = self._file(video)
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = features.numpy().astype(np.float32)
         write_npy(file, Stream(rows.dtype, rows.shape, [rows]))
         told: dict[str, Any] = {"windows": len(rows), "frames": about.meta.num_frames, "fps": about.meta.fps}
         told |= {"duration": about.duration, "variable_rate": about.variable, "times": about.times}
-        write_text(self._file(number), [json.dumps(told)])
+        self.parts.save(video, Part([video], [], told=told))
 
-    def save_broken(self, number: int, reason: str) -> None:
-        write_text(self._file(number), [json.dumps({"bad": reason})])
-
-    def count(self) -> int:
-        """The number of videos that are done."""
-        return len(self._numbers())
-
-    def assemble(self, entries: Sequence[Entry], about: dict[str, Any], source: VideoSource) -> None:
-        """Write what there is to tell of all videos, the index last."""
+    def assemble(self, run: Path) -> None:
+        """Write what there is to tell of all videos."""
         lines, bad = [], []
-        for number, entry in enumerate(entries):
-            record = json.loads(self._file(number).read_text())
-            if "bad" in record:
-                bad.append(asdict(BadSample.of(entry, record["bad"])))
-                continue
-            own = {"file": f"{self.names[number]}.npy", "path": entry.path, "split": entry.split}
-            known = {"source": entry.source} if entry.source else {}
-            segment = {"start": entry.start} if entry.start else {}
-            lines.append(own | known | {"labels": entry.labels} | segment | record)
-        check_broken([f"{row['path']}: {row['reason']}" for row in bad], len(entries), source)
+        for video, entry in enumerate(self.entries):
+            part = self.parts.load(video, ())
+            bad += [asdict(BadSample.of(entry, reason)) for _, reason in part.bad]
+            if part.indices:
+                own = {"file": f"{self.names[video]}.npy", "path": entry.path, "split": entry.split}
+                known = {"source": entry.source} if entry.source else {}
+                segment = {"start": entry.start} if entry.start else {}
+                lines.append(own | known | {"labels": entry.labels} | segment | part.told)
+        self.check_broken([f"{row['path']}: {row['reason']}" for row in bad])
         if variable := sum(line["variable_rate"] for line in lines):
             told = f"{variable} of {len(lines)} videos have no constant frame rate: no formula of fps finds their rows"
             warnings.warn(f"{told}; `times` in index.jsonl has the second at the middle of each", stacklevel=2)
         if bad:
-            write_text(self.output / "bad_samples.jsonl", [json.dumps(row) + "\n" for row in bad])
-        write_text(self.output / "sliding.json", [json.dumps(about, indent=2) + "\n"])
-        write_text(self.output / "index.jsonl", [json.dumps(row) + "\n" for row in lines])
-        for number in self._numbers():
-            self._file(number).unlink()
-        self.folder.rmdir()
+            write_rows(self.output / "bad_samples.jsonl", bad)
+        about = _about(load_encoder(run).embed_dim, self.windows)
+        replace_text(self.output / "sliding.json", json.dumps(about, indent=2) + "\n", alone=True)
+        write_rows(self.output / "index.jsonl", lines)
 
-    def _whole(self, number: int) -> bool:
-        bad = "bad" in json.loads(self._file(number).read_text())
-        return not bad and number < len(self.names) and self._features(number).is_file()
-
-    def _numbers(self) -> list[int]:
-        return sorted(int(file.stem) for file in self.folder.glob("*.json") if file.stem.isdigit())
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.json"
-
-    def _features(self, number: int) -> Path:
-        return self.output / f"{self.names[number]}.npy"
+    def _file(self, video: int) -> Path:
+        return self.output / f"{self.names[video]}.npy"
 
 
-def _about(run: Path, input: InputConfig, config: SlidingConfig) -> dict[str, Any]:
+def _about(dim: int, windows: Windows) -> dict[str, Any]:
     """What those who read the features have to know, also by the names that their configurations have for it.
 
     Both take row i for what is around frame i × stride + half a window.
     """
+    input = windows.input
     extent = (input.num_frames - 1) * input.stride + 1
-    dim = load_encoder(run).embed_dim
     return {
         "window": {"num_frames": input.num_frames, "frame_stride": input.stride, "extent": extent},
         "actionformer": {
-            "feat_stride": config.window_stride,
+            "feat_stride": windows.stride,
             "num_frames": extent,
             "default_fps": None,  # each video's own, which its annotations have to tell as in index.jsonl
             "input_dim": dim,
@@ -244,7 +183,7 @@ def _about(run: Path, input: InputConfig, config: SlidingConfig) -> dict[str, An
             "file_ext": ".npy",
         },
         "opentad": {
-            "feature_stride": config.window_stride,
+            "feature_stride": windows.stride,
             "sample_stride": 1,
             "offset_frames": extent // 2,
             "in_channels": dim,

@@ -28,8 +28,8 @@ from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.tasks.base import TASKS, Shown
 from st_ssl.transfer.tasks.label_survey import Look
-from st_ssl.transfer.tasks.labels import Labels, LabelTask, OneLabel, Tags
-from st_ssl.transfer.tasks.video_measures import TagMeter, TopMeter
+from st_ssl.transfer.tasks.labels import Labels, LabelTask
+from st_ssl.transfer.tasks.video_measures import ScoreMeter
 
 
 class RecogniseConfig(Config):
@@ -113,7 +113,7 @@ class Recognise(LabelTask):
     def __init__(self, config: RecogniseConfig) -> None:
         super().__init__(config)
         self.settings = config
-        self.labels: Labels = Tags() if config.multi_label else OneLabel(config.target)
+        self.labels = Labels(config.target, config.multi_label)
         self.metric = "mAP" if config.multi_label else "top1"
         self.votes = config.clips * config.crops
         self.weights: Tensor | None = None
@@ -132,8 +132,8 @@ class Recognise(LabelTask):
     def head(self, encoder: Encoder) -> nn.Module:
         return ClipHead(encoder.embed_dim, self.settings, len(self.labels.classes))
 
-    def meter(self) -> TopMeter | TagMeter:
-        return (TagMeter if self.settings.multi_label else TopMeter)(len(self.labels.classes))
+    def meter(self) -> ScoreMeter:
+        return ScoreMeter(len(self.labels.classes), self.settings.multi_label)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         return scores.sigmoid() if self.settings.multi_label else scores.softmax(1)

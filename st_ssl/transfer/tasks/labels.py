@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,30 +21,59 @@ from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.metrics import IGNORE
 
 
-class Labels(ABC):
-    """The labels of a task: first whose there are (``select``), then which (``learn``), then what each sample has.
-    ``several``: whether a sample may have more than one."""
+class Labels:
+    """The labels of a task: first whose there are (``select``), then which (``learn``), then what each sample has: its
+    label ``target`` (the only one that there is where it is None), or where ``several`` its tags, of any number."""
 
-    several: ClassVar[bool] = False
-
-    def __init__(self) -> None:
+    def __init__(self, target: str | None = None, several: bool = False) -> None:
+        self.several, self.target, self._asked = several, target or "", target
         self.classes: list[str] = []
+        self._frequency: Counter[str] = Counter()
 
-    @abstractmethod
+    @property
+    def key(self) -> str:
+        """How messages call them."""
+        return "task.multi_label" if self.several else f"task.target={self.target}"
+
     def select(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those that are labelled; raises ``ConfigError`` where there are none."""
+        if not self.several:
+            self.target, known = labelled(entries, self._asked)
+            return known
+        known = [entry for entry in entries if entry.tags]
+        if not known:
+            raise ConfigError(
+                "task.multi_label: no sample of the data has tags: expected a table with a column tags (data.list=FILE "
+                "names it), or a list with data.format=multilabel (`st-ssl configs README.md` has the formats)"
+            )
+        self._frequency = Counter(tag for entry in known for tag in entry.tags)
+        return known
 
-    @abstractmethod
-    def group(self, entry: Entry) -> str:
-        """What a labelled sample counts under where subsets are balanced."""
-
-    @abstractmethod
     def of(self, entry: Entry) -> Sequence[str]:
         """The labels of one sample, of whatever part."""
+        if self.several:
+            return entry.tags
+        return [entry.labels[self.target]] if self.target in entry.labels else []
 
-    @abstractmethod
+    def group(self, entry: Entry) -> str:
+        """What a labelled sample counts under where subsets are balanced: its label, or its rarest tag, so that a
+        fraction has samples of every tag that is the rarest of one (Sechidis et al. 2011 deal out the rarest labels
+        first)."""
+        return min(self.of(entry), key=lambda name: (self._frequency[name], name))
+
     def targets(self, entries: Sequence[Entry]) -> Tensor:
-        """What ``Task.targets`` gives, on the CPU."""
+        """What ``Task.targets`` gives, on the CPU: classes int64 [B], or of tags float [B, K], 1 for each that a sample
+        has. -1 for a sample without a label, and for a class that no training sample has, since it cannot be learned;
+        -1 throughout for one without any tag."""
+        numbers = {name: number for number, name in enumerate(self.classes)}
+        if not self.several:
+            return torch.tensor([numbers.get(entry.labels.get(self.target, ""), IGNORE) for entry in entries])
+        found = torch.zeros(len(entries), len(self.classes))
+        for row, entry in enumerate(entries):
+            if not entry.tags:
+                found[row] = IGNORE
+            found[row, [numbers[tag] for tag in entry.tags if tag in numbers]] = 1
+        return found
 
     def learn(self, train: Sequence[Entry]) -> list[str]:
         """Take the labels of the training part, in order (numbers by their value), as the classes; ``ConfigError``
@@ -54,6 +81,12 @@ class Labels(ABC):
         self.classes = in_order(name for entry in train for name in self.of(entry))
         if len(self.classes) < 2:
             raise ConfigError(f"{self.key}: a single class in the training part: {self.classes}")
+        if not self.several and are_values(self.classes):
+            warnings.warn(
+                f"{self.key}: the labels are numbers with fractions, and each of the {len(self.classes)} is a class "
+                "here: fine-tuning knows classes alone, while probes predict such labels as values",
+                stacklevel=3,
+            )
         return self.classes
 
     def tell_unknown(self, entries: Sequence[Entry], most: int = 5) -> None:
@@ -72,92 +105,10 @@ class Labels(ABC):
             stacklevel=3,
         )
 
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """How messages call them."""
-
     def counts(self, entries: Sequence[Entry]) -> np.ndarray:
         """How many of ``entries`` have each class, int64 [K]."""
         found = Counter(name for entry in entries for name in self.of(entry))
         return np.array([found[name] for name in self.classes], dtype=np.int64)
-
-
-class OneLabel(Labels):
-    """The label ``target`` of each sample; the only one that there is where it is None."""
-
-    def __init__(self, target: str | None) -> None:
-        super().__init__()
-        self._asked, self.target = target, target or ""
-
-    @property
-    def key(self) -> str:
-        return f"task.target={self.target}"
-
-    def select(self, entries: Sequence[Entry]) -> list[Entry]:
-        self.target, known = labelled(entries, self._asked)
-        return known
-
-    def learn(self, train: Sequence[Entry]) -> list[str]:
-        classes = super().learn(train)
-        if are_values(classes):
-            warnings.warn(
-                f"{self.key}: the labels are numbers with fractions, and each of the {len(classes)} is a class here: "
-                "fine-tuning knows classes alone, while probes predict such labels as values",
-                stacklevel=3,
-            )
-        return classes
-
-    def group(self, entry: Entry) -> str:
-        return entry.labels[self.target]
-
-    def of(self, entry: Entry) -> Sequence[str]:
-        return [entry.labels[self.target]] if self.target in entry.labels else []
-
-    def targets(self, entries: Sequence[Entry]) -> Tensor:
-        """Classes int64 [B]. A class that no training sample has cannot be learned: a sample of it counts as
-        unlabelled, -1."""
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        return torch.tensor([numbers.get(entry.labels.get(self.target, ""), IGNORE) for entry in entries])
-
-
-class Tags(Labels):
-    """The ``tags`` of each sample, of which it has one or more; one without any counts as unlabelled."""
-
-    several: ClassVar[bool] = True
-    key = "task.multi_label"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._frequency: Counter[str] = Counter()
-
-    def select(self, entries: Sequence[Entry]) -> list[Entry]:
-        known = [entry for entry in entries if entry.tags]
-        if not known:
-            raise ConfigError(
-                "task.multi_label: no sample of the data has tags: expected a table with a column tags (data.list=FILE "
-                "names it), or a list with data.format=multilabel (`st-ssl configs README.md` has the formats)"
-            )
-        self._frequency = Counter(tag for entry in known for tag in entry.tags)
-        return known
-
-    def group(self, entry: Entry) -> str:
-        """Its rarest tag, so that a fraction has samples of every tag that is the rarest of one (Sechidis et al. 2011
-        deal out the rarest labels first)."""
-        return min(entry.tags, key=lambda tag: (self._frequency[tag], tag))
-
-    def of(self, entry: Entry) -> Sequence[str]:
-        return entry.tags
-
-    def targets(self, entries: Sequence[Entry]) -> Tensor:
-        """Float [B, K]: 1 for each tag that a sample has, 0 for the others; -1 throughout where it has none at all."""
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        found = torch.zeros(len(entries), len(self.classes))
-        for row, entry in enumerate(entries):
-            if not entry.tags:
-                found[row] = IGNORE
-            found[row, [numbers[tag] for tag in entry.tags if tag in numbers]] = 1
-        return found
 
 
 class LabelTask(Task):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from st_ssl.core.types import Entry
 
 IGNORE = -1
 
@@ -55,6 +57,21 @@ def shape_iou(truth: np.ndarray, predicted: np.ndarray, parts: Sequence[int]) ->
         union = int((ours | theirs).sum())
         values.append(int((ours & theirs).sum()) / union if union else 1.0)
     return float(np.mean(values))
+
+
+class ConfusionMeter:
+    """What ``measures`` makes of how often each class was taken for each, over all rows."""
+
+    def __init__(self, num_classes: int, measures: Callable[[np.ndarray], dict[str, float]]) -> None:
+        self.confusion, self.measures = np.zeros((num_classes, num_classes), dtype=np.int64), measures
+
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
+        """As a ``Meter``."""
+        self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
+
+    def result(self) -> dict[str, float]:
+        """The figures, in per cent."""
+        return self.measures(self.confusion)
 
 
 def part_scores(shapes: Mapping[str, Sequence[float]]) -> dict[str, float]:

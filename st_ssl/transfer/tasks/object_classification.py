@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import Entry, Features
+from st_ssl.core.types import Features
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.tasks.base import TASKS, Shown
-from st_ssl.transfer.tasks.labels import LabelTask, OneLabel
-from st_ssl.transfer.tasks.metrics import classification_scores, confusion_matrix
+from st_ssl.transfer.tasks.labels import Labels, LabelTask
+from st_ssl.transfer.tasks.metrics import ConfusionMeter, classification_scores
 from st_ssl.transfer.tasks.points_common import PointTask, PointTaskConfig
 
 
@@ -44,19 +43,6 @@ class PooledHead(nn.Module):
         return self.mlp(torch.cat([features.tokens.mean(1), features.tokens.amax(1)], 1))
 
 
-class ClassMeter:
-    """Accuracy, and its mean over classes."""
-
-    def __init__(self, num_classes: int) -> None:
-        self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
-        self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
-
-    def result(self) -> dict[str, float]:
-        return classification_scores(self.confusion)
-
-
 @TASKS.register(ClassifyConfig)
 class Classify(LabelTask, PointTask):
     """One of the labels of a cloud, from pooled features (fine-tuning of PointNet, 2017, to Point-MAE, 2022). Clouds
@@ -67,10 +53,10 @@ class Classify(LabelTask, PointTask):
     def __init__(self, config: ClassifyConfig) -> None:
         super().__init__(config)
         self.settings = config
-        self.labels = OneLabel(config.target)
+        self.labels = Labels(config.target)
 
     def head(self, encoder: Encoder) -> nn.Module:
         return PooledHead(encoder, self.settings, len(self.labels.classes))
 
-    def meter(self) -> ClassMeter:
-        return ClassMeter(len(self.labels.classes))
+    def meter(self) -> ConfusionMeter:
+        return ConfusionMeter(len(self.labels.classes), classification_scores)

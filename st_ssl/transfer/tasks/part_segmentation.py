@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -20,18 +19,12 @@ from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
 from st_ssl.transfer.tasks.base import TASKS, Shown
-from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, PointLabels, Surveyed, check_range, largest, survey
+from st_ssl.transfer.tasks.label_survey import Look, PointLabels, Surveyed, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import IGNORE, part_scores, shape_iou
-from st_ssl.transfer.tasks.points_common import (
-    PointLabelTask,
-    PointTaskConfig,
-    named,
-    point_features,
-    point_rows,
-)
+from st_ssl.transfer.tasks.points_common import PointLabelConfig, PointLabelTask, named, point_features, point_rows
 
 
-class PartConfig(PointTaskConfig):
+class PartConfig(PointLabelConfig):
     """``target``: the label of a shape that is its category (the only one where null); ``labels``: the labels of its
     points. Which parts a category has is seen in its training shapes (none above ``max_classes``), or told by
     ``parts``: category to labels. All shapes are looked at before anything is trained, as in semantic segmentation.
@@ -41,8 +34,6 @@ class PartConfig(PointTaskConfig):
     target: str | None = None
     labels: str = "part"
     parts: dict[str, tuple[int, ...]] | None = None
-    max_classes: int = Field(default=MAX_CLASSES, gt=1)
-    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
 
 
 class PartHead(nn.Module):
@@ -118,7 +109,6 @@ class PartSegment(PointLabelTask):
     def __init__(self, config: PartConfig) -> None:
         super().__init__(config)
         self.settings = config
-        self.name, self.class_names = config.labels, config.class_names
         self.target = config.target or ""
         self.known: dict[str, tuple[int, ...]] = {}
 

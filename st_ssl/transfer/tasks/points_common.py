@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -25,7 +25,7 @@ from st_ssl.ops.interpolation import interpolate
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.tasks.base import Shown, Task
-from st_ssl.transfer.tasks.label_survey import Surveyed
+from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Surveyed
 from st_ssl.transfer.tasks.metrics import IGNORE
 
 
@@ -40,7 +40,7 @@ class PointTaskConfig(Config):
     augment: PointAugmentConfig = PointAugmentConfig(rotation="none", scale=(2 / 3, 1.5), translation=0.2)
     votes: int = Field(default=1, gt=0)
     vote_augment: PointAugmentConfig = PointAugmentConfig(rotation="none", scale=(0.8, 1.25))
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     dropout: float = Field(default=0.5, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
@@ -49,13 +49,6 @@ class PointTaskConfig(Config):
     def _votes_on_all(cls, value: PointAugmentConfig) -> PointAugmentConfig:
         if cuts_away(value):
             raise ValueError("crop and dropout take points away, which voting has no use for: leave them out")
-        return value
-
-    @field_validator("hidden")
-    @classmethod
-    def _widths(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(width < 1 for width in value):
-            raise ValueError(f"widths of layers are at least 1, got {value}")
         return value
 
 
@@ -86,15 +79,12 @@ class PointTask(Task):
         """What the labels of points must be, where these are learned."""
         return None
 
-    def _rules(self) -> list[LabelRule]:
-        rule = self.rule()
-        return [] if rule is None else [rule]
-
     def training_views(self, source: DataSource, input: PointInputConfig) -> CutsViews:
         if self.fixed_views:
             return plain_views(input, rule=self.rule())
         augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
-        return augmented_views(input, augment, 1, *self._rules())
+        rule = self.rule()
+        return augmented_views(input, augment, 1, *([rule] if rule else []))
 
     def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> CutsViews:
         return plain_views(input, votes, whole=self.whole, rule=self.rule())
@@ -106,14 +96,26 @@ class PointTask(Task):
         return moved(shown, self.common.vote_augment, [("vote", vote, entry.path) for entry in shown.entries])
 
 
+class PointLabelConfig(PointTaskConfig):
+    """``labels``: which labels of the points are learned, none of them above ``max_classes``; ``class_names``: how the
+    classes are called, by label."""
+
+    labels: str
+    max_classes: int = Field(default=MAX_CLASSES, gt=1)
+    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
+
+
 class PointLabelTask(PointTask):
-    """A task on the labels ``name`` of all points of a cloud's file, which are looked at before anything is trained."""
+    """A task on the labels of all points of a cloud's file, which are looked at before anything is trained; those that
+    are ``ignored`` are none."""
 
     whole: ClassVar[bool] = True
-    name: str
     ignored: tuple[int, ...] = ()
-    class_names: Sequence[str] | None = None
     surveyed: Surveyed | None = None
+
+    def __init__(self, config: PointLabelConfig) -> None:
+        super().__init__(config)
+        self.name, self.class_names = config.labels, config.class_names
 
     @abstractmethod
     def count(self) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from st_ssl.augment.points import PointAugmentConfig
@@ -17,26 +17,12 @@ from st_ssl.core.verdict import Figure
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
 from st_ssl.transfer.tasks.base import TASKS, Shown
-from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Look, check_range, largest, survey
-from st_ssl.transfer.tasks.metrics import (
-    IGNORE,
-    confusion_matrix,
-    iou_figure,
-    iou_parts,
-    ious,
-    segmentation_scores,
-)
-from st_ssl.transfer.tasks.points_common import (
-    PointHead,
-    PointLabelTask,
-    PointTaskConfig,
-    boxes,
-    cuts_away,
-    named,
-)
+from st_ssl.transfer.tasks.label_survey import Look, check_range, largest, survey
+from st_ssl.transfer.tasks.metrics import IGNORE, ConfusionMeter, iou_figure, iou_parts, ious, segmentation_scores
+from st_ssl.transfer.tasks.points_common import PointHead, PointLabelConfig, PointLabelTask, boxes, cuts_away, named
 
 
-class SegmentConfig(PointTaskConfig):
+class SegmentConfig(PointLabelConfig):
     """``labels``: which labels of the points are learned; -1 and those ``ignored`` are none. ``num_classes``: how many
     classes (null: as many as ``class_names``, or without these one more than the largest label in the training part,
     ``max_classes`` at most). The labels of all parts are looked at before anything is trained: a scene without any is
@@ -53,14 +39,12 @@ class SegmentConfig(PointTaskConfig):
     labels: str = "segment"
     ignored: tuple[int, ...] = (255,)
     num_classes: int | None = Field(default=None, gt=1)
-    max_classes: int = Field(default=MAX_CLASSES, gt=1)
-    class_names: tuple[str, ...] | None = Field(default=None, min_length=2)
     label_points: int | float | None = Field(default=None, gt=0)
     chunk_points: int | None = Field(default=None, gt=0)
     background: tuple[Annotated[int, Field(ge=0)], ...] = ()
     augment: PointAugmentConfig = PointAugmentConfig(scale=(0.9, 1.1), flip=(0.5, 0.5, 0.0), jitter=0.005)
     vote_augment: PointAugmentConfig = PointAugmentConfig()
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[PositiveInt, ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("label_points")
@@ -77,22 +61,6 @@ class SegmentConfig(PointTaskConfig):
         return self
 
 
-class SegmentMeter:
-    """mIoU, mAcc and allAcc over the points of all scenes, ``foreground_mIoU`` over the classes that are not
-    ``background`` (where any is), and the IoU of every class."""
-
-    def __init__(self, num_classes: int, background: tuple[int, ...] = ()) -> None:
-        self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-        self.background = background
-
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
-        self.confusion += confusion_matrix(truth, scores.argmax(1), len(self.confusion))
-
-    def result(self) -> dict[str, float]:
-        each = {f"IoU_{number}": float(100 * value) for number, value in enumerate(ious(self.confusion))}
-        return segmentation_scores(self.confusion, self.background) | each
-
-
 @TASKS.register(SegmentConfig)
 class Segment(PointLabelTask):
     """Semantic segmentation with a linear or MLP head on the features of points. Label fractions are of scenes, and
@@ -106,7 +74,7 @@ class Segment(PointLabelTask):
     def __init__(self, config: SegmentConfig) -> None:
         super().__init__(config)
         self.settings = config
-        self.name, self.ignored, self.class_names = config.labels, config.ignored, config.class_names
+        self.ignored = config.ignored
         self.told = config.num_classes or len(config.class_names or ())
         self.num_classes = self.told
         # The points that keep their label must be the same ones in every epoch.
@@ -155,8 +123,14 @@ class Segment(PointLabelTask):
         limit = self.settings.chunk_points
         return super().pieces(shown) if limit is None else boxes(shown, limit)
 
-    def meter(self) -> SegmentMeter:
-        return SegmentMeter(self.num_classes, self.settings.background)
+    def meter(self) -> ConfusionMeter:
+        return ConfusionMeter(self.num_classes, self._figures)
+
+    def _figures(self, confusion: np.ndarray) -> dict[str, float]:
+        """mIoU, mAcc and allAcc over the points of all scenes, ``foreground_mIoU`` over the classes that are not
+        ``background`` (where any is), and the IoU of every class."""
+        each = {f"IoU_{number}": float(100 * value) for number, value in enumerate(ious(confusion))}
+        return segmentation_scores(confusion, self.settings.background) | each
 
     @property
     def figure(self) -> Figure:

@@ -17,7 +17,11 @@ from st_ssl.transfer.tasks.metrics import (
 
 
 class ScoreMeter:
-    """Keeps all scores and truths that it is given, in order; ``several``: a row may be of several classes."""
+    """Keeps all scores and truths that it is given, in order; ``several``: a row may be of several classes.
+
+    Its figures are ``top1``, ``top5`` where there are more classes than that, the mean accuracy over classes, and the
+    expected calibration error ``ece``; of several classes ``mAP``, and the ``ece`` of which every class of every sample
+    is a prediction."""
 
     def __init__(self, num_classes: int, several: bool = False) -> None:
         self.num_classes, self.several = num_classes, several
@@ -39,30 +43,18 @@ class ScoreMeter:
         nothing = np.empty((0, self.num_classes), np.float32) if self.several else np.empty(0, np.int64)
         return np.concatenate([nothing, *self._truth])
 
-
-class TopMeter(ScoreMeter):
-    """``top1``, ``top5`` where there are more classes than that, the mean accuracy over classes, and the expected
-    calibration error ``ece``."""
-
     def result(self) -> dict[str, float]:
+        """The figures, in per cent."""
         scores, truth = self.scores, self.truth
+        error = {"ece": calibrated(scores, truth).error()}
+        if self.several:
+            return {"mAP": mean_average_precision(scores, truth)} | error
         figures = {"top1": top_k_accuracy(scores, truth, 1)}
         if self.num_classes > 5:
             figures["top5"] = top_k_accuracy(scores, truth, 5)
         confusion = confusion_matrix(truth, scores.argmax(1), self.num_classes)
         figures["mean_class_accuracy"] = classification_scores(confusion)["mean_class_accuracy"]
-        return figures | {"ece": calibrated(scores, truth).error()}
-
-
-class TagMeter(ScoreMeter):
-    """``mAP``, and the expected calibration error ``ece``, of which every class of every sample is a prediction."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, several=True)
-
-    def result(self) -> dict[str, float]:
-        scores, truth = self.scores, self.truth
-        return {"mAP": mean_average_precision(scores, truth), "ece": calibrated(scores, truth).error()}
+        return figures | error
 
 
 def calibrated(scores: np.ndarray, truth: np.ndarray) -> Calibration:

@@ -120,7 +120,7 @@ def test_rows_of_variable_rate_have_their_second(run: Path, tmp_path: Path) -> N
 def record_saved(patch: pytest.MonkeyPatch, most: float = float("inf")) -> list[int]:
     """A list that every video is added to when it is saved; the process is killed at one more than ``most``."""
     saved: list[int] = []
-    save = module._Records.save
+    save = module._Sliding.save
 
     def recording(self: Any, number: int, *rest: Any) -> None:
         if len(saved) == most:
@@ -128,7 +128,7 @@ def record_saved(patch: pytest.MonkeyPatch, most: float = float("inf")) -> list[
         saved.append(number)
         save(self, number, *rest)
 
-    patch.setattr(module._Records, "save", recording)
+    patch.setattr(module._Sliding, "save", recording)
     return saved
 
 

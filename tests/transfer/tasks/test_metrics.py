@@ -18,7 +18,7 @@ from st_ssl.transfer.tasks.metrics import (
     shape_iou,
     top_k_accuracy,
 )
-from st_ssl.transfer.tasks.video_measures import TagMeter, TopMeter
+from st_ssl.transfer.tasks.video_measures import ScoreMeter
 
 
 def drawn(seed: int, classes: int, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +148,7 @@ def test_calibration_is_the_distance_from_the_diagonal() -> None:
 
 def test_meters_of_clips_by_sklearn() -> None:
     scores, truth = guessed(0, 7)
-    meter = TopMeter(7)
+    meter = ScoreMeter(7)
     for rows in np.array_split(np.arange(300), 4):
         meter.add(scores[rows], truth[rows], rows, [])
     found = meter.result()
@@ -156,13 +156,13 @@ def test_meters_of_clips_by_sklearn() -> None:
     assert found["top1"] == pytest.approx(100 * oracle.accuracy_score(truth, scores.argmax(1)))
     assert found["mean_class_accuracy"] == pytest.approx(100 * oracle.balanced_accuracy_score(truth, scores.argmax(1)))
     assert found["top5"] == top_k_accuracy(scores, truth, 5)
-    assert "top5" not in TopMeter(5).result()  # would be 100
-    assert all(np.isnan(value) for value in TopMeter(7).result().values())
+    assert "top5" not in ScoreMeter(5).result()  # would be 100
+    assert all(np.isnan(value) for value in ScoreMeter(7).result().values())
 
     several = np.random.default_rng(1).random((300, 7)) < scores
-    tags = TagMeter(7)
+    tags = ScoreMeter(7, several=True)
     tags.add(scores, several.astype(np.float32), truth, [])
     expected = oracle.average_precision_score(several, scores, average="macro")
     assert tags.result()["mAP"] == pytest.approx(100 * expected)
     assert tags.result()["ece"] < 3  # drawn as often as the scores say
-    assert all(np.isnan(value) for value in TagMeter(7).result().values())
+    assert all(np.isnan(value) for value in ScoreMeter(7, several=True).result().values())
