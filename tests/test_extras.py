@@ -29,8 +29,8 @@ from st_ssl.engine.run_config import LoggingConfig
 from st_ssl.ops.sparse import SparseConv3d
 from st_ssl.report.figures import require_matplotlib
 from st_ssl.report.viewers import show_clouds
-from st_ssl.transfer.fitting.fit_config import LoraConfig
-from st_ssl.transfer.fitting.lora import add_lora
+from st_ssl.transfer.fitting.finetune_config import LoraConfig
+from st_ssl.transfer.fitting.finetune_model import add_lora
 from st_ssl.weights.hub import require_hub
 from st_ssl.weights.loading import load
 from tests.ops.sparse import random_tensor

@@ -94,14 +94,14 @@ def main() -> None:
 def _config(arguments: argparse.Namespace) -> ExtractConfig | SlidingConfig:
     """Options and keys as one configuration; a mistake in either is named."""
     from st_ssl.encoders.base import describe_encoder
-    from st_ssl.transfer.features.extract import extract_model
-    from st_ssl.transfer.features.sliding_windows import sliding_model
+    from st_ssl.transfer.features.extract import ExtractConfig, with_data
+    from st_ssl.transfer.features.sliding_windows import SlidingConfig
 
     describe_encoder(arguments.run)  # raises where it is none, before its data are asked for
     names = ("format", "clips", "tokens", "window_stride", "frame_stride")
     given = {name: value for name in names if (value := getattr(arguments, name))}
     options = {name: f"--{name.replace('_', '-')} {value}" for name, value in given.items()}
-    model = sliding_model() if arguments.sliding else extract_model()
+    model = with_data(SlidingConfig if arguments.sliding else ExtractConfig)
     return configured(model, arguments.overrides, {"data": _data(arguments), **given}, options)
 
 

@@ -59,7 +59,7 @@ def main() -> None:
     """Run the command."""
     arguments = _arguments()
     from st_ssl.engine.runtime import start_runtime
-    from st_ssl.transfer.fitting.finetuned_io import find_tuned, load_tuned
+    from st_ssl.transfer.fitting.finetune_model import find_tuned, load_tuned
 
     folder = find_tuned(arguments.model)
     network = load_tuned(folder)

@@ -21,10 +21,9 @@ from st_ssl.report.curves import Panel
 from st_ssl.report.figures import ACCENT, FAINT, INK, draw, strip
 from st_ssl.report.pictures import Sample
 from st_ssl.transfer.fitting.activation_maps import class_activation
-from st_ssl.transfer.fitting.finetuned_io import load_tuned
+from st_ssl.transfer.fitting.finetune_model import load_tuned
 from st_ssl.transfer.tasks.base import Shown
-from st_ssl.transfer.tasks.metrics import confusion_matrix
-from st_ssl.transfer.tasks.video_measures import calibrated
+from st_ssl.transfer.tasks.metrics import calibrated, confusion_matrix
 
 HARDEST = 6  # videos
 MOST_CLASSES = 40  # of a confusion matrix that can still be read

@@ -11,12 +11,11 @@ import torch
 
 from st_ssl.core.types import Entry
 from st_ssl.encoders.base import load_encoder, random_encoder, save_encoder
+from st_ssl.transfer.fitting import finetune_setup as planning
 from st_ssl.transfer.fitting import fit as fitting
 from st_ssl.transfer.fitting import label_fractions
-from st_ssl.transfer.fitting import plan as planning
-from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, Mode
 from st_ssl.transfer.fitting.finetune_model import Tuned, tuned
-from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts, balanced
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import TASKS, Task

@@ -12,7 +12,7 @@ import torch
 from st_ssl.cli import guarded
 from st_ssl.cli.convert import main
 from st_ssl.encoders.base import load_encoder, save_encoder
-from st_ssl.transfer.fitting.finetuned_io import save_tuned
+from st_ssl.transfer.fitting.finetune_model import save_tuned
 from st_ssl.transfer.fitting.fit import Tuned
 from st_ssl.transfer.tasks.action_recognition import RecogniseConfig
 from st_ssl.transfer.tasks.base import TASKS

@@ -81,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
 def _network(run: Path) -> Network:
     """The encoder in ``run``, with the head that was fine-tuned with it where there is one."""
     from st_ssl.encoders.base import load_encoder
-    from st_ssl.transfer.fitting.finetuned_io import check_finished, load_tuned
+    from st_ssl.transfer.fitting.finetune_model import check_finished, load_tuned
     from st_ssl.weights.exporting.base import Network
 
     if not (run / "encoder.json").is_file():

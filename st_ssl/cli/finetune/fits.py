@@ -29,10 +29,10 @@ from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.training import distributed
 from st_ssl.transfer.fitting.finetune import Finished, Progress, finetune
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_setup import Setup
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.outcomes import OutcomeStore
 from st_ssl.transfer.fitting.outcomes import told as all_told
-from st_ssl.transfer.fitting.plan import plan
 from st_ssl.transfer.fitting.predictions import Predictions
 from st_ssl.transfer.fitting.task_loader import Interrupted
 from st_ssl.transfer.probes.official_splits import finetune_splits
@@ -46,7 +46,7 @@ def dry_run(runs: list[Path], config: FinetuneConfig, runtime: Runtime) -> None:
     """Print what would be trained, and on what."""
     table = Table(show_header=False)
     with ExitStack() as stack:
-        told = plan(_sources(config)[0], runs, config, runtime.device, looking(stack, runtime))
+        told = Setup.of(_sources(config)[0], runs, config, runtime.device, looked=looking(stack, runtime)).plan()
     for name, value in told.items():
         table.add_row(name, value)
     if config.splits:

@@ -14,6 +14,7 @@ from st_ssl.engine.console import PlainConsole, console
 from st_ssl.engine.runtime import Runtime
 from st_ssl.transfer.fitting.find_steps import LEARNED, Budget, find_steps
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_setup import Setup
 
 
 def find_and_print(file: Path, runs: list[Path], config: FinetuneConfig, runtime: Runtime, start: int) -> None:
@@ -26,7 +27,8 @@ def find_and_print(file: Path, runs: list[Path], config: FinetuneConfig, runtime
 
     source = of_split(config.data, config.splits[0]) if config.splits else DATA.build(config.data)
     with ExitStack() as stack:
-        found = find_steps(source, runs, config, runtime.device, start, told, looking(stack, runtime))
+        setup = Setup.of(source, runs, config, runtime.device, looked=looking(stack, runtime))
+        found = find_steps(setup, start, told)
     if not runtime.is_main:
         return
     labels = f"{100 * found.share:g} % of the labels ({found.labels})"

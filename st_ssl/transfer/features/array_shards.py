@@ -110,6 +110,7 @@ class Stream:
 
     @property
     def num_bytes(self) -> int:
+        """The size of the whole array."""
         return self.dtype.itemsize * math.prod(self.shape)
 
 

@@ -14,7 +14,6 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -72,18 +71,14 @@ class ExtractConfig(FeatureConfig):
     format: Literal["npy", "safetensors"] = "npy"
 
 
-_Config = TypeVar("_Config", bound=FeatureConfig)
+_Config = TypeVar("_Config", bound=Config)
 
 
-def with_data(model: type[_Config]) -> type[_Config]:
-    """``model`` with the registered kinds of data as the type of ``data``."""
-    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, data=(DATA.union(), ...))
-
-
-@lru_cache(maxsize=1)
-def extract_model() -> type[ExtractConfig]:
-    """``ExtractConfig`` with the registered kinds of data."""
-    return with_data(ExtractConfig)
+def with_data(model: type[_Config], **fields: Any) -> type[_Config]:
+    """``model`` with the registered kinds of data as the type of ``data``, and the types of other ``fields``, as
+    pydantic's ``create_model`` takes them."""
+    fields["data"] = (DATA.union(), ...)
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
 
 def extract(
@@ -239,7 +234,7 @@ class _Clips(Extraction):
                 else:
                     bad.append((index, batch.bad[0].reason))
                 self.progress(before + done, total)
-            parts.save(part, _encode(encoder, views, usable, bad, self.config, self.device))
+            parts.save(part, self._encode(encoder, views, usable, bad))
             self.progress(parts.count(), total)
             lost += [f"{self.entries[index].shown}: {reason}" for index, reason in bad]
             self.check_broken(lost)
@@ -276,59 +271,49 @@ class _Clips(Extraction):
         if bad:
             write_rows(listed, ({"path": path, "reason": reason} for path, reason in bad))
         names = ("frames",) if self.source.modality == "video" else ()
-        write_rows(
-            output / "index.jsonl", _index(parts, full, self.entries, names, config.format if of_clouds else None)
-        )
+        write_rows(output / "index.jsonl", self._index(full, names, config.format if of_clouds else None))
 
+    def _encode(
+        self, encoder: Encoder, views: CutsViews, usable: list[tuple[int, list[View]]], bad: list[tuple[int, str]]
+    ) -> Part:
+        """The features of the videos of a part."""
+        config, device = self.config, self.device
+        if not usable:
+            return Part([], bad)
+        first, *others = [view for _, cut in usable for view in cut]
+        raw = first.joined(others)
+        of_clouds = isinstance(raw.content, PointBatch)
+        if config.tokens and of_clouds:
+            pooled, clouds = encode_clouds(encoder, views, raw, config.batch_size, device)
+            arrays, more = {"features": pooled}, packed_tokens(clouds)
+        else:
+            pooled, tokens = encode_views(encoder, views, raw, config.batch_size, device, config.tokens)
+            if config.tokens and not tokens.shape[1]:
+                raise ConfigError("tokens: this encoder gives features of whole clips alone, no local ones")
+            arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
+            arrays |= {} if of_clouds else {"frames": raw.at}
+            more = {}
+        grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
+        return Part([index for index, _ in usable], bad, grouped | more)
 
-def _encode(
-    encoder: Encoder,
-    views: CutsViews,
-    usable: list[tuple[int, list[View]]],
-    bad: list[tuple[int, str]],
-    config: ExtractConfig,
-    device: torch.device,
-) -> Part:
-    """The features of the videos of a part."""
-    if not usable:
-        return Part([], bad)
-    first, *others = [view for _, cut in usable for view in cut]
-    raw = first.joined(others)
-    of_clouds = isinstance(raw.content, PointBatch)
-    if config.tokens and of_clouds:
-        pooled, clouds = encode_clouds(encoder, views, raw, config.batch_size, device)
-        arrays, more = {"features": pooled}, packed_tokens(clouds)
-    else:
-        pooled, tokens = encode_views(encoder, views, raw, config.batch_size, device, config.tokens)
-        if config.tokens and not tokens.shape[1]:
-            raise ConfigError("tokens: this encoder gives features of whole clips alone, no local ones")
-        arrays = {"features": pooled} | ({"tokens": tokens} if config.tokens else {})
-        arrays |= {} if of_clouds else {"frames": raw.at}
-        more = {}
-    grouped = {name: tensor.unflatten(0, (-1, config.clips)).numpy() for name, tensor in arrays.items()}
-    return Part([index for index, _ in usable], bad, grouped | more)
-
-
-def _index(
-    parts: PartFolder, full: list[int], entries: Sequence[Entry], names: tuple[str, ...], tokens: str | None
-) -> Iterator[dict[str, Any]]:
-    """What there is to tell of each row of the features; ``names`` are the arrays that belong into it: "frames" for
-    videos, and ``tokens`` is the format of the files of tokens, where each row has one."""
-    row = 0
-    for number in full:
-        part = parts.load(number, names)
-        for place, index in enumerate(part.indices):
-            entry = entries[index]
-            about: dict[str, Any] = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
-            if entry.tags:
-                about["tags"] = entry.tags
-            if entry.source:
-                about["source"] = entry.source
-            if (entry.start, entry.num_frames) != (0, None):
-                about |= {"start": entry.start, "num_frames": entry.num_frames}
-            for name in names:
-                about[name] = (part.arrays[name][place] + entry.start).tolist()
-            if tokens is not None:
-                about["tokens"] = f"{TOKENS}/{tokens_name(row, tokens)}"
-            yield about
-            row += 1
+    def _index(self, full: list[int], names: tuple[str, ...], tokens: str | None) -> Iterator[dict[str, Any]]:
+        """What there is to tell of each row of the features; ``names`` are the arrays that belong into it: "frames" for
+        videos, and ``tokens`` is the format of the files of tokens, where each row has one."""
+        row = 0
+        for number in full:
+            part = self.parts.load(number, names)
+            for place, index in enumerate(part.indices):
+                entry = self.entries[index]
+                about: dict[str, Any] = {"row": row, "path": entry.path, "split": entry.split, "labels": entry.labels}
+                if entry.tags:
+                    about["tags"] = entry.tags
+                if entry.source:
+                    about["source"] = entry.source
+                if (entry.start, entry.num_frames) != (0, None):
+                    about |= {"start": entry.start, "num_frames": entry.num_frames}
+                for name in names:
+                    about[name] = (part.arrays[name][place] + entry.start).tolist()
+                if tokens is not None:
+                    about["tokens"] = f"{TOKENS}/{tokens_name(row, tokens)}"
+                yield about
+                row += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from st_ssl.core.class_order import in_order
+from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import INPUTS
 from st_ssl.core.random import keyed_rng, keyed_seed
@@ -19,7 +21,7 @@ from st_ssl.data.base import BadSample, Batch, CutsViews, DataSource
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.sources.video import target_names
-from st_ssl.encoders.base import AnyInput, Encoder
+from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder
 
 INSTANCE = "sample"
 """The target where there are no labels: which video a clip was cut from, or which cloud points are from."""
@@ -50,6 +52,15 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+
+def one_encoder(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
+    """The encoder, and its input, that all of ``runs`` hold; raises ``DataError`` where they are not the same."""
+    first = describe_encoder(runs[0])
+    for run in runs[1:]:
+        if describe_encoder(run) != first:
+            raise DataError(f"{run} and {runs[0]} hold different encoders: take runs of one architecture together")
+    return first
 
 
 def check_modality(source: DataSource, input: AnyInput) -> None:

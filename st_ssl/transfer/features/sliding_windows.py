@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,14 @@ from pydantic import Field
 from torch import Tensor
 
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.files import replace_text
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry, View
 from st_ssl.data.base import DATA, BadSample
 from st_ssl.data.sources.video.base import is_video
 from st_ssl.data.video.dataset import VideoSource
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder
-from st_ssl.transfer.features.array_shards import Part, PartFolder, Stream, write_npy, write_rows
-from st_ssl.transfer.features.extract import PARTS, Extraction, FeatureConfig, Progress, claimed_entries, with_data
+from st_ssl.transfer.features.array_shards import Part, PartFolder, Stream, write_bytes, write_npy, write_rows
+from st_ssl.transfer.features.extract import PARTS, Extraction, FeatureConfig, Progress, claimed_entries
 from st_ssl.transfer.features.features import encode_views
 from st_ssl.transfer.features.window_loader import Whole, Windows, stream
 
@@ -40,12 +38,6 @@ class SlidingConfig(FeatureConfig):
 
     window_stride: int = Field(default=4, gt=0)
     frame_stride: int | None = Field(default=None, gt=0)
-
-
-@lru_cache(maxsize=1)
-def sliding_model() -> type[SlidingConfig]:
-    """``SlidingConfig`` with the registered kinds of data."""
-    return with_data(SlidingConfig)
 
 
 def slide(
@@ -158,7 +150,7 @@ class _Sliding(Extraction):
         if bad:
             write_rows(self.output / "bad_samples.jsonl", bad)
         about = _about(load_encoder(run).embed_dim, self.windows)
-        replace_text(self.output / "sliding.json", json.dumps(about, indent=2) + "\n", alone=True)
+        write_bytes(self.output / "sliding.json", [f"{json.dumps(about, indent=2)}\n".encode()])
         write_rows(self.output / "index.jsonl", lines)
 
     def _file(self, video: int) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -175,16 +176,11 @@ def stream(windows: Windows, videos: Sequence[int]) -> Iterator[tuple[int, Conte
     turns = _Turns(videos, max(1, workers))
     timeout, max_lost = source.sample_timeout, source.max_bad(len(windows.entries))
     found: Iterable[Any] = build_loader(
-        windows, turns, _only, workers, timeout=timeout, max_lost=max_lost, in_turn=True
+        windows, turns, itemgetter(0), workers, timeout=timeout, max_lost=max_lost, in_turn=True
     )
     for piece in found:
         if piece is not None and turns.take(piece):
             yield piece.video, piece.content
-
-
-def _only(pieces: list[Any]) -> Any:
-    """A batch of one."""
-    return pieces[0]
 
 
 _AT_ONCE = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from st_ssl.training import distributed
 from st_ssl.transfer.features.features import one_by_one
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, sample_name
-from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
+from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.probes.classifiers import linear_predict
 from st_ssl.transfer.tasks.labels import LabelTask
 from st_ssl.transfer.tasks.metrics import IGNORE
@@ -90,20 +90,15 @@ class Baselines:
             self._rows = {sample_name(entry): row for row, entry in enumerate(self._entries)}
         own = [name for name in dict.fromkeys(map(sample_name, entries)) if name not in self.store.features]
         own = own[rank::world_size]
-        found: dict[str, dict[str, np.ndarray]] = {}
-        stopped = False
         views = feed.source.evaluation(feed.input)
         rows = [self._rows[name] for name in own]
-        for name, batch in zip(own, one_by_one(feed.source, self._entries, rows, views, 0), strict=True):
-            feed.bad.update(dict.fromkeys(batch.bad))
-            found[name] = {}
-            if batch.views:
-                features = feed.source.raw_features(batch.views[0]) | {METADATA: batch.metadata.numpy()}
-                found[name] = {who: np.nan_to_num(row[0].astype(np.float32)) for who, row in features.items()}
-            if stopped := feed.stopped():
-                break
-        shared = distributed.gather_objects((stopped, found))
-        if any(stop for stop, _ in shared):
-            raise Interrupted("stopped as the baselines were read")
-        for _, part in shared:
-            self.store.features.update(part)
+
+        def found() -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+            for name, batch in zip(own, one_by_one(feed.source, self._entries, rows, views, 0), strict=True):
+                feed.bad.update(dict.fromkeys(batch.bad))
+                features: dict[str, np.ndarray] = {}
+                if batch.views:
+                    features = feed.source.raw_features(batch.views[0]) | {METADATA: batch.metadata.numpy()}
+                yield name, {who: np.nan_to_num(row[0].astype(np.float32)) for who, row in features.items()}
+
+        self.store.features.update(feed.joined(found(), "as the baselines were read"))

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.random import keyed_seed
-from st_ssl.data.base import DataSource
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
 from st_ssl.transfer.fitting.finetune_setup import Setup
@@ -61,23 +59,15 @@ class Search:
     steps: int | None
 
 
-def find_steps(
-    source: DataSource,
-    runs: Sequence[Path],
-    config: FinetuneConfig,
-    device: torch.device,
-    start: int = START,
-    told: Callable[[Budget], None] = lambda _: None,
-    looked: Callable[[int, int], None] = lambda *_: None,
-) -> Search:
+def find_steps(setup: Setup, start: int = START, told: Callable[[Budget], None] = lambda _: None) -> Search:
     """The smallest budget of ``start`` steps, twice as many, and so on, that neither of the next two is ``GAIN`` points
     better than, by the mean over ``DRAWS`` draws of the smallest fraction of the labels. ``told`` is given each budget
     as it is done.
 
-    Networks are as the encoders of ``runs``, with the settings of the mode scratch. Raises ``ConfigError`` for a task
+    Networks are as the encoders of ``setup``, with the settings of the mode scratch. Raises ``ConfigError`` for a task
     that has no fractions, and ``DataError`` where no training sample is left outside a draw.
     """
-    setup = Setup.of(source, runs, config, device, looked=looked)
+    config = setup.config
     if not setup.task.has_fractions:
         raise ConfigError(f"--find-steps: {config.task.name} takes as many labels as it says itself")
     parts = setup.parts(0)

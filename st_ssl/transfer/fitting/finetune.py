@@ -3,6 +3,7 @@ labels. What the task is, and of which modality, is its own affair (see ``tasks.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,14 +20,12 @@ from st_ssl.training import distributed
 from st_ssl.transfer.fitting.baselines import Baselines
 from st_ssl.transfer.fitting.curve import marks, starved, too_few
 from st_ssl.transfer.fitting.evaluate import evaluate
-from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, Mode
+from st_ssl.transfer.fitting.finetune_model import merge_lora, save_tuned
 from st_ssl.transfer.fitting.finetune_setup import Setup
-from st_ssl.transfer.fitting.finetuned_io import save_tuned
 from st_ssl.transfer.fitting.fit import Watch, fit
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
-from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts
-from st_ssl.transfer.fitting.lora import merge_lora
 from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, told
 from st_ssl.transfer.fitting.predictions import Keeper, Predictions
 
@@ -38,42 +37,6 @@ Finished = Callable[[dict[str, Any]], None]
 
 _KEPT = ("classes", "sizes", "tested", "results", "starved", "bad", "baselines", "verdicts")
 """What a result has of the fits done so far."""
-
-
-@dataclass
-class _Cell:
-    """The fits of one mode with one fraction of the labels: ``repeats`` of them in the end, of ``steps`` steps each.
-    ``labels``: how many the first of them used, to train on and to choose the epoch by."""
-
-    repeats: int
-    steps: int
-    labels: dict[str, int]
-    epochs: list[int] = field(default_factory=list)
-    figures: list[dict[str, float]] = field(default_factory=list)
-    curves: list[list[float | None]] = field(default_factory=list)
-    """The metric of each fit after each of the ``marks`` of its steps; of none without a curve."""
-
-    def row(self, mode: Mode, share: float) -> dict[str, Any]:
-        """Ready for JSON."""
-        counted = {"repeats": self.repeats, "steps": self.steps, "labels": self.labels}
-        found = {
-            "epochs": self.epochs,
-            "metrics": {name: summary([own[name] for own in self.figures]) for name in self.figures[0]},
-        }
-        if self.curves:
-            found["curve"] = {"steps": marks(self.steps), "values": self.curves}
-        return {"mode": mode, "fraction": share, **counted, **found}
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> _Cell:
-        """What ``row`` gave."""
-        values = {name: figure["values"] for name, figure in row["metrics"].items()}
-        figures = [
-            {name: math.nan if v[repeat] is None else v[repeat] for name, v in values.items()}
-            for repeat in range(len(row["epochs"]))
-        ]
-        curves = list(row["curve"]["values"]) if "curve" in row else []
-        return cls(row["repeats"], row["steps"], row["labels"], list(row["epochs"]), figures, curves)
 
 
 @dataclass
@@ -92,7 +55,8 @@ class _Grid:
     steps: int = 0
     repeats: dict[float, int] = field(default_factory=dict)
     """Of each fraction of the labels, as far as they are known."""
-    cells: dict[tuple[Mode, float], _Cell] = field(default_factory=dict)
+    rows: dict[tuple[Mode, float], dict[str, Any]] = field(default_factory=dict)
+    """What a result has of the fits of one mode with one fraction of the labels, ready for JSON."""
 
     def count(self) -> None:
         """Find out how many fits there are, and of how many steps: the first repetition tells."""
@@ -121,52 +85,41 @@ class _Grid:
         self.outcomes.add(mode, share, repeat, judged)
         self.judged = distributed.gather_objects(judged.count)[0]
         counts = {"train": len(parts.train), "val": len(parts.val)}
-        cell = self.cells.setdefault((mode, share), _Cell(times, self.steps, counts))
-        cell.epochs.append(fitted.epoch)
-        cell.figures.append(found)
+        new = {"mode": mode, "fraction": share, "repeats": times, "steps": self.steps, "labels": counts}
+        row = self.rows.setdefault((mode, share), {**new, "epochs": [], "metrics": {}})
+        row["epochs"].append(fitted.epoch)
+        for figure, value in found.items():
+            before = row["metrics"].get(figure, {"values": []})["values"]
+            row["metrics"][figure] = summary([math.nan if v is None else v for v in [*before, value]])
         if config.curve:
-            cell.curves.append([null(fitted.curve.get(step, math.nan)) for step in marks(self.steps)])
-        if self.weights is not None and self._saves(mode, share, repeat):
-            about = {
-                "mode": mode,
-                "fraction": share,
-                "repeat": repeat,
-                "figures": {name: null(v) for name, v in found.items()},
-            }
+            curve = row.setdefault("curve", {"steps": marks(self.steps), "values": []})
+            curve["values"].append([null(fitted.curve.get(step, math.nan)) for step in curve["steps"]])
+        saves = config.save == "all" or (config.save == "one" and self._shown(mode, share, repeat))
+        if self.weights is not None and saves and distributed.rank() == 0:
+            figures = {figure: null(value) for figure, value in found.items()}
+            about = {"mode": mode, "fraction": share, "repeat": repeat, "figures": figures}
             model.encoder.prepared = feed.source.prepared
             save_tuned(model, task, setup.classes, about, self.weights / f"{mode}_{100 * share:g}_{repeat}")
 
     def take_up(self, before: dict[str, Any]) -> None:
         """The fits of an earlier call with the same settings count as done."""
-        for row in before["results"]:
-            cell = self.cells[row["mode"], row["fraction"]] = _Cell.of(row)
-            self.repeats[row["fraction"]], self.steps = cell.repeats, cell.steps
-            self.done += len(cell.epochs) * self.setup.config.epochs
+        for row in copy.deepcopy(before["results"]):
+            self.rows[row["mode"], row["fraction"]] = row
+            self.repeats[row["fraction"]], self.steps = row["repeats"], row["steps"]
+            self.done += len(row["epochs"]) * self.setup.config.epochs
         self.setup.feed.bad.update((BadSample(**bad), None) for bad in before["bad"])
 
     def missing(self, repeat: int) -> list[tuple[float, Mode]]:
         """The fits of a repetition that are not done."""
         config = self.setup.config
-        fits = [(share, mode) for share in config.label_fractions for mode in config.modes]
-        wanted = [fit for fit in fits if repeat < self.repeats.get(fit[0], 1)]
-        return [(share, mode) for share, mode in wanted if not self._has(mode, share, repeat)]
-
-    def _has(self, mode: Mode, share: float, repeat: int) -> bool:
-        return (mode, share) in self.cells and len(self.cells[mode, share].epochs) > repeat
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Ready for JSON."""
-        return [cell.row(mode, share) for (mode, share), cell in self.cells.items()]
+        done = {fit for fit, row in self.rows.items() if len(row["epochs"]) > repeat}
+        wanted = [share for share in config.label_fractions if repeat < self.repeats.get(share, 1)]
+        return [(share, mode) for share in wanted for mode in config.modes if (mode, share) not in done]
 
     def _shown(self, mode: Mode, share: float, repeat: int) -> bool:
         """Whether it is the fit that is looked at and applied: of the last mode, with most labels."""
         config = self.setup.config
         return mode == config.modes[-1] and share == max(config.label_fractions) and repeat == 0
-
-    def _saves(self, mode: Mode, share: float, repeat: int) -> bool:
-        save = self.setup.config.save
-        wanted = save == "all" or (save == "one" and self._shown(mode, share, repeat))
-        return wanted and distributed.rank() == 0
 
     def _keeper(self, parts: Parts, mode: Mode, share: float, repeat: int) -> Keeper | None:
         """Where the predictions of a fit go, if they are those to be looked at."""
@@ -241,7 +194,7 @@ def finetune(
             result["classes"] = setup.classes
             result["sizes"] = {"train": len(parts.train), "val": len(parts.val), "test": grid.judged}
             result["tested"] = parts.tested
-            result["results"] = grid.rows()
+            result["results"] = copy.deepcopy(list(grid.rows.values()))
             result["starved"] = starved(result["results"], setup.task.metric, len(setup.classes), config.scratch_steps)
             feed.share_bad()
             result["bad"] = [{"path": bad.path, "reason": bad.reason} for bad in feed.bad]

@@ -1,4 +1,5 @@
-"""What every fit begins with: the samples and their labels, and encoders that are there to be loaded."""
+"""What every fit begins with: the samples and their labels, and encoders that are there to be loaded; and the plan of
+all fits, for people to read before anything is trained."""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.random import keyed_seed
 from st_ssl.core.types import Entry
 from st_ssl.data.base import DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
+from st_ssl.encoders.base import AnyInput, count_parameters, describe_encoder, load_encoder, random_encoder, serve
 from st_ssl.training.optim import check_precision
+from st_ssl.transfer.features.features import one_encoder
 from st_ssl.transfer.fitting.curve import too_few
-from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, Mode
 from st_ssl.transfer.fitting.finetune_model import Tuned, tuned
-from st_ssl.transfer.fitting.fit_config import Mode
-from st_ssl.transfer.fitting.label_fractions import Parts, draws, with_validation
+from st_ssl.transfer.fitting.fit import check_batch
+from st_ssl.transfer.fitting.label_fractions import FEW, Parts, draws, with_validation
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import TASKS, Task
 
@@ -52,10 +54,23 @@ class Setup:
         looked: Callable[[int, int], None] = lambda *_: None,
     ) -> Setup:
         """Raises ``UserError`` where the data, the encoders and the configuration do not go together."""
+        one_encoder(runs)
         task: Task = TASKS.build(config.task)
-        input = _input(runs, config)
-        _check(task, source, runs[0], config, device)
-        feed = Feed(source, task, input, device, stopped=stopped, looked=looked)
+        described = _described(runs[0], config)
+        encoder = load_encoder(runs[0], described)
+        serve(source, runs[0], described)
+        if not task.modality == source.modality == encoder.modality:
+            raise ConfigError(
+                f"task.name={config.task.name} is for {task.modality}, the data is {source.modality} and the encoder "
+                f"in {runs[0]} is fed {encoder.modality}: all three must be the same"
+            )
+        if config.modes != ("frozen",):
+            check_precision(encoder, config.precision, device, "precision")
+        if not task.has_fractions and config.label_fractions != (1.0,):
+            raise ConfigError(
+                f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"
+            )
+        feed = Feed(source, task, described[1], device, stopped=stopped, looked=looked)
         return cls(task, feed, config, runs, wanted_entries(source, config))
 
     def parts(self, repeat: int) -> Parts:
@@ -92,15 +107,37 @@ class Setup:
 
     def model(self, mode: Mode, seed: int, run: Path) -> Tuned:
         """A network to be trained: the encoder of ``run``, or a new one like it, with a new head. Draws from torch."""
-        network = self._network(mode, seed, run)
+        described = _described(run, self.config)
+        scratch = mode == "scratch"
+        network = random_encoder(*described, keyed_seed(seed, "scratch")) if scratch else load_encoder(run, described)
         torch.manual_seed(keyed_seed(seed, "head"))
         return tuned(network, self.task.head(network), mode, self.config.last_blocks, self.config.lora)
 
-    def _network(self, mode: Mode, seed: int, run: Path) -> Encoder:
-        described = _described(run, self.config)
-        if mode == "scratch":
-            return random_encoder(*described, keyed_seed(seed, "scratch"))
-        return load_encoder(run, described)
+    def plan(self) -> dict[str, str]:
+        """What ``finetune`` would do: the samples and classes of the first repetition, for each fraction of the labels
+        what is trained on, how long and how often, and how much of the network each mode trains. Labels of points are
+        looked at as for a fit. Nothing is trained or written."""
+        parts, steps, config, classes = self.parts(0), self.steps(), self.config, self.classes
+        names = ", ".join(classes[:8]) + (", …" if len(classes) > 8 else "")
+        told = {"task": config.task.name, "classes": f"{len(classes)} ({names})"}
+        counts = {share: self.repeats(share) for share in config.label_fractions}
+        labelled = {share: self.labelled(share, 0) for share in config.label_fractions}
+        for share, own in labelled.items():
+            drawn = f"{counts[share]} draws" if counts[share] > 1 else "once"
+            told[f"labels, {100 * share:g} %"] = f"{_labels(own)}; {steps:,} steps, {drawn}"
+        own_parts = any(entry.split in ("val", "test") for entry in self.entries)
+        drawn = "" if own_parts else ", drawn: the data have no test part"
+        told["test on"] = f"{len(parts.test):,} samples{drawn}"
+        told |= self.task.counted()
+        modes, fits = len(config.modes), sum(counts.values())
+        told["fits"] = f"{modes * fits:,} ({modes} modes × {fits} draws of labels)"
+        for mode in config.modes:
+            model = self.model(mode, config.seed, self.runs[0])
+            for own in labelled.values():
+                check_batch(model.train(), len(own.train), config)
+            every = sum(p.numel() for p in model.parameters())
+            told[f"trained, {mode}"] = f"{count_parameters(model):,} of {every:,} parameters"
+        return told
 
 
 def _described(run: Path, config: FinetuneConfig) -> tuple[Config, AnyInput]:
@@ -113,32 +150,6 @@ def _changed(config: Any, changes: dict[str, Any], key: str) -> Any:
     return validate(type(config), merge(config.model_dump(), changes), Place(Path(key))) if changes else config
 
 
-def _input(runs: Sequence[Path], config: FinetuneConfig) -> AnyInput:
-    """What the encoders of ``runs``, which must be of one architecture, are fed."""
-    first = describe_encoder(runs[0])
-    for run in runs[1:]:
-        if describe_encoder(run) != first:
-            raise DataError(f"{run} and {runs[0]} hold different encoders: fine-tune runs of one architecture together")
-    return _described(runs[0], config)[1]
-
-
-def _check(task: Task, source: DataSource, run: Path, config: FinetuneConfig, device: torch.device) -> None:
-    encoder = load_encoder(run, _described(run, config))
-    serve(source, run, _described(run, config))
-    modality = encoder.modality
-    if not task.modality == source.modality == modality:
-        raise ConfigError(
-            f"task.name={config.task.name} is for {task.modality}, the data is {source.modality} and the encoder in "
-            f"{run} is fed {modality}: all three must be the same"
-        )
-    if config.modes != ("frozen",):
-        check_precision(encoder, config.precision, device, "precision")
-    if not task.has_fractions and config.label_fractions != (1.0,):
-        raise ConfigError(
-            f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"
-        )
-
-
 def wanted_entries(source: DataSource, config: FinetuneConfig) -> list[Entry]:
     """All samples but those of a test part that is not asked for."""
     entries = list(source.entries())
@@ -147,3 +158,11 @@ def wanted_entries(source: DataSource, config: FinetuneConfig) -> list[Entry]:
     if not any(entry.split == "val" for entry in entries):
         raise DataError("test_on=val: no sample of the data is of the split val")
     return [entry for entry in entries if entry.split != "test"]
+
+
+def _labels(parts: Parts) -> str:
+    """What the labels are for."""
+    if parts.val:
+        return f"{len(parts.train):,}, and {len(parts.val):,} to choose the epoch by"
+    why = f"under {FEW}: " if len(parts.train) < FEW else ""
+    return f"{len(parts.train):,} ({why}the last weights count)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -25,9 +25,9 @@ from st_ssl.training.optim import build_optimizer, layer_numbers, layer_scale, p
 from st_ssl.training.schedule import lr_at
 from st_ssl.transfer.fitting.curve import curve_samples, marks
 from st_ssl.transfer.fitting.evaluate import evaluate
+from st_ssl.transfer.fitting.finetune_config import FitConfig, autocast
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
-from st_ssl.transfer.fitting.fit_config import FitConfig, autocast
 from st_ssl.transfer.fitting.label_fractions import FEW, Parts
 from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
 from st_ssl.transfer.tasks.base import Shown, Task
@@ -139,7 +139,7 @@ class _Course:
         self.shown = curve_samples(self.parts.test, self.task.group) if config.curve else []
         self.rank, self.processes = distributed.rank(), processes
         model.train()
-        self._check(self.batch // (processes * config.accumulate))
+        self._check()
         self.network: nn.Module = model
         if processes > 1:
             convert_batchnorm(model, self.feed.device.type)
@@ -154,34 +154,28 @@ class _Course:
         encoder, decay = self.model.encoder, self.config.layer_decay
         names = [f"encoder.{name}" for name, _ in encoder.named_parameters()]
         if decay < 1 and any(p.requires_grad for p in encoder.parameters()) and not layer_numbers(names)[1]:
-            called = encoder.config.model_dump().get("name", type(encoder).__name__)
-            warnings.warn(
-                f"layer_decay={decay:g} is ignored: the encoder {called} has no numbered layers", stacklevel=2
-            )
+            called = getattr(encoder.config, "name", type(encoder).__name__)
+            told = f"layer_decay={decay:g} is ignored: the encoder {called} has no numbered layers"
+            warnings.warn(told, stacklevel=2)
         return layer_scale(names, decay)
 
-    def _check(self, smallest: int) -> None:
-        config = self.config
-        check_batch(self.model, len(self.parts.train), config)
-        self._check_mixing(smallest)
+    def _check(self) -> None:
+        config, samples = self.config, len(self.parts.train)
+        check_batch(self.model, samples, config)
         if config.patience is not None and not self.parts.val:
             told = f"patience={config.patience}"
-            if len(self.parts.train) >= FEW:
+            if samples >= FEW:
                 raise ConfigError(f"{told}: there is no validation part to look at; set val_share above 0")
             warnings.warn(f"{told} is ignored: under {FEW} labels there is no validation part", stacklevel=2)
-
-    def _check_mixing(self, smallest: int) -> None:
-        """Mixing needs two clips in a part: or else it is refused, or, of few labels, a warning."""
         if not self.task.mixes:
             return
-        config, parts = self.config, self.processes * self.config.accumulate
+        parts = self.processes * config.accumulate
         views = self.task.training_views(self.feed.source, self.feed.input).num_views
-        if smallest * views > 1:
-            return
-        told = f"parts of one sample, of processes × accumulate = {self.processes} × {config.accumulate}"
-        if config.batch_size // parts * views < 2:
-            raise ConfigError(f"task.mix: there is nothing to mix in a batch of {config.batch_size} in {told}")
-        warnings.warn(f"task.mix is ignored in a batch of all {self.batch} samples in {told}", stacklevel=2)
+        if self.batch // parts * views < 2:  # nothing to mix with
+            told = f"parts of one sample, of processes × accumulate = {self.processes} × {config.accumulate}"
+            if config.batch_size // parts * views < 2:
+                raise ConfigError(f"task.mix: there is nothing to mix in a batch of {config.batch_size} in {told}")
+            warnings.warn(f"task.mix is ignored in a batch of all {self.batch} samples in {told}", stacklevel=2)
 
     @property
     def epoch(self) -> int:
@@ -204,8 +198,11 @@ class _Course:
         rate = lr_at(self.step, self.total, self.total / self.config.epochs, self.config.schedule, self.peak)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        batch = [self._mixed(part, number) for number, part in enumerate(shown)]
-        weights = [self.task.weight(targets) for _, targets in batch]
+        task = self.task
+        targets = [task.training_targets(part, self.seed) for part in shown]
+        parts = enumerate(zip(shown, targets, strict=True))
+        batch = [task.mixed(part, own, self._key("mix", number)) for number, (part, own) in parts]
+        weights = [task.weight(mixed) for _, mixed in batch]
         stopped = float(self.feed.stopped())
         total, stop = distributed.sum_over_ranks([sum(weights), stopped], self.feed.device)
         if total:
@@ -218,10 +215,6 @@ class _Course:
         place = self.rank * self.config.accumulate + number
         return (self.seed, what, self.step, *((place,) if place else ()))
 
-    def _mixed(self, shown: Shown, number: int) -> tuple[Shown, Tensor]:
-        targets = self.task.training_targets(shown, self.seed)
-        return self.task.mixed(shown, targets, self._key("mix", number))
-
     def _update(self, batch: list[tuple[Shown, Tensor]], shares: list[float]) -> None:
         """Change the weights by the gradient of the mean loss over the batches of all processes; ``shares``: what the
         loss of each part counts for, 1 on average."""
@@ -229,9 +222,10 @@ class _Course:
         value = 0.0
         for number, ((shown, targets), share) in enumerate(zip(batch, shares, strict=True)):
             torch.manual_seed(keyed_seed(*self._key("step", number)))  # dropout and the like
-            with self._synchronised(number == len(batch) - 1):
+            network, last = self.network, number == len(batch) - 1  # with which alone processes average gradients
+            with network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext():
                 with autocast(self.config, targets.device):
-                    scores = self.network(shown)
+                    scores = network(shown)
                 scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
                 # A part without labels still takes part: processes wait for each other's gradients.
                 loss = self.task.loss(scores, targets) * share if share else scores.sum() * 0
@@ -249,12 +243,6 @@ class _Course:
         if self.average is not None and self.config.ema is not None:
             warm = (1 + self.step) / (10 + self.step)
             follow(self.average, self.live, min(self.config.ema, warm))
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Processes average their gradients with the last part alone."""
-        if last or not isinstance(self.network, DistributedDataParallel):
-            return nullcontext()
-        return self.network.no_sync()
 
     # ---------------------------------------------------------------- judging
 

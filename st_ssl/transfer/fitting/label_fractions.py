@@ -135,14 +135,14 @@ def fold(parts: Parts, group: Group, ways: int, shots: int, queries: int, number
             "(task.queries)"
         )
     names = [able[i] for i in sorted(keyed_rng("fold", number).permutation(len(able))[:ways])]
-    drawn = []
-    for pool, entries, count, part in zip(pools, sources, (shots, queries), ("train", "test"), strict=True):
-        rows = [
-            pool[name][i]
+    drawn = [
+        [
+            entries[pool[name][i]]
             for name in names
             for i in keyed_rng("fold", number, part, name).permutation(len(pool[name]))[:count]
         ]
-        drawn.append([entries[row] for row in rows])
+        for pool, entries, count, part in zip(pools, sources, (shots, queries), ("train", "test"), strict=True)
+    ]
     return Parts(drawn[0], [], drawn[1], parts.tested)
 
 
@@ -153,19 +153,20 @@ def labelled(entries: Sequence[Entry], target: str | None) -> tuple[str, list[En
     names = sorted({name for entry in entries for name in entry.labels})
     if target is None and len(names) == 1:
         target = names[0]
+    has = f"the data has: {', '.join(names)}"
     if not names:
-        raise ConfigError(
-            "task.target: the data has no labels: expected a folder for each class, or a table of samples and labels "
+        why = (
+            "the data has no labels: expected a folder for each class, or a table of samples and labels "
             "(data.list; `st-ssl configs README.md` has the formats)"
         )
-    if target is None:
-        raise ConfigError(
-            f"task.target: is needed (the data has: {', '.join(names)}), for example task.target={names[0]}"
-        )
-    if target not in names:
+    elif target is None:
+        why = f"is needed ({has}), for example task.target={names[0]}"
+    else:
         only = "; task.target=null takes it" if len(names) == 1 else ""
-        near = nearest(target, names)
-        raise ConfigError(f"task.target: no target named {target!r}{near} (the data has: {', '.join(names)}{only})")
+        why = f"no target named {target!r}{nearest(target, names)} ({has}{only})"
+    if target not in names:
+        raise ConfigError(f"task.target: {why}")
+    assert target is not None
     return target, [entry for entry in entries if target in entry.labels]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from st_ssl.core.files import write_atomically
 from st_ssl.core.plain_json import NOT_PLAIN, load_json
+from st_ssl.core.summary import summary
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure, Outcomes, judge, strongest
 from st_ssl.training import distributed
@@ -166,17 +167,12 @@ def baselines(store: OutcomeStore, task: Task) -> list[dict[str, Any]]:
             seeds: dict[int, list[float]] = {}
             for (split, _), value in _values(store, task.figure, name, share).items():
                 seeds.setdefault(split, []).append(value)
-            if seeds:
-                rows.append({"name": name, "fraction": share, "metrics": {task.metric: _summary(store, seeds)}})
+            own = list(seeds.values())
+            if own:
+                of_all = store.split is None
+                figures = summary([float(np.mean(v)) for v in own]) | {"seeds": own} if of_all else summary(own[0])
+                rows.append({"name": name, "fraction": share, "metrics": {task.metric: figures}})
     return rows
-
-
-def _summary(store: OutcomeStore, seeds: Mapping[int, list[float]]) -> dict[str, Any]:
-    """``seeds`` are the values of each split."""
-    of_all = store.split is None
-    values = [float(np.mean(own)) for own in seeds.values()] if of_all else [v for own in seeds.values() for v in own]
-    more = {"seeds": list(seeds.values())} if of_all else {}
-    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values, **more}
 
 
 def verdicts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,22 +10,20 @@ import numpy as np
 import torch
 
 from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.inputs import Modality
 from st_ssl.core.limits import default_workers
 from st_ssl.core.types import Entry
-from st_ssl.data.base import BadSample, DataSource
-from st_ssl.data.points.dataset import PointDataConfig, PointSource
+from st_ssl.data.base import DATA, BadSample, DataSource
 from st_ssl.data.sources.base import Listing
 from st_ssl.data.sources.points import read_source as read_clouds
 from st_ssl.data.sources.video import read_source as read_videos
 from st_ssl.data.streams.points import is_scene
-from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
-from st_ssl.transfer.fitting.evaluate import answers, evaluate
-from st_ssl.transfer.fitting.finetune_model import Tuned
-from st_ssl.transfer.fitting.finetuned_io import load_tuned
-from st_ssl.transfer.fitting.fit_config import FitConfig
+from st_ssl.transfer.fitting.evaluate import answers
+from st_ssl.transfer.fitting.finetune_config import FitConfig
+from st_ssl.transfer.fitting.finetune_model import Tuned, load_tuned
 from st_ssl.transfer.fitting.task_loader import Feed
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ class Scenes:
 
     @property
     def bad(self) -> list[BadSample]:
+        """The samples that could not be read up to now, by path."""
         return sorted(self._feed.bad, key=lambda one: one.path)
 
 
@@ -91,19 +90,15 @@ def predict(
     if task.whole:
         raise ConfigError("this network answers for every point of a cloud: see predict.segment")
     feed, entries = _asked(model, task, files, device, 2 * batch_size, num_workers)
+    settings = FitConfig(batch_size=batch_size)
     rows: list[np.ndarray] = []
-    seen: list[Entry] = []
-
-    def keep(asked: Shown, means: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None:
-        rows.append(means)
-        seen.extend(asked.entries)
-
-    evaluate(model.to(device), task, feed, entries, FitConfig(batch_size=batch_size), task.votes, keep)
-    if not seen:
+    paths: list[str] = []
+    for answer in answers(model.to(device), task, feed, entries, settings, task.votes, compare=False):
+        rows.append(answer.means)
+        paths += [entry.path for entry in answer.asked.entries]
+    if not paths:
         raise _none(feed, entries)
-    return Answers(
-        classes, [entry.path for entry in seen], np.concatenate(rows), sorted(feed.bad, key=lambda one: one.path)
-    )
+    return Answers(classes, paths, np.concatenate(rows), sorted(feed.bad, key=lambda one: one.path))
 
 
 def segment(
@@ -140,42 +135,28 @@ def _asked(
     model: Tuned, task: Task, files: Sequence[Path], device: torch.device, few: int, num_workers: int | None
 ) -> tuple[Feed, list[Entry]]:
     """The samples of ``files``, and what feeds them; up to ``few`` are read in this process."""
-    own, read = _KINDS[task.modality]
-    entries = [entry for file in files for entry in read(file)]
+    entries = [entry for file in files for entry in _samples_in(file, task.modality)]
     if num_workers is None:
         num_workers = default_workers() if len(entries) > few else 0
-    source = own(num_workers)
+    data = DATA.config(task.modality).model_validate({"num_workers": num_workers, "max_bad_share": 1.0})
+    source: DataSource = DATA.build(data)
     source.listing = Listing(entries)
     encoder = model.encoder
     source.follow(encoder.prepared, encoder.needs(encoder.config, encoder.input))
-    refused = {BadSample.of(entry, why): None for entry in entries if (why := task.refused(entry)) is not None}
-    feed = Feed(source, task, model.encoder.input, device, bad=refused)
-    kept = [entry for entry in entries if task.refused(entry) is None]
+    why = [task.refused(entry) for entry in entries]
+    refused = {BadSample.of(entry, told): None for entry, told in zip(entries, why, strict=True) if told is not None}
+    feed = Feed(source, task, encoder.input, device, bad=refused)
+    kept = [entry for entry, told in zip(entries, why, strict=True) if told is None]
     if not kept:
         raise _none(feed, entries)
     return feed, kept
 
 
-def _videos(num_workers: int) -> DataSource:
-    return VideoSource(VideoDataConfig(num_workers=num_workers, max_bad_share=1.0))
-
-
-def _clouds(num_workers: int) -> DataSource:
-    return PointSource(PointDataConfig(num_workers=num_workers, max_bad_share=1.0))
-
-
-def _in(file: Path) -> Sequence[Entry]:
-    return read_videos(file) if file.is_dir() else [Entry(str(file))]
-
-
-def _clouds_in(file: Path) -> Sequence[Entry]:
-    return read_clouds(file) if file.is_dir() and not is_scene(str(file)) else [Entry(str(file))]
-
-
-_KINDS: dict[str, tuple[Callable[[int], DataSource], Callable[[Path], Sequence[Entry]]]] = {
-    "video": (_videos, _in),
-    "points": (_clouds, _clouds_in),
-}
+def _samples_in(file: Path, modality: Modality) -> Sequence[Entry]:
+    """``file`` itself, or the samples in a folder that is none."""
+    if not file.is_dir() or (modality == "points" and is_scene(str(file))):
+        return [Entry(str(file))]
+    return read_videos(file) if modality == "video" else read_clouds(file)
 
 
 def _none(feed: Feed, entries: Sequence[Entry]) -> DataError:

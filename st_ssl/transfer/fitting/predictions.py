@@ -17,8 +17,7 @@ from st_ssl.core.types import Entry
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.labels import LabelTask
-from st_ssl.transfer.tasks.metrics import IGNORE, average_precisions, confusion_matrix
-from st_ssl.transfer.tasks.video_measures import ScoreMeter, calibrated
+from st_ssl.transfer.tasks.metrics import IGNORE, ScoreMeter, average_precisions, calibrated, confusion_matrix
 
 Keep = Callable[[Shown, np.ndarray, np.ndarray, np.ndarray], None]
 """Given what a batch was asked about, and probabilities [T, K], truth [T] and sample [T], as a ``Meter`` is."""
@@ -54,17 +53,23 @@ class Predictions:
         return VideoKeeper(self, task, classes, tested, about) if isinstance(task, LabelTask) else None
 
 
+@dataclass
 class Keeper(ABC):
-    """Takes predictions, batch by batch (it is a ``Keep``), and writes them."""
+    """Takes what is said of samples that are among ``tested``, batch by batch (it is a ``Keep``), and writes it."""
 
-    def __init__(self, place: Predictions, task: Task, classes: Sequence[str], about: dict[str, Any]) -> None:
-        self.folder, self.task, self.classes = place.folder, task, list(classes)
-        self.about = about | {"limit": place.limit}
+    place: Predictions
+    task: Task
+    classes: Sequence[str]
+    tested: Sequence[Entry]
+    about: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.folder, self.about = self.place.folder, self.about | {"limit": self.place.limit}
         self.folder.mkdir(parents=True, exist_ok=True)
         for pattern in ("[0-9][0-9][0-9][0-9]*.npz", "*.csv", "scores.npy", "index.jsonl"):
             for old in self.folder.glob(pattern):
                 old.unlink()
-        replace_text(self.folder / "classes.json", json.dumps(self.classes, indent=2) + "\n")
+        replace_text(self.folder / "classes.json", json.dumps(list(self.classes), indent=2) + "\n")
 
     @abstractmethod
     def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None: ...
@@ -77,21 +82,16 @@ class Keeper(ABC):
         replace_text(self.folder / "about.json", json.dumps(self.about | more, indent=2) + "\n")
 
 
+@dataclass
 class CloudKeeper(Keeper):
     """``0000.npz`` … one for each cloud: ``xyz`` float64 [N, 3] as the file has it, and ``label`` and ``prediction``
     int64, [N] where points are asked about (``xyz`` is then all of the file) or [] for the whole cloud (``xyz`` is what
     the network was shown first); -1 is no label. ``about.json`` has the path of each, or the file that was packed."""
 
-    def __init__(
-        self,
-        place: Predictions,
-        task: Task,
-        classes: Sequence[str],
-        tested: Sequence[Entry],
-        about: dict[str, Any],
-    ) -> None:
-        super().__init__(place, task, classes, about)
-        count = len(tested) if place.limit is None else min(place.limit, len(tested))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tested, limit = self.tested, self.place.limit
+        count = len(tested) if limit is None else min(limit, len(tested))
         rows = np.linspace(0, len(tested) - 1, count).round().astype(int)
         self.files = {id(tested[row]): f"{number:04d}.npz" for number, row in enumerate(rows)}
         self.clouds: dict[str, str] = {}
@@ -113,6 +113,7 @@ class CloudKeeper(Keeper):
         self._tell(clouds=dict(sorted(self.clouds.items())))
 
 
+@dataclass
 class VideoKeeper(Keeper):
     """All test videos, in the order of the test part; those that are broken are left out.
 
@@ -126,19 +127,13 @@ class VideoKeeper(Keeper):
     share that is right (null where there are none).
     """
 
-    def __init__(
-        self,
-        place: Predictions,
-        task: LabelTask,
-        classes: Sequence[str],
-        tested: Sequence[Entry],
-        about: dict[str, Any],
-    ) -> None:
-        super().__init__(place, task, classes, about)
+    task: LabelTask
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.about["limit"] = None
-        self.places = {id(entry): number for number, entry in enumerate(tested)}
-        self.labels = task.labels
-        self.seen = ScoreMeter(len(classes), task.labels.several)
+        self.labels = self.task.labels
+        self.seen = ScoreMeter(len(self.classes), self.labels.several)
         self.entries: list[Entry] = []
 
     def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None:
@@ -147,7 +142,8 @@ class VideoKeeper(Keeper):
 
     def close(self) -> None:
         # several processes leave out their broken videos each for itself, and then are not in step
-        order = sorted(range(len(self.entries)), key=lambda row: self.places[id(self.entries[row])])
+        places = {id(entry): number for number, entry in enumerate(self.tested)}
+        order = sorted(range(len(self.entries)), key=lambda row: places[id(self.entries[row])])
         scores, truth, entries = self.seen.scores[order], self.seen.truth[order], [self.entries[row] for row in order]
         with write_atomically(self.folder / "scores.npy") as unfinished, unfinished.open("wb") as stream:
             np.save(stream, scores, allow_pickle=False)

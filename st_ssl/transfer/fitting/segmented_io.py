@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,12 +66,10 @@ class SegmentedFolder:
 def _files(index: Path) -> Iterator[str]:
     """The files that an earlier call has written beside its index."""
     for line in index.read_text().splitlines():
-        try:
-            name = json.loads(line).get("file")
-        except (ValueError, AttributeError):
-            continue
-        if isinstance(name, str) and Path(name).name == name and name.endswith((".npz", ".ply")):
-            yield name
+        with suppress(ValueError, AttributeError):
+            name = str(json.loads(line).get("file"))
+            if Path(name).name == name and name.endswith((".npz", ".ply")):
+                yield name
 
 
 def shares(found: Segmented, num_classes: int) -> np.ndarray:
@@ -86,8 +85,8 @@ def ply(found: Segmented, classes: Sequence[str]) -> Iterator[bytes]:
     properties = "".join(f"property {kinds[kind]} {name}\n" for name, kind in fields)
     head = f"ply\nformat binary_little_endian 1.0\n{names}element vertex {len(found.xyz)}\n{properties}end_header\n"
     yield head.encode("ascii", "backslashreplace")
+    columns = [*found.xyz.T, found.segment, found.probability]
     table = np.empty(len(found.xyz), dtype=fields)
-    for number, axis in enumerate("xyz"):
-        table[axis] = found.xyz[:, number]
-    table["segment"], table["probability"] = found.segment, found.probability
+    for (name, _), column in zip(fields, columns, strict=True):
+        table[name] = column
     yield table.tobytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from st_ssl.data.points.views import COUNT, label_views
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Shown, Task
 from st_ssl.transfer.tasks.label_survey import PointLabels
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: what is done is saved, and can be gone on from
@@ -47,24 +50,35 @@ class Feed:
         rank, world_size = distributed.rank(), distributed.world_size()
         keys = [[(0, i)] for i in range(rank, len(entries), world_size)]
         nothing = np.zeros(0, dtype=np.int64)
-        found: dict[int, tuple[np.ndarray, np.ndarray, str | None]] = {}
+
+        def found() -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, str | None]]]:
+            self.looked(0, len(entries))
+            batches = self._batches(entries, label_views(name), 0, keys, replaces=False)
+            for number, batch in enumerate(batches, 1):
+                (row,) = batch.wanted.tolist()
+                if batch.views:
+                    labels = batch.views[0].points.labels
+                    yield row, (labels[name].cpu().numpy().copy(), labels[COUNT].cpu().numpy().copy(), None)
+                else:
+                    yield row, (nothing, nothing, batch.bad[0].reason)
+                self.looked(min(number * world_size, len(entries)), len(entries))
+
+        rows = self.joined(found(), "before the first fit")
+        return [PointLabels(entry, *rows[row]) for row, entry in enumerate(entries)]
+
+    def joined(self, found: Iterable[tuple[_Key, _Value]], when: str) -> dict[_Key, _Value]:
+        """What all processes have ``found``, by key; all call it. Raises ``Interrupted``, which says ``when``, where
+        one of them is asked to end."""
+        own: dict[_Key, _Value] = {}
         stopped = False
-        self.looked(0, len(entries))
-        for batch in self._batches(entries, label_views(name), 0, keys, replaces=False):
-            (row,) = batch.wanted.tolist()
-            if batch.views:
-                labels = batch.views[0].points.labels
-                found[row] = (labels[name].cpu().numpy().copy(), labels[COUNT].cpu().numpy().copy(), None)
-            else:
-                found[row] = (nothing, nothing, batch.bad[0].reason)
-            self.looked(min(len(found) * world_size, len(entries)), len(entries))
+        for key, value in found:
+            own[key] = value
             if stopped := self.stopped():
                 break
-        shared = distributed.gather_objects((stopped, found))
+        shared = distributed.gather_objects((stopped, own))
         if any(stop for stop, _ in shared):
-            raise Interrupted("stopped before the first fit")
-        rows = {row: labels for _, own in shared for row, labels in own.items()}
-        return [PointLabels(entry, *rows[row]) for row, entry in enumerate(entries)]
+            raise Interrupted(f"stopped {when}")
+        return {key: value for _, part in shared for key, value in part.items()}
 
     def training(
         self, entries: list[Entry], seed: int, batch_size: int, total: int, accumulate: int = 1, start: int = 0

@@ -1,4 +1,5 @@
-"""Classifiers on frozen features: k nearest neighbours, linear, attentive. All take and give numpy or CPU tensors."""
+"""Classifiers on frozen features: k nearest neighbours, linear, attentive; and for value targets ridge regression and
+nearest neighbours, with what each sample counts. All take and give numpy or CPU tensors."""
 
 from __future__ import annotations
 
@@ -97,30 +98,18 @@ def fit_best(
     train, labels, test = rows
     if len(np.unique(labels)) < 2:
         return np.full(len(test), labels[0]), strengths[0]  # nothing to tell apart, which sklearn refuses
+    order = keyed_rng(seed, "held out").permutation(len(train))
+    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    best = strengths[len(strengths) // 2]
     # Matrices this small are slower on many threads than on one, and far slower where others want the cores.
     with threadpool_limits(1, "blas"), warnings.catch_warnings():
         # It suspects a regression, but a label for each sample may be meant: which one it is is a target of ours.
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning, "sklearn")
-        return _chosen(build, train, labels, test, seed, strengths)
-
-
-def _chosen(
-    build: Callable[[float], Any],
-    train: np.ndarray,
-    labels: np.ndarray,
-    test: np.ndarray,
-    seed: int,
-    strengths: tuple[float, ...],
-) -> tuple[np.ndarray, float]:
-    """``fit_best`` where there are two classes or values."""
-    order = keyed_rng(seed, "held out").permutation(len(train))
-    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    best = strengths[len(strengths) // 2]
-    if len(strengths) > 1 and len(train) >= FEW and len(np.unique(labels[kept])) >= 2:
-        scores = [build(c).fit(train[kept], labels[kept]).score(train[held], labels[held]) for c in strengths]
-        if any(scores):  # an accuracy of 0 throughout tells nothing
-            best = strengths[int(np.argmax(scores))]
-    return build(best).fit(train, labels).predict(test), best
+        if len(strengths) > 1 and len(train) >= FEW and len(np.unique(labels[kept])) >= 2:
+            scores = [build(c).fit(train[kept], labels[kept]).score(train[held], labels[held]) for c in strengths]
+            if any(scores):  # an accuracy of 0 throughout tells nothing
+                best = strengths[int(np.argmax(scores))]
+        return build(best).fit(train, labels).predict(test), best
 
 
 class AttentiveProbes(nn.Module):
@@ -157,47 +146,43 @@ def attentive_predict(
     swept like a regularisation: for each target the shrinkage that does best on a fifth of the rows held out; of fewer
     than ``FEW`` rows it is the middle one.
     """
+    given = (train, {name: torch.from_numpy(labels[name]) for name in num_classes}, num_classes, seed, epochs, lr)
     order = torch.from_numpy(keyed_rng(seed, "held out").permutation(len(train)))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     # The middle one, too, where the held-out rows tell nothing: each is of a class of its own, say.
     chosen = dict.fromkeys(num_classes, shrinkages[len(shrinkages) // 2])
     best = dict.fromkeys(num_classes, 0.0)
     for shrinkage in shrinkages if len(train) >= FEW else ():
-        centre, whiten = _whitening(train, shrinkage)
-        probes = _fit_attentive(train, labels, kept, num_classes, seed, epochs, lr, centre, whiten)
-        for name, predicted in _predict_attentive(probes, train[held], centre, whiten).items():
+        for name, predicted in _attend(*given, shrinkage, kept, train[held]).items():
             score = float(np.mean(predicted == labels[name][held]))
             if score > best[name]:
                 best[name], chosen[name] = score, shrinkage
     predictions: dict[str, np.ndarray] = {}
     for shrinkage in sorted(set(chosen.values())):
-        centre, whiten = _whitening(train, shrinkage)
-        probes = _fit_attentive(train, labels, order, num_classes, seed, epochs, lr, centre, whiten)
-        on_test = _predict_attentive(probes, test, centre, whiten)
+        on_test = _attend(*given, shrinkage, order, test)
         predictions |= {name: on_test[name] for name in num_classes if chosen[name] == shrinkage}
     return predictions
 
 
-def _fit_attentive(
+def _attend(
     tokens: Tensor,
-    labels: dict[str, np.ndarray],
-    kept: Tensor,
+    labels: dict[str, Tensor],
     num_classes: dict[str, int],
     seed: int,
     epochs: int,
     lr: float,
-    centre: Tensor,
-    whiten: Tensor,
-    weight_decay: float = 0.01,
-    heads: int = 4,
+    shrinkage: float,
+    kept: Tensor,
+    asked: Tensor,
     batch_size: int = 64,
-) -> AttentiveProbes:
-    """AdamW with a one-cycle cosine over the rows ``kept``; every target is a probe of its own."""
+) -> dict[str, np.ndarray]:
+    """Predictions for the tokens ``asked`` of probes that are trained on the rows ``kept`` of ``tokens``: AdamW with a
+    one-cycle cosine; every target is a probe of its own."""
+    centre, whiten = _whitening(tokens, shrinkage)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_seed(seed, "attentive"))
-        probes = AttentiveProbes(tokens.shape[2], num_classes, heads)
-    y = {name: torch.from_numpy(labels[name]) for name in num_classes}
-    optimizer = torch.optim.AdamW(probes.parameters(), lr=lr, weight_decay=weight_decay)
+        probes = AttentiveProbes(tokens.shape[2], num_classes, heads=4)
+    optimizer = torch.optim.AdamW(probes.parameters(), lr=lr, weight_decay=0.01)
     steps = math.ceil(len(kept) / batch_size) * epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     for epoch in range(epochs):
@@ -205,28 +190,19 @@ def _fit_attentive(
         for rows in kept[order].split(batch_size):
             logits = probes((tokens[rows].float() - centre) @ whiten)
             losses = [
-                cross_entropy(logit, y[name][rows], ignore_index=-1)
+                cross_entropy(logit, labels[name][rows], ignore_index=-1)
                 for name, logit in zip(probes.names, logits, strict=True)
-                if (y[name][rows] >= 0).any()
+                if (labels[name][rows] >= 0).any()
             ]
             optimizer.zero_grad()
             if losses:
                 torch.stack(losses).sum().backward()
                 optimizer.step()
             schedule.step()
-    return probes
-
-
-@torch.inference_mode()
-def _predict_attentive(
-    probes: AttentiveProbes, tokens: Tensor, centre: Tensor, whiten: Tensor
-) -> dict[str, np.ndarray]:
-    parts = [[logit.argmax(1) for logit in probes((part.float() - centre) @ whiten)] for part in tokens.split(64)]
-    columns = zip(*parts, strict=True) if parts else [()] * len(probes.names)
-    return {
-        name: torch.cat(list(column)).numpy() if column else np.empty(0, dtype=np.int64)
-        for name, column in zip(probes.names, columns, strict=True)
-    }
+    with torch.inference_mode():
+        parts = [[logit.argmax(1) for logit in probes((part.float() - centre) @ whiten)] for part in asked.split(64)]
+    columns = zip(*parts, strict=True)
+    return {name: torch.cat(column).numpy() for name, column in zip(probes.names, columns, strict=True)}
 
 
 def _whitening(tokens: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -248,3 +224,51 @@ def _whitening(tokens: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(covariance / deviation.outer(deviation))
     whiten = vectors / (values.clamp_min(0) + shrinkage).sqrt() @ vectors.T
     return mean.float(), (whiten / deviation[:, None]).float()
+
+
+def ridge_predict(
+    train: np.ndarray, values: np.ndarray, test: np.ndarray, seed: int, strengths: tuple[float, ...]
+) -> tuple[np.ndarray, float]:
+    """Ridge regression on D standardised features, with the penalty strength × D.
+
+    So the strength is relative to the squared length of a sample's features, and one range fits encoders of any width.
+    Of several ``strengths`` the one with the highest R² is chosen on held-out training rows, as in ``linear_predict``.
+    ``train`` float [N, D], ``values`` float [N], ``test`` [M, D]. Predictions float64 [M] and the strength chosen.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train.astype(np.float64))
+    x, y = (scaler.transform(part.astype(np.float64)) for part in (train, test))
+    return fit_best(lambda strength: Ridge(alpha=strength * train.shape[1]), (x, values, y), seed, strengths)
+
+
+def knn_mean(train: Tensor, values: np.ndarray, test: Tensor, k: int = 20) -> np.ndarray:
+    """The mean of the ``values`` float [N] of the ``k`` rows of ``train`` [N, D] that are nearest by cosine similarity,
+    for each row of ``test`` [M, D]: float64 [M]."""
+    similarity = normalize(test.double(), dim=1) @ normalize(train.double(), dim=1).T
+    index = similarity.topk(min(k, len(train)), dim=1).indices
+    return torch.from_numpy(values)[index].mean(1).numpy()
+
+
+def r2_scores(predicted: np.ndarray | float, truth: np.ndarray) -> np.ndarray:
+    """What each sample adds to R²: 1 - (truth - predicted)² / variance of ``truth`` [M], float64 [M].
+
+    Their mean is R² exactly. So a difference of two contestants is the difference of their squared errors, sample by
+    sample, in units of one variance. 0 throughout where all of ``truth`` is the same.
+    """
+    variance = truth.var() if len(truth) else 0.0
+    return 1 - (truth - predicted) ** 2 / variance if variance > 0 else np.zeros(len(truth))
+
+
+def rank_scores(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What each sample adds to Spearman's rank correlation of ``predicted`` and ``truth``, float64 [M]: the product of
+    its two ranks in standard scores. Their mean is the correlation. 0 throughout where either is constant."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(part) for part in (predicted, truth)]
+    spread = [part.std() if len(part) else 0.0 for part in ranks]
+    if min(spread) == 0:
+        return np.zeros(len(truth))
+    first, second = ((part - part.mean()) / deviation for part, deviation in zip(ranks, spread, strict=True))
+    return first * second

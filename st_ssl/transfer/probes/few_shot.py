@@ -37,26 +37,25 @@ class FewShot(Classify):
     report the best one on the queries."""
 
     has_fractions: ClassVar[bool] = False
-
-    def __init__(self, config: FewShotConfig) -> None:
-        super().__init__(config)
-        self.shot = config
+    config: FewShotConfig
 
     def repeats(self, seeds: int) -> int:
-        return self.shot.folds
+        return self.config.folds
 
     def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
         if any(FOLD in entry.labels for entry in entries):
             return self._given(entries, repeat)
         whole = divide(self.labels.select(entries), self.group)
-        return fold(whole, self.group, self.shot.ways, self.shot.shots, self.shot.queries, repeat)
+        return fold(whole, self.group, self.config.ways, self.config.shots, self.config.queries, repeat)
 
     def _given(self, entries: Sequence[Entry], repeat: int) -> Parts:
         names = sorted({entry.labels[FOLD] for entry in entries if FOLD in entry.labels}, key=lambda n: (len(n), n))
-        setting = f"{self.shot.ways}way_{self.shot.shots}shot/"  # data of several settings say which each fold is of
+        setting = (
+            f"{self.config.ways}way_{self.config.shots}shot/"  # data of several settings say which each fold is of
+        )
         names = [name for name in names if name.startswith(setting)] or names
-        if self.shot.folds > len(names):  # told in the first repetition, not after the last that there is
-            raise DataError(f"task.folds: {self.shot.folds} are asked for, and the data has {len(names)}")
+        if self.config.folds > len(names):  # told in the first repetition, not after the last that there is
+            raise DataError(f"task.folds: {self.config.folds} are asked for, and the data has {len(names)}")
         own = [
             replace(entry, labels={name: label for name, label in entry.labels.items() if name != FOLD})
             for entry in entries
@@ -65,10 +64,10 @@ class FewShot(Classify):
         known = self.labels.select(own)
         train, test = ([entry for entry in known if entry.split == split] for split in ("train", "test"))
         shots = Counter(map(self.group, train))
-        if len(shots) != self.shot.ways or set(shots.values()) != {self.shot.shots} or not test:
+        if len(shots) != self.config.ways or set(shots.values()) != {self.config.shots} or not test:
             counts = ", ".join(map(str, sorted(set(shots.values()))))
             raise ConfigError(
-                f"task.ways={self.shot.ways} task.shots={self.shot.shots}: the fold {names[repeat]!r} of the data has "
-                f"{len(shots)} classes of {counts or 'no'} training samples each, and {len(test)} test samples"
+                f"task.ways={self.config.ways} task.shots={self.config.shots}: the fold {names[repeat]!r} of the data "
+                f"has {len(shots)} classes of {counts or 'no'} training samples each, and {len(test)} test samples"
             )
         return Parts(train, [], test)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,17 +36,18 @@ def probe_splits(
     set has no such splits, before anything is decoded.
     """
     sources = {number: of_split(data, number) for number in config.splits}
-    probed = [
-        probe_source(source, runs, config, device, partial(_tell, progress, number))
-        for number, source in sources.items()
-    ]
-    results = [each.result for each in probed]
+
+    def told(number: int, message: str) -> None:
+        progress(f"split {number}: {message}")
+
+    probed = [probe_source(source, runs, config, device, partial(told, n)) for n, source in sources.items()]
+    results = [result for result, _ in probed]
     first = results[0]
-    told = [result["targets"] for result in results]
+    each = [result["targets"] for result in results]
     shared = [  # by the same sort of labels: what has classes in one split may be a value in another
         name
         for name, own in first["targets"].items()
-        if all(name in targets and ("classes" in targets[name]) == ("classes" in own) for targets in told)
+        if all(name in targets and ("classes" in targets[name]) == ("classes" in own) for targets in each)
     ]
     if not shared:
         raise DataError(f"probe.splits: the splits {', '.join(map(str, sources))} have no target in common")
@@ -54,25 +55,19 @@ def probe_splits(
     result = {
         **{key: first[key] for key in ("runs", "pretrainings", "seeds", "tested", "prepared")},
         "splits": list(config.splits),
-        "sizes": _sizes(results),
+        "sizes": _means([result["sizes"] for result in results]),
         "bad": list(bad.values()),
-        "targets": {name: _mean([result["targets"][name] for result in results]) for name in shared},
+        "targets": {name: _mean([targets[name] for targets in each]) for name in shared},
     }
-    add_verdicts(result, joined([each.scores for each in probed]))
+    add_verdicts(result, joined([scores for _, scores in probed]))
     return result
 
 
-class FitSplit(Protocol):
-    """``finetune`` on the data set of one official split (None: the only one), with all that is the same for others."""
-
-    def __call__(
-        self,
-        source: DataSource,
-        split: int | None,
-        progress: finetuning.Progress,
-        finished: finetuning.Finished,
-        before: dict[str, Any] | None,
-    ) -> dict[str, Any]: ...
+FitSplit = Callable[
+    [DataSource, int | None, finetuning.Progress, finetuning.Finished, dict[str, Any] | None], dict[str, Any]
+]
+"""``finetune`` on the data set of one official split (None: the only one), with what it tells and is given of that one:
+``progress``, ``finished`` and ``before``; all else is the same for others."""
 
 
 def finetune_splits(
@@ -124,7 +119,7 @@ def _joined(done: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: first[key] for key in ("runs", "metric", "classes", "tested") if key in first},
         "splits": [int(number) for number in done],
-        "sizes": _sizes(list(done.values())),
+        "sizes": _means([result["sizes"] for result in done.values()]),
         "results": [
             {
                 **{"mode": mode, "fraction": share, "splits": list(rows)},
@@ -153,24 +148,11 @@ def _curve(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _metrics(splits: list[dict[str, Any]]) -> dict[str, Any]:
-    told = {}
-    for name in splits[0]:
-        cells = [metrics[name] for metrics in splits if name in metrics]
-        means = summary([math.nan if cell["mean"] is None else cell["mean"] for cell in cells])
-        told[name] = means | {"seeds": [cell["values"] for cell in cells]}
-    return told
-
-
-def _sizes(results: Sequence[dict[str, Any]]) -> dict[str, int]:
-    return _means([result["sizes"] for result in results])
+    return {name: _over_splits([own[name] for own in splits if name in own]) for name in splits[0]}
 
 
 def _means(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     return {name: round(np.mean([count[name] for count in counts])) for name in counts[0]}
-
-
-def _tell(progress: Progress, number: int, message: str) -> None:
-    progress(f"split {number}: {message}")
 
 
 def _mean(parts: list[Any]) -> Any:
@@ -188,7 +170,7 @@ def _mean(parts: list[Any]) -> Any:
 
 def _over_splits(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of one contestant."""
-    told = summary([cell["mean"] for cell in cells])
+    told = summary([math.nan if cell["mean"] is None else cell["mean"] for cell in cells])
     if "interval" in cells[0]:
         told["interval"] = float(np.sqrt(sum(cell["interval"] ** 2 for cell in cells)) / len(cells))
     return told | {"seeds": [cell["values"] for cell in cells]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import AnyInput, Encoder, describe_encoder, load_encoder, random_encoder, serve
+from st_ssl.encoders.base import Encoder, load_encoder, random_encoder, serve
 from st_ssl.transfer.features.features import (
     Split,
     check_modality,
@@ -24,6 +23,7 @@ from st_ssl.transfer.features.features import (
     describe_test_part,
     encode,
     metadata_features,
+    one_encoder,
     raw_features,
     split_entries,
 )
@@ -31,9 +31,13 @@ from st_ssl.transfer.fitting.outcomes import sample_name
 from st_ssl.transfer.probes.classifiers import (
     attentive_predict,
     centred,
+    knn_mean,
     knn_predict,
     linear_predict,
     max_mean,
+    r2_scores,
+    rank_scores,
+    ridge_predict,
     svm_predict,
 )
 from st_ssl.transfer.probes.few_labels import (
@@ -45,20 +49,11 @@ from st_ssl.transfer.probes.few_labels import (
     subset_rows,
 )
 from st_ssl.transfer.probes.probe_config import ProbeConfig
-from st_ssl.transfer.probes.regressors import knn_mean, r2_scores, rank_scores, ridge_predict
 from st_ssl.transfer.probes.retrieval import hits_at, recall_by_chance
 from st_ssl.transfer.probes.scores import CHANCE, VALUE_ROWS, Scores, add_verdicts, rows_of
 from st_ssl.transfer.probes.sets import Sets, find_targets, tell_values
 
 Progress = Callable[[str], None]
-
-
-@dataclass
-class Probed:
-    """The ``result`` of a probe without verdicts, and the ``scores`` that they are made of."""
-
-    result: dict[str, Any]
-    scores: Scores
 
 
 def probe_runs(
@@ -87,16 +82,16 @@ def probe_runs(
     Everyone's features are prepared alike, as ``prepared`` says. An attentive probe has nothing to attend to in a
     baseline, which is a single vector: beside it stands the linear probe of the baseline.
     """
-    probed = probe_source(source, runs, config, device, progress)
-    add_verdicts(probed.result, probed.scores)
-    return probed.result
+    result, scores = probe_source(source, runs, config, device, progress)
+    add_verdicts(result, scores)
+    return result
 
 
 def probe_source(
     source: DataSource, runs: Sequence[Path], config: ProbeConfig, device: torch.device, progress: Progress
-) -> Probed:
-    """``probe_runs`` before verdicts are made."""
-    encoder, input = _network(runs)
+) -> tuple[dict[str, Any], Scores]:
+    """``probe_runs`` before verdicts are made, and the scores that these are made of."""
+    encoder, input = one_encoder(runs)
     check_modality(source, input)
     serve(source, runs[0])
     entries = source.entries()
@@ -116,16 +111,16 @@ def probe_source(
             for part, split in enumerate(splits)
         )
         bad.update(dict.fromkeys(train.bad + test.bad))
-        sets = Sets(train, test, classes, values)
-        _probe_baselines(source, sets, config, seed, scores)
+        sets = Sets(train, test, classes, values, config, seed)
+        _probe_baselines(source, sets, scores)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
             run = runs[seed % len(runs)]
             probed = load_encoder(run) if who == "pretrained" else random_encoder(encoder, input, seed)
-            _probe(probed, who, sets, config, seed, device, scores)
+            _probe(probed, who, sets, device, scores)
     used = len(set().union(*(sets.rows(name)[0].tolist() for name in sets.names)))
-    targets = {name: _target(scores, name, sets, config) for name in classes}
-    targets |= {name: _value_target(scores, name, sets, config) for name in values}
+    targets = {name: _target(scores, name, sets) for name in classes}
+    targets |= {name: _value_target(scores, name, sets) for name in values}
     made = {kind for target in targets.values() for kind in (*target, *target["probes"])}
     result = {
         "runs": [str(run) for run in runs],
@@ -137,7 +132,7 @@ def probe_source(
         "bad": [{"path": b.path, "reason": b.reason} for b in bad],
         "targets": targets,
     }
-    return Probed(result, scores)
+    return result, scores
 
 
 def _prepared(config: ProbeConfig, made: Container[str]) -> dict[str, str]:
@@ -198,28 +193,20 @@ def _check_episodes(splits: tuple[Split, Split], classes: dict[str, list[str]], 
         warnings.warn(f"{told}: no episodes", stacklevel=3)
 
 
-def _network(runs: Sequence[Path]) -> tuple[Config, AnyInput]:
-    """The one encoder, and its input, that all of ``runs`` hold."""
-    first = describe_encoder(runs[0])
-    for run in runs[1:]:
-        if describe_encoder(run) != first:
-            raise DataError(f"{run} and {runs[0]} hold different encoders: probe runs of one architecture together")
-    return first
-
-
-def _value_target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[str, Any]:
+def _value_target(scores: Scores, name: str, sets: Sets) -> dict[str, Any]:
     """All there is to tell of one value target, but for its verdicts."""
     values, _ = sets.labels(name)
     return {
         "range": [float(values.min()), float(values.max())],
         "chance": 0.0,
         "samples": {"train": len(values), "test": scores.judged(name)},
-        "probes": {key: scores.row(name, key) for kind in config.kinds for key in VALUE_ROWS.get(kind, ())},
+        "probes": {key: scores.row(name, key) for kind in sets.config.kinds for key in VALUE_ROWS.get(kind, ())},
     }
 
 
-def _target(scores: Scores, name: str, sets: Sets, config: ProbeConfig) -> dict[str, Any]:
+def _target(scores: Scores, name: str, sets: Sets) -> dict[str, Any]:
     """All there is to tell of one target, but for its verdicts."""
+    config = sets.config
     labels, truth = sets.labels(name)
     chance = chance_level(labels, truth)
     told: dict[str, Any] = {
@@ -275,15 +262,11 @@ def _recall_keys(config: ProbeConfig) -> list[str]:
 
 
 def _judge(
-    pooled: tuple[np.ndarray, np.ndarray],
-    wide: tuple[np.ndarray, np.ndarray],
-    sets: Sets,
-    name: str,
-    config: ProbeConfig,
-    seed: int,
+    pooled: tuple[np.ndarray, np.ndarray], wide: tuple[np.ndarray, np.ndarray], sets: Sets, name: str
 ) -> Iterator[tuple[str, np.ndarray | Episodes]]:
     """What features are worth for one target: the scores of each kind of probe but the attentive one, whoever the
     features are of. ``pooled``: those of all training and test samples, float [N, k]; ``wide``: what an SVM is fed."""
+    config, seed = sets.config, sets.seed
     rows, test_rows = sets.rows(name)
     labels, truth = sets.labels(name)
     x, y = pooled[0][rows], pooled[1][test_rows]
@@ -321,8 +304,9 @@ def _judge(
         yield from zip(keys, right, strict=True)
 
 
-def _probe_baselines(source: DataSource, sets: Sets, config: ProbeConfig, seed: int, scores: Scores) -> None:
+def _probe_baselines(source: DataSource, sets: Sets, scores: Scores) -> None:
     """What is known without a network."""
+    config = sets.config
     shown, asked = raw_features(source, sets.train), raw_features(source, sets.test)
     pairs = {who: (features, asked[who]) for who, features in shown.items()}
     pairs["metadata"] = metadata_features(sets.train, sets.test)
@@ -330,24 +314,21 @@ def _probe_baselines(source: DataSource, sets: Sets, config: ProbeConfig, seed: 
         truth = sets.labels(name)[1]
         for kind in [kind for kind in config.kinds if kind in VALUE_ROWS]:
             sets.add(scores, name, VALUE_ROWS[kind][0], CHANCE, r2_scores(truth.mean(), truth))
+    attentive = "attentive" in config.kinds
+    kinds = (*config.kinds, "linear") if attentive else config.kinds  # which stands beside the attentive one, too
+    of_classes = replace(sets, config=config.model_copy(update={"kinds": kinds}))
     for who, pair in pairs.items():
         for name in sets.names:
-            for key, found in _judge(pair, pair, sets, name, config, seed):
-                sets.add(scores, name, key, who, found)
-            if name in sets.values:
-                continue
-            if "attentive" in config.kinds and "linear" in config.kinds:
-                scores.copy((name, "attentive", who), (name, "linear", who))
-            elif "attentive" in config.kinds:
-                (rows, test_rows), (labels, truth) = sets.rows(name), sets.labels(name)
-                told, _ = linear_predict(pair[0][rows], labels, pair[1][test_rows], seed, config.linear_strengths)
-                sets.add(scores, name, "attentive", who, told == truth)
+            for key, found in _judge(pair, pair, of_classes if name in sets.classes else sets, name):
+                if key != "linear" or "linear" in config.kinds:
+                    sets.add(scores, name, key, who, found)
+                if key == "linear" and attentive:
+                    sets.add(scores, name, "attentive", who, found)
 
 
-def _probe(
-    encoder: Encoder, who: str, sets: Sets, config: ProbeConfig, seed: int, device: torch.device, scores: Scores
-) -> None:
+def _probe(encoder: Encoder, who: str, sets: Sets, device: torch.device, scores: Scores) -> None:
     """What the features of ``encoder`` are worth."""
+    config = sets.config
     local = bool(sets.classes and {"attentive", "svm"} & set(config.kinds))
     pooled, tokens = encode(encoder, sets.train, config.batch_size, device, local)
     test_pooled, test_tokens = encode(encoder, sets.test, config.batch_size, device, local)
@@ -357,12 +338,12 @@ def _probe(
     if "svm" in config.kinds:
         wide = (_for_svm(pooled, tokens).numpy(), _for_svm(test_pooled, test_tokens).numpy())
     for name in sets.names:
-        for key, found in _judge(narrow, wide, sets, name, config, seed):
+        for key, found in _judge(narrow, wide, sets, name):
             sets.add(scores, name, key, who, found)
     if attentive:
         counts = {name: len(values) for name, values in sets.classes.items()}
         predictions = attentive_predict(
-            tokens, sets.train.targets, test_tokens, counts, seed, config.attentive_epochs, config.attentive_lr
+            tokens, sets.train.targets, test_tokens, counts, sets.seed, config.attentive_epochs, config.attentive_lr
         )
         for name, predicted in predictions.items():
             sets.add(scores, name, "attentive", who, predicted[sets.rows(name)[1]] == sets.labels(name)[1])

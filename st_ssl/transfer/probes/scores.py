@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,11 +39,8 @@ class Scores:
         np.add.at(parts, rows, np.stack(np.broadcast_arrays(sums.astype(np.float64), counts), -1))
         self.cells.setdefault(cell, []).append(parts)
 
-    def copy(self, cell: Cell, other: Cell) -> None:
-        """What ``other`` got in the last seed is also that of ``cell``."""
-        self.cells.setdefault(cell, []).append(self.cells[other][-1])
-
     def baselines(self, target: str, key: str) -> list[str]:
+        """The names of the trivial baselines that were probed in a row of a target."""
         return [who for name, own, who in self.cells if (name, own) == (target, key) and who not in (*FIRST, CHANCE)]
 
     def row(self, target: str, key: str) -> dict[str, dict[str, Any]]:
@@ -105,7 +102,7 @@ SECTIONS = ("retrieval", "few_shot", "curve")
 
 def rows_of(section: str, key: str) -> str:
     """The key in ``Scores`` of a row of one of ``SECTIONS`` as a result names it: ``R@1``, ``centroid``, ``10 %``."""
-    return {"retrieval": "", "few_shot": "few_shot ", "curve": "curve "}[section] + key
+    return {"few_shot": "few_shot ", "curve": "curve "}.get(section, "") + key
 
 
 def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
@@ -114,12 +111,8 @@ def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
     targets, for each of ``VALUE_ROWS``."""
     targets = result["targets"]
     for name, target in targets.items():
-        target["verdicts"] = _verdicts(target["probes"], partial(_chance, target["chance"]), scores, name, str)
-        for section in SECTIONS:
-            if section in target:
-                own = target[section]
-                told = partial(rows_of, section)
-                own["verdicts"] = _verdicts(own["probes"], partial(_chance, own["chance"]), scores, name, told)
+        for section, own in [("", target), *((section, target[section]) for section in SECTIONS if section in target)]:
+            own["verdicts"] = _verdicts(own, scores, name, section)
     rows = {name: {key: (cells, chance) for key, cells, chance in _summarised(own)} for name, own in targets.items()}
     overall: dict[str, Any] = {"probes": {}, "verdicts": {}}
     for key in dict.fromkeys(key for own in rows.values() for key in own):
@@ -137,20 +130,13 @@ def add_verdicts(result: dict[str, Any], scores: Scores) -> None:
     result["overall"] = overall
 
 
-def _verdicts(
-    probes: Mapping[str, Any],
-    chance: Callable[[str], float],
-    scores: Scores,
-    target: str,
-    key_of: Callable[[str], str],
-) -> dict[str, Any]:
-    found = {key: scores.verdict([target], key_of(key), chance(key)) for key in probes}
+def _verdicts(own: Mapping[str, Any], scores: Scores, target: str, section: str) -> dict[str, Any]:
+    """Of each row of ``own``, which has a chance level for each or one for all."""
+    found = {}
+    for key in own["probes"]:
+        chance = own["chance"][key] if isinstance(own["chance"], Mapping) else own["chance"]
+        found[key] = scores.verdict([target], rows_of(section, key), float(chance))
     return {key: verdict for key, verdict in found.items() if verdict is not None}
-
-
-def _chance(told: Any, key: str) -> float:
-    """The chance level of a row of a section, which has one for each or one for all."""
-    return float(told[key] if isinstance(told, Mapping) else told)
 
 
 def _summarised(target: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], float]]:

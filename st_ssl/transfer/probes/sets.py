@@ -46,31 +46,37 @@ def tell_values(splits: tuple[Split, Split], values: Sequence[str], config: Prob
 
 @dataclass
 class Sets:
-    """The training and the test samples of one seed, the classes of each target that has some, and the targets that are
-    ``values``."""
+    """The training and the test samples of one seed, the classes of each target that has some, the targets that are
+    ``values``, and what is probed and how."""
 
     train: ClipSet
     test: ClipSet
     classes: dict[str, list[str]]
     values: list[str]
+    config: ProbeConfig
+    seed: int
 
     @property
     def names(self) -> list[str]:
+        """Of all targets, those with classes first."""
         return [*self.classes, *self.values]
+
+    def _known(self, part: ClipSet, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if name in self.values:
+            found = numbers_of(part.entries, name)
+            rows = np.flatnonzero(~np.isnan(found))
+        else:
+            found = part.targets[name]
+            rows = np.flatnonzero(found >= 0)
+        return rows, found[rows]
 
     def rows(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of the training and of the test samples that have a label for a target, int64."""
-        if name in self.values:
-            train, test = (np.flatnonzero(~np.isnan(numbers_of(p.entries, name))) for p in (self.train, self.test))
-            return train, test
-        return np.flatnonzero(self.train.targets[name] >= 0), np.flatnonzero(self.test.targets[name] >= 0)
+        return self._known(self.train, name)[0], self._known(self.test, name)[0]
 
     def labels(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The labels of these ``rows``, int64; of a value target the numbers, float64."""
-        if name in self.values:
-            return known_numbers(self.train.entries, name), known_numbers(self.test.entries, name)
-        train, test = self.rows(name)
-        return self.train.targets[name][train], self.test.targets[name][test]
+        return self._known(self.train, name)[1], self._known(self.test, name)[1]
 
     def identities(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """A number for each of these ``rows``, the same for the same file: a sample must not find itself, unless that

@@ -29,7 +29,7 @@ from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.tasks.base import TASKS, Shown
 from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.labels import Labels, LabelTask
-from st_ssl.transfer.tasks.video_measures import ScoreMeter
+from st_ssl.transfer.tasks.metrics import ScoreMeter
 
 
 class RecogniseConfig(Config):
@@ -110,9 +110,10 @@ class Recognise(LabelTask):
     modality: ClassVar[Modality] = "video"
     views_together: ClassVar[bool] = True
 
+    config: RecogniseConfig
+
     def __init__(self, config: RecogniseConfig) -> None:
         super().__init__(config)
-        self.settings = config
         self.labels = Labels(config.target, config.multi_label)
         self.metric = "mAP" if config.multi_label else "top1"
         self.votes = config.clips * config.crops
@@ -124,23 +125,23 @@ class Recognise(LabelTask):
         return names
 
     def begin(self, train: Sequence[Entry]) -> None:
-        if self.settings.class_weights == "balanced":
+        if self.config.class_weights == "balanced":
             count = torch.from_numpy(self.labels.counts(train)).float().clamp_min(1)  # a fraction may lack a tag
             n = len(train)
-            self.weights = (n - count).clamp_min(1) / count if self.settings.multi_label else n / (len(count) * count)
+            self.weights = (n - count).clamp_min(1) / count if self.config.multi_label else n / (len(count) * count)
 
     def head(self, encoder: Encoder) -> nn.Module:
-        return ClipHead(encoder.embed_dim, self.settings, len(self.labels.classes))
+        return ClipHead(encoder.embed_dim, self.config, len(self.labels.classes))
 
     def meter(self) -> ScoreMeter:
-        return ScoreMeter(len(self.labels.classes), self.settings.multi_label)
+        return ScoreMeter(len(self.labels.classes), self.config.multi_label)
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        return scores.sigmoid() if self.settings.multi_label else scores.softmax(1)
+        return scores.sigmoid() if self.config.multi_label else scores.softmax(1)
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """The mean over the labelled rows; ``targets`` may also be shares of classes, float [R, K]."""
-        smoothing = self.settings.label_smoothing
+        smoothing = self.config.label_smoothing
         weights = None if self.weights is None else self.weights.to(scores)
         if targets.ndim == 1:
             known = targets >= 0
@@ -148,28 +149,28 @@ class Recognise(LabelTask):
         else:
             known = (targets >= 0).all(1)
             soft = targets[known].to(scores)
-        if self.settings.multi_label:
+        if self.config.multi_label:
             smooth = (1 - smoothing) * soft + smoothing / 2
             return binary_cross_entropy_with_logits(scores[known], smooth, pos_weight=weights)
         return cross_entropy(scores[known], soft, weights, label_smoothing=smoothing)
 
     def mixed(self, shown: Shown, targets: Tensor, key: tuple[Key, ...]) -> tuple[Shown, Tensor]:
-        if self.settings.mix is None:
+        if self.config.mix is None:
             return shown, targets
-        clip, partner, weight = mix(shown.view.clip, self.settings.mix, keyed_rng(*key))
+        clip, partner, weight = mix(shown.view.clip, self.config.mix, keyed_rng(*key))
         soft = mixed_targets(targets, partner, weight, len(self.labels.classes))
         return replace(shown, view=replace(shown.view, content=clip)), soft
 
     def training_views(self, source: DataSource, input: InputConfig) -> CutsViews:
-        clips: Plan = RandomClips(input.num_frames, input.stride, self.settings.repeats)
-        if self.settings.sampling == "uniform":
-            clips = SegmentClips(input.num_frames, self.settings.repeats, random=True)
-        return Views(each(clips, FinetuneAugment(self.settings.augment, input.size, input.mean, input.std)))
+        clips: Plan = RandomClips(input.num_frames, input.stride, self.config.repeats)
+        if self.config.sampling == "uniform":
+            clips = SegmentClips(input.num_frames, self.config.repeats, random=True)
+        return Views(each(clips, FinetuneAugment(self.config.augment, input.size, input.mean, input.std)))
 
     def testing_views(self, source: DataSource, input: InputConfig, votes: int) -> CutsViews:
         assert votes in (1, self.votes), f"{votes} views of a task with {self.votes}"
-        clips = 1 if votes == 1 else self.settings.clips
-        crops: Literal[1, 3] = 1 if votes == 1 else self.settings.crops
-        if self.settings.sampling == "uniform":
+        clips = 1 if votes == 1 else self.config.clips
+        crops: Literal[1, 3] = 1 if votes == 1 else self.config.crops
+        if self.config.sampling == "uniform":
             return multi_views(input, clips, crops, SegmentClips(input.num_frames, clips))
         return source.evaluation(input) if votes == 1 else multi_views(input, clips, crops)

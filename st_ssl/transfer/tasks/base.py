@@ -41,6 +41,7 @@ class Shown:
 
     @property
     def device(self) -> torch.device:
+        """Where the view is."""
         return self.view.content.device
 
 
@@ -48,9 +49,11 @@ class Meter(Protocol):
     """Adds up what was right: probabilities ``scores`` float [R, K] of R rows with ``truth`` as ``Task.targets`` has
     it, of which ``sample`` int64 [R] tells the one in ``entries`` each is of."""
 
-    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None: ...
+    def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
+        """Take a batch."""
 
-    def result(self) -> dict[str, float]: ...
+    def result(self) -> dict[str, float]:
+        """The figures of all that was taken, by name."""
 
 
 class Task(ABC):

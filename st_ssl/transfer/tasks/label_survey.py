@@ -47,6 +47,7 @@ class Surveyed:
 
     @property
     def all(self) -> Iterable[PointLabels]:
+        """The labels of all parts."""
         return chain.from_iterable(self.seen.values())
 
     @property

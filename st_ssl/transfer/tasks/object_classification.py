@@ -50,13 +50,14 @@ class Classify(LabelTask, PointTask):
 
     metric = "accuracy"
 
+    config: ClassifyConfig
+
     def __init__(self, config: ClassifyConfig) -> None:
         super().__init__(config)
-        self.settings = config
         self.labels = Labels(config.target)
 
     def head(self, encoder: Encoder) -> nn.Module:
-        return PooledHead(encoder, self.settings, len(self.labels.classes))
+        return PooledHead(encoder, self.config, len(self.labels.classes))
 
     def meter(self) -> ConfusionMeter:
         return ConfusionMeter(len(self.labels.classes), classification_scores)

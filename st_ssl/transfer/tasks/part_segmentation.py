@@ -65,6 +65,7 @@ class PartMeter:
         self.found: dict[str, list[float]] = {name: [] for name in parts}
 
     def add(self, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
+        """As a ``Meter``."""
         categories = [entry.labels[self.target] for entry in entries]
         parts = [self.parts[category] for category in categories]
         each = shape_ious(among(scores, sample, parts), truth, sample, parts)
@@ -73,6 +74,7 @@ class PartMeter:
                 self.found[category].append(value)
 
     def result(self) -> dict[str, float]:
+        """The mean over shapes, and over categories, in per cent."""
         return part_scores(self.found)
 
 
@@ -106,9 +108,10 @@ class PartSegment(PointLabelTask):
 
     metric = "instance_mIoU"
 
+    config: PartConfig
+
     def __init__(self, config: PartConfig) -> None:
         super().__init__(config)
-        self.settings = config
         self.target = config.target or ""
         self.known: dict[str, tuple[int, ...]] = {}
 
@@ -116,7 +119,7 @@ class PartSegment(PointLabelTask):
         return entry.labels[self.target]
 
     def parts(self, entries: Sequence[Entry], repeat: int) -> Parts:
-        self.target, known = labelled(entries, self.settings.target)
+        self.target, known = labelled(entries, self.config.target)
         parts = divide(known, self.group)
         there = {self.group(entry) for entry in parts.train}
         val, test = ([entry for entry in part if self.group(entry) in there] for part in (parts.val, parts.test))
@@ -126,32 +129,32 @@ class PartSegment(PointLabelTask):
 
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         categories = in_order(self.group(entry) for entry in parts.train)
-        found = self.surveyed = survey(parts, look, self.settings.labels)
-        if self.settings.parts is None:
+        found = self.surveyed = survey(parts, look, self.config.labels)
+        if self.config.parts is None:
             self.known = self._seen(found.of_training)
             if broken := [name for name in categories if name not in self.known]:
                 raise DataError(
                     f"none of the training shapes of {', '.join(broken)} can be read, to see which parts they have"
                 )
         else:
-            missing = [name for name in categories if not self.settings.parts.get(name)]
+            missing = [name for name in categories if not self.config.parts.get(name)]
             if missing:
                 raise ConfigError(f"task.parts: no parts are given for {', '.join(missing)}")
-            self.known = {name: self.settings.parts[name] for name in categories}
+            self.known = {name: self.config.parts[name] for name in categories}
         ways = "These are those that training shapes have, or task.parts and task.class_names say"
-        check_range(found.all, self.settings.labels, self.count(), ways)
+        check_range(found.all, self.config.labels, self.count(), ways)
         self._tell_foreign(found)
-        return named(self.settings.class_names, self.count())
+        return named(self.config.class_names, self.count())
 
     def _seen(self, train: Sequence[PointLabels]) -> dict[str, tuple[int, ...]]:
         """The parts of each category."""
-        largest(train, self.settings.labels, self.settings.max_classes)
+        largest(train, self.config.labels, self.config.max_classes)
         seen: dict[str, set[int]] = {}
         for row in train:
             seen.setdefault(self.group(row.entry), set()).update(row.values.tolist())
         known = {name: tuple(sorted(seen[name])) for name in in_order(seen)}
         if empty := [name for name, labels in known.items() if not labels]:
-            raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.settings.labels!r}")
+            raise ConfigError(f"task.labels: no point of a {' or '.join(empty)} has a label {self.config.labels!r}")
         return known
 
     def _tell_foreign(self, found: Surveyed) -> None:
@@ -161,19 +164,19 @@ class PartSegment(PointLabelTask):
             entry, category = foreign[0].entry, self.group(foreign[0].entry)
             labels = sorted(set(foreign[0].values.tolist()) - set(self.known[category]))
             warnings.warn(
-                f"task.labels={self.settings.labels}: {len(foreign)} shapes have parts that their category has in no "
+                f"task.labels={self.config.labels}: {len(foreign)} shapes have parts that their category has in no "
                 f"training shape, where no answer is right: {entry.shown} ({category}) has "
                 f"{', '.join(map(str, labels))}; task.parts says which parts there are",
                 stacklevel=4,
             )
 
     def saved(self) -> PartConfig:
-        return self.settings.model_copy(update={"target": self.target, "parts": self.known})
+        return self.config.model_copy(update={"target": self.target, "parts": self.known})
 
     def restore(self, classes: Sequence[str]) -> None:
-        if not self.settings.parts:
+        if not self.config.parts:
             super().restore(classes)  # of before the parts were kept
-        self.known, self.blind = dict(self.settings.parts or {}), True
+        self.known, self.blind = dict(self.config.parts or {}), True
 
     def refused(self, entry: Entry) -> str | None:
         category, known = entry.labels.get(self.target), ", ".join(self.known)
@@ -183,11 +186,11 @@ class PartSegment(PointLabelTask):
 
     def count(self) -> int:
         seen = 1 + max(part for parts in self.known.values() for part in parts)
-        return max(seen, len(self.settings.class_names or ()))
+        return max(seen, len(self.config.class_names or ()))
 
     def head(self, encoder: Encoder) -> nn.Module:
         categories = {name: number for number, name in enumerate(self.known)}
-        return PartHead(encoder, self.settings, categories, self.target, self.count())
+        return PartHead(encoder, self.config, categories, self.target, self.count())
 
     def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
         return among(scores, sample, [self.known[self.group(entry)] for entry in entries])

@@ -66,14 +66,14 @@ class PointTask(Task):
     """Whether it is asked about clouds without labels."""
 
     modality: ClassVar[Modality] = "points"
+    config: PointTaskConfig
 
     def __init__(self, config: PointTaskConfig) -> None:
         super().__init__(config)
-        self.common = config
         self.votes = config.votes
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(scores, targets, ignore_index=IGNORE, label_smoothing=self.common.label_smoothing)
+        return cross_entropy(scores, targets, ignore_index=IGNORE, label_smoothing=self.config.label_smoothing)
 
     def rule(self) -> LabelRule | None:
         """What the labels of points must be, where these are learned."""
@@ -82,7 +82,7 @@ class PointTask(Task):
     def training_views(self, source: DataSource, input: PointInputConfig) -> CutsViews:
         if self.fixed_views:
             return plain_views(input, rule=self.rule())
-        augment = PointAugment(self.common.augment, input.num_points, input.unit_sphere, input.voxel_size)
+        augment = PointAugment(self.config.augment, input.num_points, input.unit_sphere, input.voxel_size)
         rule = self.rule()
         return augmented_views(input, augment, 1, *([rule] if rule else []))
 
@@ -90,10 +90,10 @@ class PointTask(Task):
         return plain_views(input, votes, whole=self.whole, rule=self.rule())
 
     def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
-        return moved(shown, self.common.augment, keys) if self.fixed_views else shown
+        return moved(shown, self.config.augment, keys) if self.fixed_views else shown
 
     def varied(self, shown: Shown, vote: int) -> Shown:
-        return moved(shown, self.common.vote_augment, [("vote", vote, entry.path) for entry in shown.entries])
+        return moved(shown, self.config.vote_augment, [("vote", vote, entry.path) for entry in shown.entries])
 
 
 class PointLabelConfig(PointTaskConfig):
@@ -127,7 +127,14 @@ class PointLabelTask(PointTask):
 
     def counted(self) -> dict[str, str]:
         assert self.surveyed is not None, "the classes are learned first"
-        return told_counts(self.surveyed, named(self.class_names, self.count()))
+        classes, told = named(self.class_names, self.count()), {}
+        for part, rows in self.surveyed.seen.items():
+            if rows:
+                counts = self.surveyed.counts(part, len(classes)).tolist()
+                each = [f"{name} {count:,}" for name, count in zip(classes, counts, strict=True)]
+                more = f", … ({len(each) - 12} more)" if len(each) > 12 else ""
+                told[f"points, {part}"] = ", ".join(each[:12]) + more
+        return told
 
     def rule(self) -> LabelRule | None:
         return None if self.blind else LabelRule(self.name, self.count(), self.ignored)
@@ -189,18 +196,6 @@ def named(names: Sequence[str] | None, count: int) -> list[str]:
     if names is not None and len(names) != count:
         raise ConfigError(f"task.class_names: {len(names)} names for {count} classes")
     return list(names or map(str, range(count)))
-
-
-def told_counts(found: Surveyed, classes: Sequence[str], most: int = 12) -> dict[str, str]:
-    """How many points of each part have each of the ``classes``, for people to read."""
-    told = {}
-    for part, rows in found.seen.items():
-        if rows:
-            counts = found.counts(part, len(classes))
-            each = [f"{name} {count:,}" for name, count in zip(classes, counts.tolist(), strict=True)]
-            more = f", … ({len(each) - most} more)" if len(each) > most else ""
-            told[f"points, {part}"] = ", ".join(each[:most]) + more
-    return told
 
 
 def point_features(features: Features, points: PointBatch) -> Tensor:

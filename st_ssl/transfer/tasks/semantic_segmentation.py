@@ -71,9 +71,10 @@ class Segment(PointLabelTask):
 
     metric = "mIoU"
 
+    config: SegmentConfig
+
     def __init__(self, config: SegmentConfig) -> None:
         super().__init__(config)
-        self.settings = config
         self.ignored = config.ignored
         self.told = config.num_classes or len(config.class_names or ())
         self.num_classes = self.told
@@ -82,21 +83,21 @@ class Segment(PointLabelTask):
 
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         name = self.name
-        found = self.surveyed = survey(parts, look, name, self.settings.ignored)
+        found = self.surveyed = survey(parts, look, name, self.config.ignored)
         if not self.told:
-            self.num_classes = largest(found.of_training, name, self.settings.max_classes) + 1
+            self.num_classes = largest(found.of_training, name, self.config.max_classes) + 1
             if self.num_classes < 2:
                 raise ConfigError(f"task.labels: {name!r} of the training part has fewer than 2 classes")
-        ignored = ", ".join(["{}", *map(str, self.settings.ignored)])
+        ignored = ", ".join(["{}", *map(str, self.config.ignored)])
         who = "task.num_classes and task.class_names say" if self.told else "the training part has"
         ways = f"These are those that {who}: task.ignored=[{ignored}] makes it none, task.num_classes=NUMBER a class"
         check_range(found.all, name, self.num_classes, ways)
-        if max(self.settings.background, default=0) >= self.num_classes:
+        if max(self.config.background, default=0) >= self.num_classes:
             raise ConfigError(
-                f"task.background={list(self.settings.background)}: expected some of the {self.num_classes} classes "
+                f"task.background={list(self.config.background)}: expected some of the {self.num_classes} classes "
                 f"(0 to {self.num_classes - 1})"
             )
-        return named(self.settings.class_names, self.num_classes)
+        return named(self.config.class_names, self.num_classes)
 
     def restore(self, classes: Sequence[str]) -> None:
         self.num_classes, self.blind = len(classes), True
@@ -105,22 +106,22 @@ class Segment(PointLabelTask):
         return self.num_classes
 
     def head(self, encoder: Encoder) -> nn.Module:
-        return PointHead(encoder.embed_dim, self.settings, self.num_classes)
+        return PointHead(encoder.embed_dim, self.config, self.num_classes)
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:
         targets = self.targets(shown)
-        if self.settings.label_points is None:
+        if self.config.label_points is None:
             return targets
         kept = torch.full_like(targets, IGNORE)
         bounds = shown.view.points.offsets.tolist()
         for entry, start, stop in zip(shown.entries, bounds[:-1], bounds[1:], strict=True):
             rows = (targets[start:stop] != IGNORE).nonzero().squeeze(1) + start
-            chosen = rows[kept_labels(entry.path, seed, len(rows), self.settings.label_points)]
+            chosen = rows[kept_labels(entry.path, seed, len(rows), self.config.label_points)]
             kept[chosen] = targets[chosen]
         return kept
 
     def pieces(self, shown: Shown) -> Iterable[tuple[int, Shown]]:
-        limit = self.settings.chunk_points
+        limit = self.config.chunk_points
         return super().pieces(shown) if limit is None else boxes(shown, limit)
 
     def meter(self) -> ConfusionMeter:
@@ -130,7 +131,7 @@ class Segment(PointLabelTask):
         """mIoU, mAcc and allAcc over the points of all scenes, ``foreground_mIoU`` over the classes that are not
         ``background`` (where any is), and the IoU of every class."""
         each = {f"IoU_{number}": float(100 * value) for number, value in enumerate(ious(confusion))}
-        return segmentation_scores(confusion, self.settings.background) | each
+        return segmentation_scores(confusion, self.config.background) | each
 
     @property
     def figure(self) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from st_ssl.transfer.features.extract import ExtractConfig, extract_model
+from st_ssl.transfer.features.extract import ExtractConfig, with_data
 
 CPU = torch.device("cpu")
 LOST = {"04.mp4": "not a video: it is text", "13.mp4": "file is missing"}
@@ -18,7 +18,7 @@ LOST = {"04.mp4": "not a video: it is text", "13.mp4": "file is missing"}
 
 def config_of(root: Path, **changes: Any) -> ExtractConfig:
     data = {"name": "video", "root": str(root), "num_workers": 0} | changes.pop("data", {})
-    return extract_model()(data=data, batch_size=3, device="cpu", **changes)
+    return with_data(ExtractConfig)(data=data, batch_size=3, device="cpu", **changes)
 
 
 def rows_of(folder: Path, name: str = "index.jsonl") -> list[dict[str, Any]]:

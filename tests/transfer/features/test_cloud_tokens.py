@@ -16,7 +16,7 @@ from st_ssl.core.errors import ConfigError, DataError, SampleError
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.encoders.base import ENCODERS, Encoder, load_encoder, random_encoder, save_encoder
 from st_ssl.transfer.features import extract as module
-from st_ssl.transfer.features.extract import extract, extract_model
+from st_ssl.transfer.features.extract import ExtractConfig, extract, with_data
 from tests.transfer.features.extraction import CPU, contents, rows_of
 from tests.weights.exported import encoder_of
 
@@ -53,7 +53,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(root: Path, **changes: Any) -> Any:
     data = {"name": "points", "root": str(root), "num_workers": 0}
-    return extract_model()(data=data, batch_size=2, device="cpu", tokens=True, **changes)
+    return with_data(ExtractConfig)(data=data, batch_size=2, device="cpu", tokens=True, **changes)
 
 
 def tokens_of(folder: Path, row: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -113,9 +113,9 @@ def test_an_extraction_that_was_killed_goes_on_to_the_same_files(
     def killed(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    for at in ("_encode", "write_tokens", "_index"):
+    for where, at in ((module._Clips, "_encode"), (module, "write_tokens"), (module._Clips, "_index")):
         with monkeypatch.context() as patch:
-            patch.setattr(module, at, killed)
+            patch.setattr(where, at, killed)
             with pytest.raises(KeyboardInterrupt):
                 extract(run, config_of(clouds), tmp_path / "parts", CPU)
     extract(run, config_of(clouds), tmp_path / "parts", CPU)

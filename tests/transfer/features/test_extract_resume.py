@@ -69,7 +69,7 @@ def test_killed_and_resumed_it_is_the_same_and_nothing_is_done_twice(
         def full(*_: Any) -> None:
             raise Killed
 
-        patch.setattr(module, "_index", full)
+        patch.setattr(module._Clips, "_index", full)
         with pytest.raises(Killed):
             extract(run, config_of(dataset, tokens=True), output, CPU)
     assert saved == [3, 4]

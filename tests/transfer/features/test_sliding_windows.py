@@ -15,7 +15,8 @@ from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
 from st_ssl.encoders.base import load_encoder
 from st_ssl.transfer.features import sliding_windows as module
-from st_ssl.transfer.features.sliding_windows import SlidingConfig, feature_names, slide, sliding_model
+from st_ssl.transfer.features.extract import with_data
+from st_ssl.transfer.features.sliding_windows import SlidingConfig, feature_names, slide
 from tests.data.made import write_video
 from tests.ddp import run_ranks
 from tests.transfer.features.extraction import CPU, command, rows_of
@@ -54,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(root: Path, **changes: Any) -> SlidingConfig:
     data = {"name": "video", "root": str(root), "num_workers": 0} | changes.pop("data", {})
-    return sliding_model()(data=data, batch_size=3, device="cpu", **changes)
+    return with_data(SlidingConfig)(data=data, batch_size=3, device="cpu", **changes)
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -21,7 +21,8 @@ from st_ssl.data import base
 from st_ssl.data.packs import video_index as index
 from st_ssl.data.streams.video.base import Reader
 from st_ssl.transfer.features import window_loader as module
-from st_ssl.transfer.features.sliding_windows import slide, sliding_model
+from st_ssl.transfer.features.extract import with_data
+from st_ssl.transfer.features.sliding_windows import SlidingConfig, slide
 from st_ssl.transfer.features.window_loader import Content, Whole, Windows, cut_windows, stream, whole
 from tests.data.loading.disasters import crash, hang
 from tests.transfer.features.extraction import CPU, rows_of
@@ -220,7 +221,7 @@ def troubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def config_of(root: Path, **data: Any) -> Any:
     given = {"name": "video", "root": str(root), "num_workers": 2, "sample_timeout": LIMIT} | data
-    return sliding_model()(data=given, batch_size=3, device="cpu")
+    return with_data(SlidingConfig)(data=given, batch_size=3, device="cpu")
 
 
 def test_a_video_that_hangs_or_crashes_its_decoder_costs_itself_only(

@@ -11,6 +11,7 @@ import pytest
 from st_ssl.core.errors import ConfigError
 from st_ssl.transfer.fitting import find_steps as search
 from st_ssl.transfer.fitting.find_steps import Budget, enough, find_steps
+from st_ssl.transfer.fitting.finetune_setup import Setup
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.tasks.base import TASKS
 from tests.transfer.clouds import TinyDataConfig, TinySource, settings, tiny_registered
@@ -59,7 +60,7 @@ def test_planted_clouds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "fit", fitted)
     monkeypatch.setattr(search, "evaluate", looked)
     told: list[Budget] = []
-    found = find_steps(source, [run], config, CPU, 4, told.append)
+    found = find_steps(Setup.of(source, [run], config, CPU), 4, told.append)
     assert found.tried == told and [b.steps for b in told] == [4 * 2**at for at in range(len(told))]
     assert found.steps in [budget.steps for budget in told[:-2]] and found.steps == enough(told, 100 / 3 + 3)
     assert (found.metric, found.share, found.labels, found.samples) == ("accuracy", 0.25, 18, 54)
@@ -77,10 +78,11 @@ def test_planted_clouds(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_labels_leave_some_to_judge_by(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings({"name": "segment"}, label_fractions=(1.0,))
     monkeypatch.setattr(search, "DOUBLINGS", 0)
-    found = find_steps(TinySource(), [run], config, CPU, 2)
+    found = find_steps(Setup.of(TinySource(), [run], config, CPU), 2)
     assert found.steps is None and (found.labels, found.samples) == (32, 4)
 
 
 def test_folds_have_their_own_labels(run: Path) -> None:
+    setup = Setup.of(TinySource(), [run], settings({"name": "few_shot", "ways": 2, "shots": 4, "queries": 5}), CPU)
     with pytest.raises(ConfigError, match="--find-steps: few_shot takes as many labels as it says itself"):
-        find_steps(TinySource(), [run], settings({"name": "few_shot", "ways": 2, "shots": 4, "queries": 5}), CPU)
+        find_steps(setup)

@@ -18,8 +18,8 @@ from st_ssl.training.optim import OptimConfig
 from st_ssl.training.schedule import ScheduleConfig
 from st_ssl.transfer.fitting import fit as fitting
 from st_ssl.transfer.fitting.finetune import finetune
+from st_ssl.transfer.fitting.finetune_config import Mode
 from st_ssl.transfer.fitting.fit import fit
-from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.metrics import IGNORE

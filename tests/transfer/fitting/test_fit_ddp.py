@@ -19,11 +19,10 @@ from st_ssl.training import distributed
 from st_ssl.training.optim import OptimConfig
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune import finetune
-from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, Mode
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit import fit
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
-from st_ssl.transfer.fitting.fit_config import Mode
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.outcomes import Judged
 from st_ssl.transfer.fitting.predictions import Predictions

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from st_ssl.core.errors import ConfigError, DataError, UnfitError, UserError
 from st_ssl.core.types import Entry, PointCloud
@@ -19,7 +20,8 @@ from st_ssl.data.streams import points as readers
 from st_ssl.data.streams.points import ReadOptions
 from st_ssl.transfer.fitting import finetune as module
 from st_ssl.transfer.fitting.finetune import finetune
-from st_ssl.transfer.fitting.plan import plan
+from st_ssl.transfer.fitting.finetune_config import FinetuneConfig
+from st_ssl.transfer.fitting.finetune_setup import Setup
 from tests.transfer.clouds import INPUT, settings, tiny_registered
 from tests.transfer.fits import CPU, write_run
 
@@ -54,6 +56,16 @@ def no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("nothing is trained")
 
     monkeypatch.setattr(module, "fit", never)
+
+
+def plan(
+    source: PointSource,
+    runs: list[Path],
+    config: FinetuneConfig,
+    device: torch.device,
+    looked: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, str]:
+    return Setup.of(source, runs, config, device, looked=looked).plan()
 
 
 def source_of(root: Path) -> PointSource:

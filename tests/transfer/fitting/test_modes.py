@@ -15,9 +15,9 @@ from st_ssl.core.inputs import InputConfig, PointInputConfig
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.encoders.base import ENCODERS, Encoder, load_encoder, random_encoder
 from st_ssl.transfer.fitting.finetune import finetune
+from st_ssl.transfer.fitting.finetune_config import LoraConfig
 from st_ssl.transfer.fitting.finetune_model import Tuned, tuned
 from st_ssl.transfer.fitting.fit import fit
-from st_ssl.transfer.fitting.fit_config import LoraConfig
 from tests.transfer.clouds import TinySource, settings, tiny_registered
 from tests.transfer.fits import CPU, network, prepared, write_run
 
@@ -76,7 +76,7 @@ def test_encoders_without_so_many_blocks_are_told(run: Path) -> None:
 
 def test_low_rank_additions_are_all_that_is_learned_and_end_in_the_weights() -> None:
     pytest.importorskip("peft")
-    from st_ssl.transfer.fitting.lora import merge_lora
+    from st_ssl.transfer.fitting.finetune_model import merge_lora
 
     source, points = TinySource(), PointInputConfig(num_points=48)
     batch = next(iter(source.evaluation(points).prepare([_raw(source, points)]))).points

@@ -23,7 +23,7 @@ from st_ssl.core.types import Entry
 from st_ssl.report.finetuned import finetuned
 from st_ssl.report.recognised import recognised
 from st_ssl.transfer.fitting.finetune import finetune
-from st_ssl.transfer.fitting.finetuned_io import find_tuned, load_tuned
+from st_ssl.transfer.fitting.finetune_model import find_tuned, load_tuned
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.predict import predict
 from st_ssl.transfer.fitting.predictions import Predictions

@@ -16,8 +16,8 @@ from st_ssl.data.base import CutsViews, DataSource
 from st_ssl.data.video.views import multi_views
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.transfer.fitting.evaluate import evaluate
+from st_ssl.transfer.fitting.finetune_config import FitConfig
 from st_ssl.transfer.fitting.finetune_model import Tuned
-from st_ssl.transfer.fitting.fit_config import FitConfig
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import Meter, Shown, Task

@@ -8,7 +8,7 @@ import torch
 
 from st_ssl.core.verdict import Outcomes, judge
 from st_ssl.transfer.fitting.label_fractions import FEW
-from st_ssl.transfer.probes.regressors import knn_mean, r2_scores, rank_scores, ridge_predict
+from st_ssl.transfer.probes.classifiers import knn_mean, r2_scores, rank_scores, ridge_predict
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from st_ssl.transfer.tasks.metrics import (
+    ScoreMeter,
     average_precisions,
     calibration,
     classification_scores,
@@ -18,7 +19,6 @@ from st_ssl.transfer.tasks.metrics import (
     shape_iou,
     top_k_accuracy,
 )
-from st_ssl.transfer.tasks.video_measures import ScoreMeter
 
 
 def drawn(seed: int, classes: int, count: int = 400) -> tuple[np.ndarray, np.ndarray]:
