@@ -71,7 +71,7 @@ def test_predictions_of_videos_give_the_figures_again(made: Made) -> None:
     rows = [json.loads(line) for line in (made.predictions / "index.jsonl").read_text().splitlines()]
     assert classes == ["0", "1", "2"] and scores.dtype == np.float32 and scores.shape == (7, 3)
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
-    tested = [entry for entry in source_of(made.root).entries() if entry.split == "test" and "09" not in entry.path]
+    tested = [entry for entry in source_of(made.root).entries() if entry.split == "test" and "09" not in entry.name]
     assert [row["path"] for row in rows] == [entry.path for entry in tested]
     assert [row["row"] for row in rows] == list(range(7))
     assert [row["label"] for row in rows] == [entry.labels["chance"] for entry in tested]
