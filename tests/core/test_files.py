@@ -19,7 +19,7 @@ from st_ssl.data.packs.video_index import survey
 from st_ssl.encoders.base import random_encoder, save_encoder
 from st_ssl.encoders.r3d import R3DConfig
 from st_ssl.engine.console import MetricsFile
-from st_ssl.transfer.features.array_shards import Stream, write_npy, write_safetensors, write_text
+from st_ssl.transfer.features.array_shards import Stream, write_bytes, write_npy, write_safetensors
 from tests.runs import ROOT
 from tests.waiting import until
 
@@ -144,7 +144,7 @@ def test_whoever_writes_alone_leaves_nothing_of_killed_writers(tmp_path: Path) -
         (tmp_path / f".{name}.0123.partial").touch()
     write_npy(tmp_path / names[0], Stream(np.dtype("float32"), (1, 2), [np.zeros((1, 2), np.float32)]))
     write_safetensors(tmp_path / names[1], {"a": Stream(np.dtype("float32"), (1, 2), [np.zeros((1, 2), np.float32)])})
-    write_text(tmp_path / names[2], ["a"])
+    write_bytes(tmp_path / names[2], [b"a"])
     save_encoder(random_encoder(R3DConfig(depth=10, width=4), InputConfig(num_frames=4, size=32), 0), tmp_path)
     survey([], tmp_path / names[5], progress=False)
     MetricsFile(tmp_path / "metrics.jsonl", 0).close()

@@ -114,25 +114,25 @@ def test_torchrun_writes_one_set_of_files_stops_on_sigterm_and_resumes(videos: P
     listing.write_text("\n".join([*(str(path) for path in sorted(videos.iterdir())), "missing.mp4"]))
     run, single = tmp_path / "run", tmp_path / "single"
     config = write_config(
-        tmp_path / "config.yaml", merge(tiny(listing, run, encoder=WIDE, engine={"epochs": 30}), SHALLOW)
+        tmp_path / "config.yaml", merge(tiny(listing, run, encoder=WIDE, engine={"epochs": 10}), SHALLOW)
     )
     code, out = stop_midway(tmp_path, config, run, signal.SIGTERM, to_all=False)
     assert code != 0
-    assert "of 90, saved in" in out, out
+    assert "of 30, saved in" in out, out
     step = load_checkpoint(max((run / "checkpoints").glob("step_*"))).step
-    assert 4 <= step < 90
+    assert 4 <= step < 30
     assert metrics(run)[-1]["step"] == step
 
     process = torchrun(tmp_path / "resumed.txt", ROOT / "tools" / "pretrain.py", config, "data.num_workers=1")
     code = process.wait(PATIENCE)
     out = (tmp_path / "resumed.txt").read_text()
     assert code == 0, out
-    assert f"going on from step {step} of 90" in out
-    assert [row["step"] for row in metrics(run)] == list(range(1, 91))
+    assert f"going on from step {step} of 30" in out
+    assert [row["step"] for row in metrics(run)] == list(range(1, 31))
     bad = [json.loads(line) for line in (run / "bad_samples.jsonl").read_text().splitlines()]
     assert [row["path"].rsplit("/")[-1] for row in bad] == ["missing.mp4"]
 
-    train(merge(tiny(listing, single, encoder=WIDE, engine={"epochs": 30}), SHALLOW), stop_at=1)
+    train(merge(tiny(listing, single, encoder=WIDE, engine={"epochs": 10}), SHALLOW), stop_at=1)
     assert metrics(run)[0]["loss"] == pytest.approx(metrics(single)[0]["loss"], abs=1e-5)
     assert sorted(path.name for path in run.iterdir()) == sorted(
         [*(path.name for path in single.iterdir() if path.name != "bad_samples.jsonl"), "bad_samples.jsonl"]
