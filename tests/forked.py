@@ -25,25 +25,40 @@ def server() -> ForkServerContext:
     return multiprocessing.get_context("forkserver")
 
 
-def run_script(
-    script: Path, arguments: list[str], environment: dict[str, str], out: Path, patience: float
-) -> int | None:
-    """The exit code of ``python script arguments``; ``out.1`` and ``out.2`` get its stdout and stderr. None where it
-    took more than ``patience`` seconds, and was ended."""
-    process = server().Process(target=_be_script, args=(script, arguments, environment, out))
-    process.start()
-    process.join(patience)
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return None
-    return process.exitcode
+class Forked:
+    """``python script arguments``, begun; stdout and stderr go to ``folder``."""
+
+    def __init__(self, script: Path, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+        self.said, self.complained = folder / "stdout", folder / "stderr"
+        streams = (self.said, self.complained)
+        self.process = server().Process(target=_be_script, args=(script, arguments, environment, streams))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        """The exit code, minus a signal for one that ended it; None while it runs."""
+        return self.process.exitcode
+
+    def kill(self) -> int:
+        """End it at once: the exit code."""
+        self.process.kill()
+        self.process.join()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+    def wait(self, patience: float) -> int:
+        """The exit code; whoever takes more than ``patience`` seconds is ended."""
+        self.process.join(patience)
+        code = self.process.exitcode
+        if code is None:
+            self.kill()
+        assert code is not None, f"not within {patience:g} s:\n{self.said.read_text()}\n{self.complained.read_text()}"
+        return code
 
 
-def _be_script(script: Path, arguments: list[str], environment: dict[str, str], out: Path) -> None:
-    for stream in (1, 2):
-        descriptor = os.open(out.with_suffix(f".{stream}"), os.O_WRONLY | os.O_CREAT)
-        os.dup2(descriptor, stream)
+def _be_script(script: Path, arguments: list[str], environment: dict[str, str], streams: tuple[Path, Path]) -> None:
+    for number, file in enumerate(streams, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    multiprocessing.set_start_method(None, force=True)  # as in a process of its own
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [str(script), *arguments]

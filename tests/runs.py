@@ -19,7 +19,7 @@ from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.methods.base import METHODS
-from tests.forked import ROOT, run_script
+from tests.forked import ROOT, Forked
 from tests.methods.small import small
 from tests.waiting import PATIENCE
 
@@ -125,14 +125,17 @@ def _environment(own: dict[str, str]) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | own
 
 
+def fork(tool: str | Path, folder: Path, *arguments: object, **environment: str) -> Forked:
+    """As ``start``, from a process that has imported torch; what it says goes to ``folder``."""
+    return Forked(_script(tool), [str(a) for a in arguments], _environment(environment), folder)
+
+
 def call(tool: str | Path, *arguments: object, **environment: str) -> tuple[int, str, str]:
-    """As ``start``, to its end, forked from a process that has imported torch: exit code, stdout, stderr."""
+    """As ``fork``, to its end: exit code, stdout, stderr."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "out")
-        code = run_script(_script(tool), [str(a) for a in arguments], _environment(environment), out, PATIENCE)
-        said, complained = (out.with_suffix(f".{stream}").read_text() for stream in (1, 2))
-    assert code is not None, f"{tool} took more than {PATIENCE:g} s:\n{said}\n{complained}"
-    return code, said, complained
+        process = fork(tool, Path(folder), *arguments, **environment)
+        code = process.wait(PATIENCE)
+        return code, process.said.read_text(), process.complained.read_text()
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 PATIENCE = 120.0
 """Seconds after which a process hangs: torch alone takes ten to be imported where much else runs."""
@@ -16,7 +15,13 @@ LONG = 1_000
 """Seconds that something lasts which is to be ended before; what a failed test leaves ends by itself."""
 
 
-def until(condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, pause: float = 0.01) -> None:
+class Polled(Protocol):
+    """A process, of ``subprocess`` or of ``tests.forked``."""
+
+    def poll(self) -> int | None: ...
+
+
+def until(condition: Callable[[], object], process: Polled | None = None, pause: float = 0.01) -> None:
     """Wait until ``condition()`` is true, or ``process`` has ended, which the caller looks at next."""
     end = time.monotonic() + PATIENCE
     while not condition() and (process is None or process.poll() is None):

@@ -26,7 +26,7 @@ from st_ssl.engine.runtime import Preempted, Runtime, start_runtime
 from st_ssl.engine.trainer import Trainer
 from st_ssl.methods.base import METHODS
 from st_ssl.training.checkpoint import load_checkpoint
-from tests.runs import CPU, call, load, metrics, start, tiny, train, weights, write_config
+from tests.runs import CPU, call, fork, load, metrics, start, tiny, train, weights, write_config
 from tests.waiting import PATIENCE, until, write_held
 
 ENDLESS = 100_000  # epochs, of which none sees the last
@@ -213,14 +213,13 @@ def test_killed_at_random_moments(root: Path, tmp_path: Path, method: str, count
         steps = rng.randint(1, 4)
         held = write_held(tmp_path / "held.py", "pretrain", "st_ssl.engine.console:MetricsFile.write", steps + 2)
         logged = row_count(run)  # of a step that was not saved as well: it is there before this process has begun
-        process = start(held, config, f"data.num_workers={attempt % 2 * 2}")
+        process = fork(held, tmp_path, config, f"data.num_workers={attempt % 2 * 2}")
         until(partial(has_rows, run, max(step + steps, logged + 1)), process)
         time.sleep(rng.uniform(0, 0.06))  # anywhere in a step: data, update, log, save
-        process.kill()
-        process.communicate()
+        code = process.kill()
         saved = [path for path in (run / "checkpoints").glob("step_*") if (path / "manifest.json").is_file()]
         step = max((load_checkpoint(path).step for path in saved), default=0)
-        kills.append((process.returncode, step))
+        kills.append((code, step))
     assert all(code == -signal.SIGKILL for code, _ in kills)
     assert sum(0 < step < 60 for _, step in kills) == count
     train(data)
