@@ -32,7 +32,7 @@ class CollapseGauge:
 
     ``read`` returns ``feature_spread`` and ``effective_rank`` of the last batch, and a warning once the spread has
     fallen below ``share`` of the first reading, or where nothing can be told apart: the rank is below 1.2, or below 1.5
-    in three readings one after the other, as that of features on a line is (SimSiam without its stop-gradient).
+    in two readings one after the other, as that of features on a line is (SimSiam without its stop-gradient).
     """
 
     def __init__(self, encoder: nn.Module, share: float = 0.1) -> None:
@@ -56,7 +56,7 @@ class CollapseGauge:
         spread, rank = feature_spread(features), effective_rank(features)
         self.first = self.first or (spread, rank)
         self._flat = self._flat + 1 if rank < 1.5 else 0
-        fallen = spread < self.share * self.first[0] or spread < 1e-3 or rank < 1.2 or self._flat >= 3
+        fallen = spread < self.share * self.first[0] or spread < 1e-3 or rank < 1.2 or self._flat >= 2
         warning = None
         if fallen and not self.warned:
             self.warned = True
