@@ -112,8 +112,6 @@ def refusal(error: BaseException) -> str | None:
         return f"no more processes or threads may be started ({said}): a higher ulimit -u or pids.max, or fewer workers"
     if isinstance(error, MemoryError) or "can't allocate memory" in text or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory{f' ({text})' if text else ''}{_MEMORY}"
-    if type(error).__name__ == "BrokenProcessPool":
-        return f"{text}: killed for want of memory, most often{_MEMORY}"
     return None
 
 

@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import sys
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ import torch
 
 from st_ssl.cli import guarded
 from st_ssl.core.errors import ConfigError, MissingLibraryError, WorkerError
-from st_ssl.data.loading.parallel_map import SpawnContext, parallel_map
 from st_ssl.engine.runtime import require_compiler
-from tests.data.loading.work import square
 
 
 def no_room(path: str | None = None) -> OSError:
@@ -31,7 +28,6 @@ REFUSALS = {
     "memory": (MemoryError(), "out of memory; less is needed with a smaller batch or fewer workers"),
     "tensor": (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory ("),
     "gpu": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory (CUDA out of memory"),
-    "killed": (BrokenProcessPool("a process died"), "a process died: killed for want of memory, most often"),
     "processes": (
         BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
         "no more processes or threads may be started (Resource temporarily",
@@ -92,15 +88,6 @@ def test_tables_are_printed_in_any_locale(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stdout", out)
     assert guarded(lambda: print("33.3 ± 0.5")) == 0
     assert out.buffer.getvalue() == b"33.3 ? 0.5\n"
-
-
-def test_without_semaphores_one_process_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(context: SpawnContext) -> None:
-        raise no_room()
-
-    monkeypatch.setattr(SpawnContext, "SimpleQueue", refuse)
-    with pytest.warns(UserWarning, match=r"No space left on device.*one process does all.* ends it.*--shm-size"):
-        assert list(parallel_map(square, range(5), 2, "", progress=False)) == [0, 1, 4, 9, 16]
 
 
 def test_compiling_without_a_compiler_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_packing(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_verifying(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pack([Entry(str(cloud))], tmp_path / "pack", CloudPacker(CloudPackConfig()), progress=False)
-    monkeypatch.setattr(read_pack, "open_packed", broken)
+    monkeypatch.setattr(read_pack.Pack, "open", broken)
     found = verify_pack(str(tmp_path / "pack"), CLOUDS, progress=False)
     assert [reason for _, reason in found] == ["cannot be used: ZeroDivisionError: a part of nothing"]
 

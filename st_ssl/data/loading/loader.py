@@ -7,15 +7,12 @@ other samples are what they would have been. Where it was on none, as it began o
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any
 
@@ -25,9 +22,9 @@ from torch.utils.data import Dataset
 from st_ssl.core.errors import DataError, WorkerError
 from st_ssl.core.limits import SAMPLE_TIMEOUT
 from st_ssl.data.base import Batch
-from st_ssl.data.loading.child_process import garbage_waits, interrupts_wait
+from st_ssl.data.loading.child_process import Child, Failure, end_all
 from st_ssl.data.loading.worker_heartbeat import DECODING, NOTHING, Board, Watched, describe_exit
-from st_ssl.data.loading.worker_process import Failure, receive, work
+from st_ssl.data.loading.worker_process import receive, work
 
 _CRASHES = 2  # the second one proves that it is the sample: the first may be memory that another one spoiled
 _UNEXPLAINED = 3  # ends of the same worker in a row, outside any sample
@@ -98,18 +95,15 @@ def _pooled(pool: _Pool, batches: Iterable[list[Any]]) -> Iterator[Batch]:
             batch = arrived.pop(head)
             head += 1
             if isinstance(batch, Failure):
-                batch.error.add_note(batch.where)
-                raise batch.error
+                raise batch.again()
             yield batch
 
 
 @dataclass
-class _Worker:
+class _Worker(Child):
     """``tasks`` number to keys, in the order given; ``quiet`` seconds since its count on the board was ``beats`` or a
     batch came; ``unexplained`` ends in a row, outside any sample, of those that it replaces."""
 
-    process: BaseProcess
-    connection: Connection
     tasks: dict[int, list[Any]] = field(default_factory=dict)
     beats: int = 0
     quiet: float = 0.0
@@ -143,7 +137,7 @@ class _Pool:
         self._num_workers, self._in_turn = num_workers, in_turn
         # Also at the end of the process, before multiprocessing asks them to end and waits: one that hangs since it was
         # forked has its parent's handlers, and need not end.
-        self._close = Finalize(self, _end_all, (self._workers,), exitpriority=0)
+        self._close = Finalize(self, end_all, (self._workers,), exitpriority=0)
 
     def close(self) -> None:
         """End all workers; they hold nothing that could be lost."""
@@ -160,7 +154,7 @@ class _Pool:
         idlest = min(self._workers, key=lambda worker: len(worker.tasks))
         worker = self._workers[number % self._num_workers] if self._in_turn else idlest
         worker.tasks[number] = keys
-        _tell(worker, number, keys)
+        worker.tell((number, keys))
 
     def collect(self, patience: float) -> dict[int, Any]:
         """What has been made, waiting for it for up to ``patience`` seconds; and a look at who makes it."""
@@ -207,7 +201,7 @@ class _Pool:
         worker = self._workers[at]
         if not hung:
             worker.process.join(5)  # its connection may be closed a moment before its end
-        _end(worker)
+        worker.end()
         self._read(worker, arrived)  # what it sent before
         worker.connection.close()
         if not hung or self._board.seen(at)[0] == worker.beats:  # else it went on at the last moment
@@ -216,7 +210,7 @@ class _Pool:
         self._workers[at] = new = self._start(at)
         new.tasks, new.unexplained = worker.tasks, worker.unexplained
         for number, keys in new.tasks.items():
-            _tell(new, number, keys)
+            new.tell((number, keys))
 
     def _blame(self, at: int, code: int | None) -> None:
         """Note what worker ``at`` was on when it ended with ``code``, or (None) hung."""
@@ -242,32 +236,4 @@ class _Pool:
             )
 
     def _start(self, at: int) -> _Worker:
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(
-            target=work, args=(at, self._dataset, self._collate, self._board, theirs, os.getpid()), daemon=True
-        )
-        with interrupts_wait(), garbage_waits():
-            process.start()
-        theirs.close()
-        return _Worker(process, ours)
-
-
-def _tell(worker: _Worker, number: int, keys: list[Any]) -> None:
-    try:
-        worker.connection.send((number, keys))
-    except OSError:  # it is dead, which the next look finds
-        return
-
-
-def _end(worker: _Worker) -> None:
-    worker.process.kill()
-    worker.process.join(5)  # not for ever: a process that waits for a dead disk cannot even be killed
-
-
-def _end_all(workers: list[_Worker]) -> None:
-    for worker in workers:  # all at once: a Ctrl-C may end the wait for the first one
-        worker.process.kill()
-    for worker in workers:
-        _end(worker)
-        worker.connection.close()
-    workers.clear()
+        return _Worker.start(work, at, self._dataset, self._collate, self._board)

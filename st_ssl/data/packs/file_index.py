@@ -23,7 +23,6 @@ class Table(Protocol):
 
 _LONGEST = 300  # characters of an error that are told
 
-T = TypeVar("T")
 Found = TypeVar("Found", bound=Table)
 
 
@@ -43,12 +42,9 @@ class Record(Generic[Found]):
     def fits(self, path: str) -> bool:
         """Whether the file is still the one that was looked at. Of a folder that cannot be told: its images may have
         changed."""
-        if os.path.isdir(path):
+        if not os.path.isfile(path):
             return False
-        try:
-            status = os.stat(path)
-        except OSError:
-            return False
+        status = os.stat(path)
         return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
@@ -76,35 +72,30 @@ def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[s
     return records
 
 
-@dataclass(frozen=True)
-class Job(Generic[T, Found]):
-    """How to look at samples: ``work`` gives path and record for what ``item`` makes of a path, in any process;
-    ``crashed`` where that ends its process. ``fits``: whether a record is still true; ``parse``: a
-    table from plain data."""
-
-    work: Callable[[T], tuple[str, Record[Found]]]
-    item: Callable[[str], T]
-    crashed: Callable[[T], tuple[str, Record[Found]]]
-    fits: Callable[[str, Record[Found]], bool]
-    parse: Callable[[dict[str, Any]], Found]
-
-
 def take_down(
-    paths: Sequence[str], file: Path, made_by: str, job: Job[T, Found], num_workers: int, progress: bool
+    paths: Sequence[str],
+    file: Path,
+    made_by: str,
+    look: Callable[[str], Record[Found]],
+    fits: Callable[[Record[Found], str], bool],
+    parse: Callable[[dict[str, Any]], Found],
+    crashed: str,
+    num_workers: int,
+    progress: bool,
 ) -> dict[str, Record[Found]]:
-    """The record of each of ``paths``: those in ``file`` that were ``made_by`` the same and still fit, and new ones,
-    which are added to it one by one."""
-    known = read_records(file, job.parse) if file.is_file() else {}
-    fitting = (path for path in paths if path in known and known[path].made_by == made_by)
-    records = {path: known[path] for path in fitting if job.fits(path, known[path])}
-    missing = [path for path in paths if path not in records]
+    """The record of each of ``paths``: those in ``file`` that were ``made_by`` the same and still ``fits`` the path,
+    and new ones by ``look``, which are added to it one by one; ``crashed`` is what is wrong with a path that ends the
+    process that looks at it. ``parse`` makes a table from plain data."""
+    known = read_records(file, parse) if file.is_file() else {}
     asked = set(paths)
     others = {path: record for path, record in known.items() if path not in asked}
+    fitting = (path for path in paths if path in known and known[path].made_by == made_by)
+    records = {path: known[path] for path in fitting if fits(known[path], path)}
+    missing = [path for path in paths if path not in records]
     _write(file, others | records)
     with file.open("a", encoding="utf-8") as out:
-        items = map(job.item, missing)
-        args = (items, num_workers, file.name, len(records), progress, job.crashed, len(missing))
-        for path, record in parallel_map(job.work, *args):
+        dead = Record[Found](0, 0, None, crashed)
+        for path, record in parallel_map(look, missing, num_workers, file.name, len(records), progress, dead):
             records[path] = record = replace(record, made_by=made_by)
             out.write(_line(file, path, record))
             out.flush()

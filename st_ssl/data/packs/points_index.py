@@ -15,7 +15,7 @@ import numpy as np
 
 from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry, PointCloud
-from st_ssl.data.packs.file_index import Job, Record, take_down
+from st_ssl.data.packs.file_index import Record, take_down
 from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, split_item
 
 
@@ -82,19 +82,18 @@ def survey(
     """
     options = options or ReadOptions()
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
-    job = Job(partial(_look, options), str, _crashed, _fits, CloudTable.from_json)
-    made_by = f"read {options}"
-    return take_down(paths, file, made_by, job, num_workers, progress)
+    how = (partial(_look, options), _fits, CloudTable.from_json, "the reader crashed on it")
+    return take_down(paths, file, f"read {options}", *how, num_workers, progress)
 
 
-def _look(options: ReadOptions, path: str) -> tuple[str, Record[CloudTable]]:
+def _look(options: ReadOptions, path: str) -> Record[CloudTable]:
     state = state_of(path)
     try:
         with sample_fault(path):
             cloud, lost = read_counted(path, options)
     except SampleError as error:
-        return path, Record(*state, None, error.reason)
-    return path, Record(*state, describe_cloud(cloud, lost), digest=_digest(cloud))
+        return Record(*state, None, error.reason)
+    return Record(*state, describe_cloud(cloud, lost), digest=_digest(cloud))
 
 
 def _digest(cloud: PointCloud) -> str:
@@ -103,11 +102,7 @@ def _digest(cloud: PointCloud) -> str:
     return f"{len(cloud)}-{hashlib.blake2b(some.data, digest_size=12).hexdigest()}"
 
 
-def _crashed(path: str) -> tuple[str, Record[CloudTable]]:
-    return path, Record(0, 0, None, "the reader crashed on it")
-
-
-def _fits(path: str, record: Record[CloudTable]) -> bool:
+def _fits(record: Record[CloudTable], path: str) -> bool:
     return (record.size, record.mtime_ns) == state_of(path) != (0, 0)
 
 

@@ -14,7 +14,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, Generic, TypeVar, overload
 
@@ -32,6 +32,7 @@ _BLOCK, _LONGEST = 32, 300  # rows; characters of an error that are told
 
 Found = TypeVar("Found", bound=Table)
 Opened = TypeVar("Opened")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,51 +54,26 @@ def packed_name(shard: int, place: int, suffix: str) -> str:
     return f"{shard:05d}-{place:06d}{suffix}"
 
 
-@dataclass(frozen=True)
-class Packed(Generic[Found]):
-    """Where a sample of a pack lies: ``size`` bytes from ``offset`` of ``shard``, what they add up to, its table."""
-
-    shard: str
-    offset: int
-    size: int
-    crc32: int
-    table: Found
+def _squeezed(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Rows of JSON in little room: see ``_row``."""
+    return zlib.compress(b"\n".join(json.dumps(row, separators=(",", ":")).encode() for row in rows))
 
 
-class Rows:
-    """Rows of JSON in little room: their text, compressed in blocks; a row is read anew whenever it is asked for."""
+@lru_cache(maxsize=4)
+def _lines(block: bytes) -> list[bytes]:
+    return zlib.decompress(block).split(b"\n")
 
-    def __init__(self) -> None:
-        self._blocks: list[bytes] = []
-        self._rest: list[bytes] = []
-        self._seen: tuple[int, list[bytes]] = (-1, [])
 
-    def __len__(self) -> int:
-        return _BLOCK * len(self._blocks) + len(self._rest)
-
-    def append(self, row: dict[str, Any]) -> None:
-        """One more row, at the end."""
-        self._rest.append(json.dumps(row, separators=(",", ":")).encode())
-        if len(self._rest) == _BLOCK:
-            self._blocks.append(zlib.compress(b"\n".join(self._rest)))
-            self._rest = []
-
-    def __getitem__(self, at: int) -> Any:
-        block, line = divmod(at, _BLOCK)
-        if block == len(self._blocks):
-            return json.loads(self._rest[line])
-        seen, lines = self._seen
-        if seen != block:
-            lines = zlib.decompress(self._blocks[block]).split(b"\n")
-            self._seen = block, lines
-        return json.loads(lines[line])
+def _row(blocks: Sequence[bytes], at: int) -> dict[str, Any]:
+    """One row of blocks that hold ``_BLOCK`` rows each, or less."""
+    return dict(json.loads(_lines(blocks[at // _BLOCK])[at % _BLOCK]))
 
 
 class PackedEntries(Sequence[Entry]):
-    """The samples of a pack, each made when it is asked for: ``chosen`` has their numbers in ``rows``."""
+    """The samples of a pack, each made when it is asked for: ``chosen`` has the places of their rows in ``blocks``."""
 
-    def __init__(self, root: str, rows: Rows, chosen: array[int]) -> None:
-        self._root, self._rows, self._chosen = root, rows, chosen
+    def __init__(self, root: str, blocks: Sequence[bytes], chosen: array[int]) -> None:
+        self._root, self._blocks, self._chosen = root, blocks, chosen
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -110,8 +86,10 @@ class PackedEntries(Sequence[Entry]):
 
     def __getitem__(self, index: int | slice) -> Entry | PackedEntries:
         if isinstance(index, slice):
-            return PackedEntries(self._root, self._rows, self._chosen[index])
-        return _entry(self._root, self._rows[self._chosen[index]])
+            return PackedEntries(self._root, self._blocks, self._chosen[index])
+        row = _row(self._blocks, self._chosen[index])
+        path = f"{tar_file(self._root, int(row['name'].partition('-')[0]))}/{row['name']}"
+        return Entry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
 
 
 class Pack(Generic[Found, Opened]):
@@ -139,15 +117,15 @@ class Pack(Generic[Found, Opened]):
             raise DataError(f"{stamp}: not the description of a pack: {error}") from error
         self.config: dict[str, Any] = settings["config"]
         self.failed: list[tuple[str, str]] = []
-        self._rows = Rows()
+        self._blocks: list[bytes] = []
         self._starts: list[int] = []
         chosen = array("l")
         for number in range(len(sizes)):
             self._add_shard(number, sizes, chosen)
-        self.entries = PackedEntries(self.root, self._rows, chosen)
+        self.entries = PackedEntries(self.root, self._blocks, chosen)
         if whole and "://" not in self.root and (gone := self.gone()):
             others = f" (and {len(gone) - 1} more)" if gone[1:] else ""
-            raise DataError(f"{self.root} is not complete: {tar_file('', gone[0])[1:]}{others} {_GONE}")
+            raise DataError(f"{self.root} is not complete: {os.path.basename(gone[0])}{others} {_GONE}")
 
     def _add_shard(self, number: int, sizes: Sequence[int], chosen: array[int]) -> None:
         try:
@@ -155,31 +133,34 @@ class Pack(Generic[Found, Opened]):
         except OSError as error:
             why = f"shard {number} of {len(sizes)} is missing: run `st-ssl prepare pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
-        self._starts.append(len(self._rows))
-        for row in rows:
-            if row["error"] is not None:
-                self.failed.append((row["source"], f"could not be packed: {row['error']}"))
-            else:
-                chosen.append(len(self._rows))
-            self._rows.append(row)
+        self._starts.append(len(self._blocks))
+        for first in range(0, len(rows), _BLOCK):
+            block, start = rows[first : first + _BLOCK], _BLOCK * len(self._blocks)
+            chosen.extend(start + at for at, row in enumerate(block) if row["error"] is None)
+            self._blocks.append(_squeezed(block))
+        failed = [row for row in rows if row["error"] is not None]
+        self.failed += [(row["source"], f"could not be packed: {row['error']}") for row in failed]
 
-    def gone(self) -> list[int]:
-        """The shards whose tar is missing beside its list."""
-        return [number for number in range(len(self._starts)) if not _exists(tar_file(self.root, number))]
+    def gone(self) -> list[str]:
+        """The tars of shards that are missing beside their lists."""
+        tars = [tar_file(self.root, number) for number in range(len(self._starts))]
+        return [tar for tar in tars if not _exists(tar)]
 
-    def find(self, path: str) -> Packed[Found]:
-        """Where one of ``entries`` lies, by its path."""
-        row = self._row(path)
-        table = self.content.parse(row["table"])
-        return Packed(path.rpartition("/")[0], row["offset"], row["size"], row["crc32"], table)
-
-    def _row(self, path: str) -> dict[str, Any]:
+    def row(self, path: str) -> dict[str, Any]:
+        """What the list of its shard says of one of ``entries``, by its path."""
         number, place = path.rpartition("/")[2].removesuffix(self.content.suffix).split("-")
-        return dict(self._rows[self._starts[int(number)] + int(place)])
+        return _row(self._blocks, _BLOCK * self._starts[int(number)] + int(place))
 
     def open(self, path: str) -> Opened:
         """One of ``entries``; ``SampleError`` where its bytes are not those that were packed."""
-        return open_packed(self.content, path, self.find(path))
+        row = self.row(path)
+        try:
+            data = _read(path.rpartition("/")[0], row["offset"], row["size"])
+        except OSError as error:
+            raise SampleError(path, f"the shard cannot be read: {error!r}") from error
+        if zlib.crc32(data) != row["crc32"]:
+            raise SampleError(path, "damaged: its bytes are not those that were packed")
+        return self.content.open(path, data, self.content.parse(row["table"]))
 
 
 _GONE = "is missing beside its list: put it back, or run `st-ssl prepare pack` again, which writes it anew"
@@ -205,34 +186,14 @@ def packed_items(root: str) -> str:
     return _description(root.rstrip("/"))[1]
 
 
-def _shard_path(root: str, number: int) -> str:
-    return f"{root}/shard-{number:05d}"
-
-
 def list_file(root: str, number: int) -> str:
     """The list of a shard."""
-    return f"{_shard_path(root, number)}.jsonl"
+    return f"{root}/shard-{number:05d}.jsonl"
 
 
 def tar_file(root: str, number: int) -> str:
     """The tar of a shard."""
-    return f"{_shard_path(root, number)}.tar"
-
-
-def _entry(root: str, row: dict[str, Any]) -> Entry:
-    path = f"{tar_file(root, int(row['name'].partition('-')[0]))}/{row['name']}"
-    return Entry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
-
-
-def open_packed(content: Content[Found, Opened], path: str, place: Packed[Found]) -> Opened:
-    """A sample of a pack; ``SampleError`` where its bytes are not those that were packed."""
-    try:
-        data = _read(place.shard, place.offset, place.size)
-    except OSError as error:
-        raise SampleError(path, f"the shard cannot be read: {error!r}") from error
-    if zlib.crc32(data) != place.crc32:
-        raise SampleError(path, "damaged: its bytes are not those that were packed")
-    return content.open(path, data, place.table)
+    return f"{root}/shard-{number:05d}.tar"
 
 
 def is_pack(root: str) -> bool:
@@ -244,7 +205,7 @@ def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
     """``size`` bytes from ``offset`` of a file or of what a URL names, all where ``size`` is None."""
     if "://" in path:
         end = None if size is None else offset + size
-        return bytes(_ask(path, lambda system, name: system.cat_file(name, start=offset, end=end)))
+        return _ask(path, lambda system, name: bytes(system.cat_file(name, start=offset, end=end)))
     if size is not None and offset + size > (there := os.path.getsize(path)):
         raise OSError(f"{there} bytes, expected {size} from {offset} on")
     with open(path, "rb") as file:
@@ -254,18 +215,13 @@ def _read(path: str, offset: int = 0, size: int | None = None) -> bytes:
 
 def _exists(path: str) -> bool:
     """Whether there is such a file; of a URL, unless its storage says that there is none."""
-    if "://" not in path:
-        return os.path.isfile(path)
     try:
-        _ask(path, lambda system, name: system.info(name))
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # it cannot be asked; who reads a sample will hear why
-    return True
+        return _ask(path, lambda system, name: bool(system.info(name))) if "://" in path else os.path.isfile(path)
+    except OSError as error:  # it cannot be asked; who reads a sample will hear why
+        return not isinstance(error, FileNotFoundError)
 
 
-def _ask(path: str, question: Callable[[Any, str], Any]) -> Any:
+def _ask(path: str, question: Callable[[Any, str], T]) -> T:
     """The answer of the storage that a URL names; ``OSError`` where it has none."""
     import fsspec
 
@@ -338,27 +294,17 @@ def verify_pack(
     """Read every sample of a pack, compare its bytes with what was packed and decode all of it; returns (path, reason)
     of those that fail, of those that could not be packed, and of shards whose tar is missing."""
     pack = Pack(root if "://" in root else os.path.abspath(root), content, whole=False)
-    gone = {tar_file(pack.root, number) for number in pack.gone()}
+    gone = pack.gone()
     paths = [entry.path for entry in pack.entries if entry.path.rpartition("/")[0] not in gone]
-    items = ((path, pack.find(path)) for path in paths)
-    work, crashed = partial(_verify, content), partial(_crashed, content)
-    found = parallel_map(work, items, num_workers, "verify pack", 0, progress, crashed, len(paths))
-    broken = [one for one in found if one is not None]
+    found = parallel_map(partial(_verify, pack), paths, num_workers, "verify pack", 0, progress, content.crashed)
+    broken = [(path, reason) for path, reason in found if reason is not None]
     return sorted([*pack.failed, *broken, *((tar, _GONE) for tar in gone)])
 
 
-_Item = tuple[str, Packed[Found]]
-
-
-def _verify(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, str] | None:
-    path, place = item
+def _verify(pack: Pack[Any, Any], path: str) -> str | None:
     try:
         with sample_fault(path):
-            content.decode(open_packed(content, path, place))
+            pack.content.decode(pack.open(path))
     except SampleError as error:
-        return path, error.reason
+        return error.reason
     return None
-
-
-def _crashed(content: Content[Found, Opened], item: _Item[Found]) -> tuple[str, str] | None:
-    return item[0], content.crashed

@@ -13,7 +13,7 @@ from pathlib import Path
 from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry
 from st_ssl.data.packs import file_index as records
-from st_ssl.data.packs.file_index import Job, read_records, take_down
+from st_ssl.data.packs.file_index import read_records, take_down
 from st_ssl.data.streams.video import MAX_PIXELS, READERS, VideoReader, open_video
 from st_ssl.data.streams.video.base import check_whole
 from st_ssl.data.streams.video.frame_table import FORMAT, FrameTable
@@ -103,23 +103,9 @@ def survey(
     if reader not in ("auto", *READERS):
         open_video("", reader)  # raises, and names the nearest
     paths = list(dict.fromkeys(os.path.abspath(entry.path) for entry in entries))
-    job = Job(
-        partial(_look, look, reader, max_pixels),
-        lambda path: path,
-        _crashed,
-        lambda path, record: record.fits(path),
-        FrameTable.from_json,
-    )
     made_by = f"{look.__name__} {reader} {FORMAT}" + (f" {max_pixels}" if max_pixels != MAX_PIXELS else "")
-    return take_down(paths, file, made_by, job, num_workers, progress)
-
-
-def _crashed(path: str) -> tuple[str, Record]:
-    return path, Record(0, 0, None, "the decoder crashed on it")
-
-
-def _look(look: Callable[..., Record], reader: str, max_pixels: int, path: str) -> tuple[str, Record]:
-    return path, look(reader, path, max_pixels)
+    how = (partial(look, reader, max_pixels=max_pixels), Record.fits, FrameTable.from_json, "the decoder crashed on it")
+    return take_down(paths, file, made_by, *how, num_workers, progress)
 
 
 class Library:

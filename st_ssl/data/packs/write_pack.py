@@ -10,7 +10,6 @@ import tarfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from st_ssl.core.config import Config
-from st_ssl.core.errors import DataError, SampleError, sample_fault
+from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.files import claim_folder, replace_text, write_atomically
 from st_ssl.core.types import Entry
 from st_ssl.data.loading.parallel_map import parallel_map
@@ -75,21 +74,13 @@ def write_pack(
     size = packer.config.shard_size
     cuts = [named[at : at + size] for at in range(0, len(named), size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
-    there = [number for number in mine if _list_file(output, number).exists() and _tar(output, number).exists()]
-    failed = {number: _failed(output, number, cuts[number], packer) for number in there}
-    shards = [Shard(number, cuts[number]) for number in mine if number not in failed]
-    work, crashed = partial(write_shard, output, packer), partial(_blame, output, packer.content.items[:-1])
-    while shards:
-        left = parallel_map(work, shards, num_workers, "shards", 0, progress, crashed)
-        shards = [shard for shard in left if shard is not None]
-    failed |= {number: _failed(output, number, cuts[number], packer) for number in mine if number not in failed}
-    return [sample for number in mine for sample in failed[number]]
-
-
-def _failed(output: Path, number: int, shard: Sequence[tuple[str, Entry]], packer: Packer) -> list[tuple[str, str]]:
-    """(path, reason) of the samples of a written shard that could not be packed."""
-    rows = zip(shard, read_list(str(output), number, len(shard), packer.content), strict=True)
-    return [(entry.path, row["error"]) for (_, entry), row in rows if row["error"] is not None]
+    failed = []
+    for number in mine:
+        if not (_list_file(output, number).exists() and _tar(output, number).exists()):
+            _write_shard(output, packer, number, cuts[number], f"shard {number} of {len(cuts)}", num_workers, progress)
+        rows = zip(cuts[number], read_list(str(output), number, len(cuts[number]), packer.content), strict=True)
+        failed += [(entry.path, row["error"]) for (_, entry), row in rows if row["error"] is not None]
+    return failed
 
 
 def _claim(entries: Sequence[Entry], output: Path, packer: Packer) -> None:
@@ -128,58 +119,48 @@ def _tar(output: Path, number: int) -> Path:
     return Path(tar_file(str(output), number))
 
 
-@dataclass(frozen=True)
-class Shard:
-    """Samples with the names that they get in the pack; ``crashed``: places of those that crash their process."""
-
-    number: int
-    samples: Sequence[tuple[str, Entry]]
-    crashed: frozenset[int] = frozenset()
-
-
-def write_shard(output: Path, packer: Packer, shard: Shard) -> Shard | None:
-    """The tar first and then its list, each under its own name only when complete: a list means a finished shard.
-
-    Nothing is left to do then: None. Where it is killed, a file tells which sample it was at."""
-    rows = []
+def _write_shard(
+    output: Path,
+    packer: Packer,
+    number: int,
+    samples: Sequence[tuple[str, Entry]],
+    title: str,
+    num_workers: int,
+    progress: bool,
+) -> None:
+    """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
+    names = [packed_name(number, place, packer.content.suffix) for place in range(len(samples))]
+    items = [(place, entry, name) for place, ((_, entry), name) in enumerate(zip(samples, names, strict=True))]
+    rows: list[dict[str, Any]] = []
+    waiting: dict[int, str | tuple[bytes, Table]] = {}  # those before them are not yet made
     with (
-        write_atomically(_tar(output, shard.number), alone=True) as unfinished,
+        write_atomically(_tar(output, number), alone=True) as unfinished,
         tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        try:
-            for place, (source, entry) in enumerate(shard.samples):
-                _place_file(output, shard).write_text(str(place))
-                name = packed_name(shard.number, place, packer.content.suffix)
+        work, crashed = partial(_make, packer), packer.content.crashed
+        for (place, _, _), made in parallel_map(work, items, num_workers, title, 0, progress, crashed):
+            waiting[place] = made
+            while len(rows) in waiting:
+                (source, entry), name = samples[len(rows)], names[len(rows)]
                 about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
-                crashed = place in shard.crashed
-                made = {"error": packer.content.crashed} if crashed else _add(archive, name, entry, packer)
-                rows.append({**about, "source": source, **made})
-        finally:  # before the list: nobody looks at a finished shard again
-            _place_file(output, shard).unlink(missing_ok=True)
-    replace_text(_list_file(output, shard.number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
-    return None
+                rows.append({**about, "source": source, **_add(archive, name, waiting.pop(len(rows)))})
+    replace_text(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
 
 
-def _place_file(output: Path, shard: Shard) -> Path:
-    return output / f".shard-{shard.number:05d}.place"
-
-
-def _blame(output: Path, item: str, shard: Shard) -> Shard:
-    """A shard whose process died, to be written without the sample that it was at."""
-    file = _place_file(output, shard)
-    place = int(file.read_text() or -1) if file.exists() else -1
-    if place < 0 or place in shard.crashed:
-        raise DataError(f"{output}, shard {shard.number}: its process died, and not on a {item} of it (out of memory?)")
-    file.unlink()
-    return replace(shard, crashed=shard.crashed | {place})
-
-
-def _add(archive: tarfile.TarFile, name: str, entry: Entry, packer: Packer) -> dict[str, Any]:
+def _make(packer: Packer, item: tuple[int, Entry, str]) -> str | tuple[bytes, Table]:
+    """The content and table of a sample, or why there is none."""
+    _, entry, name = item
     try:
         with sample_fault(entry.path):
-            content, table = packer.make(entry, name)
+            return packer.make(entry, name)
     except SampleError as error:
-        return {"error": error.reason}
+        return error.reason
+
+
+def _add(archive: tarfile.TarFile, name: str, made: str | tuple[bytes, Table]) -> dict[str, Any]:
+    if isinstance(made, str):
+        return {"error": made}
+    content, table = made
     info = tarfile.TarInfo(name)
     info.size = len(content)
     offset = archive.offset + tarfile.BLOCKSIZE  # after the header of one block

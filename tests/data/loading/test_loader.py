@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from st_ssl.core.errors import DataError, MissingDependencyError, SampleError, WorkerError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import Batch
-from st_ssl.data.loading import loader
+from st_ssl.data.loading import child_process, loader
 from st_ssl.data.loading import worker_process as workers
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_order import SampleKey
@@ -178,13 +178,17 @@ def test_a_worker_that_hangs_as_it_sends_is_replaced(tmp_path: Path, monkeypatch
 
 
 def test_many_workers_that_hang_as_they_start_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "ignore_interrupts", first_ones_hang(tmp_path, 3, workers.ignore_interrupts))
+    monkeypatch.setattr(
+        child_process, "ignore_interrupts", first_ones_hang(tmp_path, 3, child_process.ignore_interrupts)
+    )
     assert [batch.indices.tolist() for batch in numbers(3, count=6)] == [[2 * i, 2 * i + 1] for i in range(6)]
     assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_that_hangs_again_and_again_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "ignore_interrupts", first_ones_hang(tmp_path, 3, workers.ignore_interrupts))
+    monkeypatch.setattr(
+        child_process, "ignore_interrupts", first_ones_hang(tmp_path, 3, child_process.ignore_interrupts)
+    )
     with pytest.raises(WorkerError, match=r"hung for 0\.2 s 3 times in a row, outside any sample"):
         next(numbers(1, timeout=0.2))
 

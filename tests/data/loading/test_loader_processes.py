@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from st_ssl.core.types import Entry
-from st_ssl.data.loading import worker_process as workers
+from st_ssl.data.loading import child_process
 from st_ssl.data.loading.child_process import ignore_interrupts
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_order import SampleKey
@@ -192,7 +192,7 @@ def test_an_interrupt_while_workers_start_ends_none_of_them(monkeypatch: pytest.
         os.kill(os.getpid(), signal.SIGINT)  # in the worker, which has not settled yet
         ignore_interrupts()
 
-    monkeypatch.setattr(workers, "ignore_interrupts", early)
+    monkeypatch.setattr(child_process, "ignore_interrupts", early)
     (batch,) = build_loader(Inherited(), [[(0, 0)]], lambda samples: {"a": torch.stack(samples)}, 1)  # type: ignore[arg-type, return-value]
     assert int(batch["a"]) > 0  # type: ignore[index]
 

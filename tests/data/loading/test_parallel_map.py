@@ -8,46 +8,55 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from st_ssl.core.errors import WorkerError
 from st_ssl.data.loading.parallel_map import parallel_map
 from st_ssl.data.packs.video_index import read_index
-from tests.data.loading.work import die_of_five, square
+from tests.data.loading.work import die_at_first, die_of_five, nap, one_over
 from tests.runs import ROOT, write_video
 from tests.waiting import LONG, PATIENCE, alive, until
 
 SOON = 100.0  # seconds: two, and many for a busy machine; what is not interrupted takes hours
 
 
-def test_items_may_be_made_as_they_are_needed() -> None:
-    made: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(100):
-            made.append(number)
-            yield number
-
-    results = parallel_map(square, items(), 2, "squares", progress=False, count=100)
-    assert next(results) in {n * n for n in range(20)}
-    assert len(made) < 20
-    assert len([*results]) == 99
+def test_results_come_as_they_are_finished() -> None:
+    results = parallel_map(nap, [30.0, 0.0, 0.01, 0.02], 2, "naps", progress=False)
+    assert [next(results) for _ in range(3)] == [(0.0, 0.0), (0.01, 0.01), (0.02, 0.02)]
+    begun = time.monotonic()
+    results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begun < 30
 
 
 def test_no_item_is_lost_where_a_process_dies_while_the_caller_is_busy() -> None:
     found = []
-    args = (iter(range(40)), 2, "", 0, False, lambda number: -number, 40)
-    for result in parallel_map(die_of_five, *args):
-        found.append(result)
+    for item, result in parallel_map(die_of_five, range(40), 2, "", 0, False, -1):
+        found.append((item, result))
         if len(found) < 6:
-            time.sleep(0.3)  # the pool breaks in here, not while its results are waited for
-    assert sorted(found) == sorted({*range(40), -5} - {5})
+            time.sleep(0.1)  # it dies in here, not while its results are waited for
+    assert sorted(found) == [(n, -1 if n == 5 else n) for n in range(40)]
+
+
+def test_a_process_that_died_once_is_forgiven(tmp_path: Path) -> None:
+    found = dict(parallel_map(die_at_first, [tmp_path / str(n) for n in range(4)], 2, "", 0, False, "died"))
+    assert set(found.values()) == {"lived"} and len(found) == 4
+
+
+def test_where_nothing_stands_for_a_crash_it_is_an_error() -> None:
+    with pytest.raises(WorkerError, match=r"worked on 5 died: killed for want of memory, most often"):
+        list(parallel_map(die_of_five, range(8), 2, "", progress=False))
+
+
+def test_an_error_of_the_work_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(parallel_map(one_over, [1, 0, 2], 2, "", progress=False))
+    assert "in one_over" in caught.value.__notes__[0]
 
 
 def test_only_its_own_processes_are_stopped() -> None:
-    results = parallel_map(square, range(100), 2, "", progress=False)
+    results = parallel_map(nap, [0.0] * 100, 2, "", progress=False)
     next(results)
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(LONG,))
     other.start()
@@ -59,41 +68,12 @@ def test_only_its_own_processes_are_stopped() -> None:
         other.join()
 
 
-IDLE = """
-import os, time
-from st_ssl.data.loading import parallel_map as parallel
-parallel._settle(os.getppid())
-def work(item):
-    print("works", flush=True)
-    time.sleep(item)
-try:
-    parallel._interruptible(work, {seconds})
-except KeyboardInterrupt:
-    pass
-print("idle", flush=True)
-time.sleep(1_000)
-"""
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(0, b"works\nidle\n"), (LONG, b"works\n")])
-def test_a_process_that_is_told_to_stop_and_nothing_more_ends(seconds: int, said: bytes) -> None:
-    """As a pool does with the others when one has died, since Python 3.12."""
-    code, environment = IDLE.format(seconds=seconds), os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(len(said)) == said
-        process.terminate()
-        assert process.wait(timeout=PATIENCE) == -signal.SIGALRM
-
-
 SCRIPT = """
 import sys
 from pathlib import Path
-from st_ssl.data.loading import parallel_map as parallel
-from tests.data.loading import work
-if sys.argv[1] != "hang":
-    parallel._PATIENCE = 200  # on a busy machine what is told to stop may need longer than what hangs is left
-for _ in parallel.parallel_map(getattr(work, sys.argv[1]), [Path(sys.argv[2])] * 8, 2, "", progress=False):
+from st_ssl.data.loading.parallel_map import parallel_map
+from tests.data.loading.work import hang
+for _ in parallel_map(hang, [Path(sys.argv[1])] * 8, 2, "", progress=False):
     pass
 """
 
@@ -117,28 +97,33 @@ def interrupt(process: subprocess.Popen[bytes], whole_group: bool) -> tuple[floa
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
     took = time.monotonic() - begun
-    until(lambda: not alive(-process.pid))  # Python's own tracker of shared memory ends a moment later
+    until(lambda: not alive(-process.pid))
     return took, said
 
 
 @pytest.mark.parametrize("whole_group", [True, False])
-@pytest.mark.parametrize("work", ["crawl", "hang", "tidy_slowly", "swallow"])
-def test_what_has_begun_is_interrupted(tmp_path: Path, work: str, whole_group: bool) -> None:
-    process = start("-c", SCRIPT, work, tmp_path)
+def test_what_has_begun_is_ended(tmp_path: Path, whole_group: bool) -> None:
+    process = start("-c", SCRIPT, tmp_path)
     until(lambda: len(list(tmp_path.iterdir())) == 2, process)
     took, said = interrupt(process, whole_group)
     assert took < SOON
     assert said.endswith(b"KeyboardInterrupt\n")
-    assert len(list(tmp_path.iterdir())) == (2 if work == "hang" else 0)  # what is killed cannot tidy up
+    assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
+
+
+def test_what_has_begun_ends_with_a_caller_that_is_killed(tmp_path: Path) -> None:
+    process = start("-c", SCRIPT, tmp_path)
+    until(lambda: len(list(tmp_path.iterdir())) == 2, process)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    until(lambda: not any(alive(int(path.name)) for path in tmp_path.iterdir()))
 
 
 PREPARE = """
 import sys, time
 from st_ssl.cli import guarded
 from st_ssl.cli.prepare import main
-from st_ssl.data.loading import parallel_map as parallel
 from st_ssl.data.packs import file_index as records
-parallel._PATIENCE = 200
 def half(*arguments, plain=records.parallel_map):
     for number, result in enumerate(plain(*arguments)):
         if number == 1500:

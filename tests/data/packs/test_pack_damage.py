@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from st_ssl.data.packs import write_pack as packing
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.video_read import VIDEOS, VideoPack
 from st_ssl.data.packs.video_write import PackConfig, VideoPacker, write_pack
-from st_ssl.data.packs.write_pack import Packer, Shard
 from st_ssl.data.sources.video import read_source
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from tests.data.loading.disasters import crash
@@ -168,10 +166,6 @@ class DyingPacker(VideoPacker):
         return super().shrunken(entry)
 
 
-def die_at_once(output: Path, packer: Packer, shard: Shard) -> Shard | None:
-    os._exit(3)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_videos_that_crash_the_decoder_are_named_and_left_out(raw: list[Entry], tmp_path: Path, workers: int) -> None:
     packer = DyingPacker(CONFIG)
@@ -182,11 +176,3 @@ def test_videos_that_crash_the_decoder_are_named_and_left_out(raw: list[Entry], 
     for file in (tmp_path / "pack").glob("*.jsonl"):
         file.unlink()
     assert write_pack(raw, tmp_path / "pack", CONFIG, progress=False) == []
-
-
-def test_a_process_that_dies_on_no_video_ends_the_packing(
-    raw: list[Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing, "write_shard", die_at_once)
-    with pytest.raises(DataError, match=r"pack, shard \d: its process died, and not on a video"):
-        write_pack(raw[:2], tmp_path / "pack", CONFIG, num_workers=2, progress=False)
