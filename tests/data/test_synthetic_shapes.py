@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
 from st_ssl.data.sources.points import read_source
 from st_ssl.data.streams.points import read_cloud
-from st_ssl.data.synthetic import shapes
 from st_ssl.data.synthetic.shapes import (
     FACTORS,
     SPLITS,
@@ -164,11 +162,12 @@ def test_a_stopped_run_is_taken_up(dataset: Path) -> None:
 
 
 def test_a_failed_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(file: Any, **arrays: np.ndarray) -> None:
-        file.write(b"half a file")
+    def fail(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
         raise OSError("disk full")
 
-    monkeypatch.setattr(shapes.np, "savez", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         write_dataset(tmp_path / "shapes", TINY, num_workers=1, progress=False)
     assert [p.name for p in (tmp_path / "shapes").rglob("*") if p.is_file()] == ["synthetic.json"]

@@ -198,11 +198,12 @@ def test_a_stopped_run_is_taken_up(dataset: Path) -> None:
 
 
 def test_a_failed_clip_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path, frames: np.ndarray, fps: int) -> None:
-        path.write_bytes(b"half a file")
+    def fail(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:100])
         raise OSError("disk full")
 
-    monkeypatch.setattr("st_ssl.data.synthetic.videos.encode", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         write_dataset(tmp_path / "videos", TINY, num_workers=1, progress=False)
     assert [p.name for p in (tmp_path / "videos").rglob("*") if p.is_file()] == ["synthetic.json"]

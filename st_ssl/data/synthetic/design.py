@@ -1,14 +1,20 @@
-"""Balanced designs: factors that are independent because they are dealt like cards, and how many samples there are."""
+"""Balanced designs: factors that are independent because they are dealt like cards, and data sets of such samples."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from st_ssl.core.config import Config
 from st_ssl.core.errors import DataError, nearest
+from st_ssl.core.files import claim_folder, csv_text, replace_text, write_atomically
 from st_ssl.core.random import Key, keyed_rng
+from st_ssl.data.loading.parallel_map import parallel_map
 
 
 @lru_cache(maxsize=256)
@@ -22,10 +28,86 @@ def deal(values: tuple[str, ...], count: int, *key: Key) -> tuple[str, ...]:
 class PlantedConfig(Config):
     """Has ``num_train``, ``num_test`` and perhaps ``num_val``: how many samples there are of each split."""
 
+    kind: ClassVar[str]
+    """"video", say: in keys of random numbers and in what is written."""
+    item: ClassVar[str]
+    """What messages call a sample."""
+    version: ClassVar[int]
+    """Grows where the same configuration gives other samples."""
+
+    def counts(self) -> dict[str, int]:
+        """The number of samples of each split."""
+        return {name: getattr(self, f"num_{name}") for name in ("train", "val", "test") if hasattr(self, f"num_{name}")}
+
     def count(self, split: str) -> int:
         """Number of samples of a split; ``DataError`` where there is no such split."""
-        counts = {name: getattr(self, f"num_{name}", None) for name in ("train", "val", "test")}
-        known = [name for name, count in counts.items() if count is not None]
-        if split not in known:
-            raise DataError(f"split {split!r} is not one of {', '.join(known)}{nearest(split, known)}")
-        return int(counts[split] or 0)
+        counts = self.counts()
+        if split not in counts:
+            raise DataError(f"split {split!r} is not one of {', '.join(counts)}{nearest(split, counts)}")
+        return counts[split]
+
+    def deal(self, factors: Mapping[str, tuple[str, ...]], split: str, index: int) -> dict[str, str]:
+        """The factors of sample ``index`` of ``split``; ``DataError`` where there is no such sample."""
+        count = self.count(split)
+        if not 0 <= index < count:
+            what = f"{self.item} {index} of split {split!r}"
+            raise DataError(f"{what}: there are {self.item}s 0 to {count - 1}")
+        key = (self.seed, f"synthetic-{self.kind}", split)  # type: ignore[attr-defined]
+        return {factor: deal(values, count, *key, factor)[index] for factor, values in factors.items()}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One sample's truth."""
+
+    split: str
+    index: int
+    factors: dict[str, str]
+    form: ClassVar[str]
+
+    @property
+    def path(self) -> str:
+        """Where the sample lies, relative to the root of the data set."""
+        return f"{self.split}/{self.form.format(self.index)}"
+
+
+S = TypeVar("S", bound=Planted)
+M = TypeVar("M")
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    """Write a file: one with its own name is complete."""
+    with write_atomically(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def write_planted(
+    root: Path,
+    config: PlantedConfig,
+    about: dict[str, Any],
+    samples: Sequence[S],
+    make: Callable[[S], M],
+    save: Callable[[Path, M], None],
+    num_workers: int,
+    progress: bool,
+    table: Sequence[Sequence[Any]] = (),
+) -> Path:
+    """Write a data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration and
+    ``about``, what ``make`` makes of ``samples`` by ``save``, and ``table`` as ``factors.csv`` (last).
+
+    A run that was stopped is taken up where it ended; finished samples are kept, and a finished data set returns at
+    once. A folder that holds anything else, or the samples of another configuration, is a ``DataError`` and is left as
+    it is. ``num_workers`` processes are started; 0 or 1 stays in this one.
+    """
+    root, what = Path(root), f"synthetic {config.kind}s"
+    stamp = {"format": f"st_ssl {what}", "version": config.version, "config": config.model_dump(), **about}
+    claim_folder(root, "synthetic.json", stamp, f"set of {what}")
+    for split, count in config.counts().items():
+        if count:  # an empty folder would be told of as a class without a sample
+            (root / split).mkdir(exist_ok=True)
+    missing = [sample for sample in samples if not (root / sample.path).exists()]
+    for sample, made in parallel_map(make, missing, num_workers, what, len(samples) - len(missing), progress):
+        save(root / sample.path, made)
+    if table and (missing or not (root / "factors.csv").exists()):
+        replace_text(root / "factors.csv", csv_text(table))
+    return root

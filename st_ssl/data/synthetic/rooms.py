@@ -10,21 +10,19 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 import numpy as np
 from pydantic import Field
 
-from st_ssl.core.errors import DataError
-from st_ssl.core.files import claim_folder, sync
+from st_ssl.core.files import sync
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
-from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.synthetic.design import PlantedConfig, deal
+from st_ssl.data.synthetic.design import Planted, PlantedConfig, write_planted
 from st_ssl.data.synthetic.rooms_layout import SEGMENTS, Look, Room, draw_room
 
 FORMAT_VERSION = 1
-SPLITS = ("train", "val", "test")
 _LOWEST, _HIGHEST = -75.0, 75.0  # degrees between which a sensor sends rays
 _RAYS = 2  # for each point: without a ceiling a third of them meets nothing
 _GRAZING = 0.05  # cosine below which a surface sends nothing back
@@ -34,6 +32,8 @@ class SyntheticRoomConfig(PlantedConfig):
     """How many rooms, of how many points each (or a few less), scanned from how many places; ``noise`` is the deviation
     of a measured distance in metres at 1 m (it grows with the square root of the distance); half of the rooms have a
     ceiling."""
+
+    kind, item, version = "room", "room", FORMAT_VERSION
 
     num_train: int = Field(default=40, ge=0)
     num_val: int = Field(default=8, ge=0)
@@ -56,11 +56,8 @@ class Scan:
 def scan_room(config: SyntheticRoomConfig, split: str, index: int) -> Scan:
     """Room ``index`` of ``split``, with ``color``, ``normal`` (towards the sensor) and the labels ``segment`` (a place
     in ``SEGMENTS``) and ``instance`` (-1 for walls, floor and ceiling). ``DataError`` where there is no such room."""
-    count = config.count(split)
-    if not 0 <= index < count:
-        raise DataError(f"room {index} of split {split!r}: there are rooms 0 to {count - 1}")
+    ceiling = config.deal({"ceiling": ("yes", "no")}, split, index)["ceiling"] == "yes"
     rng = keyed_rng(config.seed, "synthetic-room", split, index)
-    ceiling = deal(("yes", "no"), count, config.seed, "synthetic-room", split, "ceiling")[index] == "yes"
     room = draw_room(rng, ceiling)
     light = _Light(rng, room)
     shares = np.diff(np.linspace(0, config.num_points, config.num_views + 1).round().astype(int))
@@ -161,19 +158,27 @@ def _paint(look: Look, at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return look.first + share[:, None] * (look.second - look.first)
 
 
-def _write(root: Path, config: SyntheticRoomConfig, room: tuple[str, int]) -> None:
+class _Scanned(Planted):
+    form: ClassVar[str] = "room_{:05d}"
+
+
+def _make(config: SyntheticRoomConfig, room: Planted) -> dict[str, np.ndarray]:
+    cloud = scan_room(config, room.split, room.index).cloud
+    return {
+        "coord": cloud.xyz,
+        "color": (cloud.attributes["color"] * 255).round().astype(np.uint8),
+        "normal": cloud.attributes["normal"],
+        **{name: cloud.labels[name].astype(np.int32) for name in ("segment", "instance")},
+    }
+
+
+def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """A folder with its own name is complete."""
-    split, index = room
-    cloud = scan_room(config, split, index).cloud
-    folder = _folder(root, split, index)
     unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
     unfinished.mkdir()
     try:
-        np.save(unfinished / "coord.npy", cloud.xyz)
-        np.save(unfinished / "color.npy", (cloud.attributes["color"] * 255).round().astype(np.uint8))
-        np.save(unfinished / "normal.npy", cloud.attributes["normal"])
-        np.save(unfinished / "segment.npy", cloud.labels["segment"].astype(np.int32))
-        np.save(unfinished / "instance.npy", cloud.labels["instance"].astype(np.int32))
+        for name, array in arrays.items():
+            np.save(unfinished / f"{name}.npy", array)
         for path in (*unfinished.iterdir(), unfinished):
             sync(path)
         os.replace(unfinished, folder)
@@ -181,27 +186,10 @@ def _write(root: Path, config: SyntheticRoomConfig, room: tuple[str, int]) -> No
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _folder(root: Path, split: str, index: int) -> Path:
-    return root / split / f"room_{index:05d}"
-
-
 def write_dataset(root: Path, config: SyntheticRoomConfig, num_workers: int = 2, progress: bool = True) -> Path:
-    """Write the data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration and the
-    names of the classes, and rooms in Pointcept's form: ``train/room_00000/`` (and ``val``, ``test``) with
-    ``coord.npy`` float32 [N, 3], ``color.npy`` uint8, ``normal.npy`` float32, ``segment.npy`` and ``instance.npy``
-    int32 [N].
-
-    A run that was stopped is taken up where it ended; a finished data set returns at once. A folder that holds anything
-    else is a ``DataError`` and is left as it is. ``num_workers`` processes are spawned; 0 or 1 stays in this one.
-    """
-    root = Path(root)
-    what = {"format": "st_ssl synthetic rooms", "version": FORMAT_VERSION, "config": config.model_dump()}
-    claim_folder(root, "synthetic.json", {**what, "classes": list(SEGMENTS)}, "set of synthetic rooms")
-    for split in filter(config.count, SPLITS):  # an empty folder would be told of as a class without a room
-        (root / split).mkdir(exist_ok=True)
-    rooms = [(split, index) for split in SPLITS for index in range(config.count(split))]
-    missing = [room for room in rooms if not _folder(root, *room).exists()]
-    write = partial(_write, root, config)
-    for _ in parallel_map(write, missing, num_workers, "synthetic rooms", len(rooms) - len(missing), progress):
-        continue
-    return root
+    """Write the data set under ``root`` and return ``root``: the names of the classes in ``synthetic.json``, and rooms
+    in Pointcept's form: ``train/room_00000/`` (and ``val``, ``test``) with ``coord.npy`` float32 [N, 3], ``color.npy``
+    uint8, ``normal.npy`` float32, ``segment.npy`` and ``instance.npy`` int32 [N]; see ``write_planted``."""
+    rooms = [_Scanned(split, index, {}) for split, count in config.counts().items() for index in range(count)]
+    about = {"classes": list(SEGMENTS)}
+    return write_planted(root, config, about, rooms, partial(_make, config), _save, num_workers, progress)

@@ -6,21 +6,19 @@ each object. Files have the same bytes for any number of processes.
 
 from __future__ import annotations
 
+import io
 import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from st_ssl.augment.point_cuts import in_front
-from st_ssl.core.errors import DataError
-from st_ssl.core.files import claim_folder, csv_text, replace_text, write_atomically
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
-from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.synthetic.design import PlantedConfig, deal
+from st_ssl.data.synthetic.design import Planted, PlantedConfig, save_bytes, write_planted
 from st_ssl.data.synthetic.primitives import Solid
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, build
 
@@ -47,6 +45,8 @@ _DENSE = 7  # candidates for each point: of a shelf from one side a fifth are se
 class SyntheticShapeConfig(PlantedConfig):
     """How many objects, of how many points each."""
 
+    kind, item, version = "shape", "object", FORMAT_VERSION
+
     num_train: int = Field(default=960, ge=0)
     num_val: int = Field(default=120, ge=0)
     num_test: int = Field(default=240, ge=0)
@@ -54,30 +54,15 @@ class SyntheticShapeConfig(PlantedConfig):
     seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class PlantedShape:
+class PlantedShape(Planted):
     """One object's truth; everything else about it is a function of (seed, split, index)."""
 
-    split: str
-    index: int
-    factors: dict[str, str]
-
-    @property
-    def path(self) -> str:
-        """Where the cloud lies, relative to the root of the data set."""
-        return f"{self.split}/{self.index:05d}.npz"
+    form: ClassVar[str] = "{:05d}.npz"
 
 
 def plan_shape(config: SyntheticShapeConfig, split: str, index: int) -> PlantedShape:
     """The factors of object ``index`` of ``split``; ``DataError`` where there is no such object."""
-    count = config.count(split)
-    if not 0 <= index < count:
-        raise DataError(f"object {index} of split {split!r}: there are objects 0 to {count - 1}")
-    factors = {
-        factor: deal(values, count, config.seed, "synthetic-shape", split, factor)[index]
-        for factor, values in FACTORS.items()
-    }
-    return PlantedShape(split, index, factors)
+    return PlantedShape(split, index, config.deal(FACTORS, split, index))
 
 
 def make_shape(config: SyntheticShapeConfig, shape: PlantedShape) -> PointCloud:
@@ -135,32 +120,18 @@ def _out_of_sight(xyz: np.ndarray, normals: np.ndarray, rng: np.random.Generator
     return ~seen | (normals @ to_eye <= 0)
 
 
-def _write(root: Path, config: SyntheticShapeConfig, shape: PlantedShape) -> None:
-    cloud = make_shape(config, shape)
-    with write_atomically(root / shape.path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, xyz=cloud.xyz, normal=cloud.attributes["normal"], part=cloud.labels["part"].astype(np.int32))
+def _make(config: SyntheticShapeConfig, shape: PlantedShape) -> bytes:
+    cloud, file = make_shape(config, shape), io.BytesIO()
+    np.savez(file, xyz=cloud.xyz, normal=cloud.attributes["normal"], part=cloud.labels["part"].astype(np.int32))
+    return file.getvalue()
 
 
 def write_dataset(root: Path, config: SyntheticShapeConfig, num_workers: int = 2, progress: bool = True) -> Path:
-    """Write the data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration and the
-    names of the parts, clouds as ``train/*.npz``, ``val/*.npz`` and ``test/*.npz`` (arrays ``xyz``, ``normal``,
-    ``part``), and ``factors.csv`` (last) with the truth of each.
-
-    A run that was stopped is taken up where it ended; a finished data set returns at once. A folder that holds anything
-    else is a ``DataError`` and is left as it is. ``num_workers`` processes are spawned; 0 or 1 stays in this one.
-    """
-    root = Path(root)
-    what = {"format": "st_ssl synthetic shapes", "version": FORMAT_VERSION, "config": config.model_dump()}
-    claim_folder(root, "synthetic.json", {**what, "parts": list(PART_NAMES)}, "set of synthetic shapes")
-    for split in SPLITS:
-        (root / split).mkdir(exist_ok=True)
-    shapes = [plan_shape(config, split, i) for split in SPLITS for i in range(config.count(split))]
-    missing = [shape for shape in shapes if not (root / shape.path).exists()]
-    if not missing and (root / "factors.csv").exists():
-        return root
-    write = partial(_write, root, config)
-    for _ in parallel_map(write, missing, num_workers, "synthetic shapes", len(shapes) - len(missing), progress):
-        continue
+    """Write the data set under ``root`` and return ``root``: the names of the parts in ``synthetic.json``, clouds as
+    ``train/*.npz``, ``val/*.npz`` and ``test/*.npz`` (arrays ``xyz``, ``normal``, ``part``), and ``factors.csv`` with
+    the truth of each; see ``write_planted``."""
+    shapes = [plan_shape(config, split, i) for split, count in config.counts().items() for i in range(count)]
     rows = [(shape.path, shape.split, *shape.factors.values()) for shape in shapes]
-    replace_text(root / "factors.csv", csv_text([["path", "split", *FACTORS], *rows]))
-    return root
+    about, make = {"parts": list(PART_NAMES)}, partial(_make, config)
+    table = [("path", "split", *FACTORS), *rows]
+    return write_planted(root, config, about, shapes, make, save_bytes, num_workers, progress, table)

@@ -8,20 +8,20 @@ The frames before encoding have the same bits on every machine.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from st_ssl.core.errors import DataError, MissingDependencyError
-from st_ssl.core.files import claim_folder, csv_text, replace_text, write_atomically
+from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.random import keyed_rng
-from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.synthetic.design import PlantedConfig, deal
+from st_ssl.data.synthetic.design import Planted, PlantedConfig, save_bytes, write_planted
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
 
@@ -67,6 +67,8 @@ _OUTLINE, _MARKING = 16.0, 240.0
 class SyntheticVideoConfig(PlantedConfig):
     """How many clips, of how many frames, of how many pixels a side; ``fps`` in frames per second."""
 
+    kind, item, version = "video", "clip", FORMAT_VERSION
+
     num_train: int = Field(default=480, ge=0)
     num_test: int = Field(default=240, ge=0)
     num_frames: int = Field(default=64, ge=2)
@@ -76,20 +78,13 @@ class SyntheticVideoConfig(PlantedConfig):
 
 
 @dataclass(frozen=True)
-class PlantedVideo:
+class PlantedVideo(Planted):
     """One clip's truth. ``nuisances`` are points of their grids (``noise_seed`` of the integers): even ones in
     training, odd ones in test. ``box`` is the extent of the object over the whole clip, in pixels."""
 
-    split: str
-    index: int
-    factors: dict[str, str]
     nuisances: dict[str, int | float]
     box: tuple[int, int, int, int]
-
-    @property
-    def path(self) -> str:
-        """Where the clip lies, relative to the root of the data set."""
-        return f"{self.split}/{self.index:05d}.mp4"
+    form: ClassVar[str] = "{:05d}.mp4"
 
     def value(self, nuisance: str) -> float:
         """A nuisance in its own unit."""
@@ -99,13 +94,7 @@ class PlantedVideo:
 
 def plan_video(config: SyntheticVideoConfig, split: str, index: int) -> PlantedVideo:
     """Draw the factors and nuisances of clip ``index`` of ``split``; ``DataError`` where there is no such clip."""
-    count = config.count(split)
-    if not 0 <= index < count:
-        raise DataError(f"clip {index} of split {split!r}: there are clips 0 to {count - 1}")
-    factors = {
-        factor: deal(values, count, config.seed, "synthetic-video", split, factor)[index]
-        for factor, values in FACTORS.items()
-    }
+    factors = config.deal(FACTORS, split, index)
     parity = ("train", "test").index(split)
     rng = keyed_rng(config.seed, "synthetic-video", split, index)
     raw = [int(r) for r in rng.bit_generator.random_raw(len(NUISANCES) + 1)]
@@ -197,7 +186,7 @@ def render(config: SyntheticVideoConfig, video: PlantedVideo) -> np.ndarray:
     return frames
 
 
-def encode(path: Path, frames: np.ndarray, fps: int) -> None:
+def encode(file: Path | BinaryIO, frames: np.ndarray, fps: int) -> None:
     """Write uint8 [T, H, W, 3] frames as H.264 in MP4, with a key frame every 12 frames and without what makes
     decoding slow."""
     try:
@@ -205,7 +194,7 @@ def encode(path: Path, frames: np.ndarray, fps: int) -> None:
     except ImportError as error:
         raise MissingDependencyError("av", "video", "writing videos") from error
     options = {"preset": "superfast", "tune": "fastdecode", "crf": "18", "sc_threshold": "0", "threads": "1"}
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = frames.shape[2], frames.shape[1], "yuv420p", 12
         for frame in frames:
@@ -213,32 +202,16 @@ def encode(path: Path, frames: np.ndarray, fps: int) -> None:
         container.mux(stream.encode())
 
 
-def _write_video(root: Path, config: SyntheticVideoConfig, video: PlantedVideo) -> None:
-    """Render and encode one clip: a file with its own name is complete."""
-    with write_atomically(root / video.path) as unfinished:
-        encode(unfinished, render(config, video), config.fps)
+def _make(config: SyntheticVideoConfig, video: PlantedVideo) -> bytes:
+    file = io.BytesIO()
+    encode(file, render(config, video), config.fps)
+    return file.getvalue()
 
 
 def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2, progress: bool = True) -> Path:
-    """Write the data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration, clips
-    as ``train/*.mp4`` and ``test/*.mp4``, and ``factors.csv`` (last) with the truth of each.
-
-    A run that was stopped is taken up where it ended; finished clips are kept, and a finished data set returns at once.
-    A folder that holds anything else, or the clips of another configuration, is a ``DataError`` and is left as it is.
-    ``num_workers`` processes are spawned; 0 or 1 stays in this one.
-    """
-    root = Path(root)
-    mine = {"format": "st_ssl synthetic videos", "version": FORMAT_VERSION, "config": config.model_dump()}
-    claim_folder(root, "synthetic.json", mine, "set of synthetic videos")
-    for split in ("train", "test"):
-        (root / split).mkdir(exist_ok=True)
-    videos = [plan_video(config, s, i) for s in ("train", "test") for i in range(config.count(s))]
-    missing = [v for v in videos if not (root / v.path).exists()]
-    if not missing and (root / "factors.csv").exists():
-        return root
-    write = partial(_write_video, root, config)
-    for _ in parallel_map(write, missing, num_workers, "synthetic videos", len(videos) - len(missing), progress):
-        continue
+    """Write the data set under ``root`` and return ``root``: clips as ``train/*.mp4`` and ``test/*.mp4``, and
+    ``factors.csv`` with the truth of each; see ``write_planted``."""
+    videos = [plan_video(config, split, i) for split, count in config.counts().items() for i in range(count)]
     rows = [(v.path, v.split, *v.factors.values(), *v.box) for v in videos]
-    replace_text(root / "factors.csv", csv_text([["path", "split", *FACTORS, "x0", "y0", "x1", "y1"], *rows]))
-    return root
+    table = [("path", "split", *FACTORS, "x0", "y0", "x1", "y1"), *rows]
+    return write_planted(root, config, {}, videos, partial(_make, config), save_bytes, num_workers, progress, table)
