@@ -103,34 +103,28 @@ def claim_folder(folder: Path, stamp: str, mine: dict[str, Any], what: str, note
     """Make ``folder`` that of ``what``, described by ``mine`` (JSON) in the file ``stamp`` in it. It may be claimed
     again with the same description, also by several processes at once; where it holds anything else (hidden files
     aside), or cannot be written to, that is an ``OutputError``, with ``note`` behind it, and nothing is changed."""
-    try:
-        _claim(folder, stamp, json.dumps(mine, indent=2) + "\n", what)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
     file = folder / stamp
     try:
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file: a {what} needs a folder of its own")
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if not file.exists():  # asked after that: another machine may have begun in between
+            if foreign:
+                found = f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}"
+                raise OutputError(
+                    f"{folder} is not empty and has no {stamp} (found {found}): nothing was changed, choose an empty "
+                    "or new folder"
+                )
+            replace_text(file, json.dumps(mine, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from error
+    try:
         changed = differences(load_json(file.read_text(encoding="utf-8")), mine)
-    except (OSError, *NOT_PLAIN, RecursionError) as error:
+    except (OSError, *NOT_PLAIN) as error:
         raise OutputError(f"{file} is not valid JSON ({error}): choose another folder, or remove this one") from error
     if changed:
         raise OutputError(
             f"{folder} holds another {what} ({'; '.join(changed.values())}): nothing was changed, choose another "
             f"folder, or remove this one{note}"
         )
-
-
-def _claim(folder: Path, stamp: str, text: str, what: str) -> None:
-    """Write the stamp where the folder is new or empty."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file: a {what} needs a folder of its own")
-    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []
-    if (folder / stamp).exists():  # asked after that: another machine may have begun in between
-        return
-    if foreign:
-        found = f"{', '.join(foreign[:3])}{', …' if len(foreign) > 3 else ''}"
-        raise OutputError(
-            f"{folder} is not empty and has no {stamp} (found {found}): nothing was changed, choose an empty or new "
-            "folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / stamp, text)

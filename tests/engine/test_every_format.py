@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.sources.video import FORMATS
 from st_ssl.data.video.dataset import VideoSource
 from st_ssl.engine.trainer import Trainer
@@ -117,6 +118,8 @@ def test_an_epoch_of_every_format(tmp_path: Path, videos: Path, name: str) -> No
 def test_an_epoch_of_a_pack(tmp_path: Path, videos: Path) -> None:
     case, root = RUNS["csv"], tmp_path / "data"
     fill(case, root, videos)
-    assert not write_pack(case.read(root, "csv"), tmp_path / "pack", PackConfig(short_side=32), progress=False)
+    assert not write_pack(
+        case.read(root, "csv"), tmp_path / "pack", VideoPacker(PackConfig(short_side=32)), progress=False
+    )
     sources = Case(case.format, case.files, case.texts, case.expected)
     pretrain_and_probe({"root": str(tmp_path / "pack")}, root, sources, tmp_path / "run")

@@ -11,8 +11,8 @@ import pytest
 from st_ssl.core.errors import SampleError
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import Entry
-from st_ssl.data.packs import points_write, read_pack
-from st_ssl.data.packs.points_read import CLOUDS
+from st_ssl.data.packs import points_write
+from st_ssl.data.packs.points_read import CloudPack
 from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.write_pack import write_pack
@@ -40,8 +40,8 @@ def test_packing(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_verifying(cloud: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pack([Entry(str(cloud))], tmp_path / "pack", CloudPacker(CloudPackConfig()), progress=False)
-    monkeypatch.setattr(read_pack.Pack, "open", broken)
-    found = verify_pack(str(tmp_path / "pack"), CLOUDS, progress=False)
+    monkeypatch.setattr(CloudPack, "open", broken)
+    found = verify_pack(str(tmp_path / "pack"), CloudPack, progress=False)
     assert [reason for _, reason in found] == ["cannot be used: ZeroDivisionError: a part of nothing"]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.sources.video import read_source
 from st_ssl.encoders.base import InputConfig
 from st_ssl.report.contestants import CONTESTANTS, keys
@@ -115,7 +116,7 @@ def test_every_marker_of_a_figure_is_explained() -> None:
 
 def test_samples_of_a_pack_are_shown_by_the_files_that_were_packed(tmp_path: Path) -> None:
     entries = read_source(write_videos(tmp_path / "videos", 3))
-    write_pack(entries, tmp_path / "pack", PackConfig(short_side=32), progress=False)
+    write_pack(entries, tmp_path / "pack", VideoPacker(PackConfig(short_side=32)), progress=False)
     folder = write_encoder(tmp_path / "run")
     run = RunFolder(folder, "run", load(tiny(tmp_path / "pack", folder, report={"samples": 2})))
     shown = view_samples(run)

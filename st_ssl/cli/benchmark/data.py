@@ -24,7 +24,8 @@ from st_ssl.core.types import Entry
 from st_ssl.data.clip_plans import RandomClips, clip_indices, last_start
 from st_ssl.data.loading.sample_dataset import SampleDataset
 from st_ssl.data.packs.read_pack import is_pack
-from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from st_ssl.data.views import Views, each, stack
@@ -119,7 +120,7 @@ def _ours(entries: list[Entry], arguments: argparse.Namespace, line: Line, folde
     if line.packed:
         root = str(folder / f"pack{line.packed}")
         packing = configured(PackConfig, [], {"short_side": line.packed}, {"short_side": f"--packed {line.packed}"})
-        write_pack(entries, Path(root), packing, progress=False)
+        write_pack(entries, Path(root), VideoPacker(packing), progress=False)
     source = VideoSource(VideoDataConfig(root=root))
     clips = RandomClips(arguments.frames, arguments.stride, line.clips)
     config = VideoAugmentConfig(crop="multi_scale", flip=0, jitter=0, grayscale=0, blur=0)

@@ -204,8 +204,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     how = f"data.name=points data.root={output}" if points else f"data.root={output}"
     print(f"{output}: {f'{missing} shards are missing' if missing else f'train on it with {how}'}")
     if broken:
-        print(f"{len(broken)} {packer.content.items} are left out: a shard without its .jsonl is packed again")
-    return tell(dict(broken), len(entries), packer.content.items)
+        print(f"{len(broken)} {packer.pack.items} are left out: a shard without its .jsonl is packed again")
+    return tell(dict(broken), len(entries), packer.pack.items)
 
 
 def _divided(overrides: list[str], pack: type[Config], data: type[Config]) -> tuple[list[str], list[str]]:

@@ -19,9 +19,9 @@ from st_ssl.data.account import account_lines
 from st_ssl.data.packs import points_index, video_index
 from st_ssl.data.packs.file_index import Record
 from st_ssl.data.packs.points_index import CloudTable
-from st_ssl.data.packs.points_read import CLOUDS
-from st_ssl.data.packs.read_pack import Content, Pack, packed_items, verify_pack
-from st_ssl.data.packs.video_read import VIDEOS
+from st_ssl.data.packs.points_read import CloudPack
+from st_ssl.data.packs.read_pack import Pack, packed_items, verify_pack
+from st_ssl.data.packs.video_read import VideoPack
 from st_ssl.data.sources.base import Listing
 from st_ssl.data.streams.points.reading import Reading, decide
 from st_ssl.data.streams.video.frame_table import uneven
@@ -184,12 +184,12 @@ def _pack(arguments: argparse.Namespace) -> int:
     ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
     if ignored:
         warnings.warn(f"ignored with a pack: {', '.join(ignored)}", stacklevel=2)
-    contents: dict[str, Content[Any, Any]] = {content.items: content for content in (VIDEOS, CLOUDS)}
-    content = contents[packed_items(arguments.root)]
-    broken: dict[str, str | None] = dict(verify_pack(arguments.root, content, arguments.workers))
+    kinds: tuple[type[Pack[Any]], ...] = (VideoPack, CloudPack)
+    kind = next(kind for kind in kinds if kind.items == packed_items(arguments.root))
+    broken: dict[str, str | None] = dict(verify_pack(arguments.root, kind, arguments.workers))
     root = arguments.root if "://" in arguments.root else os.path.abspath(arguments.root)
-    pack: Pack[Any, Any] = Pack(root, content, whole=False)
+    pack = kind(root, whole=False)
     for entry in pack.entries if broken else []:
         if entry.path in broken:
             broken[entry.path] = f"{broken[entry.path]} (packed from {entry.source})"
-    return tell(broken, max(len(broken), len(pack.entries) + len(pack.failed)), content.items)
+    return tell(broken, max(len(broken), len(pack.entries) + len(pack.failed)), kind.items)

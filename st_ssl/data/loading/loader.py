@@ -8,7 +8,8 @@ other samples are what they would have been. Where it was on none, as it began o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 
 from st_ssl.core.errors import DataError, WorkerError
 from st_ssl.core.limits import SAMPLE_TIMEOUT
+from st_ssl.core.types import Entry
 from st_ssl.data.base import Batch
 from st_ssl.data.loading.child_process import Child, Failure, end_all
 from st_ssl.data.loading.worker_heartbeat import DECODING, NOTHING, Board, Watched, describe_exit
@@ -84,7 +86,7 @@ def _pooled(pool: _Pool, batches: Iterable[list[Any]]) -> Iterator[Batch]:
         given = head = 0
         while True:
             arrived |= pool.collect(0)
-            while given < head + pool.room and pool.has_room() and (task := next(todo, None)) is not None:
+            while pool.has_room(given - head) and (task := next(todo, None)) is not None:
                 pool.give(*task)
                 given += 1
             if head == given:
@@ -110,49 +112,42 @@ class _Worker(Child):
     unexplained: int = 0
 
 
+@dataclass(eq=False)
 class _Pool:
-    """Workers that are watched, and replaced where they hang or die."""
+    """Workers that are watched, and replaced where they hang or die: see ``build_loader``."""
 
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        collate: Callable[[list[Any]], Batch],
-        num_workers: int,
-        prefetch: int,
-        timeout: float,
-        max_lost: float,
-        in_turn: bool,
-    ) -> None:
-        self.room = prefetch * num_workers
-        self._prefetch = prefetch
-        self._dataset, self._collate, self._timeout, self._max_lost = dataset, collate, timeout, max_lost
-        self._look = min(_LOOK, timeout / 4)
-        self._looked = time.monotonic()
-        self._entries = dataset.entries if isinstance(dataset, Watched) else []
-        stages = dataset.stages if isinstance(dataset, Watched) else DECODING
-        self._board = Board(num_workers, len(self._entries), timeout, stages)
-        self._crashes: dict[int, int] = {}
+    dataset: Dataset[Any]
+    collate: Callable[[list[Any]], Batch]
+    num_workers: int
+    prefetch: int
+    timeout: float
+    max_lost: float
+    in_turn: bool
+
+    def __post_init__(self) -> None:
+        self._look, self._looked = min(_LOOK, self.timeout / 4), time.monotonic()
+        watched = isinstance(self.dataset, Watched)
+        self._entries: Sequence[Entry] = self.dataset.entries if watched else []  # type: ignore[attr-defined]
+        stages = self.dataset.stages if watched else DECODING  # type: ignore[attr-defined]
+        self._board = Board(self.num_workers, len(self._entries), self.timeout, stages)
+        self._crashes: Counter[int] = Counter()
         self._lost: list[int] = []
         self._workers: list[_Worker] = []
-        self._num_workers, self._in_turn = num_workers, in_turn
         # Also at the end of the process, before multiprocessing asks them to end and waits: one that hangs since it was
         # forked has its parent's handlers, and need not end.
-        self._close = Finalize(self, end_all, (self._workers,), exitpriority=0)
+        self.close = Finalize(self, end_all, (self._workers,), exitpriority=0)
 
-    def close(self) -> None:
-        """End all workers; they hold nothing that could be lost."""
-        self._close()
-
-    def has_room(self) -> bool:
-        """Whether some worker can be given another batch."""
-        return any(len(worker.tasks) < self._prefetch for worker in self._workers) or not self._workers
+    def has_room(self, ahead: int) -> bool:
+        """Whether some worker can be given another batch, ``ahead`` being on their way."""
+        room = any(len(worker.tasks) < self.prefetch for worker in self._workers) or not self._workers
+        return room and ahead < self.prefetch * self.num_workers
 
     def give(self, number: int, keys: list[Any]) -> None:
         """Have batch ``number`` made of ``keys``."""
-        while len(self._workers) < self._num_workers:
+        while len(self._workers) < self.num_workers:
             self._workers.append(self._start(len(self._workers)))
         idlest = min(self._workers, key=lambda worker: len(worker.tasks))
-        worker = self._workers[number % self._num_workers] if self._in_turn else idlest
+        worker = self._workers[number % self.num_workers] if self.in_turn else idlest
         worker.tasks[number] = keys
         worker.tell((number, keys))
 
@@ -194,7 +189,7 @@ class _Pool:
             worker.beats, worker.quiet = beats, 0.0
         else:
             worker.quiet += passed
-        return worker.quiet > self._timeout
+        return worker.quiet > self.timeout
 
     def _replace(self, at: int, arrived: dict[int, Any], hung: bool) -> None:
         """A new worker in place of one that hangs or is dead, with what that one had still to do."""
@@ -219,15 +214,15 @@ class _Pool:
             worker = self._workers[at]
             worker.unexplained += 1
             if worker.unexplained == _UNEXPLAINED:
-                what = f"hung for {self._timeout:g} s" if code is None else f"ended ({describe_exit(code)})"
+                what = f"hung for {self.timeout:g} s" if code is None else f"ended ({describe_exit(code)})"
                 raise WorkerError(f"a worker of the loader {what} {_UNEXPLAINED} times in a row, outside any sample")
             return
-        self._crashes[entry] = self._crashes.get(entry, 0) + 1
+        self._crashes[entry] += 1
         if code is not None and self._crashes[entry] < _CRASHES:
             return
         self._board.lose(entry, code, at)
         self._lost.append(entry)
-        if len(self._lost) > self._max_lost:
+        if len(self._lost) > self.max_lost:
             lines = [f"  {self._entries[i].shown}: {self._board.reason(i)}" for i in self._lost[:5]]
             raise DataError(
                 f"{len(self._lost)} of {len(self._entries)} samples hung or crashed a worker, more than "
@@ -236,4 +231,4 @@ class _Pool:
             )
 
     def _start(self, at: int) -> _Worker:
-        return _Worker.start(work, at, self._dataset, self._collate, self._board)
+        return _Worker.start(work, at, self.dataset, self.collate, self._board)

@@ -82,17 +82,13 @@ class SampleDataset(Watched, Dataset[Sample]):
             entry = self.entries[index]
             try:
                 with self.working_on(index), sample_fault(entry.path), self.open(entry) as recording:
-                    views = self.views.cut(recording, (self.seed, epoch, wanted), step, self._reached)
+                    views = self.views.cut(recording, (self.seed, epoch, wanted), step, self.reach)
                     for view in views:
                         self.check(view)
                     return Sample(views, self.facts(recording), index, wanted, bad)
             except SampleError as error:
                 bad.append(BadSample.of(entry, error.reason))
         return Sample(None, None, wanted, wanted, bad)
-
-    def _reached(self, stage: int) -> None:
-        if stage < len(self.stages):
-            self.reach(stage)
 
     def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
         yield wanted

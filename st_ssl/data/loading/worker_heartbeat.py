@@ -106,8 +106,8 @@ class Watched:
         self._board, self._worker = board, worker
 
     def reach(self, stage: int) -> None:
-        """Go on to ``stages[stage]`` of the work on an entry."""
-        if self._board is not None:
+        """Go on to ``stages[stage]`` of the work on an entry, if there are as many."""
+        if self._board is not None and stage < len(self.stages):
             self._board.reach(self._worker, stage)
 
     @contextmanager

@@ -42,10 +42,16 @@ class Record(Generic[Found]):
     def fits(self, path: str) -> bool:
         """Whether the file is still the one that was looked at. Of a folder that cannot be told: its images may have
         changed."""
-        if not os.path.isfile(path):
-            return False
-        status = os.stat(path)
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns)
+        return os.path.isfile(path) and state_of([path]) == (self.size, self.mtime_ns)
+
+
+def state_of(files: Sequence[str]) -> tuple[int, int]:
+    """Size in bytes and time of change of files together; (0, 0) where one cannot be read."""
+    try:
+        states = [os.stat(name) for name in files]
+    except (OSError, ValueError):  # ValueError: a NUL in its path
+        return 0, 0
+    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
 
 
 def read_records(file: Path, parse: Callable[[dict[str, Any]], Found]) -> dict[str, Record[Found]]:

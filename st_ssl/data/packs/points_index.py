@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import NonNegativeInt, TypeAdapter
 
 from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import Entry, PointCloud
+from st_ssl.data.packs import file_index as records
 from st_ssl.data.packs.file_index import Record, take_down
 from st_ssl.data.streams.points import ReadOptions, is_scene, read_counted, split_item
 
@@ -26,10 +28,10 @@ class CloudTable:
     number of classes (-1 left out); ``ids``: the lowest and the highest class of each (tables of older versions have
     none)."""
 
-    num_points: int
-    num_lost: int
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    num_points: NonNegativeInt
+    num_lost: NonNegativeInt
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
     attributes: dict[str, int]
     labels: dict[str, int]
     ids: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -41,18 +43,15 @@ class CloudTable:
     @staticmethod
     def from_json(data: dict[str, Any]) -> CloudTable:
         """The inverse of ``to_json``; raises one of ``NOT_PLAIN`` for anything else."""
-        low, high = (tuple(float(value) for value in data[end]) for end in ("low", "high"))
-        counts = [{str(name): int(count) for name, count in data[key].items()} for key in ("attributes", "labels")]
-        num_points, num_lost = int(data["num_points"]), int(data["num_lost"])
-        if min(num_points, num_lost) < 0 or len(low) != 3 or len(high) != 3:
-            raise ValueError(f"{num_points} points, {num_lost} lost, from {low} to {high}")
-        ids = {str(name): (int(ends[0]), int(ends[1])) for name, ends in data.get("ids", {}).items()}
-        return CloudTable(num_points, num_lost, low, high, counts[0], counts[1], ids)
+        return _TABLE.validate_python(data)
 
     @property
     def extent(self) -> float:
         """The longest side of the bounding box."""
         return max(high - low for low, high in zip(self.low, self.high, strict=True))
+
+
+_TABLE = TypeAdapter(CloudTable)
 
 
 def describe_cloud(cloud: PointCloud, num_lost: int) -> CloudTable:
@@ -109,14 +108,9 @@ def _fits(record: Record[CloudTable], path: str) -> bool:
 def state_of(path: str) -> tuple[int, int]:
     """Size in bytes and time of change: of the file that a cloud is in, or of all files of a scene together."""
     file, _ = split_item(path)
-    files = [file]
     if is_scene(file):
-        files = [os.path.join(folder, name) for folder, _, names in os.walk(file) for name in names]
-    try:
-        states = [os.stat(name) for name in files]
-    except (OSError, ValueError):  # ValueError: a NUL in its path
-        return 0, 0
-    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+        return records.state_of([os.path.join(folder, name) for folder, _, names in os.walk(file) for name in names])
+    return records.state_of([file])
 
 
 def describe(tables: Iterable[CloudTable]) -> str:

@@ -8,9 +8,8 @@ from safetensors.numpy import load, save
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import PointCloud
-from st_ssl.data.packs import read_pack as pack
 from st_ssl.data.packs.points_index import CloudTable
-from st_ssl.data.packs.read_pack import Content
+from st_ssl.data.packs.read_pack import Pack
 
 _ATTRIBUTE, _LABEL = "attributes.", "labels."
 
@@ -63,22 +62,17 @@ def _as_small(values: np.ndarray) -> np.ndarray:
     return values.astype(next(kinds, np.int64))
 
 
-def _open(path: str, data: bytes, table: CloudTable) -> PointCloud:
-    cloud = decode(path, data)
-    if len(cloud) != table.num_points:
-        raise SampleError(path, f"has {len(cloud)} points, and {table.num_points} by the list of its shard")
-    return cloud
-
-
-def _decoded(cloud: PointCloud) -> None:
-    """A cloud is whole once it is open."""
-
-
-CLOUDS = Content("clouds", ".safetensors", CloudTable.from_json, _open, _decoded, "the reader crashed on it")
-
-
-class CloudPack(pack.Pack[CloudTable, PointCloud]):
+class CloudPack(Pack[PointCloud]):
     """A pack of clouds to read from."""
 
-    def __init__(self, root: str) -> None:
-        super().__init__(root, CLOUDS)
+    items, suffix, crashed = "clouds", ".safetensors", "the reader crashed on it"
+    table = CloudTable
+
+    def made(self, path: str, data: bytes, table: CloudTable) -> PointCloud:
+        cloud = decode(path, data)
+        if len(cloud) != table.num_points:
+            raise SampleError(path, f"has {len(cloud)} points, and {table.num_points} by the list of its shard")
+        return cloud
+
+    def decode(self, sample: PointCloud) -> None:
+        """A cloud is whole once it is open."""

@@ -9,7 +9,7 @@ from st_ssl.core.errors import SampleError
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.packs.points_index import CloudTable, describe_cloud
-from st_ssl.data.packs.points_read import CLOUDS, encode
+from st_ssl.data.packs.points_read import CloudPack, encode
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
 from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions, read_counted
@@ -35,7 +35,7 @@ class CloudPacker(Packer):
     """Clouds as readers give them, thinned if asked for. ``options``: how they are read (by default: each by what it
     says alone)."""
 
-    content = CLOUDS
+    pack = CloudPack
 
     def __init__(self, config: CloudPackConfig, options: ReadOptions | None = None) -> None:
         super().__init__(config)

@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import UnionType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, overload
 
 from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.types import Entry
 from st_ssl.data.loading.parallel_map import parallel_map
-from st_ssl.data.packs.file_index import Table
 
 PACK_FILE = "pack.json"
 PACK_FORMAT = {"format": "st_ssl pack", "version": 1}
@@ -30,23 +29,8 @@ _DATA_NAMES = {"videos": "video", "clouds": "points"}
 MOST_SHARDS = 1_000_000
 _BLOCK, _LONGEST = 32, 300  # rows; characters of an error that are told
 
-Found = TypeVar("Found", bound=Table)
 Opened = TypeVar("Opened")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Content(Generic[Found, Opened]):
-    """What the packs of a modality hold: ``items``, "videos", say, as files whose names end in ``suffix``; ``parse``
-    makes a table from plain data. ``open`` makes a sample of path, bytes and table, ``decode`` goes through all of what
-    was opened; both raise ``SampleError``. ``crashed`` is what is said where that ends its process."""
-
-    items: str
-    suffix: str
-    parse: Callable[[dict[str, Any]], Found]
-    open: Callable[[str, bytes, Found], Opened]
-    decode: Callable[[Opened], None]
-    crashed: str
 
 
 def packed_name(shard: int, place: int, suffix: str) -> str:
@@ -92,7 +76,7 @@ class PackedEntries(Sequence[Entry]):
         return Entry(path, row["split"], row["labels"], tags=tuple(row["tags"]), source=row["source"])
 
 
-class Pack(Generic[Found, Opened]):
+class Pack(ABC, Generic[Opened]):
     """A pack to read from: ``entries`` are its samples, ``open`` opens one of them by its ``entry.path``.
 
     ``root`` is a folder or a URL (``s3://…``, with the fsspec package for it installed). Samples that could not be
@@ -101,20 +85,22 @@ class Pack(Generic[Found, Opened]):
     tar of a shard is not in the folder (of a URL that is asked for only as it is read).
     """
 
-    def __init__(self, root: str, content: Content[Found, Opened], whole: bool = True) -> None:
-        self.root, self.content = root.rstrip("/"), content
+    items: ClassVar[str]
+    """What it holds, "videos" say, in files whose names end in ``suffix``."""
+    suffix: ClassVar[str]
+    crashed: ClassVar[str]
+    """What is said of a sample that ends its process."""
+    table: ClassVar[Any]
+    """The class of what the list of a shard says of a sample: ``from_json`` makes it from plain data."""
+
+    def __init__(self, root: str, whole: bool = True) -> None:
+        self.root = root.rstrip("/")
         stamp = f"{self.root}/{PACK_FILE}"
-        settings, items = _description(self.root)
-        if items != content.items:
+        settings, items, sizes = _description(self.root)
+        if items != self.items:
             raise DataError(
-                f"{stamp}: a pack of {items}, not of {content.items}: read it with data.name={_DATA_NAMES[items]}"
+                f"{stamp}: a pack of {items}, not of {self.items}: read it with data.name={_DATA_NAMES[items]}"
             )
-        try:
-            sizes = shard_sizes(settings[items], settings["config"]["shard_size"], items)
-            if settings["shards"] != len(sizes):
-                raise ValueError(f"{settings['shards']} shards, expected {len(sizes)} of {settings[items]} {items}")
-        except NOT_PLAIN as error:
-            raise DataError(f"{stamp}: not the description of a pack: {error}") from error
         self.config: dict[str, Any] = settings["config"]
         self.failed: list[tuple[str, str]] = []
         self._blocks: list[bytes] = []
@@ -129,7 +115,7 @@ class Pack(Generic[Found, Opened]):
 
     def _add_shard(self, number: int, sizes: Sequence[int], chosen: array[int]) -> None:
         try:
-            rows = read_list(self.root, number, sizes[number], self.content)
+            rows = read_list(self.root, number, sizes[number], type(self))
         except OSError as error:
             why = f"shard {number} of {len(sizes)} is missing: run `st-ssl prepare pack` again, it goes on from there"
             raise DataError(f"{self.root} is not complete: {why}") from error
@@ -148,7 +134,7 @@ class Pack(Generic[Found, Opened]):
 
     def row(self, path: str) -> dict[str, Any]:
         """What the list of its shard says of one of ``entries``, by its path."""
-        number, place = path.rpartition("/")[2].removesuffix(self.content.suffix).split("-")
+        number, place = path.rpartition("/")[2].removesuffix(self.suffix).split("-")
         return _row(self._blocks, _BLOCK * self._starts[int(number)] + int(place))
 
     def open(self, path: str) -> Opened:
@@ -160,14 +146,22 @@ class Pack(Generic[Found, Opened]):
             raise SampleError(path, f"the shard cannot be read: {error!r}") from error
         if zlib.crc32(data) != row["crc32"]:
             raise SampleError(path, "damaged: its bytes are not those that were packed")
-        return self.content.open(path, data, self.content.parse(row["table"]))
+        return self.made(path, data, self.table.from_json(row["table"]))
+
+    @abstractmethod
+    def made(self, path: str, data: bytes, table: Any) -> Opened:
+        """The sample that ``data`` holds, opened; ``SampleError`` where it is none."""
+
+    @abstractmethod
+    def decode(self, sample: Opened) -> None:
+        """Go through all of an opened sample; ``SampleError`` where that cannot be done."""
 
 
 _GONE = "is missing beside its list: put it back, or run `st-ssl prepare pack` again, which writes it anew"
 
 
-def _description(root: str) -> tuple[dict[str, Any], str]:
-    """What ``pack.json`` says, and of what the pack is; ``DataError`` where there is none."""
+def _description(root: str) -> tuple[dict[str, Any], str, list[int]]:
+    """What ``pack.json`` says, of what the pack is, and the sizes of its shards; ``DataError`` where there is none."""
     stamp = f"{root}/{PACK_FILE}"
     try:
         settings = load_json(_read(stamp))
@@ -176,7 +170,10 @@ def _description(root: str) -> tuple[dict[str, Any], str]:
         items = next((items for items in _DATA_NAMES if items in settings), None)
         if items is None:
             raise ValueError(f"expected a number of {' or '.join(_DATA_NAMES)}")
-        return settings, items
+        sizes = shard_sizes(settings[items], settings["config"]["shard_size"], items)
+        if settings["shards"] != len(sizes):
+            raise ValueError(f"{settings['shards']} shards, expected {len(sizes)} of {settings[items]} {items}")
+        return settings, items, sizes
     except (OSError, *NOT_PLAIN) as error:
         raise DataError(f"{stamp}: not the description of a pack: {error}") from error
 
@@ -244,7 +241,7 @@ def shard_sizes(num_samples: int, shard_size: int, items: str) -> list[int]:
     return [min(shard_size, num_samples - first) for first in range(0, num_samples, shard_size)]
 
 
-def read_list(root: str, number: int, num_samples: int, content: Content[Any, Any]) -> list[dict[str, Any]]:
+def read_list(root: str, number: int, num_samples: int, kind: type[Pack[Any]]) -> list[dict[str, Any]]:
     """The rows of the list of a shard, one for each of its ``num_samples``. ``OSError`` where there is none,
     ``DataError`` with file and line where it is damaged."""
     file = list_file(root, number)
@@ -252,7 +249,7 @@ def read_list(root: str, number: int, num_samples: int, content: Content[Any, An
     lines = _read(file).decode(errors="replace").splitlines()
     for line in lines:
         try:
-            rows.append(_checked(load_json(line), packed_name(number, len(rows), content.suffix), content))
+            rows.append(_checked(load_json(line), packed_name(number, len(rows), kind.suffix), kind))
         except NOT_PLAIN as error:
             where = f"{file}, line {len(rows) + 1}"
             raise DataError(f"{where}: damaged: {repr(error)[:_LONGEST]}; remove the file and pack again") from error
@@ -272,7 +269,7 @@ _TYPES: dict[str, type | UnionType] = {
 _PLACE_TYPES = {"offset": int, "size": int, "crc32": int, "table": dict}
 
 
-def _checked(row: Any, name: str, content: Content[Any, Any]) -> dict[str, Any]:
+def _checked(row: Any, name: str, kind: type[Pack[Any]]) -> dict[str, Any]:
     """``row`` itself; one of ``NOT_PLAIN`` where it says nothing of the sample ``name``."""
     if row["name"] != name:
         raise ValueError(f"{row['name']} is not {name}")
@@ -284,27 +281,25 @@ def _checked(row: Any, name: str, content: Content[Any, Any]) -> dict[str, Any]:
     if row["error"] is None:
         if row["offset"] < 0 or row["size"] <= 0:
             raise ValueError(f"{row['size']} bytes from {row['offset']}")
-        content.parse(row["table"])
+        kind.table.from_json(row["table"])
     return dict(row)
 
 
-def verify_pack(
-    root: str, content: Content[Found, Opened], num_workers: int = 0, progress: bool = True
-) -> list[tuple[str, str]]:
+def verify_pack(root: str, kind: type[Pack[Any]], num_workers: int = 0, progress: bool = True) -> list[tuple[str, str]]:
     """Read every sample of a pack, compare its bytes with what was packed and decode all of it; returns (path, reason)
     of those that fail, of those that could not be packed, and of shards whose tar is missing."""
-    pack = Pack(root if "://" in root else os.path.abspath(root), content, whole=False)
+    pack = kind(root if "://" in root else os.path.abspath(root), whole=False)
     gone = pack.gone()
     paths = [entry.path for entry in pack.entries if entry.path.rpartition("/")[0] not in gone]
-    found = parallel_map(partial(_verify, pack), paths, num_workers, "verify pack", 0, progress, content.crashed)
+    found = parallel_map(partial(_verify, pack), paths, num_workers, "verify pack", 0, progress, kind.crashed)
     broken = [(path, reason) for path, reason in found if reason is not None]
     return sorted([*pack.failed, *broken, *((tar, _GONE) for tar in gone)])
 
 
-def _verify(pack: Pack[Any, Any], path: str) -> str | None:
+def _verify(pack: Pack[Any], path: str) -> str | None:
     try:
         with sample_fault(path):
-            pack.content.decode(pack.open(path))
+            pack.decode(pack.open(path))
     except SampleError as error:
         return error.reason
     return None

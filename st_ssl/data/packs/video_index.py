@@ -37,35 +37,24 @@ def read_index(file: Path) -> dict[str, Record]:
     return known
 
 
-def probe(reader: str, path: str, max_pixels: int = MAX_PIXELS) -> Record:
+def probe(reader: str, path: str, max_pixels: int = MAX_PIXELS, whole: bool = False) -> Record:
     """Open one video and take down what it is; one that cannot be used gets its reason."""
-    try:
-        status = os.stat(split_series(path)[0])
-    except OSError as error:
-        return Record(0, 0, None, f"file cannot be read: {error.strerror}")
-    except ValueError:
-        return Record(0, 0, None, "not a path: it holds a NUL character")
+    record = Record(*records.state_of([split_series(path)[0]]), None)
     try:
         with sample_fault(path), open_video(path, reader, max_pixels=max_pixels) as video:
-            return Record(status.st_size, status.st_mtime_ns, getattr(video, "table", None))
-    except SampleError as error:
-        return Record(status.st_size, status.st_mtime_ns, None, error.reason)
-
-
-def decode(reader: str, path: str, max_pixels: int = MAX_PIXELS) -> Record:
-    """``probe``, and then decode every frame of it, if it is whole."""
-    record = probe(reader, path, max_pixels)
-    if record.error is not None:
-        return record
-    try:
-        if os.path.isfile(path):
-            check_whole(path)
-        with sample_fault(path), open_video(path, reader, record.table, max_pixels) as video:
-            for _ in video.read(range(video.meta.num_frames)):
+            record = replace(record, table=getattr(video, "table", None))
+            if whole and os.path.isfile(path):
+                check_whole(path)
+            for _ in video.read(range(video.meta.num_frames)) if whole else ():
                 continue
     except SampleError as error:
         return replace(record, error=error.reason)
-    return replace(record, digest=_digest(path))
+    return replace(record, digest=_digest(path)) if whole else record
+
+
+def decode(reader: str, path: str, max_pixels: int = MAX_PIXELS) -> Record:
+    """``probe``, and decode every frame of it, if it is whole."""
+    return probe(reader, path, max_pixels, whole=True)
 
 
 def _digest(path: str) -> str:

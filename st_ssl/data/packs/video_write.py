@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from st_ssl.core.types import Entry
-from st_ssl.data.packs import write_pack as packing
 from st_ssl.data.packs.video_encoding import encode
-from st_ssl.data.packs.video_read import VIDEOS
+from st_ssl.data.packs.video_read import VideoPack
 from st_ssl.data.packs.write_pack import Packer, ShardConfig
 from st_ssl.data.streams.video import MAX_PIXELS, open_video
 from st_ssl.data.streams.video.frame_table import FrameTable, uneven
@@ -32,7 +28,7 @@ class PackConfig(ShardConfig):
 class VideoPacker(Packer):
     """Videos as ``reader`` reads them, with up to ``max_pixels`` a frame, made small."""
 
-    content = VIDEOS
+    pack = VideoPack
 
     def __init__(self, config: PackConfig, reader: str = "auto", max_pixels: int = MAX_PIXELS) -> None:
         super().__init__(config)
@@ -54,15 +50,3 @@ class VideoPacker(Packer):
             clock = times if uneven(times, meta.fps) else None
             encode(file, frames, meta.fps, (size[0], size[1]), self.how.crf, self.how.keyframes, times=clock)
         return file.getvalue()
-
-
-def write_pack(
-    entries: Sequence[Entry],
-    output: Path,
-    config: PackConfig,
-    part: tuple[int, int] = (0, 1),
-    reader: str = "auto",
-    **how: Any,
-) -> list[tuple[str, str]]:
-    """Pack videos: see ``packing.write_pack``."""
-    return packing.write_pack(entries, output, VideoPacker(config, reader), part, **how)

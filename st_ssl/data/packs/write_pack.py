@@ -25,7 +25,7 @@ from st_ssl.data.packs.file_index import Table
 from st_ssl.data.packs.read_pack import (
     PACK_FILE,
     PACK_FORMAT,
-    Content,
+    Pack,
     list_file,
     packed_name,
     read_list,
@@ -41,9 +41,9 @@ class ShardConfig(Config):
 
 
 class Packer(ABC):
-    """What is packed of a sample: ``content`` of a pack, made by ``config``. It is sent to other processes."""
+    """What is packed of a sample: for a ``pack``, made by ``config``. It is sent to other processes."""
 
-    content: Content[Any, Any]
+    pack: type[Pack[Any]]
 
     def __init__(self, config: ShardConfig) -> None:
         self.config = config
@@ -69,30 +69,21 @@ def write_pack(
     mounted and however it was typed. Unless ``num_workers`` is 0 a sample that crashes its process is one that could
     not be packed. ``DataError`` where ``output`` holds another pack.
     """
-    _claim(entries, output, packer)
+    size, items = packer.config.shard_size, packer.pack.items
+    num_shards = len(shard_sizes(len(entries), size, items))
+    stamp = {**PACK_FORMAT, items: len(entries), "shards": num_shards, "sources": _digest(entries)}
+    stamp |= {"config": packer.config.model_dump(mode="json")}
+    claim_folder(output, PACK_FILE, stamp, "pack", f". `sources` are the names, labels and splits of the {items}")
     named = list(zip(_names(entries), entries, strict=True))
-    size = packer.config.shard_size
     cuts = [named[at : at + size] for at in range(0, len(named), size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
     failed = []
     for number in mine:
-        if not (_list_file(output, number).exists() and _tar(output, number).exists()):
+        if not (Path(list_file(str(output), number)).exists() and Path(tar_file(str(output), number)).exists()):
             _write_shard(output, packer, number, cuts[number], f"shard {number} of {len(cuts)}", num_workers, progress)
-        rows = zip(cuts[number], read_list(str(output), number, len(cuts[number]), packer.content), strict=True)
+        rows = zip(cuts[number], read_list(str(output), number, len(cuts[number]), packer.pack), strict=True)
         failed += [(entry.path, row["error"]) for (_, entry), row in rows if row["error"] is not None]
     return failed
-
-
-def _claim(entries: Sequence[Entry], output: Path, packer: Packer) -> None:
-    note = f". `sources` are the names, labels and splits of the {packer.content.items}"
-    claim_folder(output, PACK_FILE, _stamp(entries, packer), "pack", note)
-
-
-def _stamp(entries: Sequence[Entry], packer: Packer) -> dict[str, Any]:
-    config, items = packer.config, packer.content.items
-    num_shards = len(shard_sizes(len(entries), config.shard_size, items))
-    mine = {**PACK_FORMAT, items: len(entries), "shards": num_shards, "sources": _digest(entries)}
-    return {**mine, "config": config.model_dump(mode="json")}
 
 
 def _digest(entries: Sequence[Entry]) -> str:
@@ -111,14 +102,6 @@ def _names(entries: Sequence[Entry]) -> list[str]:
     return [os.path.relpath(path, root) for path in paths]
 
 
-def _list_file(output: Path, number: int) -> Path:
-    return Path(list_file(str(output), number))
-
-
-def _tar(output: Path, number: int) -> Path:
-    return Path(tar_file(str(output), number))
-
-
 def _write_shard(
     output: Path,
     packer: Packer,
@@ -129,22 +112,22 @@ def _write_shard(
     progress: bool,
 ) -> None:
     """The tar first and then its list, each under its own name only when complete: a list means a finished shard."""
-    names = [packed_name(number, place, packer.content.suffix) for place in range(len(samples))]
+    names = [packed_name(number, place, packer.pack.suffix) for place in range(len(samples))]
     items = [(place, entry, name) for place, ((_, entry), name) in enumerate(zip(samples, names, strict=True))]
     rows: list[dict[str, Any]] = []
     waiting: dict[int, str | tuple[bytes, Table]] = {}  # those before them are not yet made
     with (
-        write_atomically(_tar(output, number), alone=True) as unfinished,
+        write_atomically(Path(tar_file(str(output), number)), alone=True) as unfinished,
         tarfile.open(unfinished, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        work, crashed = partial(_make, packer), packer.content.crashed
+        work, crashed = partial(_make, packer), packer.pack.crashed
         for (place, _, _), made in parallel_map(work, items, num_workers, title, 0, progress, crashed):
             waiting[place] = made
             while len(rows) in waiting:
                 (source, entry), name = samples[len(rows)], names[len(rows)]
                 about = {"name": name, "split": entry.split, "labels": entry.labels, "tags": entry.tags}
                 rows.append({**about, "source": source, **_add(archive, name, waiting.pop(len(rows)))})
-    replace_text(_list_file(output, number), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
+    replace_text(Path(list_file(str(output), number)), "".join(json.dumps(row) + "\n" for row in rows), alone=True)
 
 
 def _make(packer: Packer, item: tuple[int, Entry, str]) -> str | tuple[bytes, Table]:

@@ -20,8 +20,9 @@ from st_ssl.data.base import BadSample
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.packs import write_pack as packing
 from st_ssl.data.packs.read_pack import verify_pack
-from st_ssl.data.packs.video_read import VIDEOS, VideoPack
-from st_ssl.data.packs.video_write import PackConfig, VideoPacker, write_pack
+from st_ssl.data.packs.video_read import VideoPack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.sources.video import read_source
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource
 from tests.data.loading.disasters import crash
@@ -39,7 +40,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
 @pytest.fixture(scope="module")
 def whole(raw: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("pack") / "pack"
-    assert write_pack(raw, output, CONFIG, progress=False) == []
+    assert write_pack(raw, output, VideoPacker(CONFIG), progress=False) == []
     return output
 
 
@@ -61,12 +62,12 @@ def test_a_list_that_was_cut_is_named(raw: list[Entry], pack: Path, left: int) -
     edit(file, lambda rows: rows.__delitem__(slice(left, None)))
     for use in (
         lambda: VideoPack(str(pack)),
-        lambda: write_pack(raw, pack, CONFIG, progress=False),
+        lambda: write_pack(raw, pack, VideoPacker(CONFIG), progress=False),
     ):
         with pytest.raises(DataError, match=rf"shard-00001.jsonl: damaged: {left} lines, expected 2; remove the file"):
             use()
     file.unlink()
-    assert write_pack(raw, pack, CONFIG, progress=False) == []
+    assert write_pack(raw, pack, VideoPacker(CONFIG), progress=False) == []
     assert len(VideoPack(str(pack)).entries) == 5
 
 
@@ -109,7 +110,7 @@ WRONG = [
 @pytest.mark.parametrize(("change", "said"), WRONG)
 def test_a_row_that_cannot_be_meant_is_named(raw: list[Entry], pack: Path, change: dict[str, Any], said: str) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(change))
-    for use in (lambda: VideoPack(str(pack)), lambda: write_pack(raw, pack, CONFIG, progress=False)):
+    for use in (lambda: VideoPack(str(pack)), lambda: write_pack(raw, pack, VideoPacker(CONFIG), progress=False)):
         with pytest.raises(DataError, match=rf"shard-00001.jsonl, line 2: damaged: .*{said}"):
             use()
 
@@ -125,7 +126,7 @@ def test_a_line_that_is_no_row_is_named(pack: Path, line: str) -> None:
 def test_a_key_that_is_missing_is_named(raw: list[Entry], pack: Path) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].pop("source"))
     with pytest.raises(DataError, match=r"line 2: damaged: KeyError\('source'\)"):
-        write_pack(raw, pack, CONFIG, progress=False)
+        write_pack(raw, pack, VideoPacker(CONFIG), progress=False)
 
 
 def test_a_list_that_asks_for_more_than_there_is(pack: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_list_that_asks_for_more_than_there_is(pack: Path) -> None:
 @pytest.mark.parametrize("change", [{"crc32": 1}, {"offset": 0}])
 def test_what_the_list_says_wrongly_is_found(pack: Path, change: dict[str, int]) -> None:
     edit(pack / "shard-00001.jsonl", lambda rows: rows[1].update(change))
-    ((path, reason),) = verify_pack(str(pack), VIDEOS, progress=False)
+    ((path, reason),) = verify_pack(str(pack), VideoPack, progress=False)
     assert path.endswith("00001-000001.mp4")
     assert reason == "damaged: its bytes are not those that were packed"
 
@@ -175,4 +176,4 @@ def test_videos_that_crash_the_decoder_are_named_and_left_out(raw: list[Entry], 
     assert not list((tmp_path / "pack").glob(".*"))
     for file in (tmp_path / "pack").glob("*.jsonl"):
         file.unlink()
-    assert write_pack(raw, tmp_path / "pack", CONFIG, progress=False) == []
+    assert write_pack(raw, tmp_path / "pack", VideoPacker(CONFIG), progress=False) == []

@@ -18,7 +18,7 @@ from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.packs.points_index import CloudTable
-from st_ssl.data.packs.points_read import CLOUDS, CloudPack, decode, encode
+from st_ssl.data.packs.points_read import CloudPack, decode, encode
 from st_ssl.data.packs.points_write import CloudPackConfig, CloudPacker
 from st_ssl.data.packs.read_pack import verify_pack
 from st_ssl.data.packs.write_pack import write_pack
@@ -85,7 +85,7 @@ def test_a_packed_cloud_is_the_one_that_was_read(root: Path, packed: Path) -> No
         same(pack.open(small.path), read_cloud(entry.path, FEW))
     assert pack.open(pack.entries[1].path).pose is not None  # the one that is far away
     assert pack.failed == [("test/one.npy", "could not be packed: has 1 point: a cloud needs at least 2")]
-    assert verify_pack(str(packed), CLOUDS, progress=False) == pack.failed
+    assert verify_pack(str(packed), CloudPack, progress=False) == pack.failed
 
 
 def test_samples_are_those_of_the_files(root: Path, packed: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_flipped_byte_is_caught_and_named(packed: Path, tmp_path: Path) -> Non
     path = f"{tar}/00001-000001.safetensors"
     with pytest.raises(SampleError, match="damaged: its bytes are not those that were packed"):
         CloudPack(str(copy)).open(path)
-    failed = verify_pack(str(copy), CLOUDS, progress=False)
+    failed = verify_pack(str(copy), CloudPack, progress=False)
     assert [name for name, _ in failed] == [path, "test/one.npy"]
 
 
@@ -156,7 +156,7 @@ def test_a_tar_that_is_missing_is_noticed_and_packed_again(root: Path, packed: P
     with pytest.raises(DataError, match=r"pack is not complete: shard-00001.tar is missing beside its list"):
         CloudPack(str(copy))
     for scheme in ("", "file://"):
-        failed = verify_pack(f"{scheme}{copy}", CLOUDS, progress=False)
+        failed = verify_pack(f"{scheme}{copy}", CloudPack, progress=False)
         assert [name for name, _ in failed] == [f"{scheme}{copy}/shard-00001.tar", "test/one.npy"]
         assert "run `st-ssl prepare pack` again" in failed[0][1]
     write_pack(read_source(root), copy, CloudPacker(CONFIG), progress=False)

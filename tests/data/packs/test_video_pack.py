@@ -26,8 +26,9 @@ from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.data.packs.read_pack import verify_pack
-from st_ssl.data.packs.video_read import VIDEOS, VideoPack
-from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.packs.video_read import VideoPack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.sources.video import read_source
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.streams.video.pyav import PyAVReader
@@ -48,7 +49,7 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
 @pytest.fixture(scope="module")
 def packed(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("pack") / "pack"
-    assert write_pack(entries, output, CONFIG, progress=False) == []
+    assert write_pack(entries, output, VideoPacker(CONFIG), progress=False) == []
     return output
 
 
@@ -83,7 +84,7 @@ def test_several_machines_and_processes_write_the_same_bytes(
     entries: list[Entry], packed: Path, tmp_path: Path
 ) -> None:
     for part in (1, 0):
-        write_pack(entries, tmp_path / "pack", CONFIG, (part, 2), num_workers=2, progress=False)
+        write_pack(entries, tmp_path / "pack", VideoPacker(CONFIG), (part, 2), num_workers=2, progress=False)
     assert content(tmp_path / "pack") == content(packed)
 
 
@@ -91,7 +92,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from st_ssl.data.packs import write_pack as packing
-from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.data.sources.video import read_source
 from st_ssl.core.types import Entry
 write_shard = packing._write_shard
@@ -101,7 +103,7 @@ def held(output, packer, number, *how):
     write_shard(output, packer, number, *how)
 packing._write_shard = held
 entries = [Entry(e.path, e.split, {"number": str(i)}) for i, e in enumerate(read_source(Path(sys.argv[1])))]
-write_pack(entries, Path(sys.argv[2]), PackConfig(short_side=32, crf=10, shard_size=4), progress=False)
+write_pack(entries, Path(sys.argv[2]), VideoPacker(PackConfig(short_side=32, crf=10, shard_size=4)), progress=False)
 """
 
 
@@ -130,7 +132,7 @@ def test_nothing_is_left_to_remove_when_a_shard_is_finished(
         replace_text(path, text, alone)
 
     monkeypatch.setattr("st_ssl.data.packs.write_pack.replace_text", listed)
-    assert write_pack(entries[:2], tmp_path / "pack", CONFIG, progress=False) == []
+    assert write_pack(entries[:2], tmp_path / "pack", VideoPacker(CONFIG), progress=False) == []
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
@@ -147,19 +149,19 @@ def test_one_flipped_byte_is_caught(packed: Path, tmp_path: Path, place: float) 
     pack = VideoPack(str(copy))
     with pytest.raises(SampleError, match="damaged"):
         pack.open(f"{copy}/shard-00001.tar/{row['name']}")
-    failed = verify_pack(str(copy), VIDEOS, progress=False)
+    failed = verify_pack(str(copy), VideoPack, progress=False)
     assert [path for path, _ in failed] == [f"{copy}/shard-00001.tar/{row['name']}"]
-    assert verify_pack(str(packed), VIDEOS, progress=False) == []
+    assert verify_pack(str(packed), VideoPack, progress=False) == []
 
 
 def test_broken_videos_are_listed_and_left_out(entries: list[Entry], tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"\0" * 100)
     bad = Entry(str(tmp_path / "bad.mp4"))
-    broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", CONFIG, progress=False)
+    broken = write_pack([entries[0], bad, entries[1]], tmp_path / "pack", VideoPacker(CONFIG), progress=False)
     assert [path for path, _ in broken] == [bad.path]
     bad_name = os.path.relpath(bad.path, os.path.commonpath([tmp_path, entries[0].path]))
     assert [e.labels["number"] for e in VideoPack(str(tmp_path / "pack")).entries] == ["0", "1"]
-    failed = verify_pack(str(tmp_path / "pack"), VIDEOS, progress=False)
+    failed = verify_pack(str(tmp_path / "pack"), VideoPack, progress=False)
     assert [(path, reason.partition(":")[0]) for path, reason in failed] == [(bad_name, "could not be packed")]
 
 
@@ -174,7 +176,7 @@ def test_a_shard_without_its_list_is_packed_again(entries: list[Entry], tmp_path
     output, config = tmp_path / "pack", PackConfig(short_side=32, shard_size=2)
 
     def pack() -> list[str]:
-        return [path for path, _ in write_pack(videos, output, config, progress=False)]
+        return [path for path, _ in write_pack(videos, output, VideoPacker(config), progress=False)]
 
     lost.unlink()
     assert pack() == pack() == [str(lost)]
@@ -185,17 +187,17 @@ def test_a_shard_without_its_list_is_packed_again(entries: list[Entry], tmp_path
     assert len(VideoPack(str(output)).entries) == 5
     after = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"shard-00001.tar", "shard-00001.jsonl"}
-    write_pack(videos, tmp_path / "at once", config, progress=False)
+    write_pack(videos, tmp_path / "at once", VideoPacker(config), progress=False)
     assert content(output) == content(tmp_path / "at once")
 
 
 def test_another_pack_is_not_written_over(entries: list[Entry], packed: Path, tmp_path: Path) -> None:
     before = content(packed)
     with pytest.raises(DataError, match="holds another pack"):
-        write_pack(entries, packed, PackConfig(short_side=16), progress=False)
+        write_pack(entries, packed, VideoPacker(PackConfig(short_side=16)), progress=False)
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(DataError, match="not empty"):
-        write_pack(entries, tmp_path, CONFIG, progress=False)
+        write_pack(entries, tmp_path, VideoPacker(CONFIG), progress=False)
     assert content(packed) == before
 
 
@@ -233,7 +235,7 @@ def test_a_url_that_is_no_pack_is_told() -> None:
 def test_changed_labels_and_splits_are_another_pack(entries: list[Entry], packed: Path) -> None:
     for changed in (replace(entries[0], labels={"number": "7"}), replace(entries[0], split="test")):
         with pytest.raises(DataError, match=r"holds another pack \(sources: "):
-            write_pack([changed, *entries[1:]], packed, CONFIG, progress=False)
+            write_pack([changed, *entries[1:]], packed, VideoPacker(CONFIG), progress=False)
 
 
 def test_the_same_videos_in_another_folder_are_the_same_pack(
@@ -241,10 +243,10 @@ def test_the_same_videos_in_another_folder_are_the_same_pack(
 ) -> None:
     (tmp_path / "elsewhere").symlink_to(Path(entries[0].path).parent)
     moved = [replace(e, path=str(tmp_path / "elsewhere" / Path(e.path).name)) for e in entries]
-    assert write_pack(moved, packed, CONFIG, progress=False) == []
+    assert write_pack(moved, packed, VideoPacker(CONFIG), progress=False) == []
     monkeypatch.chdir(tmp_path)
     typed = [replace(e, path=f"./elsewhere/./{Path(e.path).name}") for e in entries]
-    assert write_pack(typed, tmp_path / "anew", CONFIG, progress=False) == []
+    assert write_pack(typed, tmp_path / "anew", VideoPacker(CONFIG), progress=False) == []
     assert content(tmp_path / "anew") == content(packed)
 
 
@@ -293,7 +295,7 @@ def test_what_is_known_of_a_video_takes_little_room(packed: Path, tmp_path: Path
 
 def test_training_takes_its_part_of_a_pack(entries: list[Entry], tmp_path: Path) -> None:
     mixed = [replace(e, split="test" if i % 3 == 1 else "train") for i, e in enumerate(entries[:5])]
-    write_pack(mixed, tmp_path / "pack", CONFIG, progress=False)
+    write_pack(mixed, tmp_path / "pack", VideoPacker(CONFIG), progress=False)
     part = training_part(VideoPack(str(tmp_path / "pack")).entries)
     assert [e.labels["number"] for e in part] == ["0", "2", "3"]
     assert [e.labels["number"] for e in part[1:]] == ["2", "3"]

@@ -14,7 +14,8 @@ from safetensors import safe_open
 
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
-from st_ssl.data.packs.video_write import PackConfig, write_pack
+from st_ssl.data.packs.video_write import PackConfig, VideoPacker
+from st_ssl.data.packs.write_pack import write_pack
 from st_ssl.encoders.base import load_encoder
 from st_ssl.transfer.features import extract as module
 from st_ssl.transfer.features.extract import extract
@@ -116,7 +117,7 @@ def test_rows_of_a_pack_name_the_videos_that_were_packed(run: Path, tmp_path: Pa
     for path in paths:
         write_clip(path, 50, 12)
     entries = [Entry(str(paths[0]), labels={"n": "0"}, tags=("wet", "cold")), Entry(str(paths[1]))]
-    write_pack(entries, tmp_path / "pack", PackConfig(short_side=16), progress=False)
+    write_pack(entries, tmp_path / "pack", VideoPacker(PackConfig(short_side=16)), progress=False)
     extract(run, config_of(tmp_path / "pack"), tmp_path / "out", CPU)
     first, second = rows_of(tmp_path / "out")
     assert (first["source"], first["tags"], first["labels"]) == ("a/x.mp4", ["wet", "cold"], {"n": "0"})
