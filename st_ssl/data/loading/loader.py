@@ -52,11 +52,10 @@ def build_loader(
     and a worker that hangs or ends outside any sample, and so do the two that replace it, ``WorkerError``.
     With 0 workers everything happens in this process, which nothing protects.
     """
-    if num_workers == 0:
-        made = (collate([dataset[key] for key in keys]) for keys in batches)
-        return _pinned(made) if pin_memory else made
-    pooled = _pooled(_Pool(dataset, collate, num_workers, prefetch, timeout, max_lost, in_turn), batches)
-    return _pinned(pooled) if pin_memory else pooled
+    made: Iterator[Batch] = (collate([dataset[key] for key in keys]) for keys in batches)
+    if num_workers:
+        made = _pooled(_Pool(dataset, collate, num_workers, prefetch, timeout, max_lost, in_turn), batches)
+    return _pinned(made) if pin_memory else made
 
 
 def _pinned(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -6,6 +6,7 @@ N points or rays.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +15,12 @@ import numpy as np
 Array = np.ndarray
 Kind = Literal["box", "frustum", "ellipsoid", "superquadric", "torus"]
 _SKIN = 1e-4  # what is less than this share below a surface counts as being on it
+
+
+def turned(yaw: float) -> Array:
+    """The rotation [3, 3] about z by an angle in radians."""
+    c, s = math.cos(yaw), math.sin(yaw)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from st_ssl.data.synthetic.primitives import Solid
+from st_ssl.data.synthetic.primitives import Solid, turned
 from st_ssl.data.synthetic.shapes3d import build
 
 SEGMENTS = (
@@ -154,9 +154,7 @@ def _extent(solids: list[Solid]) -> tuple[np.ndarray, np.ndarray]:
 
 def _put(room: Room, name: str, solids: list[Solid], looks: list[Look], x: float, y: float, yaw: float) -> bool:
     """Stand a piece at a place, where that is free."""
-    c, s = math.cos(yaw), math.sin(yaw)
-    turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-    placed = [solid.moved(turn, np.array([x, y, 0.0]), 1.0) for solid in solids]
+    placed = [solid.moved(turned(yaw), np.array([x, y, 0.0]), 1.0) for solid in solids]
     low, high = _extent(placed)
     box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
     if not room.free(box) or high[2] > room.size[2]:

@@ -19,7 +19,7 @@ from st_ssl.augment.point_cuts import in_front
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
 from st_ssl.data.synthetic.design import Planted, PlantedConfig, save_bytes, write_planted
-from st_ssl.data.synthetic.primitives import Solid
+from st_ssl.data.synthetic.primitives import Solid, turned
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, build
 
 FORMAT_VERSION = 1
@@ -72,7 +72,7 @@ def make_shape(config: SyntheticShapeConfig, shape: PlantedShape) -> PointCloud:
     solids = build(factors["class"], *STYLES[factors["style"]], rng)
     stretch = np.exp(rng.uniform(-1, 1, 3) * math.log(_STRETCH))
     swing = math.radians(float(factors["pose"][-3:]) + rng.uniform(-_SWING, _SWING))
-    turn = np.array([[math.cos(swing), -math.sin(swing), 0], [math.sin(swing), math.cos(swing), 0], [0, 0, 1]])
+    turn = turned(swing)
     xyz, normals, area, part = _surface(solids, _DENSE * count, rng)
     low, high = xyz.min(0), xyz.max(0)
     along = (xyz - (low + high) / 2) / ((high - low) / 2)

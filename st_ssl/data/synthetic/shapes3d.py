@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from st_ssl.data.synthetic.primitives import Kind, Solid
+from st_ssl.data.synthetic.primitives import Kind, Solid, turned
 
 PARTS: dict[str, tuple[str, ...]] = {
     "airplane": ("body", "wing", "tail", "engine"),
@@ -94,7 +94,7 @@ def _airplane(m: Maker, thick: float, large: float) -> None:
     m.add("superquadric", "body", (0, 0, 0), (1, radius, radius), _UPRIGHT, m.draw(0.7, 1.1), 1.0)
     at, sweep, chord = m.draw(-0.1, 0.25), m.draw(0.1, 0.6), m.draw(0.14, 0.24)
     for side in (-1, 1):
-        turn = _yaw(side * sweep)
+        turn = turned(side * sweep)
         middle = turn @ np.array([0.0, side * span / 2, 0.0])
         m.add("box", "wing", (at + middle[0], middle[1], -0.02), (chord, span / 2, 0.02 * thick), turn)
         m.box("tail", (-0.95, -0.75), (min(0, side * 0.35 * large), max(0, side * 0.35 * large)), (0.03, 0.06))
@@ -187,7 +187,7 @@ def _rocket(m: Maker, thick: float, large: float) -> None:
     m.post("nozzle", 0, 0, (-0.15, 0.05), radius * 0.8, 0.6)
     count = int(m.rng.integers(3, 5))
     for number in range(count):
-        turn = _yaw(2 * math.pi * number / count)
+        turn = turned(2 * math.pi * number / count)
         middle = turn @ np.array([radius + 0.14 * large, 0.0, 0.0])
         m.add("box", "fin", (middle[0], middle[1], 0.12), (0.17 * large, 0.02, 0.2 * large), turn)
 
@@ -239,11 +239,6 @@ def _table(m: Maker, thick: float, large: float) -> None:
         m.post("leg", 0, 0, (0, 0.06), 0.5 * min(x, y), 0.6)
     else:
         m.legs("leg", x * 0.7, y * 0.7, height, leg, m.draw(1.0, 1.25), 4)
-
-
-def _yaw(angle: float) -> np.ndarray:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
 
 
 _CLASSES: dict[str, Callable[[Maker, float, float], None]] = {

@@ -24,7 +24,7 @@ from st_ssl.data.video.dataset import video_dataset
 from tests.data.test_dataset import VIEWS
 from tests.waiting import LONG
 
-TIMEOUT = 2.0  # seconds; a healthy sample takes some 20 ms where nothing else runs
+TIMEOUT = 1.0  # seconds; a healthy sample takes some 20 ms where nothing else runs
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
@@ -48,7 +48,7 @@ def leave() -> None:
 
 
 DISASTERS: dict[str, tuple[Callable[[], None], str]] = {
-    "hang": (hang, "decoder hung for 2 s"),
+    "hang": (hang, f"decoder hung for {TIMEOUT:g} s"),
     "crash": (crash, "decoder crashed (signal 11, SIGSEGV)"),
     "abort": (abort, "decoder crashed (signal 6, SIGABRT)"),
     "leave": (leave, "decoder crashed (it ended its process with code 0)"),

@@ -86,7 +86,7 @@ def test_too_many_disasters_end_in_a_message(entries: list[Entry]) -> None:
 
 def test_a_slow_sample_is_not_a_hung_one() -> None:
     def slow(index: int) -> None:
-        time.sleep(0.6 if index == 5 else 0)
+        time.sleep(0.4 if index == 5 else 0)
 
     assert [batch.indices.tolist() for batch in numbers(2, slow)] == [[2 * i, 2 * i + 1] for i in range(20)]
 
@@ -115,7 +115,7 @@ def test_a_machine_that_was_asleep_blames_nobody(
 def test_a_consumer_that_takes_its_time_loses_nothing() -> None:
     found = []
     for batch in numbers(2, count=6):
-        time.sleep(0.5)  # the workers have long been done
+        time.sleep(0.25)  # the workers have long been done
         found.append(batch.indices.tolist())
     assert found == [[2 * i, 2 * i + 1] for i in range(6)]
 
