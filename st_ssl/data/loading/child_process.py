@@ -18,6 +18,8 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Self
 
+CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+"""How processes start: a child of a fork server would not be this process's, and could not end with it."""
 _PR_SET_PDEATHSIG = 1
 _SOONER, _FIRST = 500, 1000  # where memory runs out, who has the most is killed; nobody may have more than 1,000
 
@@ -37,8 +39,8 @@ class Child:
         collected: what is thrown away there may wait for threads that only this process has, as FFmpeg's decoders do,
         for ever.
         """
-        ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=_run, args=(os.getpid(), target, theirs, *args), daemon=True)
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_run, args=(os.getpid(), target, theirs, *args), daemon=True)
         collects, mask = gc.isenabled(), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         gc.disable()
         try:

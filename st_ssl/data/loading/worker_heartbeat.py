@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import Entry
+from st_ssl.data.loading.child_process import CONTEXT
 
 NOTHING = -1
 """No entry: a worker that waits, or puts a batch together."""
@@ -78,7 +78,7 @@ class Board:
 def _shared(kind: Any, count: int) -> Any:
     """``count`` zeros that processes started from here share. Forked ones inherit memory without a name, which needs no
     /dev/shm: a container may lack that, or have no room in it."""
-    if multiprocessing.get_start_method() != "fork":
+    if CONTEXT.get_start_method() != "fork":
         return RawArray(kind, count)
     return (kind * count).from_buffer(mmap.mmap(-1, max(1, ctypes.sizeof(kind * count))))
 

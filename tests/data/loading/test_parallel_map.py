@@ -30,6 +30,19 @@ def test_results_come_as_they_are_finished() -> None:
     assert time.monotonic() - begun < 30
 
 
+def test_processes_end_with_this_one_whatever_start_method_was_chosen() -> None:
+    code = """
+import multiprocessing
+from st_ssl.data.loading.parallel_map import parallel_map
+from tests.data.loading.work import die_of_five
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    print(sorted(result for _, result in parallel_map(die_of_five, range(8), 2, "", 0, False, -1)))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"[-1, 0, 1, 2, 3, 4, 6, 7]\n"
+
+
 def test_no_item_is_lost_where_a_process_dies_while_the_caller_is_busy() -> None:
     found = []
     for item, result in parallel_map(die_of_five, range(40), 2, "", 0, False, -1):
