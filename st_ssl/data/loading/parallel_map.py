@@ -14,7 +14,6 @@ from st_ssl.data.loading.child_process import Child, Failure, end_all
 T = TypeVar("T")
 R = TypeVar("R")
 C = TypeVar("C")
-_DIED = object()
 
 
 def parallel_map(
@@ -30,9 +29,9 @@ def parallel_map(
 
     0 ``num_workers`` stay in this process, and so does 1 without ``crashed``. ``done``: how many were finished before.
     An error of ``work`` is raised here. It, Ctrl-C, and asking for no more results kill the processes at once, so
-    ``work`` should return what is to be written, not write it. An item whose process dies is tried once more at the
-    end, alone: the others may have left it too little memory. If it dies again, its result is ``crashed``; without
-    that a ``WorkerError`` is raised.
+    ``work`` should return what is to be written, not write it. An item whose process dies is tried once more, alone:
+    the others may have left it too little memory. If it dies again, its result is ``crashed``; without that a
+    ``WorkerError`` is raised.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -48,30 +47,32 @@ def parallel_map(
 def _spread(
     work: Callable[[T], R], items: Iterable[T], num_workers: int, crashed: C | None
 ) -> Iterator[tuple[T, R | C]]:
-    died: list[T] = []
-    for item, result in _side_by_side(work, items, num_workers):
-        if result is _DIED:
-            died.append(item)
-        else:
-            yield item, result
-    for item, result in _side_by_side(work, died, 1):
-        if result is not _DIED:
-            yield item, result
-        elif crashed is not None:
-            yield item, crashed
-        else:
-            raise WorkerError(f"the process that worked on {item!r} died: killed for want of memory, most often")
-
-
-def _side_by_side(work: Callable[[T], R], items: Iterable[T], num_workers: int) -> Iterator[tuple[T, Any]]:
-    """Each item with its result, or with ``_DIED``."""
     rest = iter(items)
+    died: list[T] = []
+    while True:
+        yield from _until_one_dies(work, rest, num_workers, died)
+        if not died:
+            return
+        for item in died:
+            again: list[T] = []
+            yield from _until_one_dies(work, iter([item]), 1, again)
+            if again and crashed is None:
+                raise WorkerError(f"the process that worked on {item!r} died: killed for want of memory, most often")
+            if again:
+                yield item, crashed  # type: ignore[misc]
+        died.clear()
+
+
+def _until_one_dies(
+    work: Callable[[T], R], rest: Iterator[T], num_workers: int, died: list[T]
+) -> Iterator[tuple[T, R]]:
+    """Each item with its result. Where a process dies, its item goes to ``died`` and no other one is begun."""
     busy: dict[Connection, tuple[Child, T]] = {}
     children: list[Child] = []
 
     def give(child: Child | None) -> None:
         """The next item, if there is one, for a child that is idle, or a new one."""
-        for item in itertools.islice(rest, 1):
+        for item in itertools.islice(rest, 0 if died else 1):
             if child is None:
                 children.append(child := Child.start(_serve, work))
             child.tell(item)
@@ -87,10 +88,9 @@ def _side_by_side(work: Callable[[T], R], items: Iterable[T], num_workers: int) 
                 try:
                     result = child.connection.recv()
                 except (EOFError, OSError):
-                    result = _DIED
-                    end_all([child])
-                    children.remove(child)
-                give(None if result is _DIED else child)  # before the caller is busy with the result
+                    died.append(item)
+                    continue
+                give(child)  # before the caller is busy with the result
                 if isinstance(result, Failure):
                     raise result.again()
                 yield item, result
