@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -60,9 +61,9 @@ def check_file(file: Path, what: str = "") -> None:
 
 @contextmanager
 def write_atomically(path: Path, alone: bool = False) -> Iterator[Path]:
-    """A hidden name beside ``path``, of this writer alone, to write a file under: where the block ends well it goes to
-    disk and takes the name ``path`` in one step, else it is removed. ``alone``: nobody else writes this file, so that
-    what killed writers left of it is removed first. Raises ``OSError`` where the disk refuses."""
+    """A hidden name beside ``path``, of this writer alone, to write a file (or a new folder) under: where the block
+    ends well it goes to disk and takes the name ``path`` in one step, else it is removed. ``alone``: nobody else writes
+    this file, so that what killed writers left of it is removed first. Raises ``OSError`` where the disk refuses."""
     if alone:
         for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
             left.unlink(missing_ok=True)
@@ -72,6 +73,8 @@ def write_atomically(path: Path, alone: bool = False) -> Iterator[Path]:
         sync(unfinished)
         os.replace(unfinished, path)
     finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.unlink(missing_ok=True)
 
 

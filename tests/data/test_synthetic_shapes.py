@@ -193,7 +193,7 @@ def test_another_data_set_is_left_alone(dataset: Path, tmp_path: Path) -> None:
 def test_wrong_split_and_index_are_named() -> None:
     with pytest.raises(DataError, match=r"'tets' is not one of train, val, test; did you mean 'test'"):
         plan_shape(TINY, "tets", 0)
-    with pytest.raises(DataError, match="objects 0 to 4"):
+    with pytest.raises(DataError, match="shapes 0 to 4"):
         plan_shape(TINY, "train", 5)
 
 

@@ -233,7 +233,7 @@ def test_another_data_set_is_left_alone(dataset: Path, tmp_path: Path) -> None:
 def test_wrong_split_and_index_are_named() -> None:
     with pytest.raises(DataError, match=r"'tets' is not one of train, test; did you mean 'test'"):
         plan_video(TINY, "tets", 0)
-    with pytest.raises(DataError, match="clips 0 to 3"):
+    with pytest.raises(DataError, match="videos 0 to 3"):
         plan_video(TINY, "train", 4)
 
 

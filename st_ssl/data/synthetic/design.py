@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -29,9 +29,7 @@ class PlantedConfig(Config):
     """Has ``num_train``, ``num_test`` and perhaps ``num_val``: how many samples there are of each split."""
 
     kind: ClassVar[str]
-    """"video", say: in keys of random numbers and in what is written."""
-    item: ClassVar[str]
-    """What messages call a sample."""
+    """"video", say: what messages, keys of random numbers and what is written call a sample."""
     version: ClassVar[int]
     """Grows where the same configuration gives other samples."""
 
@@ -50,8 +48,7 @@ class PlantedConfig(Config):
         """The factors of sample ``index`` of ``split``; ``DataError`` where there is no such sample."""
         count = self.count(split)
         if not 0 <= index < count:
-            what = f"{self.item} {index} of split {split!r}"
-            raise DataError(f"{what}: there are {self.item}s 0 to {count - 1}")
+            raise DataError(f"{self.kind} {index} of split {split!r}: there are {self.kind}s 0 to {count - 1}")
         key = (self.seed, f"synthetic-{self.kind}", split)  # type: ignore[attr-defined]
         return {factor: deal(values, count, *key, factor)[index] for factor, values in factors.items()}
 
@@ -70,12 +67,17 @@ class Planted:
         """Where the sample lies, relative to the root of the data set."""
         return f"{self.split}/{self.form.format(self.index)}"
 
+    def row(self) -> tuple[Any, ...]:
+        """What ``factors.csv`` tells of it."""
+        return self.path, self.split, *self.factors.values()
 
+
+C = TypeVar("C", bound=PlantedConfig)
 S = TypeVar("S", bound=Planted)
 M = TypeVar("M")
 
 
-def save_bytes(path: Path, content: bytes) -> None:
+def save_bytes(path: Path, content: Any) -> None:
     """Write a file: one with its own name is complete."""
     with write_atomically(path) as unfinished:
         unfinished.write_bytes(content)
@@ -83,31 +85,34 @@ def save_bytes(path: Path, content: bytes) -> None:
 
 def write_planted(
     root: Path,
-    config: PlantedConfig,
+    config: C,
     about: dict[str, Any],
-    samples: Sequence[S],
-    make: Callable[[S], M],
-    save: Callable[[Path, M], None],
+    plan: Callable[[C, str, int], S],
+    make: Callable[[C, S], M],
     num_workers: int,
     progress: bool,
-    table: Sequence[Sequence[Any]] = (),
+    columns: Sequence[str] = (),
+    save: Callable[[Path, M], None] = save_bytes,
 ) -> Path:
     """Write a data set under ``root`` and return ``root``: ``synthetic.json`` (first) with the configuration and
-    ``about``, what ``make`` makes of ``samples`` by ``save``, and ``table`` as ``factors.csv`` (last).
+    ``about``, for each sample of ``plan`` by ``save`` what ``make`` makes of it, and the samples' rows under
+    ``columns``, if there are any, as ``factors.csv`` (last). ``num_workers`` processes are started; 0 or 1
+    stays in this one.
 
     A run that was stopped is taken up where it ended; finished samples are kept, and a finished data set returns at
     once. A folder that holds anything else, or the samples of another configuration, is a ``DataError`` and is left as
-    it is. ``num_workers`` processes are started; 0 or 1 stays in this one.
+    it is.
     """
     root, what = Path(root), f"synthetic {config.kind}s"
     stamp = {"format": f"st_ssl {what}", "version": config.version, "config": config.model_dump(), **about}
     claim_folder(root, "synthetic.json", stamp, f"set of {what}")
-    for split, count in config.counts().items():
-        if count:  # an empty folder would be told of as a class without a sample
-            (root / split).mkdir(exist_ok=True)
+    for split in filter(config.count, config.counts()):  # an empty folder would be told of as a class without a sample
+        (root / split).mkdir(exist_ok=True)
+    samples = [plan(config, split, index) for split, count in config.counts().items() for index in range(count)]
     missing = [sample for sample in samples if not (root / sample.path).exists()]
-    for sample, made in parallel_map(make, missing, num_workers, what, len(samples) - len(missing), progress):
+    done = len(samples) - len(missing)
+    for sample, made in parallel_map(partial(make, config), missing, num_workers, what, done, progress):
         save(root / sample.path, made)
-    if table and (missing or not (root / "factors.csv").exists()):
-        replace_text(root / "factors.csv", csv_text(table))
+    if columns and (missing or not (root / "factors.csv").exists()):
+        replace_text(root / "factors.csv", csv_text([columns, *(sample.row() for sample in samples)]))
     return root

@@ -5,18 +5,14 @@ few. Every point knows its class and its object. Files have the same bytes for a
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
-from uuid import uuid4
 
 import numpy as np
 from pydantic import Field
 
-from st_ssl.core.files import sync
+from st_ssl.core.files import sync, write_atomically
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
 from st_ssl.data.synthetic.design import Planted, PlantedConfig, write_planted
@@ -33,7 +29,7 @@ class SyntheticRoomConfig(PlantedConfig):
     of a measured distance in metres at 1 m (it grows with the square root of the distance); half of the rooms have a
     ceiling."""
 
-    kind, item, version = "room", "room", FORMAT_VERSION
+    kind, version = "room", FORMAT_VERSION
 
     num_train: int = Field(default=40, ge=0)
     num_val: int = Field(default=8, ge=0)
@@ -162,6 +158,10 @@ class _Scanned(Planted):
     form: ClassVar[str] = "room_{:05d}"
 
 
+def _plan(config: SyntheticRoomConfig, split: str, index: int) -> _Scanned:
+    return _Scanned(split, index, {})
+
+
 def _make(config: SyntheticRoomConfig, room: Planted) -> dict[str, np.ndarray]:
     cloud = scan_room(config, room.split, room.index).cloud
     return {
@@ -174,22 +174,16 @@ def _make(config: SyntheticRoomConfig, room: Planted) -> dict[str, np.ndarray]:
 
 def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """A folder with its own name is complete."""
-    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}.partial")
-    unfinished.mkdir()
-    try:
+    with write_atomically(folder) as unfinished:
+        unfinished.mkdir()
         for name, array in arrays.items():
             np.save(unfinished / f"{name}.npy", array)
-        for path in (*unfinished.iterdir(), unfinished):
-            sync(path)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            sync(unfinished / f"{name}.npy")
 
 
 def write_dataset(root: Path, config: SyntheticRoomConfig, num_workers: int = 2, progress: bool = True) -> Path:
     """Write the data set under ``root`` and return ``root``: the names of the classes in ``synthetic.json``, and rooms
     in Pointcept's form: ``train/room_00000/`` (and ``val``, ``test``) with ``coord.npy`` float32 [N, 3], ``color.npy``
     uint8, ``normal.npy`` float32, ``segment.npy`` and ``instance.npy`` int32 [N]; see ``write_planted``."""
-    rooms = [_Scanned(split, index, {}) for split, count in config.counts().items() for index in range(count)]
     about = {"classes": list(SEGMENTS)}
-    return write_planted(root, config, about, rooms, partial(_make, config), _save, num_workers, progress)
+    return write_planted(root, config, about, _plan, _make, num_workers, progress, save=_save)

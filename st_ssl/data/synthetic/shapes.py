@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +17,7 @@ from pydantic import Field
 from st_ssl.augment.point_cuts import in_front
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointCloud
-from st_ssl.data.synthetic.design import Planted, PlantedConfig, save_bytes, write_planted
+from st_ssl.data.synthetic.design import Planted, PlantedConfig, write_planted
 from st_ssl.data.synthetic.primitives import Solid, turned
 from st_ssl.data.synthetic.shapes3d import CLASSES, PART_NAMES, build
 
@@ -45,7 +44,7 @@ _DENSE = 7  # candidates for each point: of a shelf from one side a fifth are se
 class SyntheticShapeConfig(PlantedConfig):
     """How many objects, of how many points each."""
 
-    kind, item, version = "shape", "object", FORMAT_VERSION
+    kind, version = "shape", FORMAT_VERSION
 
     num_train: int = Field(default=960, ge=0)
     num_val: int = Field(default=120, ge=0)
@@ -130,8 +129,5 @@ def write_dataset(root: Path, config: SyntheticShapeConfig, num_workers: int = 2
     """Write the data set under ``root`` and return ``root``: the names of the parts in ``synthetic.json``, clouds as
     ``train/*.npz``, ``val/*.npz`` and ``test/*.npz`` (arrays ``xyz``, ``normal``, ``part``), and ``factors.csv`` with
     the truth of each; see ``write_planted``."""
-    shapes = [plan_shape(config, split, i) for split, count in config.counts().items() for i in range(count)]
-    rows = [(shape.path, shape.split, *shape.factors.values()) for shape in shapes]
-    about, make = {"parts": list(PART_NAMES)}, partial(_make, config)
-    table = [("path", "split", *FACTORS), *rows]
-    return write_planted(root, config, about, shapes, make, save_bytes, num_workers, progress, table)
+    about, columns = {"parts": list(PART_NAMES)}, ("path", "split", *FACTORS)
+    return write_planted(root, config, about, plan_shape, _make, num_workers, progress, columns)

@@ -12,16 +12,15 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.random import keyed_rng
-from st_ssl.data.synthetic.design import Planted, PlantedConfig, save_bytes, write_planted
+from st_ssl.data.synthetic.design import Planted, PlantedConfig, write_planted
 from st_ssl.data.synthetic.shapes2d import MOTIONS, REACH, SHAPES, coverage, half_extent, pose
 from st_ssl.data.synthetic.textures import SCENES, Look, canvas, hue_rgb
 
@@ -67,7 +66,7 @@ _OUTLINE, _MARKING = 16.0, 240.0
 class SyntheticVideoConfig(PlantedConfig):
     """How many clips, of how many frames, of how many pixels a side; ``fps`` in frames per second."""
 
-    kind, item, version = "video", "clip", FORMAT_VERSION
+    kind, version = "video", FORMAT_VERSION
 
     num_train: int = Field(default=480, ge=0)
     num_test: int = Field(default=240, ge=0)
@@ -85,6 +84,9 @@ class PlantedVideo(Planted):
     nuisances: dict[str, int | float]
     box: tuple[int, int, int, int]
     form: ClassVar[str] = "{:05d}.mp4"
+
+    def row(self) -> tuple[Any, ...]:
+        return *super().row(), *self.box
 
     def value(self, nuisance: str) -> float:
         """A nuisance in its own unit."""
@@ -211,7 +213,5 @@ def _make(config: SyntheticVideoConfig, video: PlantedVideo) -> bytes:
 def write_dataset(root: Path, config: SyntheticVideoConfig, num_workers: int = 2, progress: bool = True) -> Path:
     """Write the data set under ``root`` and return ``root``: clips as ``train/*.mp4`` and ``test/*.mp4``, and
     ``factors.csv`` with the truth of each; see ``write_planted``."""
-    videos = [plan_video(config, split, i) for split, count in config.counts().items() for i in range(count)]
-    rows = [(v.path, v.split, *v.factors.values(), *v.box) for v in videos]
-    table = [("path", "split", *FACTORS, "x0", "y0", "x1", "y1"), *rows]
-    return write_planted(root, config, {}, videos, partial(_make, config), save_bytes, num_workers, progress, table)
+    columns = ("path", "split", *FACTORS, "x0", "y0", "x1", "y1")
+    return write_planted(root, config, {}, plan_video, _make, num_workers, progress, columns)
