@@ -305,8 +305,8 @@ def _supervised(
     net = _Learner(look(train[0][:1]).shape[1], layers, factors)
     columns = [[*FACTORS].index(factor) for factor in factors]
     steps = len(train[0]) // batch
-    optimiser = torch.optim.AdamW(net.parameters(), 4e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * steps)
+    optimiser = torch.optim.AdamW(net.parameters(), 8e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, total_steps=epochs * steps)
     for _ in range(epochs):
         for chosen in torch.randperm(len(train[0]))[: steps * batch].view(steps, batch):
             pairs = zip(net(look(train[0][chosen])), train[1][chosen][:, columns].T, strict=True)
@@ -330,9 +330,9 @@ def test_every_factor_can_be_learned_and_pixels_do_not_give_it_away() -> None:
     flat: _Layers = ((24, (5, 5), 2), (48, (3, 3), 2), (96, (3, 3), 2))
     deep: _Layers = ((16, (3, 5, 5), (1, 2, 2)), (48, (3, 3, 3), (1, 2, 2)), (64, (3, 3, 3), 2))
     train, test = (_rendered(still, split) for split in ("train", "test"))
-    learned = _supervised(("scene", "shape", "region"), _still, flat, 16, 5, train, test)
+    learned = _supervised(("scene", "shape", "region"), _still, flat, 32, 5, train, test)
     train, test = (_rendered(moving, split) for split in ("train", "test"))
-    learned |= _supervised(("motion", "tempo", "camera"), _moving, deep, 8, 6, train, test)
+    learned |= _supervised(("motion", "tempo", "camera"), _moving, deep, 16, 7, train, test)
     pixels = _pixel_neighbours(train, test)
     print("pixels", pixels, "learned", learned)
     assert learned.keys() == FACTORS.keys()
