@@ -4,8 +4,10 @@ any number of workers without changing a bit."""
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 Key = int | str
 
@@ -19,6 +21,17 @@ def keyed_seed(*key: Key) -> int:
     return int.from_bytes(_digest(key)[:8], "little") >> 1
 
 
+class _Digest(ISeedSequence):
+    """Gives Philox the digest of a key as its own key. With ``Philox(key=…)`` numpy first asks the system for a seed."""
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        """The first ``n_words`` words of it."""
+        return np.frombuffer(self.digest, dtype, n_words)
+
+
 def keyed_rng(*key: Key) -> np.random.Generator:
     """A fresh numpy generator that depends on ``key`` alone: (seed, epoch, sample, view) and the like."""
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(key), "little")))
+    return np.random.Generator(np.random.Philox(_Digest(_digest(key))))
