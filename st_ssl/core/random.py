@@ -22,7 +22,7 @@ def keyed_seed(*key: Key) -> int:
 
 
 class _Digest(ISeedSequence):
-    """Gives Philox the digest of a key as its own key. With ``Philox(key=…)`` numpy first asks the system for a seed."""
+    """Gives Philox the digest of a key as its own. Where it is told the key, numpy first asks the system for a seed."""
 
     def __init__(self, digest: bytes) -> None:
         self.digest = digest
