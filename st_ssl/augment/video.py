@@ -140,9 +140,11 @@ class VideoAugment:
         """
         c = self.config
         rows = num_frames if c.per_frame else 1
-        # What came later draws from a stream of its own, far off in that of the key, so as to shift none of the others.
-        bits: Any = rng.bit_generator
-        order, solarize = np.random.Generator(bits.jumped()).random((rows, 2)).T
+        order, solarize = np.zeros((2, rows))
+        if c.jitter_order == "random" or c.solarize:
+            # What came later draws from a stream of its own, far off in that of the key: it shifts none of the others.
+            bits: Any = rng.bit_generator
+            order, solarize = np.random.Generator(bits.jumped()).random((rows, 2)).T
         draws = rng.random((rows, _DRAWS))
         crop, gates, amounts = draws[:, : 4 * _TRIES], draws[:, 4 * _TRIES : -5], draws[:, -5:]
         flip, jitter, gray, blur = (gates < (c.flip, c.jitter, c.grayscale, c.blur)).T

@@ -21,6 +21,7 @@ from st_ssl.data.clip_plans import Draw, Plan
 from st_ssl.data.streams.base import Recording, nearest_instants
 
 POSE = "pose"
+_UNMOVED = np.eye(4)
 
 
 class Transform(Protocol):
@@ -138,7 +139,7 @@ class Views:
             own = key if spec.drawn else ()
             meta, found = recording.stream(spec.stream).meta, items[spec.stream or recording.first]
             params: dict[str, np.ndarray] = {}
-            content: Any = [found[int(i)] for i in draw.at]
+            content: Any = [found[i] for i in draw.at.tolist()]
             for place, transform in enumerate(spec.transforms):
                 told = transform.sample(keyed_rng(*own, "augment", *_at(number, place)), meta, len(draw.at))
                 if spec.shares is not None:
@@ -183,11 +184,10 @@ class Views:
 
     def _read(self, recording: Recording, draws: Sequence[Draw]) -> dict[str, dict[int, Any]]:
         """The items of each stream that some view asks for, by their index."""
-        wanted: dict[str, list[np.ndarray]] = {}
+        wanted: dict[str, set[int]] = {}
         for spec, draw in zip(self.specs, draws, strict=True):
-            wanted.setdefault(spec.stream or recording.first, []).append(draw.at)
-        once = {name: np.unique(np.concatenate(parts)).tolist() for name, parts in wanted.items()}
-        return {name: dict(recording.stream(name).read(at)) for name, at in once.items()}
+            wanted.setdefault(spec.stream or recording.first, set()).update(draw.at.tolist())
+        return {name: dict(recording.stream(name).read(sorted(at))) for name, at in wanted.items()}
 
     def _begun(self, item: Any) -> Any:
         """An item after what is done first."""
@@ -227,7 +227,7 @@ def _stack(column: list[CutView], indices: Sequence[int] | None) -> View:
     if isinstance(column[0].content, list):
         clouds: list[PointCloud] = [cloud for view in column for cloud in view.content]
         content: Any = packed(clouds)
-        poses = [np.eye(4) if cloud.pose is None else cloud.pose for cloud in clouds]
+        poses = [_UNMOVED if cloud.pose is None else cloud.pose for cloud in clouds]
         labels[POSE] = np.stack(poses).reshape(len(column), -1, 4, 4)
     else:
         content = torch.from_numpy(np.stack([view.content for view in column]))
