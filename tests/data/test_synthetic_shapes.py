@@ -214,7 +214,7 @@ def test_coordinates_do_not_give_the_class_away() -> None:
         distance = np.histogram(np.linalg.norm(xyz[a] - xyz[b], axis=1), 64, (0, 2))[0]
         return {"occupied": occupied, "sorted": np.sort(xyz[::8], axis=0).ravel(), "D2": distance}
 
-    config = SyntheticShapeConfig(num_train=1000, num_test=400)
+    config = SyntheticShapeConfig(num_train=500, num_test=200)
     plans = {split: [plan_shape(config, split, i) for i in range(config.count(split))] for split in ("train", "test")}
     known = {split: [features(make_shape(config, shape)) for shape in plan] for split, plan in plans.items()}
     train, test = ([shape.factors["class"] for shape in plans[split]] for split in ("train", "test"))
