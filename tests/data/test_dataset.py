@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from st_ssl.core.errors import DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import Batch
 from st_ssl.data.clip_plans import ClipPair, EvenClips
-from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS, collate
-from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.data.packs import video_index as index
 from st_ssl.data.streams.video import open_video
 from st_ssl.data.video.dataset import VideoDataConfig, VideoSource, video_dataset
 from st_ssl.data.views import Views, each
 from tests.data.made import skip_without
+from tests.data.order import check_workers_and_order
 from tests.runs import write_video
 
 HALF = TokenMask(MaskConfig(kind="random", ratio=0.5), (2, 2, 2))
@@ -99,20 +97,7 @@ def test_both_views_are_cut_from_one_decode(videos: Path, monkeypatch: pytest.Mo
 
 
 def test_views_do_not_depend_on_workers_or_order(broken: list[Entry]) -> None:
-    dataset = video_dataset(broken, VIEWS, seed=3)
-    order = Order(3, num_samples=12, batch_size=4)
-    runs = [list(build_loader(dataset, StepSampler(order, 0, 6), collate, workers)) for workers in (0, 1, 2)]
-    for batches in zip(*runs, strict=True):
-        alone, *others = map(tensors, batches)
-        for other in others:
-            assert all(torch.equal(a, b) for a, b in zip(alone, other, strict=True))
-        assert batches[0].bad == batches[1].bad == batches[2].bad
-    steps = list(range(6))
-    random.Random(0).shuffle(steps)
-    for step in steps:
-        again = collate([dataset[key] for key in reversed(order.step(step))])
-        flipped = [tensor.flip(0) for tensor in tensors(again)]
-        assert all(torch.equal(a, b) for a, b in zip(flipped, tensors(runs[0][step]), strict=True))
+    check_workers_and_order(video_dataset(broken, VIEWS, seed=3), tensors)
 
 
 def test_draws_differ_by_seed_pass_and_sample(videos: Path) -> None:

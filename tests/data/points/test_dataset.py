@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from st_ssl.data.base import DATA, Batch
 from st_ssl.data.clip_plans import Still
 from st_ssl.data.loading.loader import build_loader
 from st_ssl.data.loading.sample_dataset import MAX_REPLACEMENTS, collate
-from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.data.points.dataset import PointDataConfig, PointSource, cloud_dataset
 from st_ssl.data.points.views import augmented_views
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
 from st_ssl.data.views import Views, each
 from tests.data.loading.disasters import hang
+from tests.data.order import check_workers_and_order
 
 AUGMENT = PointAugment(PointAugmentConfig(), num_points=16)
 VIEWS = Views(each(Still(2), AUGMENT, masks=[PatchMask(PointMaskConfig(ratio=0.5), 8)]))
@@ -90,20 +89,7 @@ def test_shapes_and_sources(root: Path) -> None:
 
 
 def test_views_do_not_depend_on_workers_or_order(root: Path) -> None:
-    dataset = cloud_dataset(entries_of(root), VIEWS, seed=3)
-    order = Order(3, num_samples=12, batch_size=4)
-    runs = [list(build_loader(dataset, StepSampler(order, 0, 6), collate, workers)) for workers in (0, 1, 2)]
-    for batches in zip(*runs, strict=True):
-        alone, *others = map(tensors, batches)
-        for other in others:
-            assert all(torch.equal(a, b) for a, b in zip(alone, other, strict=True))
-        assert batches[0].bad == batches[1].bad == batches[2].bad
-    steps = list(range(6))
-    random.Random(0).shuffle(steps)
-    for step in steps:
-        again = collate([dataset[key] for key in reversed(order.step(step))])
-        flipped = [tensor.flip(0) for tensor in tensors(again)]
-        assert all(torch.equal(a, b) for a, b in zip(flipped, tensors(runs[0][step]), strict=True))
+    check_workers_and_order(cloud_dataset(entries_of(root), VIEWS, seed=3), tensors)
 
 
 def test_draws_differ_by_seed_pass_and_sample(root: Path) -> None:
