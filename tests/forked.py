@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
+from multiprocessing.util import Finalize
 from pathlib import Path
 from unittest.mock import patch
 
@@ -33,6 +34,7 @@ class Forked:
         streams = (self.said, self.complained)
         self.process = server().Process(target=_be_script, args=(script, arguments, environment, streams))
         self.process.start()
+        Finalize(None, self.process.kill, exitpriority=0)  # else a failed test would wait for it at the end
 
     def poll(self) -> int | None:
         """The exit code, minus a signal for one that ended it; None while it runs."""

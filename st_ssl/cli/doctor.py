@@ -193,7 +193,7 @@ def check_torch(tried: tuple[bool, str] | None) -> Iterator[Finding]:
         yield Finding("torch", "broken", "not installed", install())
     elif not works:
         yield Finding("torch", "broken", said, _reinstall("torch torchvision"))
-    elif tuple(map(int, version("torch").split(".")[:2])) < OLDEST_TORCH:
+    elif tuple(map(int, re.findall(r"\d+", version("torch"))[:2])) < OLDEST_TORCH:
         yield Finding("torch", "broken", f"{version('torch')}: expected 2.10 or newer", install())
     else:
         yield Finding("torch", "ok", f"{version('torch')}, built for {facts['build'] or 'CPUs'}")
@@ -253,6 +253,8 @@ def check_machine(folder: Path, shared: Path = Path("/dev/shm")) -> Iterator[Fin
             yield Finding("shared memory", "warning", f"{_size(room)} free: {found}", remedy)
         else:
             yield Finding("shared memory", "ok", f"{_size(room)} free: enough for all workers and NCCL")
+    else:
+        yield Finding("shared memory", "ok", f"no {shared}: workers need none; NCCL between several GPUs does")
     free, refused = shutil.disk_usage(folder).free, ""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:  # of quotas only writing tells

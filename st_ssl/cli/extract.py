@@ -75,13 +75,14 @@ def main() -> None:
     config = _config(arguments)
     with start_runtime(config.device, "device=") as runtime, ExitStack() as stack:
         show = progress_bar(stack, "extract", "samples", runtime.is_main)
-        calls: list[tuple[int, float]] = []
+        begun: list[tuple[int, float]] = []  # how many were done at the first call, and when
 
         def progress(done: int, total: int) -> None:
-            if not calls or done > calls[-1][0]:
-                calls.append((done, time.monotonic()))
-                (first, started), (_, now) = calls[0], calls[-1]
-                show(done, total, f"{(done - first) / max(now - started, 1e-9):.1f} samples/s")
+            now = time.monotonic()
+            if not begun:
+                begun.append((done, now))
+            first, started = begun[0]
+            show(done, total, f"{(done - first) / max(now - started, 1e-9):.1f} samples/s")
 
         if isinstance(config, ExtractConfig):
             extract(arguments.run, config, arguments.output, runtime.device, progress)

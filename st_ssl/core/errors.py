@@ -83,7 +83,7 @@ class MissingLibraryError(UserError):
 
 
 class WorkerError(UserError, RuntimeError):
-    """Processes that decode end again and again, whatever they work on: out of memory, most often."""
+    """Processes that work for this one end again and again: they are killed for want of memory, most often."""
 
 
 _REFUSALS = {

@@ -62,8 +62,9 @@ def check_file(file: Path, what: str = "") -> None:
 @contextmanager
 def write_atomically(path: Path, alone: bool = False) -> Iterator[Path]:
     """A hidden name beside ``path``, of this writer alone, to write a file (or a new folder) under: where the block
-    ends well it goes to disk and takes the name ``path`` in one step, else it is removed. ``alone``: nobody else writes
-    this file, so that what killed writers left of it is removed first. Raises ``OSError`` where the disk refuses."""
+    ends well it goes to disk and takes the name ``path`` in one step, else it is removed. ``alone``: it is a file that
+    nobody else writes, so that what killed writers left of it is removed first. Raises ``OSError`` where the disk
+    refuses."""
     if alone:
         for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
             left.unlink(missing_ok=True)

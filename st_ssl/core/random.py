@@ -22,7 +22,7 @@ def keyed_seed(*key: Key) -> int:
 
 
 class _Digest(ISeedSequence):
-    """Gives Philox the digest of a key as its own. Where it is told the key, numpy first asks the system for a seed."""
+    """Hands Philox the digest as its key. ``Philox(key=…)`` first asks the system for a seed that it does not use."""
 
     def __init__(self, digest: bytes) -> None:
         self.digest = digest
@@ -34,4 +34,5 @@ class _Digest(ISeedSequence):
 
 def keyed_rng(*key: Key) -> np.random.Generator:
     """A fresh numpy generator that depends on ``key`` alone: (seed, epoch, sample, view) and the like."""
-    return np.random.Generator(np.random.Philox(_Digest(_digest(key))))
+    words: Any = _Digest(_digest(key))  # numpy takes any ``ISeedSequence``, and its type hints only some
+    return np.random.Generator(np.random.Philox(words))

@@ -112,7 +112,7 @@ def cloud(
         name = str(cloud)
         reading = decide([name], None, encoder.prepared)  # as those that the encoder was trained on
         for line in reading.told:
-            warnings.warn(line, stacklevel=4)
+            warnings.warn(line, stacklevel=3)
         with sample_fault(name):
             found = read_cloud(name, reading.options)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
@@ -14,6 +13,8 @@ from st_ssl.data.loading.child_process import Child, Failure, end_all
 T = TypeVar("T")
 R = TypeVar("R")
 C = TypeVar("C")
+
+AHEAD = 8
 
 
 def parallel_map(
@@ -27,11 +28,12 @@ def parallel_map(
 ) -> Iterator[tuple[T, R | C]]:
     """Each item with ``work`` of it, in the order in which they are finished, with a progress bar called ``title``.
 
-    0 ``num_workers`` stay in this process, and so does 1 without ``crashed``. ``done``: how many were finished before.
-    An error of ``work`` is raised here. It, Ctrl-C, and asking for no more results kill the processes at once, so
-    ``work`` should return what is to be written, not write it. An item whose process dies is tried once more, alone:
-    the others may have left it too little memory. If it dies again, its result is ``crashed``; without that a
-    ``WorkerError`` is raised.
+    With 0 workers, or 1 and no ``crashed``, the work is done in this process. ``done``: how many were finished before.
+    An error of ``work`` is raised here. An error, Ctrl-C or closing the generator kills the processes at once, so
+    ``work`` should return what is to be written, not write it, and keep to numpy: torch's threads do not outlive a
+    fork. An item whose process dies is tried once more, alone: the others may have left it too little memory. If it
+    dies again, its result is ``crashed``; without that a ``WorkerError`` is raised. While an item is under way, at most
+    ``AHEAD`` times ``num_workers`` later ones are begun: who needs the results in order keeps few of them.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -57,7 +59,7 @@ def _spread(
             again: list[T] = []
             yield from _until_one_dies(work, iter([item]), 1, again)
             if again and crashed is None:
-                raise WorkerError(f"the process that worked on {item!r} died: killed for want of memory, most often")
+                raise WorkerError(f"the process that worked on {item!r} died: fewer workers need less memory")
             if again:
                 yield item, crashed  # type: ignore[misc]
         died.clear()
@@ -67,30 +69,39 @@ def _until_one_dies(
     work: Callable[[T], R], rest: Iterator[T], num_workers: int, died: list[T]
 ) -> Iterator[tuple[T, R]]:
     """Each item with its result. Where a process dies, its item goes to ``died`` and no other one is begun."""
-    busy: dict[Connection, tuple[Child, T]] = {}
+    numbered, begun = enumerate(rest), 0
+    busy: dict[Connection, tuple[Child, int, T]] = {}
     children: list[Child] = []
+    idle: list[Child] = []
 
-    def give(child: Child | None) -> None:
-        """The next item, if there is one, for a child that is idle, or a new one."""
-        for item in itertools.islice(rest, 0 if died else 1):
-            if child is None:
-                children.append(child := Child.start(_serve, work))
+    def give() -> None:
+        """The items that may be begun, for children that are idle, or new ones."""
+        nonlocal begun
+        while not died and len(busy) < num_workers:
+            oldest = min((number for _, number, _ in busy.values()), default=begun)
+            found = next(numbered, None) if begun - oldest < AHEAD * num_workers else None
+            if found is None:
+                return
+            if not idle:
+                idle.append(Child.start(_serve, work))
+                children.append(idle[-1])
+            child, (number, item) = idle.pop(), found
             child.tell(item)
-            busy[child.connection] = child, item
+            busy[child.connection], begun = (child, number, item), number + 1
 
     close = Finalize(None, end_all, (children,), exitpriority=0)  # also where the process ends before the results do
     try:
-        for _ in range(num_workers):
-            give(None)
+        give()
         while busy:
             for connection in wait(list(busy)):
-                child, item = busy.pop(connection)  # type: ignore[call-overload]
+                child, _, item = busy.pop(connection)  # type: ignore[call-overload]
                 try:
                     result = child.connection.recv()
                 except (EOFError, OSError):
                     died.append(item)
                     continue
-                give(child)  # before the caller is busy with the result
+                idle.append(child)
+                give()  # before the caller is busy with the result
                 if isinstance(result, Failure):
                     raise result.again()
                 yield item, result

@@ -1,4 +1,4 @@
-"""Writing packs: see ``pack.py`` for what they are."""
+"""Writing packs: see ``read_pack.py`` for what they are."""
 
 from __future__ import annotations
 
@@ -77,13 +77,19 @@ def write_pack(
     named = list(zip(_names(entries), entries, strict=True))
     cuts = [named[at : at + size] for at in range(0, len(named), size)]
     mine = [number for number in range(len(cuts)) if number % part[1] == part[0]]
-    failed = []
-    for number in mine:
-        if not (Path(list_file(str(output), number)).exists() and Path(tar_file(str(output), number)).exists()):
-            _write_shard(output, packer, number, cuts[number], f"shard {number} of {len(cuts)}", num_workers, progress)
+
+    def failed(number: int) -> list[tuple[str, str]]:
         rows = zip(cuts[number], read_list(str(output), number, len(cuts[number]), packer.pack), strict=True)
-        failed += [(entry.path, row["error"]) for (_, entry), row in rows if row["error"] is not None]
-    return failed
+        return [(entry.path, row["error"]) for (_, entry), row in rows if row["error"] is not None]
+
+    files = {number: [Path(name(str(output), number)) for name in (list_file, tar_file)] for number in mine}
+    found = {number: failed(number) for number in mine if all(file.exists() for file in files[number])}
+    for number in mine:
+        if number not in found:
+            title = f"shard {number + 1} of {len(cuts)}"
+            _write_shard(output, packer, number, cuts[number], title, num_workers, progress)
+            found[number] = failed(number)
+    return [sample for number in mine for sample in found[number]]
 
 
 def _digest(entries: Sequence[Entry]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from st_ssl.core.errors import DataError
 from st_ssl.data.sources.base import Kind, exists, in_folder
 from st_ssl.data.sources.folders import files_below
 
@@ -63,7 +64,11 @@ class Finder:
         """The names in a folder by what they may be called: as they are, and without the extension of a sample."""
         names: dict[str, list[str]] = {}
         stems: dict[str, list[str]] = {}
-        for name in (item.name for item in in_folder(folder)) if os.path.isdir(folder) else ():
+        try:
+            found = [item.name for item in in_folder(folder)] if os.path.isdir(folder) else []
+        except DataError:  # it cannot be listed: what is named in it is missing
+            found = []
+        for name in found:
             names.setdefault(_composed(name), []).append(name)
             if self.kind.is_file(name):
                 stems.setdefault(_composed(os.path.splitext(name)[0]), []).append(name)

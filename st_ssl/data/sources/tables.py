@@ -154,10 +154,10 @@ class Table:
         self.file, self.kind = file, kind
         lines = read_lines(file, kind)
         self._rows = _objects(file, lines) if file.suffix.lower() == ".jsonl" else _cells(file, lines)
-        self.header = next(self._rows, (1, []))[1]
+        self._at, self.header = next(self._rows, (1, []))
         twice = [name for name, count in Counter(self.header).items() if count > 1]
         if twice:
-            raise DataError(f"{file}, line 1: the column {twice[0]!r} is there twice, or has no name")
+            raise DataError(f"{file}, line {self._at}: the column {twice[0]!r} is there twice, or has no name")
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, str]]]:
         for at, row in self._rows:
@@ -180,13 +180,14 @@ class Table:
         found = self.column([plain(name)])
         if found is None:
             known = f"{', '.join(self.header)}{nearest(name, self.header)}"
-            raise DataError(f"{self.file}, line 1: no column `{name}`; the columns are {known}")
+            raise DataError(f"{self.file}, line {self._at}: no column `{name}`; the columns are {known}")
         return found
 
 
 def _cells(file: Path, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and cells of the rows that are not blank, the header first."""
-    reader = csv.reader(lines, delimiter=delimiter(lines[0]), strict=True)
+    first = next((line for line in lines if line.strip()), "")
+    reader = csv.reader(lines, delimiter=delimiter(first), strict=True)
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]

@@ -172,7 +172,7 @@ def one_by_one(
     no views. What is drawn is a function of the row. Workers read ``ahead`` batches each."""
     dataset = source.dataset(entries, views, seed)
     keys = [[(0, row)] for row in rows]
-    max_lost = source.max_bad(len(entries))  # where more than that hang, waiting for the rest is in vain
+    max_lost = source.max_bad(len(rows))  # where more than that hang, waiting for the rest is in vain
     workers, timeout = source.num_workers, source.sample_timeout
     for batch in build_loader(dataset, keys, collate, workers, prefetch=ahead, timeout=timeout, max_lost=max_lost):
         replaced = not batch.indices.equal(batch.wanted)

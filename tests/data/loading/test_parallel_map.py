@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from st_ssl.core.errors import WorkerError
-from st_ssl.data.loading.parallel_map import parallel_map
+from st_ssl.data.loading.parallel_map import AHEAD, parallel_map
 from st_ssl.data.packs.video_index import read_index
 from tests.data.loading.work import die_at_first, die_of_five, nap, one_over
 from tests.runs import ROOT, write_video
@@ -58,8 +58,15 @@ def test_a_process_that_died_once_is_forgiven(tmp_path: Path) -> None:
 
 
 def test_where_nothing_stands_for_a_crash_it_is_an_error() -> None:
-    with pytest.raises(WorkerError, match=r"worked on 5 died: killed for want of memory, most often"):
+    with pytest.raises(WorkerError, match=r"worked on 5 died: fewer workers need less memory"):
         list(parallel_map(die_of_five, range(8), 2, "", progress=False))
+
+
+def test_few_are_begun_behind_one_that_takes_long() -> None:
+    results = parallel_map(nap, [1.0, *[0.0] * 100], 2, "naps", progress=False)
+    order = [seconds for seconds, _ in results]
+    assert order.index(1.0) <= AHEAD * 2 - 1
+    assert len(order) == 101
 
 
 def test_an_error_of_the_work_is_raised_here() -> None:

@@ -20,6 +20,7 @@ TABLES = {
     "slashes in front": "clip_name,clip_path,label\nclip_0,/run/clip_0.mp4,0\nclip_0,/jump fast/clip_0.mp4,1\n",
     "backslashes": "file,label\nrun\\clip_0.mp4,0\njump fast\\clip_0.mp4,1\n",
     "names of two words": "Video Name;Action Label\nrun/clip_0.mp4;0\njump fast/clip_0.mp4;1\n",
+    "a blank line first": "\nvideo-id\tCategory\nrun/clip_0\t0\njump fast/clip_0\t1\n",
     "no extensions": "video-id\tCategory\nrun/clip_0\t0\njump fast/clip_0\t1\n",
 }
 

@@ -109,15 +109,15 @@ def _read_few_shot(place: Place) -> list[Entry]:
 
 
 def _folds(place: Place) -> list[tuple[int, int, int, Path]]:
-    """(ways, shots, number, file) of all folds, in this order."""
+    """(ways, shots, number, file) of all folds, in this order; of several files of a fold the first."""
     base = folders_of(place)[0]
-    return sorted(
-        (int(setting[1]), int(setting[2]), int(fold[1]), file)
-        for folder in (base, *subfolders(base), *subfolders(base / "ModelNetFewShot"))
-        if (setting := _SETTING.fullmatch(folder.absolute().name))
-        for file in files_in(folder, ".pkl")
-        if (fold := _FOLD.fullmatch(file.name))
-    )
+    found: dict[tuple[int, int, int], Path] = {}
+    for folder in (base, *subfolders(base), *subfolders(base / "ModelNetFewShot")):
+        setting = _SETTING.fullmatch(folder.absolute().name)
+        for file in files_in(folder, ".pkl") if setting else ():
+            if setting and (fold := _FOLD.fullmatch(file.name)):
+                found.setdefault((int(setting[1]), int(setting[2]), int(fold[1])), file)
+    return sorted((*key, file) for key, file in found.items())
 
 
 FORMATS = (
