@@ -241,10 +241,12 @@ def _steps(strengths: Mapping[str, Tensor], turns: Tensor) -> Iterator[tuple[_Op
         if name not in _JITTER:
             yield operation, strengths[name], strengths[name] != neutral
         elif name == _JITTER[0]:
+            wanted = [strengths[change] != _OPERATIONS[change][0] for change in _JITTER]
+            changes = [number for number, chosen in enumerate(wanted) if bool(chosen.any())]
             for turn in turns.T:
-                for number, change in enumerate(_JITTER):
-                    idle, operation = _OPERATIONS[change]
-                    yield operation, strengths[change], (strengths[change] != idle) & (turn == number)
+                for number in changes:
+                    change = _JITTER[number]
+                    yield _OPERATIONS[change][1], strengths[change], wanted[number] & (turn == number)
 
 
 def undo_normalise(clip: Tensor, mean: Triple, std: Triple) -> Tensor:
