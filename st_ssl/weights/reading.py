@@ -123,6 +123,7 @@ class _Drawers:
         self.skipped: dict[str, str] = {}
 
     def sort(self, tree: Any, place: str = "") -> None:
+        """Take the tensors and facts of ``tree``, found at ``place``, and note what is skipped and why."""
         if not isinstance(tree, Mapping):
             self.skipped[place] = f"{type(tree).__name__} in place of names and tensors"
             return

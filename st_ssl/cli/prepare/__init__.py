@@ -5,7 +5,7 @@ examples:
   st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
   st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
   st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
-  st-ssl prepare verify data/modelnet40                   # clouds are told by their files: see --kind
+  st-ssl prepare verify data/modelnet40                   # videos or clouds? the files tell; --kind says which
   st-ssl prepare pack data/kinetics --output packed short_side=256
   st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
   st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"
 PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size; and keys of data as for verify"
-SYNTHETIC_SETTINGS = """num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; what is
-written is told at the end"""
+SYNTHETIC_SETTINGS = """num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; the last
+line says what was written"""
 OUTPUT = """index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was
 found of every sample (default: one in the user's cache folder); pack: the folder"""
 

@@ -137,7 +137,7 @@ def folder_entries(place: Place, samples: Sequence[Sample], kind: Kind) -> list[
       name of one, and most classes have such folders;
     - any other folder with such a name is a label as others are.
 
-    What was decided, where names of splits play a part, is told.
+    Where names of splits play a part, the listing tells what was decided.
     """
     root = place.root
     tops, below = (Counter(s.folders[level] for s in samples if len(s.folders) > level) for level in (0, 1))

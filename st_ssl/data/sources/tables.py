@@ -111,7 +111,7 @@ def _top(name: str) -> str:
 
 
 def _split_folders(names: list[str], place: Place) -> dict[str, str]:
-    """The splits by the top folders of paths, where all of these are named as splits, which is told; none elsewhere."""
+    """The split of each path by its top folder, if every top folder has the name of a split (it is told); else none."""
     tops = {top: folder_split(top) for top in map(_top, names)}
     found = {top: split for top, split in tops.items() if split}
     if not found or len(found) < len(tops) or any("/" not in name.replace("\\", "/") for name in names):

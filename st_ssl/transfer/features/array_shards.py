@@ -68,8 +68,8 @@ class PartFolder:
         return sum(len(self.samples(part)) for part in self.done())
 
     def wait(self, progress: Callable[[int, int], None]) -> None:
-        """Until all parts are done, by whichever process. ``progress`` is told how many samples are done, of how many,
-        every 0.2 seconds."""
+        """Return when all parts are done, by this process or others. Every 0.2 seconds ``progress`` gets the number of
+        finished samples and that of all."""
         while (done := self.count()) < self.num_samples:
             progress(done, self.num_samples)
             time.sleep(0.2)

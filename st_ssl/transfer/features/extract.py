@@ -166,7 +166,7 @@ class Extraction(ABC):
 
     @abstractmethod
     def assemble(self, run: Path) -> None:
-        """Put the parts together, all of which are done: the index last."""
+        """Write the final files from the finished parts. The index comes last."""
 
     def check_broken(self, lost: Sequence[str]) -> None:
         """Raise ``DataError`` where too many of the samples are broken; ``lost`` has a line for each that is."""
@@ -178,7 +178,7 @@ class Extraction(ABC):
             )
 
     def too_many(self, broken: int) -> bool:
-        """Whether so many samples may not be broken."""
+        """Whether more samples are ``broken`` than the data may have."""
         count = len(self.entries)
         return broken == count or too_many(broken, count, self.source.max_bad_share)
 
@@ -297,8 +297,8 @@ class _Clips(Extraction):
         return Part([index for index, _ in usable], bad, grouped | more)
 
     def _index(self, full: list[int], names: tuple[str, ...], tokens: str | None) -> Iterator[dict[str, Any]]:
-        """What there is to tell of each row of the features; ``names`` are the arrays that belong into it: "frames" for
-        videos, and ``tokens`` is the format of the files of tokens, where each row has one."""
+        """One line of the index for each row of the features. ``names``: the arrays that a line has ("frames" for
+        videos). ``tokens``: the format of the files of tokens, if each row has one."""
         row = 0
         for number in full:
             part = self.parts.load(number, names)

@@ -141,6 +141,7 @@ class VideoKeeper(Keeper):
         self.entries += asked.entries
 
     def close(self) -> None:
+        """Write the scores and the index of all samples, in the order of the test split."""
         # several processes leave out their broken videos each for itself, and then are not in step
         places = {id(entry): number for number, entry in enumerate(self.tested)}
         order = sorted(range(len(self.entries)), key=lambda row: places[id(self.entries[row])])
