@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.core.errors import ConfigError, DataError, nearest
 from st_ssl.core.random import keyed_seed
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.start import Started, start_from
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.methods.base import METHODS, Method
-from st_ssl.training.checkpoint import load_checkpoint
+from st_ssl.training.checkpoint import Loaded, load_checkpoint
 
 
 @dataclass
@@ -65,6 +67,28 @@ def build(config: RunConfig, start: bool = True) -> Built:
             for part in weights.parts:
                 _load_part(method, Path(weights.run), part)
     return Built(method, started)
+
+
+def with_checkpoint(config: RunConfig, loaded: Loaded) -> Method[Any]:
+    """The method of a run in evaluation mode, with the weights of one of its checkpoints. Raises ``DataError`` where
+    they do not fit."""
+    frozen = tuple(loaded.state["frozen"])  # encoders that are in files of their own
+    method = build_method(config, start=bool(frozen))
+    kept = {name: own for name, own in method.state_dict().items() if name.startswith(frozen)}
+    try:
+        method.load_state_dict(kept | loaded.tensors["model"])
+    except RuntimeError as error:
+        raise DataError(f"{loaded.path} does not fit config.yaml: {error}") from error
+    return method.eval()
+
+
+def averaged(method: Method[Any], exported: Encoder, slow: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The moving average of an exported encoder, out of that of its ``method``, ``slow``; None of an encoder that is a
+    teacher, and so an average already."""
+    if not any(p.requires_grad for p in exported.parameters()):
+        return None
+    (prefix,) = (f"{name}." for name, module in method.named_modules() if module is exported)
+    return {name.removeprefix(prefix): value for name, value in slow.items() if name.startswith(prefix)}
 
 
 def _check_further(method: type[Method[Any]], config: RunConfig) -> None:

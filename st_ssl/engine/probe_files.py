@@ -17,6 +17,7 @@ from st_ssl.engine.run_files import data_name, has_encoder_alone, load_run_confi
 from st_ssl.transfer.probes.probe_config import PROBES
 
 OWN = "probe.json"
+CURVE = "curve.json"
 FREE_KEYS = {"batch_size"}
 """Settings of probes that no figure depends on."""
 

@@ -15,6 +15,7 @@ from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.fragments import apart, lay_fragment
 from st_ssl.core.inputs import INPUTS, Modality
 from st_ssl.data.base import DATA
+from st_ssl.data.loading.partners import PairsConfig
 from st_ssl.data.sources.detect import of_another_root
 from st_ssl.encoders.base import ENCODERS
 from st_ssl.methods.base import METHODS
@@ -29,7 +30,8 @@ class EngineConfig(Config):
     ``batch_size`` counts samples per update over all processes and accumulated parts; ``accumulate`` splits each
     process's share into that many parts. ``checkpoint_every`` is in updates (default: once an epoch); ``ema`` is the
     decay of a moving average of the weights, which is then what is exported. ``patience`` is how many updates in a
-    row may be lost to overflow in fp16 before the run stops.
+    row may be lost to overflow in fp16 before the run stops. ``keep_last``: the newest checkpoints are kept, and those
+    at the shares ``keep_at`` of the run, for ``probe --steps``.
     """
 
     epochs: int = Field(default=100, gt=0)
@@ -42,6 +44,7 @@ class EngineConfig(Config):
     ema: float | None = Field(default=None, gt=0, lt=1)
     checkpoint_every: int | None = Field(default=None, gt=0)
     keep_last: int = Field(default=2, gt=0)
+    keep_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     log_every: int = Field(default=10, gt=0)
     patience: int = Field(default=20, gt=0)
 
@@ -77,7 +80,8 @@ class RunConfig(Config):
 
     ``weights``: the folder of a run or of an imported encoder to start from, or {run, parts}; ``frozen``: the encoder
     is not trained. ``encoders``: further encoders, for methods that take several, by the names by which the method
-    knows them; each has a configuration, an input, and perhaps weights, and may be frozen.
+    knows them; each has a configuration, an input, and perhaps weights, and may be frozen. ``pairs``: whose recordings
+    the views of a sample are of; anything but its own is a control.
     """
 
     output_dir: str
@@ -85,6 +89,7 @@ class RunConfig(Config):
     weights: Start | None = None
     frozen: bool = False
     encoders: dict[str, Any] = Field(default_factory=dict)
+    pairs: PairsConfig = PairsConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
     probe: ProbeConfig | None = ProbeConfig()
@@ -184,7 +189,7 @@ def load_runs(file: Path, overrides: Sequence[str] = ()) -> list[NamedRun]:
     parts = data.pop("runs", None)
     parsed = [(*parse_override(text), text) for text in overrides]
     if parts is None:
-        return [NamedRun("", _one(data, parsed, place))]
+        return [NamedRun("", resolve_run(data, parsed, place))]
     if not isinstance(parts, dict) or not parts or not all(isinstance(p, dict) for p in parts.values()):
         raise ConfigError(f"{place.of(('runs',))}: runs: expected a mapping from names to keys and values")
     for key, _, text in parsed:
@@ -200,17 +205,19 @@ def load_runs(file: Path, overrides: Sequence[str] = ()) -> list[NamedRun]:
             for key, value, text in parsed
             if key[0] != "runs" or key[1] == name
         ]
-        config = _one(merge(data, apart(part)), own, place, ("runs", name))
+        config = resolve_run(merge(data, apart(part)), own, place, ("runs", name))
         runs.append(NamedRun(name, config.model_copy(update={"output_dir": f"{config.output_dir}/{name}"})))
     return runs
 
 
-def _one(
+def resolve_run(
     data: dict[str, Any],
     overrides: list[tuple[tuple[str, ...], Any, str]],
     place: Place,
     inside: tuple[str, ...] = (),
 ) -> RunConfig:
+    """The configuration of one run, from its keys and the ``overrides`` (key, value, text) of the command line. Errors
+    take the lines of keys from ``place``, where the run stands in the section ``inside``."""
     data, overrides = lay_fragment(data, overrides, place, "pretrain", inside)
     data = override(data, overrides, place)
     if "task" in data and "method" not in data:

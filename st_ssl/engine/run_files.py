@@ -23,6 +23,7 @@ FREE_KEYS = {
     "engine.log_every",
     "engine.checkpoint_every",
     "engine.keep_last",
+    "engine.keep_at",
     "engine.device",
 }
 FREE_SECTIONS = {"probe", "report", "logging"}

@@ -6,7 +6,7 @@ import json
 import resource
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from st_ssl.core.types import Entry
 from st_ssl.data.account import account_lines
 from st_ssl.data.base import DATA, Batch, DataSource, samples_digest, training_part
 from st_ssl.data.loading.loader import build_loader
-from st_ssl.data.loading.sample_dataset import collate
+from st_ssl.data.loading.partners import partners
+from st_ssl.data.loading.sample_dataset import SampleDataset, collate
 from st_ssl.data.loading.sample_order import Order, StepSampler
 from st_ssl.encoders.base import ENCODERS, Encoder, count_parameters, prepared_of, save_encoder
-from st_ssl.engine.building import build
+from st_ssl.engine.building import averaged, build
 from st_ssl.engine.console import RunProgress, console
 from st_ssl.engine.gauge import CollapseGauge
 from st_ssl.engine.loggers import RunLog, open_log, require_loggers
@@ -107,9 +108,11 @@ class Trainer:
         engine = config.engine
         self.batch_size = fit_batch(engine.batch_size, len(self.entries), runtime.world_size * engine.accumulate)
         self.samples = samples_digest(self.entries)
+        self.partners = partners(config.pairs, self.entries, config.seed)
         self.order = Order(config.seed, len(self.entries), self.batch_size)
         self.steps_per_epoch = max(1, (self.source.epoch_size or len(self.entries)) // self.batch_size)
         self.total_steps = engine.epochs * self.steps_per_epoch
+        self.kept_steps = {max(1, round(share * self.total_steps)) for share in engine.keep_at}
         self.built = build(config)
         self.method = self.built.method.to(runtime.device)
         self.exports = self.method.exports()
@@ -171,7 +174,7 @@ class Trainer:
                 if self.step % self.config.engine.log_every == 0 or done:
                     self._log(row, clock, log, progress)
                     clock = _Clock(time.monotonic())
-                if self.step % every == 0 or done or stop:
+                if self.step % every == 0 or self.step in self.kept_steps or done or stop:
                     self._save(checkpointer)
                 if stop and not done:
                     raise Preempted(f"stopped at step {self.step} of {self.total_steps}, saved in {self.directory}")
@@ -196,6 +199,8 @@ class Trainer:
         sampler = StepSampler(self.order, start, stop, self.runtime.rank, self.runtime.world_size)
         pin = self.runtime.device.type == "cuda"
         dataset = self.source.dataset(self.entries, self.method.views, self.config.seed)
+        assert isinstance(dataset, SampleDataset)
+        dataset.partners = self.partners
         timeout, max_lost = self.source.sample_timeout, self.source.max_bad(len(self.entries))
         workers = self.source.num_workers
         loader = iter(build_loader(dataset, sampler, collate, workers, pin, timeout=timeout, max_lost=max_lost))
@@ -310,7 +315,7 @@ class Trainer:
         checkpointer, path = None, None
         if self.runtime.is_main:
             self._claim_directory()
-            checkpointer = Checkpointer(self.directory / "checkpoints", self.config.engine.keep_last)
+            checkpointer = Checkpointer(self.directory / "checkpoints", self.config.engine.keep_last, self.kept_steps)
             loaded = checkpointer.latest()
             path = None if loaded is None else loaded.path
             if path is None:  # a start from nothing will find again what an earlier one found broken
@@ -384,30 +389,32 @@ class Trainer:
         return {name: value for name, value in tensors.items() if not self._is_frozen(name)}
 
     def _averaged(self, exported: Encoder) -> dict[str, torch.Tensor] | None:
-        """The moving average of an exported encoder; None of one that is a teacher, and so an average already."""
-        if self.ema is None or not any(p.requires_grad for p in exported.parameters()):
-            return None
-        (prefix,) = (f"{name}." for name, module in self.method.named_modules() if module is exported)
-        slow = self.ema.state_dict()
-        return {name.removeprefix(prefix): value for name, value in slow.items() if name.startswith(prefix)}
+        """What is written of an exported encoder in place of its weights, if anything."""
+        return None if self.ema is None else averaged(self.method, exported, self.ema.state_dict())
 
     # ---------------------------------------------------------------- trying it out
+
+    def tried(self, steps: int) -> Iterator[tuple[Batch, float, float, float]]:
+        """Make the first ``steps``, and write nothing of a run: of each its batch, the seconds of waiting for it, all
+        its seconds, and the loss."""
+        self._quarantine = self._open_quarantine(None)
+        for batch, waited in self._batches(0, steps):
+            before = time.monotonic()
+            loss = self._update(batch)[0]["loss"]
+            yield batch, waited, waited + time.monotonic() - before, loss
 
     def dry_run(self, steps: int = 3) -> dict[str, Any]:
         """Run a step for the shapes and a few more for the rate, if they take less than a minute; nothing of a run is
         written."""
-        self._quarantine = self._open_quarantine(None)
         rates, shapes, loss = [], [], 0.0
         steps = min(steps, self.total_steps)
         if self.runtime.is_main:
             console.print(f"{self.name}: reading {self.batch_size} {self.source.items} for the first of {steps} steps")
         with RunProgress(self.name, steps, 0, self.runtime.is_main) as progress:
-            for batch, waited in self._batches(0, steps):
-                before = time.monotonic()
-                loss = self._update(batch)[0]["loss"]
-                rates.append(waited + time.monotonic() - before)
+            for batch, waited, taken, loss in self.tried(steps):  # noqa: B007
+                rates.append(taken)
                 shapes = [str(view) for view in batch.views]
-                progress.update(len(rates), f"{rates[-1]:.1f} s a step, {waited:.1f} s of it waiting for data")
+                progress.update(len(rates), f"{taken:.1f} s a step, {waited:.1f} s of it waiting for data")
                 if max(self._agree(sum(rates))) > _LONG_ENOUGH:
                     break
         seconds = min(rates)

@@ -18,7 +18,7 @@ from st_ssl.core.types import Entry
 from st_ssl.data.account import account_lines
 from st_ssl.data.base import DATA, DataSource
 from st_ssl.encoders.base import serve
-from st_ssl.engine.building import build_method
+from st_ssl.engine.building import build_method, with_checkpoint
 from st_ssl.engine.run_config import RunConfig
 from st_ssl.engine.run_files import load_run_config, whole_rows
 from st_ssl.methods.base import Method
@@ -95,14 +95,7 @@ class RunFolder:
             except DamagedCheckpointError as error:
                 damaged = f" ({error})"  # the one before will do; setting it aside is the run's own affair
                 continue
-            frozen = loaded.state["frozen"]  # encoders that are in files of their own
-            method = build_method(self.config, start=bool(frozen))
-            kept = {name: own for name, own in method.state_dict().items() if name.startswith(tuple(frozen))}
-            try:
-                method.load_state_dict(kept | loaded.tensors["model"])
-            except RuntimeError as error:
-                raise DataError(f"{path} does not fit config.yaml: {error}") from error
-            return method.eval(), loaded.step
+            return with_checkpoint(self.config, loaded), loaded.step
         raise DataError(f"No checkpoint yet{damaged}.")
 
     @property

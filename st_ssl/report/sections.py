@@ -18,6 +18,7 @@ from st_ssl.report.embedding import draw_maps, embed, find_neighbours
 from st_ssl.report.features import feature_scenes
 from st_ssl.report.finetuned import finetuned
 from st_ssl.report.folder import RunFolder
+from st_ssl.report.learning_curves import learning_curves
 from st_ssl.report.matches import match_scenes
 from st_ssl.report.pictures import method_samples, method_scenes, view_samples, view_scenes
 from st_ssl.report.probes import Headline, ProbeTable, probe_table
@@ -62,6 +63,7 @@ def run_page(run: RunFolder, slug: str) -> RunPage:
         _section("matches", "Correspondences", lambda: _matches(run)),
         *_embedding(run),
         *_probes(run),
+        _section("steps", "Learning curve", lambda: _steps(run)),
         _section("finetune", "Fine-tuning", lambda: _finetuned(run)),
         _section("data", "Data", lambda: {"lines": run.account} if run.account else {}),
         Section("broken", "Broken samples", {"samples": run.bad_samples}),
@@ -139,6 +141,11 @@ def _probes(run: RunFolder) -> list[Section]:
         section = _section("probes", title, partial(_probe, run, file.name))
         sections.append(replace(section, number=str(number)))
     return sections
+
+
+def _steps(run: RunFolder) -> dict[str, Any]:
+    found = learning_curves(run)
+    return {"found": found} if found else {}
 
 
 def _finetuned(run: RunFolder) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,12 @@ class Checkpointer:
     The other ranks of a distributed run call ``load_checkpoint`` with the path that rank 0 found.
     """
 
-    def __init__(self, directory: Path, keep_last: int = 2) -> None:
+    def __init__(self, directory: Path, keep_last: int = 2, keep: Collection[int] = ()) -> None:
         if keep_last < 1:
             raise CheckpointError(f"keep_last must be at least 1, not {keep_last}")
         self.directory = Path(directory)
         self.keep_last = keep_last
+        self.keep = frozenset(keep)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -70,7 +71,8 @@ class Checkpointer:
         self._tidy()
 
     def save(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, JSON]) -> Path:
-        """Write the checkpoint of ``step``, replacing one of the same step, then prune to the ``keep_last`` newest.
+        """Write the checkpoint of ``step``, replacing one of the same step, then prune to the ``keep_last`` newest and
+        those of the steps ``keep``.
 
         Killed at any moment it leaves the earlier checkpoints as they were. Raises CheckpointError where the disk
         refuses (full, read-only) and TypeError for a state that JSON would not give back unchanged.
@@ -87,7 +89,8 @@ class Checkpointer:
         except (OSError, SafetensorError) as error:
             self._tidy()
             raise CheckpointError(f"{final}: the checkpoint could not be written: {error}") from error
-        others = [path for path in self._folders() if path != final]
+        kept = {self.directory / f"step_{step:08d}" for step in self.keep}
+        others = [path for path in self._folders() if path != final and path not in kept]
         for path in others[self.keep_last - 1 :]:
             self._discard(path)
         return final

@@ -13,6 +13,7 @@ from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, Batch, CutsViews
+from st_ssl.data.loading.partners import Partners
 from st_ssl.data.loading.sample_order import SampleKey
 from st_ssl.data.loading.worker_heartbeat import DECODING, Stage, Watched
 from st_ssl.data.streams.base import Recording
@@ -49,11 +50,12 @@ class SampleDataset(Watched, Dataset[Sample]):
     One that cannot be used is replaced by another one, chosen by the same rule on every machine; which ones were found
     broken travels with the sample. ``check`` raises ``UnfitError`` for a view that the encoder cannot be fed; ``facts``
     are what the files say of themselves; ``stages`` are of the work on a sample: reading, then cutting.
-    ``max_replacements``: how many others are tried in place of one. Raises ``DataError`` without entries; ``items`` are
-    "videos", say.
+    ``max_replacements``: how many others are tried in place of one. ``partners``: whose recordings all views but the
+    first are of. Raises ``DataError`` without entries; ``items`` are "videos", say.
     """
 
     max_replacements = MAX_REPLACEMENTS
+    partners: Partners | None = None
 
     def __init__(
         self,
@@ -79,16 +81,32 @@ class SampleDataset(Watched, Dataset[Sample]):
         step = key[2] if len(key) > 2 else 0
         bad: list[BadSample] = []
         for index in self._candidates(epoch, wanted):
-            entry = self.entries[index]
-            try:
-                with self.working_on(index), sample_fault(entry.path), self.open(entry) as recording:
-                    views = self.views.cut(recording, (self.seed, epoch, wanted), step, self.reach)
-                    for view in views:
-                        self.check(view)
-                    return Sample(views, self.facts(recording), index, wanted, bad)
-            except SampleError as error:
-                bad.append(BadSample.of(entry, error.reason))
+            found = self._cut(index, (self.seed, epoch, wanted), step, bad)
+            if found is None:
+                continue
+            views, facts = found
+            if self.partners is not None:
+                other = self._cut(self.partners.of(epoch, index), (self.seed, epoch, wanted), step, bad)
+                if other is None:
+                    continue
+                views = [views[0], *other[0][1:]]
+            return Sample(views, facts, index, wanted, bad)
         return Sample(None, None, wanted, wanted, bad)
+
+    def _cut(
+        self, index: int, key: tuple[Key, ...], step: int, bad: list[BadSample]
+    ) -> tuple[list[CutView], tuple[float, ...]] | None:
+        """The views of one recording, and what its file says of itself; None of a broken one, which goes to ``bad``."""
+        entry = self.entries[index]
+        try:
+            with self.working_on(index), sample_fault(entry.path), self.open(entry) as recording:
+                views = self.views.cut(recording, key, step, self.reach)
+                for view in views:
+                    self.check(view)
+                return views, self.facts(recording)
+        except SampleError as error:
+            bad.append(BadSample.of(entry, error.reason))
+            return None
 
     def _candidates(self, epoch: int, wanted: int) -> Iterator[int]:
         yield wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,13 +70,20 @@ def check_modality(source: DataSource, input: AnyInput) -> None:
         raise ConfigError(f"the encoder takes {other}, and data.name={source.modality} has none: expected {other}")
 
 
-def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tuple[Split, Split]:
+def split_entries(
+    entries: Sequence[Entry], test_share: float, limit: int, ask: Literal["test", "val"] = "test"
+) -> tuple[Split, Split]:
     """Train and test parts, at most ``limit`` samples each.
 
     The data set's own test (or else validation) split where it has one; else a draw of ``test_share`` of the labelled
     videos that depends on their names alone. Without labels, or with the same for all, the first half of each video in
     time against its second half, to be told apart by which video they are from.
+
+    ``ask="val"``: in place of the test part a validation part, and no sample of the test part in either. It is the data
+    set's own where there is one beside a test split, else a draw of ``test_share`` of the training part.
     """
+    if ask == "val":
+        return _validation(entries, test_share, limit)
     if not any(len({e.labels.get(name) for e in entries} - {None}) > 1 for name in target_names(entries)):
         chosen = [replace(e, labels={INSTANCE: e.path}) for e in _limit(list(entries), limit)]
         return Split(chosen, (0.0, 0.5)), Split(chosen, (0.5, 1.0))
@@ -96,6 +103,21 @@ def split_entries(entries: Sequence[Entry], test_share: float, limit: int) -> tu
             f"{test_share:g} (probe.test_share) drawn by their names: add some, or name a split `test`"
         )
     return Split(_limit(train, limit)), Split(_limit(test, limit))
+
+
+def _validation(entries: Sequence[Entry], test_share: float, limit: int) -> tuple[Split, Split]:
+    splits = {entry.split for entry in entries if entry.labels}
+    if {"train", "val", "test"} <= splits:
+        return split_entries([entry for entry in entries if entry.split != "test"], test_share, limit)
+    train = split_entries(entries, test_share, len(entries))[0]
+    if train.span != (0.0, 1.0):
+        raise DataError("a validation part needs labels: without them samples are told apart by their halves")
+    drawn = [keyed_seed("val", e.name) % 1000 < 1000 * test_share for e in train.entries]
+    parts = ([e for e, out in zip(train.entries, drawn, strict=True) if out is asked] for asked in (False, True))
+    shown, asked = (Split(_limit(part, limit)) for part in parts)
+    if not shown.entries or not asked.entries:
+        raise DataError(f"{len(train.entries)} training samples are too few for a validation part")
+    return shown, asked
 
 
 def describe_test_part(entries: Sequence[Entry], test_share: float) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import BadSample, DataSource
-from st_ssl.encoders.base import Encoder, load_encoder, random_encoder, serve
+from st_ssl.encoders.base import AnyInput, Encoder, load_encoder, random_encoder, serve
 from st_ssl.transfer.features.features import (
     Split,
     check_modality,
@@ -106,18 +106,14 @@ def probe_source(
     bad: dict[BadSample, None] = {}
     for seed in range(seeds):
         progress(f"probe {seed + 1} of {seeds}: reading {source.items}")
-        train, test = (
-            collect_clips(source, split, classes, input, 2 * seed + part, num_clips=config.clips)
-            for part, split in enumerate(splits)
-        )
-        bad.update(dict.fromkeys(train.bad + test.bad))
-        sets = Sets(train, test, classes, values, config, seed)
-        _probe_baselines(source, sets, scores)
+        sets = read_sets(source, splits, classes, values, input, config, seed)
+        bad.update(dict.fromkeys(sets.train.bad + sets.test.bad))
+        probe_baselines(source, sets, scores)
         for who in ("pretrained", "random"):
             progress(f"probe {seed + 1} of {seeds}: {who}")
             run = runs[seed % len(runs)]
             probed = load_encoder(run) if who == "pretrained" else random_encoder(encoder, input, seed)
-            _probe(probed, who, sets, device, scores)
+            probe_encoder(probed, who, sets, device, scores)
     used = len(set().union(*(sets.rows(name)[0].tolist() for name in sets.names)))
     targets = {name: _target(scores, name, sets) for name in classes}
     targets |= {name: _value_target(scores, name, sets) for name in values}
@@ -133,6 +129,23 @@ def probe_source(
         "targets": targets,
     }
     return result, scores
+
+
+def read_sets(
+    source: DataSource,
+    splits: tuple[Split, Split],
+    classes: dict[str, list[str]],
+    values: list[str],
+    input: AnyInput,
+    config: ProbeConfig,
+    seed: int,
+) -> Sets:
+    """Read what is probed with one ``seed``: the parts, and the targets with their classes or values."""
+    train, test = (
+        collect_clips(source, split, classes, input, 2 * seed + part, num_clips=config.clips)
+        for part, split in enumerate(splits)
+    )
+    return Sets(train, test, classes, values, config, seed)
 
 
 def _prepared(config: ProbeConfig, made: Container[str]) -> dict[str, str]:
@@ -304,8 +317,8 @@ def _judge(
         yield from zip(keys, right, strict=True)
 
 
-def _probe_baselines(source: DataSource, sets: Sets, scores: Scores) -> None:
-    """What is known without a network."""
+def probe_baselines(source: DataSource, sets: Sets, scores: Scores) -> None:
+    """What trivial baselines get, to ``scores``."""
     config = sets.config
     shown, asked = raw_features(source, sets.train), raw_features(source, sets.test)
     pairs = {who: (features, asked[who]) for who, features in shown.items()}
@@ -326,8 +339,8 @@ def _probe_baselines(source: DataSource, sets: Sets, scores: Scores) -> None:
                     sets.add(scores, name, "attentive", who, found)
 
 
-def _probe(encoder: Encoder, who: str, sets: Sets, device: torch.device, scores: Scores) -> None:
-    """What the features of ``encoder`` are worth."""
+def probe_encoder(encoder: Encoder, who: str, sets: Sets, device: torch.device, scores: Scores) -> None:
+    """What the features of ``encoder`` get, to ``scores`` under the name ``who``."""
     config = sets.config
     local = bool(sets.classes and {"attentive", "svm"} & set(config.kinds))
     pooled, tokens = encode(encoder, sets.train, config.batch_size, device, local)

@@ -1,0 +1,62 @@
+"""Which recordings the views of a sample are of: its own, or, to see what a pair is worth, those of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from st_ssl.core.config import Config
+from st_ssl.core.errors import ConfigError, nearest
+from st_ssl.core.random import Key, keyed_rng
+from st_ssl.core.types import Entry
+
+
+class PairsConfig(Config):
+    """Which recording all views of a sample but the first are of.
+
+    ``own``: the sample's own, as methods have it. Two controls: ``any``, that of any other sample, so that a pair has
+    nothing in common; ``class``, that of another sample with the same ``label``, so that pairs are as good as labels
+    make them. Pretraining then uses labels, and is no longer self-supervised."""
+
+    partner: Literal["own", "any", "class"] = "own"
+    label: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _label_of_class(self) -> PairsConfig:
+        if (self.partner == "class") != (self.label is not None):
+            raise ValueError("pairs.label is for pairs.partner=class, which needs it")
+        return self
+
+
+class Partners:
+    """The partner of each sample in each epoch: drawn anew, never itself unless there is no other. Raises
+    ``ConfigError`` where samples lack the label."""
+
+    def __init__(self, config: PairsConfig, entries: Sequence[Entry], seed: Key) -> None:
+        self.seed = seed
+        count = len(entries)
+        self._classes = np.zeros(count, dtype=np.int64)
+        if config.label is not None:
+            labels = [entry.labels.get(config.label) for entry in entries]
+            if None in labels:
+                names = dict.fromkeys(name for entry in entries for name in entry.labels)
+                what = f"{labels.count(None)} of {count} samples have no label {config.label!r}"
+                raise ConfigError(f"pairs.label={config.label}: {what}{nearest(config.label, names)}")
+            self._classes = np.unique(np.array(labels), return_inverse=True)[1]
+        self._members = [np.flatnonzero(self._classes == one) for one in range(int(self._classes.max(initial=0)) + 1)]
+
+    def of(self, epoch: int, index: int) -> int:
+        """The number of the partner of the sample ``index``."""
+        members = self._members[self._classes[index]]
+        others = members[members != index]
+        if not len(others):
+            return index
+        return int(others[keyed_rng(self.seed, epoch, index, "partner").integers(len(others))])
+
+
+def partners(config: PairsConfig, entries: Sequence[Entry], seed: Key) -> Partners | None:
+    """Whom samples are paired with; None where each is its own partner."""
+    return None if config.partner == "own" else Partners(config, entries, seed)
