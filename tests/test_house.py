@@ -40,6 +40,7 @@ ROOMS = {
     "transfer": 3.0,
     "weights": 3.0,
     "engine": 4.0,
+    "study": 4.5,
     "report": 5.0,
     "cli": 6.0,
     "__main__": 7.0,

@@ -23,6 +23,7 @@ COMMANDS = {
     "pretrain": "pretrain an encoder, probe it and write the report",
     "prepare": "index, verify and pack videos and clouds, write planted ones",
     "probe": "measure what pretrained encoders learned",
+    "study": "compare methods over seeds, with claims and a heat map",
     "finetune": "fine-tune pretrained encoders on a task",
     "predict": "say what videos and clouds show, by a fine-tuned network",
     "convert": "bring published weights in, take encoders out",

@@ -15,6 +15,7 @@ from tests.transfer.tiny import write_encoder
 
 FEW = "num_train=1 num_val=0 num_test=0 num_points=64"
 CLASSIFY = ROOT / "configs" / "transfer" / "points" / "classify.yaml"
+SMOKE = ROOT / "configs" / "studies" / "smoke.yaml"
 ENDS = [
     ("pretrain run/config.yaml --print-config", 0),
     ("pretrain nowhere.yaml", 2),
@@ -38,6 +39,11 @@ ENDS = [
     ("probe run probe.kind=[knn]", 2),
     ("probe run data.root=videos --output file/probe.json", 2),
     ("probe run data.root=videos --output clouds", 2),
+    (f"study {SMOKE} run.data.root=nowhere", 1),
+    (f"study {SMOKE} output_dir=file", 2),
+    (f"study {SMOKE} seed=[0]", 2),
+    (f"study {SMOKE} --shard 3", 2),
+    ("study nowhere.yaml", 2),
     (f"finetune {CLASSIFY} run", 1),
     (f"finetune {CLASSIFY} nowhere", 2),
     (f"finetune {CLASSIFY} run data.name=points data.root=nowhere", 2),

@@ -216,6 +216,9 @@ class House:
             modes = [] if any(word.startswith("modes=") for word in words) else ["modes=[full]"]
             dry = [] if whole and "--find-steps" not in words else ["--dry-run"]  # a search takes what it takes
             return [*words, *tiny_finetune(words[0]), *planted, *modes, *dry]
+        if tool == "study":  # tests/study has a whole one
+            few = ["run.data.synthetic.num_train=16", "run.data.synthetic.num_test=8"]
+            return [*words, *few, *([] if "--dry-run" in words else ["--dry-run"])]
         more: dict[str, list[str]] = {
             "probe": ["probe.kinds=[knn]", "data.num_workers=0", "engine.device=cpu"],
             "extract": ["data.num_workers=0", "device=cpu"],
@@ -259,6 +262,7 @@ def _stands_for(tool: str, given: list[str], before: str, value: str) -> str:
     network = "runs/quickstart/video/videomae" if tool == "predict" else f"out/{tool}{step}"
     files = {"convert": "checkpoint.pth", "pretrain": "configs/quickstart/video.yaml"}
     recipes = {"pretrain": "configs/quickstart/video.yaml", "finetune": "configs/transfer/video/quickstart.yaml"}
+    recipes["study"] = "configs/studies/smoke.yaml"
     run = VIDEO
     if tool == "finetune":
         run = _run_for(given[0])

@@ -111,7 +111,8 @@ def write_planted(
     samples = [plan(config, split, index) for split, count in config.counts().items() for index in range(count)]
     missing = [sample for sample in samples if not (root / sample.path).exists()]
     done = len(samples) - len(missing)
-    for sample, made in parallel_map(partial(make, config), missing, num_workers, what, done, progress):
+    shown = progress and bool(missing)
+    for sample, made in parallel_map(partial(make, config), missing, num_workers, what, done, shown):
         save(root / sample.path, made)
     if columns and (missing or not (root / "factors.csv").exists()):
         replace_text(root / "factors.csv", csv_text([columns, *(sample.row() for sample in samples)]))

@@ -42,7 +42,7 @@ def test_labels_that_are_missing_are_told() -> None:
     with pytest.raises(ConfigError, match=r"7 of 7 samples have no label 'scen'; did you mean 'scene'"):
         Partners(PairsConfig(partner="class", label="scen"), ENTRIES, 0)
     for keys in ({"partner": "class"}, {"partner": "any", "label": "scene"}):
-        with pytest.raises(ValidationError, match="pairs.label is for"):
+        with pytest.raises(ValidationError, match="which needs it"):
             PairsConfig.model_validate(keys)
 
 
