@@ -126,7 +126,7 @@ def _heat(column: Column, found: Findings) -> dict[str, Any]:
                 cells.append(None)
                 continue
             share = column.share(arm, target)
-            told = "" if share is None else f"{100 * share:.0f} % of the ceiling"
+            told = "" if share is None else f"{100 * share:.0f} %"
             interval = f"{arm}, {target}: {gain.low:+.{digits}f} to {gain.high:+.{digits}f}"
             figure = float(np.mean(column.figures[arm][target]))
             strength = min(1.0, abs(gain.mean) / full)
@@ -189,7 +189,7 @@ def _told_claim(claim: Claim) -> dict[str, str]:
     told = {"name": config.name, "arms": f"{config.more} against {config.less}", "by": by, "word": claim.word}
     told |= {"control": control, "style": _STYLES.get(claim.word, "open")}
     if found is None:
-        return told | {"difference": "–", "interval": "–", "values": ""}
-    values = ", ".join(f"{value:+.{digits}f}" for value in found.values)
+        return told | {"difference": "–", "interval": "–", "seeds": ""}
+    seeds = ", ".join(f"{value:+.{digits}f}" for value in found.values)
     interval = f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
-    return told | {"difference": f"{found.mean:+.{digits}f}", "interval": interval, "values": values}
+    return told | {"difference": f"{found.mean:+.{digits}f}", "interval": interval, "seeds": seeds}

@@ -56,7 +56,8 @@ def test_a_study_from_nothing_to_its_page(
     assert set(table["gains"]["cvrl"]) == {"light", "length", "chance", "some"}
     assert all(isinstance(figure, float) for figure in table["supervised"].values())
     page = (tmp_path / "page" / "report.html").read_text()
-    assert "Tiny" in page and "of the ceiling" in page and "Tuning trials" in page
+    assert "Tiny" in page and "the supervised network" in page and "Tuning trials" in page
+    assert "built-in" not in page and "object at" not in page
     made = cells(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
     assert called(monkeypatch, file) == 0  # nothing is made twice
