@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_drawn_split_goes_by_names_alone() -> None:
     assert {name for name in names(other) if not name.startswith("new")} == set(names(test))
     _, larger = split_entries(entries, 0.5, 1000)
     assert set(names(test)) < set(names(larger))
+
+
+def test_a_validation_part_has_nothing_of_the_test_part() -> None:
+    own = [entry("a", label="x"), entry("b", "val", label="x"), entry("c", label="y"), entry("d", "test", label="y")]
+    shown, asked = split_entries(own, 0.25, 100, "val")
+    assert (names(shown), names(asked)) == (["a", "c"], ["b"])
+    entries = [entry(f"{i}.mp4", label=str(i % 2)) for i in range(200)]
+    for given in (entries, [replace(e, split="test" if i % 5 == 0 else "train") for i, e in enumerate(entries)]):
+        train, test = split_entries(given, 0.25, 1000)
+        shown, asked = split_entries(given, 0.25, 1000, "val")
+        assert sorted(names(shown) + names(asked)) == sorted(names(train))
+        assert 20 < len(asked.entries) < 60 and not set(names(asked)) & set(names(test))
+    with pytest.raises(DataError, match="a validation part needs labels"):
+        split_entries([entry("a"), entry("b")], 0.25, 100, "val")
 
 
 def test_where_the_draw_leaves_no_test_part_what_mends_it_is_told() -> None:
