@@ -22,19 +22,20 @@ class InputConfig(Config):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
 
 
-ATTRIBUTE_WIDTHS = {"color": 3, "normal": 3, "intensity": 1}
+ATTRIBUTE_WIDTHS = {"color": 3, "normal": 3, "intensity": 1, "time": 1, "velocity": 1}
 """Channels of what a point may have besides its place."""
 
 
 class PointInputConfig(Config):
     """The cloud that an encoder is fed: ``num_points`` points (null: all of them), brought to the unit sphere around
     their centroid where ``unit_sphere``; of a scene one point a voxel of ``voxel_size`` metres. ``attributes`` are what
-    is known of a point besides its place, in the order of the channels."""
+    is known of a point besides its place, in the order of the channels; ``time`` and ``velocity`` are known in windows
+    of recordings (``data.window``)."""
 
     num_points: int | None = Field(default=1024, gt=0)
     unit_sphere: bool = True
     voxel_size: float | None = Field(default=None, gt=0)
-    attributes: tuple[Literal["color", "normal", "intensity"], ...] = ()
+    attributes: tuple[Literal["color", "normal", "intensity", "time", "velocity"], ...] = ()
 
 
 class CloudNeeds(Config):

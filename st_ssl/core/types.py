@@ -31,9 +31,10 @@ class VideoMeta:
 class Entry:
     """One row of a source, a video or a cloud: where it is, to which split it belongs, and its labels by target name.
 
-    Of a video only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end). ``tags`` are the
-    labels of a sample that has any number of them. ``source`` is the file that a packed sample
-    was, from the folder that all of its pack were in.
+    Of a video only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end); of a recording of
+    points so many sweeps. ``window``: it is one of the windows that a recording was cut into, of which none is trained
+    on while another is tested on. ``tags`` are the labels of a sample that has any number of them. ``source`` is the
+    file that a packed sample was, from the folder that all of its pack were in.
     """
 
     path: str
@@ -43,6 +44,7 @@ class Entry:
     num_frames: int | None = None
     tags: tuple[str, ...] = ()
     source: str = ""
+    window: bool = False
 
     @property
     def shown(self) -> str:
@@ -170,9 +172,10 @@ class PointCloud:
 
     ``xyz`` float32 [N, 3] in metres, or in the unit the file has (objects are brought to the unit sphere later).
     ``attributes`` name to float32 [N, k]: ``color`` RGB in 0 … 1, ``normal`` of length 1 (0 where unknown),
-    ``intensity`` in 0 … 1. ``labels`` name to int64 [N], -1 for none: ``segment`` the class, ``instance`` the object,
-    ``part``. ``pose`` float64 [4, 4] takes its points to the world; ``time`` is in seconds. ``source`` int64 [N] is
-    the place that each point had in the cloud of the file (None: its own).
+    ``intensity`` in 0 … 1, of windows of recordings ``time`` and ``velocity`` (see ``WindowConfig``). ``labels`` name
+    to int64 [N], -1 for none: ``segment`` the class, ``instance`` the object, ``part``. ``pose`` float64 [4, 4] takes
+    its points to the world; ``time`` is in seconds. ``source`` int64 [N] is the place that each point had in the cloud
+    of the file (None: its own).
     """
 
     xyz: np.ndarray

@@ -122,6 +122,10 @@ class DataSource(ABC):
     def entries(self) -> Sequence[Entry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
 
+    def recordings(self) -> Sequence[Entry]:
+        """What pretraining takes its samples from: ``entries``, or the recordings that these are windows of."""
+        return self.entries()
+
     @property
     def prepared(self) -> dict[str, Any]:
         """How the samples are read where files leave it open, as plain data for ``encoder.json``."""

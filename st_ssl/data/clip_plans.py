@@ -31,12 +31,15 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Still:
-    """``num_clips`` views of all that there is: of a cloud, or of an image."""
+    """``num_clips`` views of all that there is: of a cloud, or of an image. Of a stream of several (the windows of a
+    recording) all views are of one, drawn at random."""
 
     num_clips: int = 1
 
     def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
-        return [Draw(np.arange(stream.meta.num_frames)) for _ in range(self.num_clips)]
+        total = stream.meta.num_frames
+        at = rng.integers(total, size=1) if total > 1 else np.zeros(1, dtype=np.int64)
+        return [Draw(at) for _ in range(self.num_clips)]
 
 
 def clip_indices(start: int, num_frames: int, stride: int, video_frames: int) -> np.ndarray:

@@ -38,8 +38,11 @@ class PointViTConfig(Config):
     Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25. ``tokeniser``: the widths of the
     network that makes a token of a patch. ``init``: linear layers begin with a deviation of 0.02 and without bias as in
     ``point_mae``, or as ``torch`` makes them, which is how Point2Vec leaves them. ``position_init``: the weights that
-    take three coordinates begin as the others do (``published``), by Point-MAE's deviation of 0.02 too small to tell
+    take the coordinates begin as the others do (``published``), by Point-MAE's deviation of 0.02 too small to tell
     positions in a short training, or as ``xavier``. ``norm_eps`` is that of both papers' layer norms.
+
+    ``time_scale``: above 0 patches are cut in space and time, and positions are of both: the attribute ``time`` times
+    this is a fourth coordinate, so that half a window counts as this much of space.
     """
 
     name: Literal["point_vit"] = "point_vit"
@@ -57,6 +60,12 @@ class PointViTConfig(Config):
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     norm_eps: float = Field(default=1e-5, gt=0)
+    time_scale: float = Field(default=0.0, ge=0)
+
+    @property
+    def axes(self) -> int:
+        """Coordinates of a point: three of space, and time where patches are cut in both."""
+        return 4 if self.time_scale else 3
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,8 +83,9 @@ class PointViTConfig(Config):
 
 @dataclass
 class Patches:
-    """The patches of a batch: ``points`` [B, G, K, C], the first three channels relative to the ``centres`` [B, G, 3],
-    the others the attributes; ``tokens`` [B, G, D] what the tokeniser makes of them, where it is known already."""
+    """The patches of a batch: ``points`` [B, G, K, C], the first A channels relative to the ``centres`` [B, G, A], the
+    others the attributes; A is 3, or 4 with time; ``tokens`` [B, G, D] what the tokeniser makes of them, where it is
+    known already."""
 
     points: Tensor
     centres: Tensor
@@ -121,9 +131,9 @@ def _norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return norm(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).relu_()
 
 
-def position_mlp(dim: int) -> nn.Sequential:
-    """Centres [B, G, 3] to position embeddings [B, G, D], as in Point-BERT (2022)."""
-    return nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, dim))
+def position_mlp(dim: int, axes: int = 3) -> nn.Sequential:
+    """Centres [B, G, ``axes``] to position embeddings [B, G, D], as in Point-BERT (2022)."""
+    return nn.Sequential(nn.Linear(axes, 128), nn.GELU(), nn.Linear(128, dim))
 
 
 @ENCODERS.register(PointViTConfig)
@@ -146,11 +156,13 @@ class PointViT(CloudEncoder):
                 f"input.num_points {input.num_points} must be at least encoder.num_groups {config.num_groups} and "
                 f"encoder.group_size {config.group_size}"
             )
+        if config.time_scale and "time" not in input.attributes:
+            raise ConfigError("encoder.time_scale needs input.attributes with time, of windows (data.window)")
         dim, depth, heads = config.shape
         self.vit, self.attributes = config, input.attributes
         self.embed_dim = dim
         self.tokeniser = MiniPointNet(point_channels(input), dim, config.tokeniser)
-        self.position = position_mlp(dim)
+        self.position = position_mlp(dim, config.axes)
         rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
             Block(dim, heads, config.mlp_ratio, rate, config.qkv_bias, config.attention_dropout, config.norm_eps)
@@ -182,26 +194,30 @@ class PointViT(CloudEncoder):
                 f"a cloud of {int(counts.min())} points cannot be cut into encoder.num_groups={self.vit.num_groups} "
                 f"patches of encoder.group_size={self.vit.group_size}: it needs {needed}"
             )
-        values = torch.cat([points.xyz, *(points.attributes[name] for name in self.attributes)], 1)
+        axes, place, others = self.vit.axes, points.xyz, self.attributes
+        if axes == 4:
+            place = torch.cat([place, self.vit.time_scale * points.attributes["time"]], 1)
+            others = tuple(name for name in others if name != "time")
+        values = torch.cat([place, *(points.attributes[name] for name in others)], 1)
         if len(counts) == 0 or bool((counts == counts[0]).all()):
-            xyz = points.dense()
+            xyz = place.view(*points.dense().shape[:2], axes)
             centres = gather_points(xyz, farthest_points(xyz, self.vit.num_groups, start))
             index = nearest(centres, xyz, self.vit.group_size)[1]
             cut = gather_points(values.view(len(xyz), -1, values.shape[1]), index)
         else:
             assert start is None
-            centres, index = self._unequal(points)
+            centres, index = self._unequal(place, points.offsets)
             cut = values[index]
-        cut = torch.cat([cut[..., :3] - centres.unsqueeze(2), cut[..., 3:]], 3)
+        cut = torch.cat([cut[..., :axes] - centres.unsqueeze(2), cut[..., axes:]], 3)
         return Patches(cut, centres)
 
-    def _unequal(self, points: PointBatch) -> tuple[Tensor, Tensor]:
-        """Of clouds of several sizes: centres [B, G, 3], and the points of each patch [B, G, K] among all points."""
-        batch, groups = len(points), self.vit.num_groups
-        picked = points.xyz[farthest_points_packed(points.xyz, points.offsets, [groups] * batch)]
+    def _unequal(self, place: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Of clouds of several sizes: centres [B, G, A], and the points of each patch [B, G, K] among all points."""
+        batch, groups = len(offsets) - 1, self.vit.num_groups
+        picked = place[farthest_points_packed(place, offsets, [groups] * batch)]
         bounds = torch.arange(batch + 1, device=picked.device) * groups
-        index = nearest_packed(picked, bounds, points.xyz, points.offsets, self.vit.group_size)[1]
-        return picked.view(batch, groups, 3), index.view(batch, groups, -1)
+        index = nearest_packed(picked, bounds, place, offsets, self.vit.group_size)[1]
+        return picked.view(batch, groups, -1), index.view(batch, groups, -1)
 
     def forward(self, clip: PointBatch, keep: Tensor | None = None, patches: Patches | None = None) -> Features:
         """A batch of clouds, and the patches to see int64 [B, K'] if not all, to features. ``patches`` are those of
@@ -210,7 +226,7 @@ class PointViT(CloudEncoder):
         patches = patches if keep is None else patches.take(keep)  # hidden patches cost nothing
         x = self.tokeniser(patches.points) if patches.tokens is None else patches.tokens
         x = self.norm(through(self.blocks, x, self.position(patches.centres)))
-        return Features(pooled=x.mean(1), tokens=x, centres=patches.centres)
+        return Features(pooled=x.mean(1), tokens=x, centres=patches.centres[..., :3])
 
 
 def split_patches(mask: Mask, patches: Patches, ratio: float) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def open_source(config: RunConfig, runtime: Runtime) -> tuple[DataSource, Sequen
     source: DataSource = DATA.build(config.data)
     if not runtime.is_main:
         distributed.barrier()
-    entries = source.entries()
+    entries = source.recordings()
     if runtime.is_main:
         distributed.barrier()
     return source, training_part(entries)

@@ -9,7 +9,8 @@ from st_ssl.ops.neighbours import gather_points, nearest
 
 
 def chamfer(a: Tensor, b: Tensor, order: int = 2) -> Tensor:
-    """Chamfer distance of each pair of sets, [B], differentiable in both: ``a`` [B, N, 3], ``b`` [B, M, 3].
+    """Chamfer distance of each pair of sets, [B], differentiable in both: ``a`` [B, N, D], ``b`` [B, M, D],
+    D = 3 in space.
 
     In the words of Point-MAE (Pang et al., 2022): ``order=2`` is CDL2, the mean squared distance of a point of ``a`` to
     the nearest of ``b`` plus that from ``b`` to ``a``; ``order=1`` is CDL1, half the sum of the two means of distances

@@ -17,12 +17,13 @@ from st_ssl.ops.farthest import farthest_blocks
 def farthest_points(xyz: Tensor, count: int, start: Tensor | None = None) -> Tensor:
     """Farthest point sampling: from ``start`` on, again and again the point farthest from all that were taken.
 
-    ``xyz`` [B, N, 3], finite; ``start`` int64 [B], by default 0. Returns the indices int64 [B, count] in the order of
-    taking. Of points equally far the first is taken, and none twice, duplicates included. Raises ``ValueError`` where
-    ``count`` is not within 0 … N, a start not in the cloud, or a coordinate not finite. Qi et al., PointNet++, 2017.
+    ``xyz`` [B, N, 3], or [B, N, 4] with a time in the unit of space, finite; ``start`` int64 [B], by default 0. Returns
+    the indices int64 [B, count] in the order of taking. Of points equally far the first is taken, and none twice,
+    duplicates included. Raises ``ValueError`` where ``count`` is not within 0 … N, a start not in the cloud, or a
+    coordinate not finite. Qi et al., PointNet++, 2017.
     """
-    check_points("xyz", xyz, 3)
-    batch, num_points, _ = xyz.shape
+    check_points("xyz", xyz, 3, _width(xyz))
+    batch, num_points, width = xyz.shape
     if not 0 <= count <= num_points:
         raise ValueError(f"{count} farthest points of clouds of {num_points}: expected 0 to {num_points}")
     if start is None:
@@ -33,11 +34,16 @@ def farthest_points(xyz: Tensor, count: int, start: Tensor | None = None) -> Ten
         raise ValueError(f"starts {start.tolist()}: expected {batch} numbers within 0 … {num_points - 1}")
     xyz = as_float(xyz.detach())
     check_finite("xyz", xyz)
-    if not xyz.is_cuda and _blocks_are_quicker(batch, num_points, count):
+    if not xyz.is_cuda and width == 3 and _blocks_are_quicker(batch, num_points, count):
         clouds = [farthest_blocks(cloud.numpy(), count, int(first)) for cloud, first in zip(xyz, start, strict=True)]
         return torch.stack([torch.from_numpy(picked) for picked in clouds])
     distance = torch.full((batch, num_points), torch.inf, dtype=xyz.dtype, device=xyz.device)
     return farthest_loop(xyz, distance, count, start)
+
+
+def _width(points: Tensor) -> int:
+    """How many coordinates points should have: those of space, and a time where they have one more."""
+    return 4 if points.shape[-1] == 4 else 3
 
 
 def _blocks_are_quicker(batch: int, num_points: int, count: int) -> bool:
@@ -49,10 +55,11 @@ def _blocks_are_quicker(batch: int, num_points: int, count: int) -> bool:
 def farthest_points_packed(xyz: Tensor, offsets: Tensor, counts: Sequence[int] | Tensor) -> Tensor:
     """``farthest_points`` of clouds of any sizes, one after the other, each from its first point on.
 
-    ``xyz`` [P, 3], ``offsets`` int64 [B + 1], ``counts`` how many to take of each cloud. Returns the indices into
-    ``xyz``, int64 [sum of counts], cloud after cloud. Raises ``ValueError`` where a cloud has fewer points than asked.
+    ``xyz`` [P, 3] or [P, 4], ``offsets`` int64 [B + 1], ``counts`` how many to take of each cloud. Returns the indices
+    into ``xyz``, int64 [sum of counts], cloud after cloud. Raises ``ValueError`` where a cloud has fewer points than
+    asked.
     """
-    check_points("xyz", xyz, 2)
+    check_points("xyz", xyz, 2, _width(xyz))
     bounds = check_offsets("offsets", offsets, len(xyz))
     wanted = [int(count) for count in counts]
     if len(wanted) != len(bounds) - 1:
@@ -89,15 +96,17 @@ def farthest_loop(xyz: Tensor, distance: Tensor, count: int, start: Tensor) -> T
     rows = xyz.permute(2, 0, 1).contiguous()
     difference, square = torch.empty_like(rows), torch.empty_like(distance)
     picked = torch.empty(count, len(xyz), dtype=torch.int64, device=xyz.device)
-    centre = rows.new_empty(3, len(xyz), 1)
+    centre = rows.new_empty(len(rows), len(xyz), 1)
     shared = None if xyz.is_cuda else distance.numpy()  # numpy finds the largest of a row ten times as fast
     picked[0] = start
     for step in range(count):
         last = picked[step].unsqueeze(1)
-        torch.gather(rows, 2, last.expand(3, -1, -1), out=centre)
+        torch.gather(rows, 2, last.expand(len(rows), -1, -1), out=centre)
         torch.sub(rows, centre, out=difference)
         difference.mul_(difference)
-        torch.add(difference[0], difference[1], out=square).add_(difference[2])
+        torch.add(difference[0], difference[1], out=square)
+        for axis in difference[2:]:
+            square.add_(axis)
         torch.minimum(distance, square, out=distance)
         distance.scatter_(1, last, -1)
         if step + 1 == count:

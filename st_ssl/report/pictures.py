@@ -34,7 +34,7 @@ class Sample:
 
 def draw_batch(run: RunFolder) -> tuple[Batch, list[Entry]]:
     """The views of ``report.samples`` training videos as the first pass of the run draws them, and the videos."""
-    entries = training_part(run.entries)
+    entries = training_part(run.source.recordings())
     dataset = run.source.dataset(entries, run.method.views, run.config.seed)
     chosen = keyed_rng("report", len(entries)).permutation(len(entries))[: run.config.report.samples]
     batch = collate([dataset[0, int(i)] for i in sorted(chosen)])

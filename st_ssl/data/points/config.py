@@ -14,6 +14,7 @@ from st_ssl.data.sources.points import PointFormat, read_source
 from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions
 from st_ssl.data.streams.points.columns import check_roles
+from st_ssl.data.streams.points.sweeps import WindowConfig
 from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic.rooms import SyntheticRoomConfig
 from st_ssl.data.synthetic.shapes import SyntheticShapeConfig
@@ -37,6 +38,8 @@ class PointDataConfig(Config):
     ``bin_columns``: how many float32 numbers a point has in ``.bin`` files. ``columns``: what the columns of tables
     are, of x, y, z, intensity, red, green, blue, nx, ny, nz, segment, instance, part, and _ for one to leave out.
     ``color_range`` and ``intensity_range``: the lowest and highest value, which become 0 and 1.
+
+    ``window``: the files are recordings of points in time, and samples are windows of them: see ``WindowConfig``.
     """
 
     name: Literal["points"] = "points"
@@ -50,6 +53,7 @@ class PointDataConfig(Config):
     columns: Annotated[tuple[str, ...], AfterValidator(check_roles)] | None = None
     color_range: Range | None = None
     intensity_range: Range | None = None
+    window: WindowConfig | None = None
     planted: Literal["shapes", "rooms"] = "shapes"
     shapes: SyntheticShapeConfig = SyntheticShapeConfig()
     rooms: SyntheticRoomConfig = SyntheticRoomConfig()
@@ -63,7 +67,8 @@ class PointDataConfig(Config):
         """What readers are told by the keys."""
         columns, ranges = (self.columns,) if self.columns else (), (self.color_range, self.intensity_range)
         told = self.columns is not None
-        return ReadOptions(self.surface_points, self.bin_columns, self.max_points, columns, told, *ranges)
+        timed = self.window is not None
+        return ReadOptions(self.surface_points, self.bin_columns, self.max_points, columns, told, *ranges, timed=timed)
 
     @property
     def place(self) -> tuple[Path, Path | None] | None:

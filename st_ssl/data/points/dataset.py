@@ -28,20 +28,28 @@ from st_ssl.data.sources.points import FORMATS, read_source
 from st_ssl.data.streams.base import Recording, StillCloud
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.reading import Reading, decide
+from st_ssl.data.streams.points.sweeps import open_windows, windows_of
 from st_ssl.data.streams.points.units import check_range
 from st_ssl.data.synthetic import rooms, shapes
 from st_ssl.data.views import WHOLE, CutView, Span, Views
 from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
+from st_ssl.ops.space_time_histogram import space_time_histogram
 
 Read = Callable[[str], PointCloud]
 
 
 def cloud_dataset(
-    entries: Sequence[Entry], views: CutsViews, seed: Key = 0, read: Read = read_cloud, needs: CloudNeeds | None = None
+    entries: Sequence[Entry],
+    views: CutsViews,
+    seed: Key = 0,
+    read: Read = read_cloud,
+    needs: CloudNeeds | None = None,
+    open: Callable[[Entry], Recording] | None = None,
 ) -> SampleDataset:
-    """Clouds behind (pass, index) keys: see ``SampleDataset``. One with less than the encoder ``needs`` is broken."""
+    """Clouds behind (pass, index) keys: see ``SampleDataset``. One with less than the encoder ``needs`` is broken.
+    ``open``: how the recording of a sample is opened, where it is more than the cloud that ``read`` gives."""
     check = partial(check_needs, needs=needs or CloudNeeds())
-    return SampleDataset(entries, views, partial(_recording, read), "clouds", seed, check, _facts, _STAGES)
+    return SampleDataset(entries, views, open or partial(_recording, read), "clouds", seed, check, _facts, _STAGES)
 
 
 def _recording(read: Read, entry: Entry) -> Recording:
@@ -55,8 +63,8 @@ _STAGES = [
 
 
 def _facts(recording: Recording) -> tuple[float, ...]:
-    """The number of points in the file of a cloud."""
-    return (len(recording.stream().cloud),)
+    """The number of points in the file of a cloud, or in the window that a sample is."""
+    return (recording.stream().num_points,)
 
 
 _MOST_CELLS = 2.0**50
@@ -95,10 +103,15 @@ class PointSource(DataSource):
         self.points = config
         self.pack = _pack(config)
         self.packed = self.pack is not None
+        self._windows: list[Entry] | None = None
         self._reading: Reading | None = None
 
     def follow(self, prepared: Mapping[str, Any], needs: CloudNeeds | None = None) -> None:
         super().follow(prepared, needs)
+        for name, own in (self.points.window.ranges if self.points.window else {}).items():
+            if prepared.get(name, own) != own:
+                before, now = (f"{low:g} … {high:g}" for low, high in (prepared[name], own))
+                warnings.warn(f"the encoder was trained on {name} {before}, and data.window says {now}", stacklevel=2)
         self._reading = None
 
     @property
@@ -108,7 +121,7 @@ class PointSource(DataSource):
             if self.pack is not None:
                 self._reading = Reading(replace(self.points.options, **self._packed_ranges(self.pack)))
             else:
-                entries = self.listing if self.listing is not None else self.entries()
+                entries = self.listing if self.listing is not None else self.recordings()
                 self._reading = decide([entry.path for entry in entries], self.points.options, self.trained)
             for line in self._reading.told:
                 warnings.warn(line, stacklevel=3)
@@ -124,14 +137,24 @@ class PointSource(DataSource):
 
     @property
     def prepared(self) -> dict[str, Any]:
-        return self.reading.prepared
+        return self.reading.prepared | (self.points.window.ranges if self.points.window else {})
 
     def account(self) -> dict[str, Any]:
         reading = {} if self.pack is not None else {"reading": self.reading.account()}
         return super().account() | reading
 
     def entries(self) -> Sequence[Entry]:
-        """All clouds of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
+        """All clouds of all splits, in a fixed order, or the fixed windows of all recordings. Raises what
+        ``recordings`` does."""
+        if self.points.window is None or self.packed:
+            return self.recordings()
+        if self._windows is None:
+            options, window = self.points.options, self.points.window
+            self._windows = [part for one in self.recordings() for part in windows_of(one, window, options)]
+        return self._windows
+
+    def recordings(self) -> Sequence[Entry]:
+        """All files of all splits, in a fixed order. Raises ``DataError`` or ``ConfigError`` where ``root`` and
         ``list`` cannot be used: see ``read_source``."""
         if self.pack is not None:
             return self.pack.entries
@@ -153,7 +176,9 @@ class PointSource(DataSource):
 
     def dataset(self, entries: Sequence[Entry], views: CutsViews, seed: Key = 0) -> SampleDataset:
         read = self.pack.open if self.pack is not None else partial(read_cloud, options=self.reading.options)
-        return cloud_dataset(entries, views, seed, read, self.needs)
+        window = None if self.packed else self.points.window
+        windows = partial(open_windows, window=window, options=self.reading.options) if window is not None else None
+        return cloud_dataset(entries, views, seed, read, self.needs, windows)
 
     def evaluation(self, input: PointInputConfig, num_views: int = 1, span: Span = WHOLE, jitter: float = 0.0) -> Views:
         """As ``DataSource`` says; a share of a cloud is one of its points, each of which is in one part alone."""
@@ -164,6 +189,7 @@ class PointSource(DataSource):
             "coordinates": ordered_coordinates(view),
             "occupancy": coarse_occupancy(view),
             "histograms": shape_distributions(view),
+            **({} if self.points.window is None or self.packed else {"space and time": space_time_histogram(view)}),
         }
 
 
@@ -172,5 +198,5 @@ def _pack(config: PointDataConfig) -> CloudPack | None:
     if not config.root or not is_pack(place):
         return None
     keys = ("list", "format", "split", "surface_points", "bin_columns", "max_points")
-    warn_of_ignored(config, (*keys, "columns", "color_range", "intensity_range"))
+    warn_of_ignored(config, (*keys, "columns", "color_range", "intensity_range", "window"))
     return CloudPack(place)

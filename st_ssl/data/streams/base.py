@@ -105,6 +105,11 @@ class StillCloud:
             self._cloud = self._read()
         return self._cloud
 
+    @property
+    def num_points(self) -> int:
+        """How many points there are."""
+        return len(self.cloud)
+
     def read(self, at: Sequence[int]) -> Iterator[tuple[int, PointCloud]]:
         """The cloud, at index 0."""
         return ((index, self.cloud) for index in at)

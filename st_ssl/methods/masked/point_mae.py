@@ -36,7 +36,8 @@ class PointMAEAugmentConfig(PointAugmentConfig):
 
 
 class PointMAEConfig(Config):
-    """Hide most patches of a cloud and predict their points, relative to their centres, from the rest.
+    """Hide most patches of a cloud and predict their points, relative to their centres, from the rest. Where the
+    encoder cuts patches in space and time, it predicts when the points are, too.
 
     ``chamfer``: ``l2`` is the mean squared distance to the nearest point, both ways (the paper's); ``l1`` half the sum
     of the mean distances.
@@ -77,25 +78,26 @@ class PointMAE(Method[PointMAEConfig]):
         mask = PatchMask(config.mask, encoder.vit.num_groups)
         self.views = point_views(cloud, each(Still(), augment, masks=[mask]))
         self.order = 2 if config.chamfer == "l2" else 1
-        self.position = position_mlp(dim)
+        self.axes = encoder.vit.axes
+        self.position = position_mlp(dim, self.axes)
         initialise(self.position)
-        self.decoder = PointDecoder(dim, 3 * size, config.decoder)
+        self.decoder = PointDecoder(dim, self.axes * size, config.decoder)
 
     def _predict(self, view: View) -> tuple[Tensor, Patches, Patches]:
-        """Predicted points [B, M, K, 3] of the masked patches, relative to their centres; the masked patches, and the
-        visible ones."""
+        """Predicted points [B, M, K, 3], or 4 with time, of the masked patches, relative to their centres; the
+        masked patches, and the visible ones."""
         patches = self.encoder.patches(view.points)
         visible, masked = (patches.take(index) for index in split_patches(view.mask, patches, self.config.mask.ratio))
         tokens = self.encoder(view.points, patches=visible).as_tokens()
         prediction = self.decoder(tokens, self.position(visible.centres), self.position(masked.centres))
-        return prediction.unflatten(2, (-1, 3)), masked, visible
+        return prediction.unflatten(2, (-1, self.axes)), masked, visible
 
     def forward(self, views: list[View]) -> Losses:
         """The mean Chamfer distance of all masked patches of [B] clouds."""
         errors = []
         for view in views:
             prediction, masked, _ = self._predict(view)
-            distance = chamfer(prediction.flatten(0, 1), masked.points[..., :3].flatten(0, 1), self.order)
+            distance = chamfer(prediction.flatten(0, 1), masked.points[..., : self.axes].flatten(0, 1), self.order)
             errors.append(distance.view(prediction.shape[:2]).mean(1))
         return Losses(torch.stack(errors).mean(0).mean())
 
@@ -104,8 +106,8 @@ class PointMAE(Method[PointMAEConfig]):
         in the place of the masked ones (orange)."""
         view = views[0]
         prediction, masked, visible = self._predict(view)
-        seen = (visible.points[..., :3] + visible.centres.unsqueeze(2)).flatten(1, 2)
-        guessed = (prediction.to(seen.dtype) + masked.centres.unsqueeze(2)).flatten(1, 2)
+        seen = (visible.points[..., :3] + visible.centres[..., :3].unsqueeze(2)).flatten(1, 2)
+        guessed = (prediction[..., :3].to(seen.dtype) + masked.centres[..., :3].unsqueeze(2)).flatten(1, 2)
         return [
             CloudExhibit("input", PointBatch(view.points.xyz, view.points.offsets)),
             CloudExhibit("visible", _coloured((seen, GREY))),

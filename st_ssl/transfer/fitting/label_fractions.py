@@ -53,7 +53,7 @@ def divide(entries: Sequence[Entry], group: Group, test_share: float = 0.25) -> 
     tested = "the split test of the data" if by_split.get("test") else "the split val of the data: it has no test split"
     if not test:
         tested = f"no test split: {100 * test_share:g} % of each class drawn by name"
-        test = balanced(train, test_share, group, "test")
+        test = apart(train, test_share, group, "test")
         train = without(train, test)
     if not train or not test:
         raise DataError(f"{len(entries)} samples are too few: {len(train)} to train on and {len(test)} to test on")
@@ -64,8 +64,24 @@ def balanced(
     entries: Sequence[Entry], share: float, group: Group, *key: int | str, leave_one: bool = False
 ) -> list[Entry]:
     """A ``share`` of the samples of each class, at least one (with ``leave_one`` none of a class of one), in the order
-    of ``entries``. For one ``key`` a smaller share is a subset of a larger one."""
+    of ``entries``. For one ``key`` a smaller share is a subset of a larger one. Windows are of as few recordings as
+    will do; see ``apart`` for whole recordings."""
     return [entries[row] for row in balanced_rows(entries, share, group, *key, leave_one=leave_one)]
+
+
+def apart(entries: Sequence[Entry], share: float, group: Group, key: str, leave_one: bool = False) -> list[Entry]:
+    """As ``balanced``, but of windows all those of a share of the recordings, so that no recording is on both sides."""
+    units: dict[str | int, list[Entry]] = {}
+    for row, entry in enumerate(entries):
+        units.setdefault(_unit(entries, row), []).append(entry)
+    parts = list(units.values())
+    chosen = balanced_rows([part[0] for part in parts], share, group, key, leave_one=leave_one)
+    return [entry for row in chosen for entry in parts[row]]
+
+
+def _unit(entries: Sequence[Entry], row: int) -> str | int:
+    """What a sample is drawn with: the recording that it is a window of, or else it alone."""
+    return entries[row].shown if entries[row].window else row
 
 
 def balanced_rows(
@@ -76,8 +92,11 @@ def balanced_rows(
     for name, rows in _classes(entries, group).items():
         count = max(1, round(share * len(rows)))
         count = min(count, len(rows) - leave_one)
-        order = keyed_rng("subset", *key, name).permutation(len(rows))
-        chosen.update(rows[i] for i in order[:count])
+        order = [rows[i] for i in keyed_rng("subset", *key, name).permutation(len(rows)).tolist()]
+        met: dict[str | int, list[int]] = {}  # the windows of one recording after those of another
+        for row in order:
+            met.setdefault(_unit(entries, row), []).append(row)
+        chosen.update([row for own in met.values() for row in own][:count])
     return sorted(chosen)
 
 
@@ -94,7 +113,7 @@ def with_validation(labels: Sequence[Entry], own: Sequence[Entry], group: Group,
         return Parts(list(labels), at_most(own, len(labels), group, "val"))
     if not val_share:
         return Parts(list(labels))
-    val = at_most(balanced(labels, val_share, group, "val", leave_one=True), len(labels) // 2, group, "val")
+    val = at_most(apart(labels, val_share, group, "val", leave_one=True), len(labels) // 2, group, "val")
     return Parts(without(labels, val), val)
 
 
@@ -188,6 +207,7 @@ def _classes(entries: Sequence[Entry], group: Group) -> dict[str, list[int]]:
 
 
 def without(entries: Sequence[Entry], taken: Sequence[Entry]) -> list[Entry]:
-    """Those of ``entries`` that are not among ``taken``, which are some of the same objects."""
-    gone = {id(entry) for entry in taken}
-    return [entry for entry in entries if id(entry) not in gone]
+    """Those of ``entries`` that are not among ``taken``, which are some of the same objects, and that are no windows of
+    the same recordings."""
+    gone, names = {id(entry) for entry in taken}, {entry.shown for entry in taken if entry.window}
+    return [entry for entry in entries if id(entry) not in gone and not (entry.window and entry.shown in names)]

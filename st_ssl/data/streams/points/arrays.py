@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from tokenize import TokenError
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,8 +28,14 @@ _LABELS = {
     "instance": (*SINGLES["instance"], "instances"),
     "part": SINGLES["part"],
 }
+_TIMED = {
+    "time": ("time", "times", "timestamp", "timestamps", "t"),
+    "velocity": ("velocity", "velocities", "doppler", "radialvelocity"),
+    "sweep": ("sweep", "sweeps", "sweepid", "scan", "scanid", "frame", "frameid"),
+}
 _BESIDE = {name for wanted in (_ATTRIBUTES, _LABELS) for names in wanted.values() for name in names}
 
+_T = TypeVar("_T")
 _ERRORS = (
     OSError,
     TokenError,
@@ -63,11 +70,31 @@ def read_npy(path: str, options: ReadOptions) -> RawCloud:
 
 def read_npz(path: str, options: ReadOptions) -> RawCloud:
     """Arrays of N rows: the points as ``xyz``, ``points``, ``coord``, ``pos`` or ``data``, perhaps with more columns as
-    in ``guess_roles``; ``color``, ``normal``, ``intensity``, ``segment``, ``instance``, ``part`` beside them."""
+    in ``guess_roles``; ``color``, ``normal``, ``intensity``, ``segment``, ``instance``, ``part`` beside them, and of
+    recordings (``options.timed``) ``time`` and ``velocity``, and ``sweep`` as the rank of each point's sweep."""
+    return _opened(path, options, lambda arrays: _cloud(path, arrays, options.timed))
+
+
+class Clock(NamedTuple):
+    """The clock of a recording of S sweeps with N points, in seconds from its first point on: when each sweep
+    ``begins``, float64 [S], rising; the ``time`` float64 [N] and the ``sweep`` int64 [N] of each point."""
+
+    begins: np.ndarray
+    time: np.ndarray
+    sweep: np.ndarray
+
+
+def read_clock(path: str, options: ReadOptions) -> Clock:
+    """The clock of a recording, and nothing else of it. Sweeps count in the order of time, whatever their numbers are;
+    without an array of sweeps, points of one time are one. Raises ``SampleError``."""
+    return _opened(path, options, lambda arrays: _clock(path, arrays))
+
+
+def _opened(path: str, options: ReadOptions, read: Callable[[_Members], _T]) -> _T:
     check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _cloud(path, _Members(path, archive, options.max_points))
+            return read(_Members(path, archive, options.max_points))
     except _ERRORS as error:
         if isinstance(error, UserError):
             raise
@@ -104,7 +131,27 @@ class _Members:
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def _cloud(path: str, arrays: _Members) -> RawCloud:
+def _clock(path: str, arrays: _Members, count: int | None = None) -> Clock:
+    time, sweep = (_beside(path, arrays, _TIMED[name], count) for name in ("time", "sweep"))
+    if time is None:
+        there = ", ".join(arrays.names[:20]) or "nothing"
+        raise SampleError(path, f"has no array of times ({', '.join(_TIMED['time'])}) for data.window; it has {there}")
+    time = time.reshape(len(time), -1).astype(np.float64)
+    if time.shape[1] != 1 or len(time) == 0 or not np.isfinite(time).all():
+        raise SampleError(path, f"its time is {list(time.shape)}: expected a finite number of seconds for each point")
+    if sweep is not None and sweep.size != len(time):
+        raise SampleError(path, f"its sweep is {list(sweep.shape)}, for {len(time)} times")
+    time = time[:, 0] - time.min()
+    _, number = np.unique(time if sweep is None else sweep.reshape(-1), return_inverse=True)
+    begins = np.full(number.max() + 1, np.inf)
+    np.minimum.at(begins, number, time)
+    order = np.argsort(begins, kind="stable")  # sweeps may be numbered in any order
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return Clock(begins[order], time, rank[number])
+
+
+def _cloud(path: str, arrays: _Members, timed: bool) -> RawCloud:
     key = next(arrays.named(_XYZ), None)
     if key is None:
         known = f"{', '.join(arrays.names[:20]) or 'nothing'}{nearest('points', arrays.names[:20])}"
@@ -116,13 +163,20 @@ def _cloud(path: str, arrays: _Members) -> RawCloud:
         for name, options in wanted.items():
             if (values := _beside(path, arrays, options, count)) is not None:
                 found[name] = values
-    cloud.ignored = tuple(name for name in arrays.names if name != key and plain(name) not in _BESIDE)
+    meant = _BESIDE
+    if timed:
+        meant = _BESIDE.union(*_TIMED.values())
+        _, cloud.attributes["time"], cloud.labels["sweep"] = _clock(path, arrays, count)
+        if (velocity := _beside(path, arrays, _TIMED["velocity"], count)) is not None:
+            cloud.attributes["velocity"] = velocity
+    cloud.ignored = tuple(name for name in arrays.names if name != key and plain(name) not in meant)
     return cloud
 
 
-def _beside(path: str, arrays: _Members, names: tuple[str, ...], count: int) -> np.ndarray | None:
+def _beside(path: str, arrays: _Members, names: tuple[str, ...], count: int | None) -> np.ndarray | None:
     for name in arrays.named(names):
         values = arrays.load(name)
+        count = len(values) if count is None and values.ndim else count
         if values.shape in ((), (1,)) and count != 1:
             continue  # a single number is the label of the whole cloud, which is not a reader's business
         if len(values) != count or values.dtype.kind not in "fiub":

@@ -26,7 +26,8 @@ class ReadOptions:
     taken (see ``streams/limits.py``). ``layouts``: the roles of the columns of tables without names, one for each
     number of columns; ``named``: they are the user's, and count for headers too. ``color_range`` and
     ``intensity_range``: the lowest and highest value, which become 0 and 1. ``vertices``: meshes in PLY are read as
-    their vertices, since some of the data set have labels for them.
+    their vertices, since some of the data set have labels for them. ``timed``: files are recordings of sweeps, whose
+    points have a ``time`` (see ``sweeps.py``).
     """
 
     surface_points: int = 8192
@@ -37,6 +38,7 @@ class ReadOptions:
     color_range: tuple[float, float] | None = None
     intensity_range: tuple[float, float] | None = None
     vertices: bool = False
+    timed: bool = False
 
 
 @dataclass

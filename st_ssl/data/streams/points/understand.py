@@ -10,19 +10,21 @@ from st_ssl.data.streams.points.base import RawCloud, ReadOptions
 from st_ssl.data.streams.points.columns import XYZ, UnclearColumnsError, by_roles, guess_roles, is_normal
 from st_ssl.data.streams.points.units import scaled
 
-_WIDTHS = {"color": (3, 4), "normal": (3,), "intensity": (1,)}
+_WIDTHS = {"color": (3, 4), "normal": (3,), "intensity": (1,), "time": (1,), "velocity": (1,)}
 
 
 def understand(path: str, raw: RawCloud, options: ReadOptions) -> PointCloud:
     """The cloud that ``raw`` is: ``color`` float32 [N, 3] and ``intensity`` [N, 1] in 0 … 1, ``normal`` [N, 3] of
-    length 1 (0 where unknown), labels int64 [N]. ``SampleError`` where its columns cannot be told, an attribute is of
-    another shape, or what was decided for the data set does not fit."""
+    length 1 (0 where unknown), ``time`` and ``velocity`` [N, 1] as in the file, labels int64 [N]. ``SampleError`` where
+    its columns cannot be told, an attribute is of another shape, or what was decided for the data set does not fit."""
     raw = named(path, raw, options)
     attributes = {}
     for name, values in raw.attributes.items():
         values = _shaped(path, name, values, len(raw.xyz))
         if name == "normal":
             attributes[name] = normal(values)
+        elif name in ("time", "velocity"):
+            attributes[name] = values
         else:
             attributes[name] = scaled(path, name, values, getattr(options, f"{name}_range"))
     labels = {name: whole(path, name, values, len(raw.xyz)) for name, values in raw.labels.items()}
