@@ -209,3 +209,29 @@ def test_blocks_are_found_where_the_centres_are() -> None:
         near = (patches.centres[cloud] - patches.centres[cloud, first]).norm(dim=1).argsort()[:4].tolist()
         assert masked[cloud].tolist() == sorted(near)
         assert keep[cloud].tolist() == sorted(set(range(8)) - set(near))
+
+
+@pytest.mark.parametrize("counts", [(40, 40), (40, 55)])
+def test_patches_in_space_and_time(counts: tuple[int, ...]) -> None:
+    """Against distances in four coordinates, the last of them the time in its scale."""
+    encoder, points = build(("intensity", "time"), time_scale=0.7), clouds(counts, intensity=1, time=1)
+    patches = encoder.patches(points)
+    assert patches.points.shape == (2, 8, 6, 5) and patches.centres.shape == (2, 8, 4)
+    place = torch.cat([points.xyz, 0.7 * points.attributes["time"]], 1)
+    for cloud in range(2):
+        own = slice(int(points.offsets[cloud]), int(points.offsets[cloud + 1]))
+        xyzt, intensity, taken = place[own], points.attributes["intensity"][own], [0]
+        while len(taken) < 8:
+            taken.append(int(torch.cdist(xyzt, xyzt[taken]).min(1).values.argmax()))
+        torch.testing.assert_close(patches.centres[cloud], xyzt[taken], rtol=0, atol=0)
+        for patch, centre in enumerate(taken):
+            near = (xyzt - xyzt[centre]).square().sum(1).argsort()[:6]
+            torch.testing.assert_close(patches.points[cloud, patch, :, :4], xyzt[near] - xyzt[centre], rtol=0, atol=0)
+            torch.testing.assert_close(patches.points[cloud, patch, :, 4:], intensity[near], rtol=0, atol=0)
+    features = encoder(points)
+    assert features.centres is not None and features.centres.shape == (2, 8, 3)
+
+
+def test_patches_in_time_need_a_time() -> None:
+    with pytest.raises(ConfigError, match=r"encoder.time_scale needs input.attributes with time"):
+        build(("intensity",), time_scale=0.7)

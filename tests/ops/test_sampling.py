@@ -204,3 +204,13 @@ def test_a_gpu_takes_the_same_points() -> None:
     xyz = torch.randint(-50, 50, (4, 3000, 3), generator=torch.Generator().manual_seed(0)).float()
     start = torch.tensor([0, 7, 1, 2999])
     assert farthest_points(xyz.cuda(), 256, start.cuda()).cpu().equal(farthest_points(xyz, 256, start))
+
+
+def test_points_may_have_a_time() -> None:
+    points = np.random.default_rng(0).integers(-3, 4, (2, 60, 4)).astype(np.float32)
+    expected = [slow(cloud, 30) for cloud in points]
+    assert farthest_points(torch.from_numpy(points), 30).tolist() == expected
+    packed = farthest_points_packed(torch.from_numpy(points.reshape(-1, 4)), torch.tensor([0, 60, 120]), [30, 30])
+    assert packed.tolist() == [*expected[0], *(60 + index for index in expected[1])]
+    with pytest.raises(ValueError, match=r"expected \[B, N, 3\]"):
+        farthest_points(torch.zeros(1, 5, 5), 2)

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from st_ssl.augment.point_masking import PointMaskConfig
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.types import View
+from st_ssl.encoders.base import ENCODERS
 from st_ssl.encoders.point_vit import Patches
-from tests.methods.clouds import build_points, point_encoder, point_view
+from st_ssl.ops.chamfer import chamfer
+from tests.methods.clouds import NUM_POINTS, POINT_VIT, build_points, point_encoder, point_view
 from tests.methods.steps import TINY_ENCODERS, tiny_encoder
 
 SMALL: dict[str, Any] = {
@@ -154,3 +157,18 @@ def test_encoders_and_masks_that_do_not_fit_are_refused() -> None:
         build_points("point_mae", tiny_encoder(TINY_ENCODERS[1]))
     with pytest.raises(ConfigError, match=r"method\.mask\.ratio=0\.04: of 10 patches it would hide none"):
         build_points("point_mae", point_encoder(), mask={"ratio": 0.04})
+
+
+def test_in_time_it_predicts_when_points_are_too() -> None:
+    encoder = ENCODERS.build(
+        ENCODERS.config("point_vit").model_validate(POINT_VIT | {"time_scale": 0.5}),
+        PointInputConfig(num_points=NUM_POINTS, attributes=("time",)),
+    )
+    method, view = build_points("point_mae", encoder, **PLAIN).double().eval(), a_view()
+    view.points.attributes["time"] = torch.linspace(-1, 1, len(view.points.xyz), dtype=torch.float64)[:, None]
+    prediction, masked, _ = method._predict(view)
+    assert prediction.shape == masked.points.shape == (4, 6, 6, 4)
+    expected = chamfer(prediction.flatten(0, 1), masked.points.flatten(0, 1)).mean()
+    torch.testing.assert_close(method([view])["loss"], expected)
+    found = {exhibit.caption: exhibit.points.xyz.shape[1] for exhibit in method.exhibits([view])}
+    assert set(found.values()) == {3}

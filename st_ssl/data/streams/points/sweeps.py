@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 from pydantic import Field
@@ -13,8 +14,11 @@ from st_ssl.core.config import Config
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import Entry, PointCloud
 from st_ssl.data.streams.base import Recording
+from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.arrays import read_clock
 from st_ssl.data.streams.points.base import MIN_POINTS, ReadOptions
+
+_SMALL = 1 << 20  # bytes of the file of a recording
 
 
 class WindowConfig(Config):
@@ -54,12 +58,9 @@ class Sweeps:
     ``window.within`` are left out, so a sweep may be empty. Raises ``SampleError``."""
 
     def __init__(self, path: str, window: WindowConfig, options: ReadOptions) -> None:
-        # here, since the readers of all formats need the files that this one needs
-        from st_ssl.data.streams.points import read_cloud
-
         self.path = path
-        self._times = read_clock(path, options).begins
         cloud = read_cloud(path, replace(options, timed=True))
+        self._times = read_clock(path, options).begins
         if window.within is not None:
             cloud = cloud.take(np.linalg.norm(cloud.xyz, axis=1) <= window.within)
         order = np.argsort(cloud.labels["sweep"], kind="stable")
@@ -131,15 +132,25 @@ class Windows:
 
 def open_windows(entry: Entry, window: WindowConfig, options: ReadOptions) -> Recording:
     """The recording of which ``entry`` is a window, or the whole: its windows as ``points``, and its ``sweeps``."""
-    sweeps = cache(partial(Sweeps, entry.path, window, options))
+    sweeps = partial(_opened, entry.path, window, options)
     return Recording({"points": lambda: Windows(sweeps(), window, entry), "sweeps": sweeps})
 
 
+def _opened(path: str, window: WindowConfig, options: ReadOptions) -> Sweeps:
+    """A small recording is read once a process, since many samples may be windows of it."""
+    small = os.path.isfile(path) and os.path.getsize(path) <= _SMALL
+    return (_kept if small else Sweeps)(path, window, options)
+
+
+@lru_cache(maxsize=64)
+def _kept(path: str, window: WindowConfig, options: ReadOptions) -> Sweeps:
+    return Sweeps(path, window, options)
+
+
 def last_start(times: np.ndarray, seconds: float) -> int:
-    """The last sweep from which a window of ``seconds`` fits into a recording, 0 where none does. ``times`` float64 [S]
-    are those of the sweeps; the last sweep takes as long as the one in the middle of all by length."""
-    rest = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    return max(0, int(np.searchsorted(times, times[-1] + rest - seconds, side="right")) - 1)
+    """The sweep from which on a window of ``seconds`` reaches the end of a recording, whose sweeps are at ``times``
+    float64 [S]; 0 where all of it is shorter."""
+    return int(np.searchsorted(times, times[-1] - seconds, side="right"))
 
 
 def stops_of(times: np.ndarray, starts: np.ndarray, seconds: float) -> np.ndarray:
