@@ -1,8 +1,8 @@
 """Who is ahead of whom: the one meaning of "ahead", for every table, figure and sentence.
 
 A contestant is ahead of a rival where the 95 % bootstrap interval (Efron 1979) of their paired difference, over seeds
-and test samples, lies above 0. Pretraining is ahead where it is ahead of the same network untrained and of the
-strongest trivial baseline.
+and test samples (windows of one recording are drawn together), lies above 0. Pretraining is ahead where it is ahead of
+the same network untrained and of the strongest trivial baseline.
 """
 
 from __future__ import annotations
@@ -61,6 +61,15 @@ class Outcomes:
     def values(self) -> np.ndarray:
         """The figure of each seed, float [S]."""
         return self.figure(self.parts.sum(1))
+
+    def together(self, units: np.ndarray) -> Outcomes:
+        """The same outcomes with all samples of one number in ``units`` int64 [M] as one: for samples that are not
+        independent, as the windows of one recording are not."""
+        if np.array_equal(units, np.arange(self.parts.shape[1])):
+            return self
+        parts = np.zeros((len(self.parts), int(units.max(initial=-1)) + 1, self.parts.shape[2]))
+        np.add.at(parts, (slice(None), units), self.parts)
+        return Outcomes(parts, self.figure)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from st_ssl.data.streams.base import Stream
+from st_ssl.data.streams.base import Stream, WindowsMeta
 
 
 @dataclass
@@ -31,14 +31,15 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Still:
-    """``num_clips`` views of all that there is: of a cloud, or of an image. Of a stream of several (the windows of a
-    recording) all views are of one, drawn at random."""
+    """``num_clips`` views of all that there is: of a cloud, or of an image. Of the windows of a recording all views are
+    of one, drawn at random."""
 
     num_clips: int = 1
 
     def draw(self, rng: np.random.Generator, stream: Stream, epoch: int = 0) -> list[Draw]:
         total = stream.meta.num_frames
-        at = rng.integers(total, size=1) if total > 1 else np.zeros(1, dtype=np.int64)
+        one = isinstance(stream.meta, WindowsMeta) and total > 1
+        at = rng.integers(total, size=1) if one else np.arange(total)
         return [Draw(at) for _ in range(self.num_clips)]
 
 

@@ -154,3 +154,17 @@ def test_differences_of_r2_have_more_decimals() -> None:
 def test_the_strongest_is_the_first_of_the_largest() -> None:
     assert strongest({"a": 1.0, "b": 3.0, "c": 3.0, "d": float("nan")}) == "b"
     assert strongest({"d": float("nan")}) is None
+
+
+def test_samples_that_belong_together_are_drawn_together() -> None:
+    """Ten copies of each sample say no more than the samples do: the interval is that of these, and not narrower."""
+    rng = np.random.default_rng(0)
+    ours, theirs = (rng.random((3, 20)) < share for share in (0.8, 0.5))
+    alone = judge(Outcomes.of_scores(ours), {"rival": Outcomes.of_scores(theirs)})
+    units = np.repeat(np.arange(20), 10)
+    many = [Outcomes.of_scores(np.repeat(scores, 10, axis=1)) for scores in (ours, theirs)]
+    together = judge(many[0].together(units), {"rival": many[1].together(units)})
+    apart = judge(many[0], {"rival": many[1]})
+    assert (together.samples, apart.samples) == (20, 200)
+    assert together.against == alone.against
+    assert apart.against[0].high - apart.against[0].low < 0.75 * (alone.against[0].high - alone.against[0].low)

@@ -13,6 +13,7 @@ import pytest
 from tests.data.sources.points import test_sources as clouds
 from tests.data.streams.points.test_pickled import fold
 from tests.data.streams.points.test_scenes import write_pointcept, write_room
+from tests.data.streams.points.test_sweeps import write_recording
 from tests.runs import write_video
 from tests.transfer import layouts
 
@@ -79,6 +80,12 @@ def _labelled_scans(root: Path) -> None:
             np.savez(root / split / f"{number}.npz", **_scan())
 
 
+def _recordings(root: Path) -> None:
+    for number in range(4 * COUNT):
+        folder = root / ("train", "test")[number < COUNT] / ("jump", "walk")[number % 2]
+        write_recording(folder / f"{number}.npz", number)
+
+
 def _rooms(root: Path) -> None:
     for split in ("train", "val"):
         for number in range(4):
@@ -142,6 +149,7 @@ DATA: dict[str, Callable[[Path], None]] = {
     "/labelled/clouds": _objects("train/chair", "train/table", "test/chair", "test/table"),
     "/labelled/scans": _labelled_scans,
     "/data/scenes": _labelled_scans,
+    "/data/radhar": _recordings,
     "/data/k400": _known("kinetics"),
     "/data/ucf101": _known("ucf101"),
     "/data/hmdb51": _known("hmdb51"),

@@ -4,6 +4,7 @@ of length one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -87,6 +88,13 @@ class StillMeta:
     """The meta of a stream of length one."""
 
     num_frames = 1
+
+
+@dataclass(frozen=True)
+class WindowsMeta:
+    """The meta of a stream whose items overlap: a view shows one of them, as if it were all there is."""
+
+    num_frames: int
 
 
 class StillCloud:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tokenize
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,14 +30,26 @@ SCRATCH = "scratch"
 Repeat = tuple[int, int]
 """The official split (0: the only one), and the number of the repetition."""
 
+_WINDOW = re.compile(r"(.+):window \d+\+\d+", re.S)
 _Cell = tuple[int, str, float, int]
 """Official split, mode or baseline, fraction of the labels, repetition."""
 
 
 def sample_name(entry: Entry) -> str:
     """What tells a sample from all others, the same in every fit: its path, and which part of a file it is."""
+    if entry.window:
+        return f"{entry.path}:window {entry.start}+{entry.num_frames}"
     whole = (entry.start, entry.num_frames) == (0, None)
     return entry.path if whole else f"{entry.path}:{entry.start}+{entry.num_frames}"
+
+
+def units_of(names: Sequence[str]) -> np.ndarray:
+    """Which samples count as one where chance is told from a difference, int64 [M] from 0: by the ``names`` of
+    ``sample_name``, the windows of each recording; every other sample is one for itself."""
+    units: dict[str | int, int] = {}
+    found = (_WINDOW.fullmatch(name) for name in names)
+    keys = [row if match is None else match[1] for row, match in enumerate(found)]
+    return np.array([units.setdefault(key, len(units)) for key in keys], dtype=np.int64)
 
 
 @dataclass
@@ -118,6 +131,11 @@ class OutcomeStore:
         parts = np.zeros((len(self._rows), len(judged.rows[0])), judged.rows[0].dtype)
         np.add.at(parts, [self._rows[name] for name in judged.names], np.stack(judged.rows))  # one may be listed twice
         self._cells[self.split, who, share, repeat] = parts
+
+    @property
+    def names(self) -> list[str]:
+        """The samples of ``repeats``, in order."""
+        return list(self._rows)
 
     def has_baselines(self, share: float, repeat: int) -> bool:
         """Whether those are there that were trained with that fraction of the labels in that repetition."""
@@ -208,7 +226,8 @@ def _verdict(store: OutcomeStore, task: Task, scratch: bool, mode: str, share: f
         missing = [name for name, found in {mode: ours, **rivals}.items() if not found]
         return _undecided(f"what {' and '.join(missing or rivals)} got of single test samples is not known")
     everyone = [np.stack([found[repeat] for repeat in common]) for found in (ours, *rivals.values())]
-    first, *others = (Outcomes(parts, figure) for parts in everyone)
+    units = units_of(store.names)
+    first, *others = (Outcomes(parts, figure).together(units) for parts in everyone)
     return {"verdict": judge(first, dict(zip(rivals, others, strict=True))).as_json()}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from st_ssl.core.summary import MEASURES, RANK, decimals, summary
 from st_ssl.core.verdict import Figure, Outcomes, judge, mean_figure, strongest
+from st_ssl.transfer.fitting.outcomes import units_of
 
 FIRST = ("pretrained", "random")
 """Who stands first in a table: the encoder, and the same network untrained. The baselines follow."""
@@ -78,7 +79,7 @@ class Scores:
         if any((name, key, who) not in self.cells for name in targets):
             return None
         each = [np.stack(self.cells[name, key, who]) for name in targets]
-        return Outcomes(np.concatenate(each, 2), _figure(key))
+        return Outcomes(np.concatenate(each, 2), _figure(key)).together(units_of(self.samples))
 
 
 def joined(tables: Sequence[Scores]) -> Scores:

@@ -15,7 +15,7 @@ from torch import Tensor
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import FEWEST, Outcomes, Verdict, judge, mean_figure
 from st_ssl.transfer.fitting.evaluate import evaluate
-from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, sample_name, told, verdicts
+from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, sample_name, told, units_of, verdicts
 from st_ssl.transfer.tasks.base import TASKS, Shown, Task
 from tests.transfer.clouds import settings, tiny_registered
 from tests.transfer.fits import prepared
@@ -221,3 +221,12 @@ def test_an_evaluation_gives_what_its_figure_is_of() -> None:
 def test_parts_of_one_file_have_names_of_their_own() -> None:
     entries = [Entry("a.mp4"), Entry("a.mp4", start=8), Entry("a.mp4", num_frames=8), Entry("b.mp4")]
     assert len({sample_name(entry) for entry in entries}) == 4
+
+
+def test_windows_of_a_recording_are_one_unit() -> None:
+    windows = [Entry("a@1+2.npz", start=start, num_frames=5, window=True) for start in (0, 5)]
+    others = [Entry("b.mp4", start=0, num_frames=5), Entry("b.mp4", start=5, num_frames=5), Entry("a@1+2.npz")]
+    names = [sample_name(entry) for entry in (others[0], windows[0], others[1], windows[1], others[2])]
+    assert len(set(names)) == 5
+    assert units_of(names).tolist() == [0, 1, 2, 1, 3]
+    assert units_of([]).tolist() == []

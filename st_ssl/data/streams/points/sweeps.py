@@ -13,7 +13,7 @@ from pydantic import Field
 from st_ssl.core.config import Config
 from st_ssl.core.errors import SampleError
 from st_ssl.core.types import Entry, PointCloud
-from st_ssl.data.streams.base import Recording
+from st_ssl.data.streams.base import Recording, WindowsMeta
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.points.arrays import read_clock
 from st_ssl.data.streams.points.base import MIN_POINTS, ReadOptions
@@ -48,7 +48,7 @@ class WindowConfig(Config):
 
 @dataclass(frozen=True)
 class SweepsMeta:
-    """What is known of a stream of sweeps or of windows before reading them."""
+    """What is known of a stream of sweeps before reading them."""
 
     num_frames: int
 
@@ -102,7 +102,7 @@ class Windows:
             if not 0 <= entry.start < self._stops[0] <= len(times):
                 told = f"sweeps {entry.start} to {self._stops[0]}"
                 raise SampleError(entry.path, f"has {len(times)} sweeps, but the window is {told}")
-        self.meta = SweepsMeta(len(self._starts))
+        self.meta = WindowsMeta(len(self._starts))
 
     @property
     def num_points(self) -> int:
