@@ -67,9 +67,10 @@ class Outcomes:
         independent, as the windows of one recording are not."""
         if np.array_equal(units, np.arange(self.parts.shape[1])):
             return self
-        parts = np.zeros((len(self.parts), int(units.max(initial=-1)) + 1, self.parts.shape[2]))
-        np.add.at(parts, (slice(None), units), self.parts)
-        return Outcomes(parts, self.figure)
+        seeds, _, width = self.parts.shape
+        parts = np.zeros((int(units.max()) + 1, seeds, width))
+        np.add.at(parts, units, self.parts.swapaxes(0, 1))
+        return Outcomes(parts.swapaxes(0, 1), self.figure)
 
 
 @dataclass(frozen=True)
