@@ -18,7 +18,7 @@ from st_ssl.engine.building import averaged, with_checkpoint
 from st_ssl.engine.run_files import load_run_config
 from st_ssl.training.checkpoint import load_checkpoint
 from st_ssl.transfer.features.features import split_entries
-from st_ssl.transfer.fitting.outcomes import sample_name
+from st_ssl.transfer.fitting.outcomes import sample_name, units_of
 from st_ssl.transfer.probes.probe import chance_level, probe_baselines, probe_encoder, read_sets, unprobed
 from st_ssl.transfer.probes.probe_config import ProbeConfig
 from st_ssl.transfer.probes.scores import FIRST, VALUE_ROWS, Scores
@@ -110,7 +110,8 @@ def learning_curve(
 
 
 def _trend(last: Scores, half: Scores, cell: tuple[str, str, str]) -> dict[str, float]:
-    ours, theirs = (Outcomes.of_scores(_right(scores, cell)) for scores in (last, half))
+    units = units_of(last.samples)
+    ours, theirs = (Outcomes.of_scores(_right(scores, cell)).together(units) for scores in (last, half))
     (found,) = judge(ours, {"": theirs}).against
     return {"mean": found.mean, "low": found.low, "high": found.high}
 

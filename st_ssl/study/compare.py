@@ -13,6 +13,7 @@ from st_ssl.core.summary import MEASURES, RANK
 from st_ssl.core.verdict import Difference, judge
 from st_ssl.study.cells import Json, outcomes
 from st_ssl.study.config import ClaimConfig, TuningConfig
+from st_ssl.transfer.fitting.outcomes import units_of
 
 PRETRAINED, UNTRAINED = "pretrained", "random"
 EQUAL = 3.0
@@ -78,14 +79,17 @@ def _json(found: Comparison | None) -> Json | None:
     return None if found is None else asdict(found)
 
 
-def compared(ours: Sequence[Any], theirs: Sequence[Any], key: str = "") -> Comparison | None:
+def compared(
+    ours: Sequence[Any], theirs: Sequence[Any], key: str = "", samples: Sequence[str] = ()
+) -> Comparison | None:
     """Two contestants by what each of the same samples got, seed by seed, as ``cells.packed`` writes it. ``key``: the
-    row of the probe."""
+    row of the probe; ``samples``: their names, by which windows of one recording are drawn together."""
     if not ours:
         return None
     unit = 1.0 if key in MEASURES else 100.0
     mine, other = outcomes(ours, unit), outcomes(theirs, unit)
-    against = judge(mine, {"": other}).against
+    units = units_of(samples) if samples else np.arange(mine.parts.shape[1])
+    against = judge(mine.together(units), {"": other.together(units)}).against
     if not against:
         return None
     (found,) = against
@@ -192,4 +196,5 @@ def claim_of(config: ClaimConfig, arms: Mapping[str, Mapping[int, Json]], refere
     if not seeds or any(one is None for own in told for one in own):
         return Claim(config, None, ((), ()), len(seeds))
     figures = [tuple(value(one, config.kind) for one in own) for own in told]
-    return Claim(config, compared(told[0], told[1], config.kind), (figures[0], figures[1]), len(seeds))
+    samples = next(iter(known[0].values()))["test"]["samples"]
+    return Claim(config, compared(told[0], told[1], config.kind, samples), (figures[0], figures[1]), len(seeds))

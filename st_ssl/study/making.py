@@ -99,7 +99,8 @@ class Making:
         classes, _, values = find_targets(splits, probe)
         if not classes and not values:
             raise DataError("a study needs labels of at least two classes, to tell what was learned")
-        scores = Scores([sample_name(entry) for entry in splits[1].entries])
+        root = getattr(config.data, "root", None) or ""
+        scores = Scores([sample_name(entry).removeprefix(f"{root}/") for entry in splits[1].entries])
         sets = read_sets(source, splits, classes, values, config.input, probe, config.seed)
         device = self.runtime.device
         if run is not None:

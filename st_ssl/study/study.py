@@ -201,6 +201,9 @@ def _columns(grid: Grid, grids: list[Grid], network: str, budget: str, seeds: di
         (one.reference["result"]["test"]["chance"] for one in seeds.values() if one.reference), {}
     )
     arms = grid.arms(network)
+    samples: list[str] = next(
+        (one.reference["result"]["test"]["samples"] for one in seeds.values() if one.reference), []
+    )
     for key in dict.fromkeys(key for _, key in names):
         targets = [target for target, own in names if own == key]
         column = Column(network, key, budget, targets, arms, chance=chances)
@@ -219,7 +222,7 @@ def _columns(grid: Grid, grids: list[Grid], network: str, budget: str, seeds: di
                 mine = {seed: rows_of(done[seed]["result"], "test").get((target, key)) for seed in both}
                 pairs = [(who[PRETRAINED], references[s][target, key][UNTRAINED]) for s, who in mine.items() if who]
                 column.figures[arm][target] = [value(one, key) for one, _ in pairs]
-                column.gains[arm][target] = compared([a for a, _ in pairs], [b for _, b in pairs], key)
+                column.gains[arm][target] = compared([a for a, _ in pairs], [b for _, b in pairs], key, samples)
         column.chosen = _chosen(column, seeds)
         yield column
 

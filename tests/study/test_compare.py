@@ -93,3 +93,12 @@ def test_trials_are_judged_by_the_mean_gain_on_validation() -> None:
     other = {"result": {"val": {"scores": {"a": {"knn": {"random": "1000"}}, "b": {"knn": {"random": "1111"}}}}}}
     assert mean_gain(arm, other, TuningConfig()) == 0.0
     assert mean_gain(arm, other, TuningConfig(targets=("a",))) == 50.0
+
+
+def test_windows_of_a_recording_are_drawn_together() -> None:
+    """Four windows of each of 50 recordings that get the same: the interval is that of 50, not of 200."""
+    good, bad = ("".join(4 * letter for letter in drawn(share, 1, 50)) for share in (0.7, 0.4))
+    names = [f"{n // 4}.npz:window {n}+3" for n in range(200)]
+    alone, together = compared([good], [bad]), compared([good], [bad], samples=names)
+    assert alone is not None and together is not None and alone.mean == together.mean
+    assert together.high - together.low == pytest.approx(2 * (alone.high - alone.low), rel=0.25)
