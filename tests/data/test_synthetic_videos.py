@@ -28,13 +28,13 @@ from st_ssl.data.synthetic.videos import (
 from st_ssl.engine.runtime import keep_freed_memory
 
 _Layers = Sequence[tuple[int, tuple[int, ...], int | tuple[int, ...]]]
-CONFIG = SyntheticVideoConfig()
+CONFIG = SyntheticVideoConfig(num_val=240)
 TINY = SyntheticVideoConfig(num_train=4, num_test=3)
 # blake2b of the frames before encoding: a change here is a change of the data set, and needs a new FORMAT_VERSION
 DIGESTS = {
-    ("train", 0): "95592ab4169aed068f0b950541bd2d59",
-    ("train", 7): "09eb22013c06b64446412a90210da156",
-    ("test", 3): "07c8ec4055128dcab63dd8b244336b93",
+    ("train", 0): "202f85e45aee528bef2c90dc9798de79",
+    ("train", 7): "51c922aaecfbb3ee79198d59750d9ccc",
+    ("test", 3): "6aaaa143accbc02395ac5e70a79e5382",
 }
 
 
@@ -66,7 +66,7 @@ def test_sine_is_close_to_the_real_one() -> None:
     assert np.allclose([sine(t) for t in turns.tolist()], np.sin(2 * np.pi * turns), atol=2e-3)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_factors_are_balanced_and_independent(split: str) -> None:
     columns = _columns(_plan(CONFIG, split))
     sizes = [len(values) for values in FACTORS.values()]
@@ -83,14 +83,20 @@ def test_factors_are_balanced_and_independent(split: str) -> None:
 
 
 def test_nuisances_vary_and_are_not_shared_by_the_splits() -> None:
-    train, test = _plan(CONFIG, "train"), _plan(CONFIG, "test")
+    train, val, test = (_plan(CONFIG, split) for split in ("train", "val", "test"))
     for name in (*NUISANCES, "noise_seed"):
-        seen, unseen = ({v.nuisances[name] for v in videos} for videos in (train, test))
-        assert not seen & unseen, name
-        assert {int(k) % 2 for k in seen} == {0}
-        assert {int(k) % 2 for k in unseen} == {1}
+        seen, chosen, unseen = ({v.nuisances[name] for v in videos} for videos in (train, val, test))
+        assert {int(k) % 2 for k in seen} == {0}, name
+        assert {int(k) % 4 for k in chosen} == {3}, name
+        assert {int(k) % 4 for k in unseen} == {1}, name
         assert len(seen) > 100, name
-        assert len(unseen) > 80, name
+        assert min(len(chosen), len(unseen)) > 50, name
+
+
+def test_val_changes_no_other_split() -> None:
+    for split, index in DIGESTS:
+        without = plan_video(SyntheticVideoConfig(), split, index)
+        assert without == plan_video(CONFIG, split, index)
 
 
 def test_a_seed_is_another_data_set() -> None:
@@ -98,8 +104,15 @@ def test_a_seed_is_another_data_set() -> None:
     assert (_columns(_plan(CONFIG, "test")) != _columns(_plan(other, "test"))).any(axis=0).all()
 
 
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No flashes: what changes in the background is the camera's doing."""
+    monkeypatch.setattr("st_ssl.data.synthetic.videos.FLASH_GAIN", {"bright": 1.0, "dark": 1.0, "": 1.0})
+
+
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize("size", [64, 128])
-def test_box_holds_all_that_moves_and_lies_in_its_region(size: int) -> None:
+def test_box_holds_all_that_moves_and_its_middle_lies_in_its_region(size: int) -> None:
     config = SyntheticVideoConfig(num_frames=48, size=size)
     for index in range(0, 60, 2):
         video = plan_video(config, "train", index)
@@ -119,25 +132,29 @@ def test_box_holds_all_that_moves_and_lies_in_its_region(size: int) -> None:
         half = size // 2
         vertical, horizontal = video.factors["region"].split("_")
         left, top = half * (horizontal == "right"), half * (vertical == "bottom")
-        assert left <= x0 < x1 <= left + half
-        assert top <= y0 < y1 <= top + half
+        assert 0 <= x0 < x1 <= size
+        assert 0 <= y0 < y1 <= size
+        assert left < (x0 + x1) / 2 < left + half
+        assert top < (y0 + y1) / 2 < top + half
 
 
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize("camera", ["pan_left", "pan_right"])
 def test_pan_shifts_the_background(camera: str) -> None:
-    """What the camera turns to comes into the frame from that side: 48 pixels over the clip at the middle speed."""
+    """What the camera turns to comes into the frame from that side: 36 pixels over the clip at the middle speed."""
     video = plan_video(CONFIG, "train", 0)
     video = replace(
         video,
         factors=video.factors | {"camera": camera, "region": "top_left"},
         nuisances=video.nuisances | {"noise": 0, "drift": GRID // 2, "speed": GRID // 2},
     )
-    first, last = (render(CONFIG, video)[t, 64:] for t in (0, -1))
+    first, last = (render(CONFIG, video)[t, 96:] for t in (0, -1))
     before, after = (first, last) if camera == "pan_right" else (last, first)
-    assert np.array_equal(before[:, 48:], after[:, :-48])
+    assert np.array_equal(before[:, 36:], after[:, :-36])
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.usefixtures("steady")
 def test_zooms_are_each_other_reversed() -> None:
     video = plan_video(CONFIG, "train", 0)
     nuisances = video.nuisances | {"noise": 0, "drift": GRID // 2}
@@ -145,8 +162,8 @@ def test_zooms_are_each_other_reversed() -> None:
         render(CONFIG, replace(video, factors=video.factors | {"camera": c, "region": "top_left"}, nuisances=nuisances))
         for c in ("zoom_in", "zoom_out")
     )
-    assert np.array_equal(zoomed_in[:, 64:], zoomed_out[::-1, 64:])
-    edges_before, edges_after = (np.abs(np.diff(zoomed_in[t, 64:].astype(int), axis=1)).sum() for t in (0, -1))
+    assert np.array_equal(zoomed_in[:, 96:], zoomed_out[::-1, 96:])
+    edges_before, edges_after = (np.abs(np.diff(zoomed_in[t, 96:].astype(int), axis=1)).sum() for t in (0, -1))
     assert edges_after < edges_before, "the texture grows when the camera zooms in"
 
 
@@ -160,7 +177,7 @@ def test_files_and_table(dataset: Path) -> None:
     av = pytest.importorskip("av")
     with (dataset / "factors.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert ",".join(rows[0]) == "path,split,scene,shape,motion,tempo,camera,region,x0,y0,x1,y1"
+    assert ",".join(rows[0]) == "path,split,scene,shape,motion,tempo,camera,region,order,x0,y0,x1,y1"
     videos = _plan(TINY, "train") + _plan(TINY, "test")
     assert [r["path"] for r in rows] == [v.path for v in videos]
     assert {p.relative_to(dataset).as_posix() for p in dataset.rglob("*") if p.is_file()} == {
@@ -231,7 +248,7 @@ def test_another_data_set_is_left_alone(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_wrong_split_and_index_are_named() -> None:
-    with pytest.raises(DataError, match=r"'tets' is not one of train, test; did you mean 'test'"):
+    with pytest.raises(DataError, match=r"'tets' is not one of train, val, test; did you mean 'test'"):
         plan_video(TINY, "tets", 0)
     with pytest.raises(DataError, match="videos 0 to 3"):
         plan_video(TINY, "train", 4)

@@ -111,7 +111,7 @@ def test_sections_show_what_they_are_about(suite: list[Path], page: Page) -> Non
     assert "reconstruction" in (VideoMAE.exhibits.__doc__ or "")
     assert (VideoMAE.exhibits.__doc__ or "").split("\n")[0] in page.texts["run2-pictures"]
     assert "With the weights of step 9" in page.texts["run2-pictures"]
-    for factor in ("scene", "shape", "motion", "tempo", "camera", "region"):
+    for factor in ("scene", "shape", "motion", "tempo", "camera", "region", "order"):
         assert page.texts["run1-neighbours"].count(f"✓ {factor}") + page.texts["run1-neighbours"].count(
             f"✗ {factor}"
         ) == (5 * 2 * 5)

@@ -1,7 +1,8 @@
 """Make data ready. Steps can be stopped and started again; what is done is not done twice.
 
 examples:
-  st-ssl prepare synthetic videos --output data/planted num_train=1000 seed=1
+  st-ssl prepare synthetic videos --output data/planted num_train=1000 num_val=240 seed=1
+  st-ssl prepare synthetic videos --output data/hard objects=2 occlusion=0.3 cuts=1 scene_motion=0.9 watermark=clock
   st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
   st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
   st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 DATA_KEYS = "how samples are read, as data.KEY: series, max_pixels; of clouds columns, intensity_range, max_points …"
 PACK_SETTINGS = "shard_size; of videos short_side, crf, keyframes; of clouds voxel_size; and keys of data as for verify"
-SYNTHETIC_SETTINGS = """num_train, num_val (of clouds, where 0 writes no validation part), num_test, seed, ...; the last
-line says what was written"""
+SYNTHETIC_SETTINGS = """num_train, num_val (0 writes no validation part), num_test, seed, ...; of videos also objects,
+occlusion, cuts, scene_motion, watermark; the last line says what was written"""
 OUTPUT = """index: the file (default: st_ssl_index.jsonl in ROOT or beside the list); verify: the file with what was
 found of every sample (default: one in the user's cache folder); pack: the folder"""
 

@@ -21,7 +21,7 @@ from st_ssl.data.sources.split_files import by_split
 from st_ssl.data.sources.splits import SPLITS, folder_split, split_name
 
 FACTORS_FILE = "factors.csv"
-_BOX = ("x0", "y0", "x1", "y1")  # where the object is in the first frame: known, and not a label
+_NO_LABELS = ("x0", "y0", "x1", "y1", "cut_frames")  # where the object is, and shots begin: known, and no label
 # What people call a column, in any case and with blanks, - and _ left out.
 PATH = (
     *("path", "filename", "filepath", "videopath", "clippath", "cloudpath", "framespath", "relpath", "relativepath"),
@@ -47,7 +47,7 @@ def _read_factors(kind: Kind, place: Place) -> list[Entry]:
     for at, values in table:
         path = values.pop(column)
         split = split_name(f"{table.file}, {at}", values.pop("split", ""))
-        labels = {name: value for name, value in values.items() if name not in _BOX and value}
+        labels = {name: value for name, value in values.items() if name not in _NO_LABELS and value}
         rows.append(Row(table.file, at, path, Entry(str(place.root / path), split, labels)))
     return listed(kind, table.file, rows, [str(place.root)])
 

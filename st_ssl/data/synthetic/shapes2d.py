@@ -18,7 +18,7 @@ _ARM, _BEAM = 1.1, 0.31  # half length and half width of the beams of the cross,
 REACH = 1.16  # the farthest point of any shape from its centre, in radii
 
 MOTIONS = ("horizontal", "vertical", "circle_cw", "circle_ccw", "spin", "pulse")
-PULSE = 0.35  # the radius swings by this fraction
+PULSE = 0.5  # the radius shrinks by this fraction and grows back
 
 
 def sine(turns: float) -> float:
@@ -72,17 +72,24 @@ _CORNERS = {
 }
 
 
-def pose(motion: str, phase: float, amplitude: float, radius: float, heading: float) -> tuple[float, ...]:
-    """Offset x, y (pixels, y down), radius (pixels) and heading (turns) of the object at a ``phase`` in turns."""
+def pose(
+    motion: str, phase: float, amplitude: float, radius: float, heading: float, rest: tuple[float, float]
+) -> tuple[float, ...]:
+    """Offset x, y (pixels, y down), radius (pixels) and heading (turns) of the object at a ``phase`` in turns.
+
+    ``rest``: the phases, in turns, at which x and y stand still where the motion does not move them. So a place in one
+    frame does not tell the motion.
+    """
     swing = sine(phase)
+    x, y = amplitude * sine(rest[0]), amplitude * sine(rest[1])
     if motion == "horizontal":
-        return amplitude * swing, 0.0, radius, heading
+        return amplitude * swing, y, radius, heading
     if motion == "vertical":
-        return 0.0, amplitude * swing, radius, heading
+        return x, amplitude * swing, radius, heading
     if motion == "spin":
-        return 0.0, 0.0, radius, heading + phase
+        return x, y, radius, heading + phase
     if motion == "pulse":
-        return 0.0, 0.0, radius * (1.0 + PULSE * swing), heading
+        return x, y, radius * (1.0 - PULSE * (0.5 - 0.5 * swing)), heading
     sense = 1.0 if motion == "circle_cw" else -1.0  # y points down, so a growing angle runs clockwise on screen
     c, s = direction(phase)
     return amplitude * c, amplitude * sense * s, radius, heading
