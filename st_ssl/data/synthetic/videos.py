@@ -40,14 +40,14 @@ FACTORS: dict[str, tuple[str, ...]] = {
 SECOND = {f"second_{name}": FACTORS[name] for name in ("shape", "motion", "tempo")}
 """The factors of the second object, where there is one."""
 FLASH, FLASH_PERIOD = 4, 24  # frames that a change of the light takes, and from a pair of them to the next
-FLASH_GAIN = {"bright": 1.12, "dark": 0.88, "": 1.0}
+FLASH_GAIN = {"bright": 1.15, "dark": 0.85, "": 1.0}
 GRID = 256  # points of a nuisance's grid
 # nuisance -> the values of the first point and of one past the last; turns and cycles where it goes from 0 to 1, pixels
 # of a frame of 128 for lengths
 NUISANCES: dict[str, tuple[float, float]] = {
     "hue": (0.0, 1.0),
     "chroma": (15.0, 45.0),
-    "brightness": (110.0, 150.0),
+    "brightness": (75.0, 105.0),
     "contrast": (-1.0, 1.0),  # the sign says which tone is the brighter one
     "angle": (0.0, 1.0),
     "period": (15.0, 23.0),
@@ -242,8 +242,8 @@ class _Paint:
     """The colours of an object, in 0..255."""
 
     body: np.ndarray
-    outline: float = _DARK
-    marking: float = _BRIGHT
+    line: float
+    """Of the outline and the marking."""
 
     def put(self, frame: np.ndarray, shape: str, at: tuple[float, float, float, float], rim: float) -> None:
         """Draw an object on one frame, in place, touching only the pixels around it."""
@@ -253,9 +253,9 @@ class _Paint:
         part = frame[y0 : int(y + reach) + 2, x0 : int(x + reach) + 2]
         dx, dy = np.arange(x0, x0 + part.shape[1])[None, :] - x, np.arange(y0, y0 + part.shape[0])[:, None] - y
         outer, inner, marking = (a[..., None] for a in coverage(shape, dx, dy, radius, heading, rim))
-        colour = part + outer * (self.outline - part)
+        colour = part + outer * (self.line - part)
         colour = colour + inner * (self.body - colour)
-        colour = colour + marking * (self.marking - colour)
+        colour = colour + marking * (self.line - colour)
         part[...] = np.floor(colour + 0.5).astype(np.uint8)
 
 
@@ -274,8 +274,12 @@ def _canvas(config: SyntheticVideoConfig, scene: str, points: Points, rng: np.ra
     return canvas(scene, look, config.size + config.size // 2, rng)
 
 
-def _body(points: Points) -> np.ndarray:
-    return 60.0 + 170.0 * hue_rgb(_value(points, "object_hue"))
+def _bright(points: Points) -> _Paint:
+    return _Paint(180.0 + 70.0 * hue_rgb(_value(points, "object_hue")), _DARK)
+
+
+def _dark(points: Points) -> _Paint:
+    return _Paint(_DARK + 40.0 * hue_rgb(_value(points, "object_hue")), _BRIGHT)
 
 
 def _second(config: SyntheticVideoConfig, video: PlantedVideo) -> dict[str, str]:
@@ -294,7 +298,7 @@ def render(config: SyntheticVideoConfig, video: PlantedVideo) -> np.ndarray:
     rng = keyed_rng("synthetic-video-pixels", int(points["noise_seed"]))
     shots = {0: points} | dict(video.cuts)
     canvases = {frame: _canvas(config, video.factors["scene"], own, rng) for frame, own in shots.items()}
-    paint, background, extent = _Paint(_body(points)), canvases[0], len(canvases[0])
+    paint, background, extent = _bright(points), canvases[0], len(canvases[0])
     levels = np.arange(256)
     bits = (levels & 3) + ((levels >> 2) & 3) + ((levels >> 4) & 3) + (levels >> 6)  # four fair dice of 0 to 3
     noise = np.floor((bits - 6) * _value(points, "noise") + 0.5).astype(np.int16)[:, None]
@@ -302,7 +306,7 @@ def render(config: SyntheticVideoConfig, video: PlantedVideo) -> np.ndarray:
     views, poses = _camera(config, video, extent), _poses(config, video.factors, points)
     others: Iterator[tuple[float, float, float, float]] = iter(())
     if video.second is not None:
-        second, inverse = _second(config, video), _Paint(_body(video.second), outline=_BRIGHT, marking=_DARK)
+        second, inverse = _second(config, video), _dark(video.second)
         others = _poses(config, second, video.second)
     for t, (view, at, flash) in enumerate(zip(views, poses, flashes(config, video), strict=True)):
         background = canvases.get(t, background)
