@@ -46,11 +46,11 @@ GRID = 256  # points of a nuisance's grid
 # of a frame of 128 for lengths
 NUISANCES: dict[str, tuple[float, float]] = {
     "hue": (0.0, 1.0),
-    "chroma": (15.0, 45.0),
+    "chroma": (20.0, 60.0),
     "brightness": (75.0, 105.0),
     "contrast": (-1.0, 1.0),  # the sign says which tone is the brighter one
     "angle": (0.0, 1.0),
-    "period": (15.0, 23.0),
+    "period": (22.0, 32.0),
     "phase_x": (0.0, 1.0),
     "phase_y": (0.0, 1.0),
     "drift": (-0.05, 0.05),  # change of the background's lighting over the clip, either way from its middle
@@ -71,8 +71,8 @@ NUISANCES: dict[str, tuple[float, float]] = {
     "instant": (0.0, 1.0),  # when a shot begins, within what it has to choose from
     "viewpoint": (0.0, 1.0),  # where on the camera's way a shot begins, of what is left of it
 }
-_PAN = 36.0  # pixels of a frame of 128 travelled over the clip at speed 1
-_ZOOM = 0.4  # change of the scale over the clip at speed 1
+_PAN = 56.0  # pixels of a frame of 128 travelled over the clip at speed 1
+_ZOOM = 0.6  # change of the scale over the clip at speed 1
 _RIM = 2.5  # width of the object's outline
 _DARK, _BRIGHT = 16.0, 240.0
 _BESIDE = 0.7  # size of two objects in a frame, as a fraction of that of one: each stays in its quadrant
@@ -266,12 +266,12 @@ def _canvas(config: SyntheticVideoConfig, scene: str, points: Points, rng: np.ra
         hue=_value(points, "hue"),
         chroma=_value(points, "chroma"),
         brightness=_value(points, "brightness"),
-        contrast=12.0 * contrast + (10.0 if contrast >= 0 else -10.0),
+        contrast=15.0 * contrast + (12.0 if contrast >= 0 else -12.0),
         angle=_value(points, "angle"),
         period=_value(points, "period") * config.size / 128.0,
         phase=(_value(points, "phase_x"), _value(points, "phase_y")),
     )
-    return canvas(scene, look, config.size + config.size // 2, rng)
+    return canvas(scene, look, config.size * 7 // 4, rng)
 
 
 def _bright(points: Points) -> _Paint:
