@@ -3,8 +3,9 @@
 A textured background under a moving camera, whose light goes up and down for an instant now and then, and one shape
 that moves about a quadrant of the frame. The factors are drawn independently and balanced. Everything else (colours,
 sizes, phases, noise) is a nuisance, drawn from a fine grid of which each split takes points of its own, so that no clip
-can be recognised by a nuisance seen before. Motion, tempo and order need several frames: where the object is, and how
-bright the light is, has the same odds in every class. The frames before encoding have the same bits on every machine.
+can be recognised by a nuisance seen before. Motion, tempo and order need several frames: of tempo and order one frame
+says nothing, and of motion little, as an object that does not move along an axis rests anywhere on the way of one that
+does. The frames before encoding have the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ FACTORS: dict[str, tuple[str, ...]] = {
 SECOND = {f"second_{name}": FACTORS[name] for name in ("shape", "motion", "tempo")}
 """The factors of the second object, where there is one."""
 FLASH, FLASH_PERIOD = 4, 24  # frames that a change of the light takes, and from a pair of them to the next
-FLASH_GAIN = {"bright": 1.15, "dark": 0.85, "": 1.0}
+FLASH_GAIN = {"bright": 1.12, "dark": 0.88, "": 1.0}
 GRID = 256  # points of a nuisance's grid
 # nuisance -> the values of the first point and of one past the last; turns and cycles where it goes from 0 to 1, pixels
 # of a frame of 128 for lengths
 NUISANCES: dict[str, tuple[float, float]] = {
     "hue": (0.0, 1.0),
-    "chroma": (20.0, 60.0),
-    "brightness": (75.0, 105.0),
+    "chroma": (20.0, 45.0),
+    "brightness": (70.0, 95.0),
     "contrast": (-1.0, 1.0),  # the sign says which tone is the brighter one
     "angle": (0.0, 1.0),
     "period": (22.0, 32.0),
@@ -71,8 +72,8 @@ NUISANCES: dict[str, tuple[float, float]] = {
     "instant": (0.0, 1.0),  # when a shot begins, within what it has to choose from
     "viewpoint": (0.0, 1.0),  # where on the camera's way a shot begins, of what is left of it
 }
-_PAN = 56.0  # pixels of a frame of 128 travelled over the clip at speed 1
-_ZOOM = 0.6  # change of the scale over the clip at speed 1
+_PAN = 64.0  # pixels of a frame of 128 travelled over the clip at speed 1
+_ZOOM = 0.7  # change of the scale over the clip at speed 1
 _RIM = 2.5  # width of the object's outline
 _DARK, _BRIGHT = 16.0, 240.0
 _BESIDE = 0.7  # size of two objects in a frame, as a fraction of that of one: each stays in its quadrant
@@ -266,7 +267,7 @@ def _canvas(config: SyntheticVideoConfig, scene: str, points: Points, rng: np.ra
         hue=_value(points, "hue"),
         chroma=_value(points, "chroma"),
         brightness=_value(points, "brightness"),
-        contrast=15.0 * contrast + (12.0 if contrast >= 0 else -12.0),
+        contrast=12.0 * contrast + (20.0 if contrast >= 0 else -20.0),
         angle=_value(points, "angle"),
         period=_value(points, "period") * config.size / 128.0,
         phase=(_value(points, "phase_x"), _value(points, "phase_y")),
