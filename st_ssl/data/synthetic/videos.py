@@ -41,7 +41,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
 SECOND = {f"second_{name}": FACTORS[name] for name in ("shape", "motion", "tempo")}
 """The factors of the second object, where there is one."""
 FLASH, FLASH_PERIOD = 4, 24  # frames that a change of the light takes, and from a pair of them to the next
-FLASH_GAIN = {"bright": 1.12, "dark": 0.88, "": 1.0}
+FLASH_GAIN = {"bright": 1.2, "dark": 0.8, "": 1.0}
 GRID = 256  # points of a nuisance's grid
 # nuisance -> the values of the first point and of one past the last; turns and cycles where it goes from 0 to 1, pixels
 # of a frame of 128 for lengths
