@@ -19,9 +19,11 @@ class PairsConfig(Config):
 
     ``own``: the sample's own, as methods have it. Two controls: ``any``, that of any other sample, so that a pair has
     nothing in common; ``class``, that of another sample with the same ``label``, so that pairs are as good as labels
-    make them. Pretraining then uses labels, and is no longer self-supervised."""
+    make them. Pretraining then uses labels, and is no longer self-supervised. ``share``: of the samples, drawn anew each
+    epoch, that have a partner; the others keep their own."""
 
     partner: Literal["own", "any", "class"] = "own"
+    share: float = Field(default=1.0, gt=0, le=1)
     label: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
@@ -36,7 +38,7 @@ class Partners:
     ``ConfigError`` where samples lack the label."""
 
     def __init__(self, config: PairsConfig, entries: Sequence[Entry], seed: Key) -> None:
-        self.seed = seed
+        self.seed, self.share = seed, config.share
         count = len(entries)
         self._classes = np.zeros(count, dtype=np.int64)
         if config.label is not None:
@@ -52,9 +54,10 @@ class Partners:
         """The number of the partner of the sample ``index``."""
         members = self._members[self._classes[index]]
         others = members[members != index]
-        if not len(others):
+        rng = keyed_rng(self.seed, epoch, index, "partner")
+        if not len(others) or rng.random() >= self.share:
             return index
-        return int(others[keyed_rng(self.seed, epoch, index, "partner").integers(len(others))])
+        return int(others[rng.integers(len(others))])
 
 
 def partners(config: PairsConfig, entries: Sequence[Entry], seed: Key) -> Partners | None:

@@ -33,6 +33,12 @@ def test_partners_are_others_drawn_anew_each_epoch(partner: str) -> None:
         assert met == (set(range(7)) if partner == "any" else same) - {index}
 
 
+def test_a_share_of_the_samples_has_a_partner() -> None:
+    found = Partners(PairsConfig(partner="any", share=0.25), ENTRIES, 0)
+    own = [found.of(epoch, index) == index for epoch in range(200) for index in range(7)]
+    assert sum(own) / len(own) == pytest.approx(0.75, abs=0.05)
+
+
 def test_the_only_one_of_its_class_is_its_own_partner() -> None:
     entries = [*ENTRIES[:2], Entry("x.mp4", labels={"scene": "c"})]
     assert Partners(PairsConfig(partner="class", label="scene"), entries, 0).of(0, 2) == 2
