@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -30,6 +31,8 @@ class PairsConfig(Config):
     def _label_of_class(self) -> PairsConfig:
         if (self.partner == "class") != (self.label is not None):
             raise ValueError("pairs.label is for pairs.partner=class, which needs it")
+        if self.partner == "own" and self.share < 1:
+            warnings.warn(f"pairs.share={self.share:g} is ignored: each sample is its own partner", stacklevel=3)
         return self
 
 

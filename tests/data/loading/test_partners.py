@@ -35,6 +35,8 @@ def test_partners_are_others_drawn_anew_each_epoch(partner: str) -> None:
 
 def test_a_share_of_the_samples_has_a_partner() -> None:
     found = Partners(PairsConfig(partner="any", share=0.25), ENTRIES, 0)
+    with pytest.warns(UserWarning, match="is ignored: each sample is its own partner"):
+        PairsConfig(share=0.25)
     own = [found.of(epoch, index) == index for epoch in range(200) for index in range(7)]
     assert sum(own) / len(own) == pytest.approx(0.75, abs=0.05)
 
