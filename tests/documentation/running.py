@@ -52,6 +52,8 @@ _ENCODERS: dict[str, list[str]] = {
         *("encoder.dim=24", "encoder.depth=2", "encoder.heads=3", "encoder.tokeniser=[8,16,32]"),
         *("encoder.num_groups=8", "encoder.group_size=8"),
     ],
+    "dgcnn": ["encoder.widths=[8,12]", "encoder.neighbours=6", "encoder.dim=24"],
+    "sparse_resnet": ["encoder.variant=tiny", "encoder.channels=[8,8,8,8]", "encoder.stem=8"],
     "sparse_unet": ["encoder.variant=tiny", "encoder.channels=[8,8,8,8,8,8,8,8]", "encoder.stem=8"],
 }
 _TASKS = {"recognise": ["task.clips=1", "task.crops=1"], "few_shot": ["task.folds=2"]}
