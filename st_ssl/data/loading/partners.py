@@ -20,8 +20,8 @@ class PairsConfig(Config):
 
     ``own``: the sample's own, as methods have it. Two controls: ``any``, that of any other sample, so that a pair has
     nothing in common; ``class``, that of another sample with the same ``label``, so that pairs are as good as labels
-    make them. Pretraining then uses labels, and is no longer self-supervised. ``share``: of the samples, drawn anew each
-    epoch, that have a partner; the others keep their own."""
+    make them. Pretraining then uses labels, and is no longer self-supervised. ``share``: of the samples, drawn anew
+    each epoch, that have a partner; the others keep their own."""
 
     partner: Literal["own", "any", "class"] = "own"
     share: float = Field(default=1.0, gt=0, le=1)
