@@ -66,6 +66,10 @@ class Mask(NamedTuple):
     masked: Any
 
 
+ALIKE = "alike"
+"""The label of a view, int64 [B], of samples that belong together where the number is the same: see ``PairsConfig``."""
+
+
 @dataclass
 class View:
     """One view of a batch of B samples, on its way from the workers and as a method sees it.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, softplus
 
-from st_ssl.training.distributed import gather_with_gradient, rank, world_size
+from st_ssl.training.distributed import gather_rows, gather_with_gradient, rank, world_size
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -22,12 +22,15 @@ def _logits(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
         return queries @ keys.T / temperature
 
 
-def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+def info_nce(
+    first: Tensor, second: Tensor, temperature: float = 0.1, alike: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """InfoNCE between two views, NT-Xent form (SimCLR 2020; CVRL 2021).
 
     ``first`` and ``second`` [B, D] are embeddings of the two views of the same samples, row by row. Each of the 2B
     rows must find its other view among all views of all processes but itself: one positive, 2 (B × world − 1)
-    negatives. Embeddings are normalised here, logits are taken in at least float32.
+    negatives. ``alike`` int64 [B]: samples of one number are no negatives of each other (UberNCE of CoCLR, Han et al.
+    2020, with one positive). Embeddings are normalised here, logits are taken in at least float32.
 
     Returns the mean loss over this process's rows, and the share of rows whose positive ranks first. Averaging the
     gradients over processes (as DDP does) gives those of one process with the whole batch.
@@ -40,7 +43,11 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.1) -> tuple[T
     own = torch.arange(rows, device=first.device) + rank() * rows
     other = own + len(all_first)
     itself, positive = torch.cat([own, other]), torch.cat([other, own])
-    logits = logits.scatter(1, itself[:, None], float("-inf"))
+    hidden = torch.zeros_like(logits, dtype=torch.bool).scatter(1, itself[:, None], True)
+    if alike is not None:
+        hidden |= alike.repeat(2)[:, None] == gather_rows(alike).repeat(2)[None]
+        hidden = hidden.scatter(1, positive[:, None], False)
+    logits = logits.masked_fill(hidden, float("-inf"))
     accuracy = (logits.detach().argmax(1) == positive).float().mean()
     return cross_entropy(logits, positive), accuracy
 

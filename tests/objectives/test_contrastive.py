@@ -17,18 +17,34 @@ def embeddings(rows: int = 6, dim: int = 5, seed: int = 0) -> tuple[Tensor, Tens
     return first.requires_grad_(), second.requires_grad_()
 
 
-def slow_info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Equation by equation: each of 2B rows against all others, its other view being the positive."""
+def slow_info_nce(first: Tensor, second: Tensor, temperature: float, alike: list[int] | None = None) -> Tensor:
+    """Equation by equation: each of 2B rows against all others, its other view being the positive, but for those of its
+    own class."""
     rows = [row / row.square().sum().sqrt() for row in [*first, *second]]
     half, terms = len(rows) // 2, []
     for i, row in enumerate(rows):
         positive = torch.exp(torch.dot(row, rows[(i + half) % (2 * half)]) / temperature)
         everything = torch.zeros((), dtype=row.dtype)
         for k, other in enumerate(rows):
-            if k != i:
+            same = alike is not None and alike[i % half] == alike[k % half] and k != (i + half) % (2 * half)
+            if k != i and not same:
                 everything = everything + torch.exp(torch.dot(row, other) / temperature)
         terms.append(-torch.log(positive / everything))
     return torch.stack(terms).mean()
+
+
+def test_samples_of_one_class_are_no_negatives_of_each_other() -> None:
+    classes = [0, 1, 0, 2, 2, 2, 1]
+    ours, theirs = embeddings(7), embeddings(7)
+    loss, expected = info_nce(*ours, 0.5, torch.tensor(classes))[0], slow_info_nce(*theirs, 0.5, classes)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    loss.backward()
+    expected.backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
+    alone = info_nce(*embeddings(7), 0.5, torch.arange(7))
+    assert torch.equal(alone[0], info_nce(*embeddings(7), 0.5)[0])
+    assert info_nce(*embeddings(7), 0.5, torch.zeros(7))[1] == 1.0  # nothing but the positive is left
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])

@@ -12,15 +12,16 @@ from pydantic import Field, model_validator
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.random import Key, keyed_rng
-from st_ssl.core.types import Entry
+from st_ssl.core.types import ALIKE, Entry
 
 
 class PairsConfig(Config):
     """Which recording all views of a sample but the first are of.
 
-    ``own``: the sample's own, as methods have it. Two controls: ``any``, that of any other sample, so that a pair has
-    nothing in common; ``class``, that of another sample with the same ``label``, so that pairs are as good as labels
-    make them. Pretraining then uses labels, and is no longer self-supervised. ``share``: of the samples, drawn anew
+    ``own``: the sample's own, as methods have it. Two controls: ``any``, that of any other sample, so that a pair
+    has nothing in common; ``class``, that of another sample with the same ``label``, so that pairs are as good as
+    labels make them; views then have the label ``alike``, by which a method may take no sample of the class for a
+    negative. Pretraining then uses labels, and is no longer self-supervised. ``share``: of the samples, drawn anew
     each epoch, that have a partner; the others keep their own."""
 
     partner: Literal["own", "any", "class"] = "own"
@@ -41,7 +42,7 @@ class Partners:
     ``ConfigError`` where samples lack the label."""
 
     def __init__(self, config: PairsConfig, entries: Sequence[Entry], seed: Key) -> None:
-        self.seed, self.share = seed, config.share
+        self.seed, self.share, self.labelled = seed, config.share, config.label is not None
         count = len(entries)
         self._classes = np.zeros(count, dtype=np.int64)
         if config.label is not None:
@@ -52,6 +53,10 @@ class Partners:
                 raise ConfigError(f"pairs.label={config.label}: {what}{nearest(config.label, names)}")
             self._classes = np.unique(np.array(labels), return_inverse=True)[1]
         self._members = [np.flatnonzero(self._classes == one) for one in range(int(self._classes.max(initial=0)) + 1)]
+
+    def alike(self, index: int) -> dict[str, np.ndarray]:
+        """The label of the views of the sample ``index`` that tells its class, where partners are of one."""
+        return {ALIKE: self._classes[index]} if self.labelled else {}
 
     def of(self, epoch: int, index: int) -> int:
         """The number of the partner of the sample ``index``."""

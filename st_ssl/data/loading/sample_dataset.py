@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -90,6 +90,8 @@ class SampleDataset(Watched, Dataset[Sample]):
                 if other is None:
                     continue
                 views = [views[0], *other[0][1:]]
+                alike = self.partners.alike(index)
+                views = [replace(view, labels={**view.labels, **alike}) for view in views]
             return Sample(views, facts, index, wanted, bad)
         return Sample(None, None, wanted, wanted, bad)
 

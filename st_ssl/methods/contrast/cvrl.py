@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from st_ssl.augment.video import Probability, Strength, VideoAugment, VideoAugmentConfig
 from st_ssl.core.config import Config
-from st_ssl.core.types import View
+from st_ssl.core.types import ALIKE, View
 from st_ssl.data.clip_plans import ClipPair
 from st_ssl.data.views import Views, ViewSpec
 from st_ssl.encoders.base import ClipEncoder
@@ -93,8 +93,10 @@ class CVRL(Method[CVRLConfig]):
     def outputs(self, views: list[View]) -> Outputs:
         """Two views of [B] videos to their projections, [B, output_dim] each."""
         first, second = (self.projector(self.encoder(view.clip).pooled) for view in views)
-        return Outputs({"first": first, "second": second})
+        alike = {ALIKE: views[0].labels[ALIKE]} if ALIKE in views[0].labels else {}
+        return Outputs({"first": first, "second": second}, alike)
 
     def losses(self, outputs: Outputs) -> Losses:
-        loss, accuracy = info_nce(outputs["first"], outputs["second"], self.config.temperature)
+        alike = outputs.given.get(ALIKE)
+        loss, accuracy = info_nce(outputs["first"], outputs["second"], self.config.temperature, alike)
         return Losses(loss, {"contrast_accuracy": accuracy})

@@ -9,9 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import Entry
+from st_ssl.core.types import ALIKE, Entry
 from st_ssl.data.loading.partners import PairsConfig, Partners, partners
 from tests.runs import load, tiny, train
+from tests.transfer.tiny import write_dataset
 
 ENTRIES = [Entry(f"{n}.mp4", labels={"scene": "ab"[n % 2]}) for n in range(7)]
 
@@ -69,6 +70,15 @@ def test_the_second_view_is_of_the_partner(videos: Path, tmp_path: Path) -> None
         with dataset.open(dataset.entries[partner]) as recording:  # type: ignore[attr-defined]
             views = own.method.views.cut(recording, (own.config.seed, 0, index), 0)
         assert torch.equal(second.views[1].content[row], torch.from_numpy(views[1].content))
+
+
+def test_views_of_a_class_say_which(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data")
+    run = train(tiny(root, tmp_path / "run", pairs={"partner": "class", "label": "light"}), stop_at=1)
+    batch = next(run._batches(0, 1))[0]
+    lights = [run.entries[index].labels["light"] for index in batch.indices.tolist()]
+    for view in batch.views:
+        assert view.labels[ALIKE].tolist() == [["bright", "dark"].index(light) for light in lights]
 
 
 def test_a_broken_partner_is_listed_by_its_own_name(videos: Path, tmp_path: Path) -> None:
