@@ -126,7 +126,9 @@ THERE = torch.tensor([True, True, False, True, False, False])  # two matches for
 
 
 def contrast(kind: str, first: Tensor, second: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    return info_nce(first, second, 0.2) if kind == "views" else point_info_nce(first, second, there, 0.2)
+    if kind == "points":
+        return point_info_nce(first, second, there, 0.2)
+    return info_nce(first, second, 0.2, there.long() if kind == "classes" else None)
 
 
 def on_one_rank(rank: int, world_size: int, kind: str) -> dict[str, Tensor]:
@@ -150,7 +152,7 @@ def on_one_rank(rank: int, world_size: int, kind: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("kind", ["views", "points"])
+@pytest.mark.parametrize("kind", ["views", "classes", "points"])
 def test_processes_together_give_the_gradients_of_one(tmp_path: Path, kind: str) -> None:
     alone = on_one_rank(0, 1, kind)
     ranks = run_ranks(on_one_rank, 2, tmp_path, kind)
