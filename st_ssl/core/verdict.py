@@ -7,6 +7,7 @@ the same network untrained and of the strongest trivial baseline.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -27,6 +28,7 @@ MOST = 4096
 """Up to this many samples are drawn one by one. More are first put into this many random groups, to save memory."""
 
 _ROUNDING = 1e-9
+_WINDOW = re.compile(r"(.+):window \d+\+\d+", re.S)
 
 Standing = Literal["ahead", "level", "behind"]
 Figure = Callable[[np.ndarray], np.ndarray]
@@ -71,6 +73,15 @@ class Outcomes:
         parts = np.zeros((int(units.max()) + 1, seeds, width))
         np.add.at(parts, units, self.parts.swapaxes(0, 1))
         return Outcomes(parts.swapaxes(0, 1), self.figure)
+
+
+def units_of(names: Sequence[str]) -> np.ndarray:
+    """Which samples count as one where chance is told from a difference, int64 [M] from 0, by their ``names``: the
+    windows of each recording. Every other sample is one for itself."""
+    units: dict[str | int, int] = {}
+    found = (_WINDOW.fullmatch(name) for name in names)
+    keys = [row if match is None else match[1] for row, match in enumerate(found)]
+    return np.array([units.setdefault(key, len(units)) for key in keys], dtype=np.int64)
 
 
 @dataclass(frozen=True)

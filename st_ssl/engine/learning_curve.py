@@ -11,14 +11,14 @@ import torch
 
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.summary import MEASURES
-from st_ssl.core.verdict import Outcomes, judge
+from st_ssl.core.verdict import Outcomes, judge, units_of
 from st_ssl.data.base import DataSource
 from st_ssl.encoders.base import Encoder, describe_encoder, random_encoder, serve
 from st_ssl.engine.building import averaged, with_checkpoint
 from st_ssl.engine.run_files import load_run_config
 from st_ssl.training.checkpoint import load_checkpoint
 from st_ssl.transfer.features.features import split_entries
-from st_ssl.transfer.fitting.outcomes import sample_name, units_of
+from st_ssl.transfer.fitting.outcomes import sample_name
 from st_ssl.transfer.probes.probe import chance_level, probe_baselines, probe_encoder, read_sets, unprobed
 from st_ssl.transfer.probes.probe_config import ProbeConfig
 from st_ssl.transfer.probes.scores import FIRST, VALUE_ROWS, Scores

@@ -10,10 +10,9 @@ import numpy as np
 from scipy import stats
 
 from st_ssl.core.summary import MEASURES, RANK
-from st_ssl.core.verdict import Difference, judge
+from st_ssl.core.verdict import Difference, judge, units_of
 from st_ssl.study.cells import Json, outcomes
 from st_ssl.study.config import ClaimConfig, TuningConfig
-from st_ssl.transfer.fitting.outcomes import units_of
 
 PRETRAINED, UNTRAINED = "pretrained", "random"
 EQUAL = 3.0

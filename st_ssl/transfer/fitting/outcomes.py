@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tokenize
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from st_ssl.core.files import write_atomically
 from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.core.summary import summary
 from st_ssl.core.types import Entry
-from st_ssl.core.verdict import Figure, Outcomes, judge, strongest
+from st_ssl.core.verdict import Figure, Outcomes, judge, strongest, units_of
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Task
 from st_ssl.transfer.tasks.metrics import IGNORE
@@ -30,7 +29,6 @@ SCRATCH = "scratch"
 Repeat = tuple[int, int]
 """The official split (0: the only one), and the number of the repetition."""
 
-_WINDOW = re.compile(r"(.+):window \d+\+\d+", re.S)
 _Cell = tuple[int, str, float, int]
 """Official split, mode or baseline, fraction of the labels, repetition."""
 
@@ -41,15 +39,6 @@ def sample_name(entry: Entry) -> str:
         return f"{entry.path}:window {entry.start}+{entry.num_frames}"
     whole = (entry.start, entry.num_frames) == (0, None)
     return entry.path if whole else f"{entry.path}:{entry.start}+{entry.num_frames}"
-
-
-def units_of(names: Sequence[str]) -> np.ndarray:
-    """Which samples count as one where chance is told from a difference, int64 [M] from 0: by the ``names`` of
-    ``sample_name``, the windows of each recording; every other sample is one for itself."""
-    units: dict[str | int, int] = {}
-    found = (_WINDOW.fullmatch(name) for name in names)
-    keys = [row if match is None else match[1] for row, match in enumerate(found)]
-    return np.array([units.setdefault(key, len(units)) for key in keys], dtype=np.int64)
 
 
 @dataclass

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from st_ssl.core.summary import MEASURES, RANK, decimals, summary
-from st_ssl.core.verdict import Figure, Outcomes, judge, mean_figure, strongest
-from st_ssl.transfer.fitting.outcomes import units_of
+from st_ssl.core.verdict import Figure, Outcomes, judge, mean_figure, strongest, units_of
 
 FIRST = ("pretrained", "random")
 """Who stands first in a table: the encoder, and the same network untrained. The baselines follow."""

@@ -77,7 +77,11 @@ def test_the_command_takes_clouds_for_clouds(
     ("kind", "settings", "told"),
     [
         ("shapes", "num_train=2 num_val=1 num_test=0 num_points=64", "2 train (num_train), 1 val (num_val), 0 test"),
-        ("videos", "num_train=1 num_test=0 num_frames=2 size=32", "1 train (num_train), 0 test (num_test)"),
+        (
+            "videos",
+            "num_train=1 num_test=0 num_frames=2 size=32",
+            "1 train (num_train), 0 val (num_val), 0 test (num_test)",
+        ),
     ],
 )
 def test_what_is_planted_is_told(

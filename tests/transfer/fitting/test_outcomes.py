@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from st_ssl.core.types import Entry
-from st_ssl.core.verdict import FEWEST, Outcomes, Verdict, judge, mean_figure
+from st_ssl.core.verdict import FEWEST, Outcomes, Verdict, judge, mean_figure, units_of
 from st_ssl.transfer.fitting.evaluate import evaluate
-from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, sample_name, told, units_of, verdicts
+from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, sample_name, told, verdicts
 from st_ssl.transfer.tasks.base import TASKS, Shown, Task
 from tests.transfer.clouds import settings, tiny_registered
 from tests.transfer.fits import prepared
