@@ -60,7 +60,8 @@ def main() -> None:
 
     study = load_study(file, arguments.overrides)
     shard = parse_shard(arguments.shard)
-    with start_runtime("auto") as runtime:
+    device = study.run_config(next(iter(study.config.arms)), 0).engine.device
+    with start_runtime(device, "run.engine.device=") as runtime:
         if runtime.world_size > 1:
             raise ConfigError("study runs in one process: with several machines or GPUs use --shard I/N on each")
         grid = Grid(study, Store(Path(study.config.store)), hardware(runtime.device))

@@ -31,10 +31,10 @@ class VideoMeta:
 class Entry:
     """One row of a source, a video or a cloud: where it is, to which split it belongs, and its labels by target name.
 
-    Of a video only ``num_frames`` frames from ``start`` on belong to it (None: all up to the end); of a recording of
-    points so many sweeps. ``window``: it is one of the windows that a recording was cut into, of which none is trained
-    on while another is tested on. ``tags`` are the labels of a sample that has any number of them. ``source`` is the
-    file that a packed sample was, from the folder that all of its pack were in.
+    Only ``num_frames`` frames of a video, or sweeps of a recording of points, from ``start`` on belong to it (None:
+    all up to the end). ``window``: it is one of several windows of a recording; all of them are in one split.
+    ``tags`` are the labels of a sample that has any number of them. ``source`` is the file that a packed sample
+    was, from the folder that all of its pack were in.
     """
 
     path: str

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.summary import MEASURES
-from st_ssl.core.verdict import Outcomes, judge, units_of
+from st_ssl.core.verdict import judge
 from st_ssl.data.base import DataSource
 from st_ssl.encoders.base import Encoder, describe_encoder, random_encoder, serve
 from st_ssl.engine.building import averaged, with_checkpoint
@@ -103,23 +102,18 @@ def learning_curve(
             rows[key] = {
                 PRETRAINED: [at[step].row(name, key)[PRETRAINED] for step in steps],
                 **floor.row(name, key),
-                "trend": None if key in MEASURES else _trend(at[steps[-1]], at[half], (name, key, PRETRAINED)),
+                "trend": None if key in MEASURES else _trend(at[steps[-1]], at[half], name, key),
             }
         targets[name] = {"chance": chances.get(name, 0.0), "probes": rows}
     return {"runs": [str(run) for run in runs], "seeds": seeds, "steps": steps, "half": half, "targets": targets}
 
 
-def _trend(last: Scores, half: Scores, cell: tuple[str, str, str]) -> dict[str, float]:
-    units = units_of(last.samples)
-    ours, theirs = (Outcomes.of_scores(_right(scores, cell)).together(units) for scores in (last, half))
+def _trend(last: Scores, half: Scores, target: str, key: str) -> dict[str, float]:
+    """How far the last step is ahead of the one at half of the run."""
+    ours, theirs = (scores.outcomes([target], key, PRETRAINED) for scores in (last, half))
+    assert ours is not None and theirs is not None
     (found,) = judge(ours, {"": theirs}).against
     return {"mean": found.mean, "low": found.low, "high": found.high}
-
-
-def _right(scores: Scores, cell: tuple[str, str, str]) -> np.ndarray:
-    """The score of each sample in each seed, float [S, M], NaN where it was not judged."""
-    parts = np.stack(scores.cells[cell])
-    return np.where(parts[..., 1] > 0, parts[..., 0], np.nan)
 
 
 def told_trend(trend: dict[str, float] | None, half: int, last: int) -> str:

@@ -12,9 +12,10 @@ from scipy import stats
 from st_ssl.core.summary import MEASURES, RANK
 from st_ssl.core.verdict import Difference, judge, units_of
 from st_ssl.study.cells import Json, outcomes
-from st_ssl.study.config import ClaimConfig, TuningConfig
+from st_ssl.study.config import NO_ARM, ClaimConfig, TuningConfig
+from st_ssl.transfer.probes.scores import FIRST
 
-PRETRAINED, UNTRAINED = "pretrained", "random"
+PRETRAINED, UNTRAINED = FIRST
 EQUAL = 3.0
 """Points within which two arms are called equal: the whole interval must lie within."""
 
@@ -38,7 +39,7 @@ class Comparison:
         return (self.low > 0 or self.high < 0) and len(signs) == 1
 
     def word(self, equal: float = EQUAL) -> Word:
-        """The verdict: see ``Claim``."""
+        """The verdict, by the rule of ``Claim``; ``equal``: points within which there is no difference."""
         if self.sure:
             return "holds" if self.mean > 0 else "the opposite holds"
         return "no difference" if -equal <= self.low and self.high <= equal else "undecided"
@@ -179,7 +180,7 @@ class Column:
 def claim_of(config: ClaimConfig, arms: Mapping[str, Mapping[int, Json]], references: Mapping[int, Json]) -> Claim:
     """What came of a claim: ``arms`` are results by arm and seed, ``references`` those of the untrained network."""
     known: list[Mapping[int, Json]] = [
-        references if name == "untrained" else arms[name] for name in (config.more, config.less)
+        references if name == NO_ARM else arms[name] for name in (config.more, config.less)
     ]
     seeds = [seed for seed in known[0] if seed in known[1]]
     if config.metric is not None:
@@ -190,7 +191,7 @@ def claim_of(config: ClaimConfig, arms: Mapping[str, Mapping[int, Json]], refere
         return Claim(config, found, (tuple(pairs[0]), tuple(pairs[1])), len(seeds))
     told: list[list[Any]] = []
     for name, own in zip((config.more, config.less), known, strict=True):
-        who = UNTRAINED if name == "untrained" else PRETRAINED
+        who = UNTRAINED if name == NO_ARM else PRETRAINED
         told.append([rows_of(own[seed], "test").get((config.target or "", config.kind), {}).get(who) for seed in seeds])
     if not seeds or any(one is None for own in told for one in own):
         return Claim(config, None, ((), ()), len(seeds))

@@ -13,7 +13,7 @@ from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.engine.run_config import RunConfig, resolve_run
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, finetune_model
 
-UNTRAINED = "untrained"
+NO_ARM = "untrained"
 """The name of the untrained network where a claim names an arm."""
 MOST_TRIALS = 4
 """Tuning trials that an arm may have."""
@@ -106,8 +106,8 @@ class StudyConfig(Config):
                 raise ValueError(f"arms.{arm}.trials: expected a list of mappings of keys to values")
             if len(trials) > MOST_TRIALS:
                 raise ValueError(f"arms.{arm}.trials: {len(trials)} are more than {MOST_TRIALS}, which all arms share")
-        if UNTRAINED in self.arms:
-            raise ValueError(f"arms.{UNTRAINED}: the name is taken by the network without training")
+        if NO_ARM in self.arms:
+            raise ValueError(f"arms.{NO_ARM}: the name is taken by the network without training")
         for claim in self.claims:
             self._check(claim)
         if self.tuning.seed in self.seeds:
@@ -116,13 +116,13 @@ class StudyConfig(Config):
 
     def _check(self, claim: ClaimConfig) -> None:
         for arm in (claim.more, claim.less):
-            if arm not in (*self.arms, UNTRAINED):
-                near = nearest(arm, (*self.arms, UNTRAINED))
+            if arm not in (*self.arms, NO_ARM):
+                near = nearest(arm, (*self.arms, NO_ARM))
                 raise ValueError(f"claim {claim.name!r}: no arm is called {arm!r}{near}")
-        networks = {self.arms[arm]["network"] for arm in (claim.more, claim.less) if arm != UNTRAINED}
+        networks = {self.arms[arm]["network"] for arm in (claim.more, claim.less) if arm != NO_ARM}
         if len(networks) != 1:
             raise ValueError(f"claim {claim.name!r}: its arms must be of one network, not of {len(networks)}")
-        if claim.metric is not None and UNTRAINED in (claim.more, claim.less):
+        if claim.metric is not None and NO_ARM in (claim.more, claim.less):
             raise ValueError(f"claim {claim.name!r}: an untrained network has no metric")
 
 

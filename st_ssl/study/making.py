@@ -25,7 +25,7 @@ from st_ssl.study.grid import Grid
 from st_ssl.transfer.features.features import split_entries
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.outcomes import sample_name
-from st_ssl.transfer.probes.probe import probe_baselines, probe_encoder, read_sets
+from st_ssl.transfer.probes.probe import chance_level, probe_baselines, probe_encoder, read_sets
 from st_ssl.transfer.probes.scores import FIRST, Scores
 from st_ssl.transfer.probes.sets import find_targets
 
@@ -110,7 +110,7 @@ class Making:
         probe_encoder(untrained, UNTRAINED, sets, device, scores)
         probe_baselines(source, sets, scores)
         told = packed(scores, {who: who for _, _, who in scores.cells})
-        return told | {"chance": {name: _chance(sets.labels(name)) for name in classes}}
+        return told | {"chance": {name: chance_level(*sets.labels(name)) for name in classes}}
 
     def _supervised(self, cell: Cell, work: Path, tell: Callable[[str], None]) -> tuple[Json, Json]:
         tuned = self.grid.finetuning(cell)
@@ -139,12 +139,6 @@ class Making:
             rounds.append(float(np.mean(taken[STEPS // 4 :])))
         steps = trainer.steps_per_epoch
         return {"seconds": float(np.median(rounds)) * steps, "frames": frames * steps, "steps": steps}, {}
-
-
-def _chance(labels: tuple[np.ndarray, np.ndarray]) -> float:
-    from st_ssl.transfer.probes.probe import chance_level
-
-    return chance_level(*labels)
 
 
 @contextmanager

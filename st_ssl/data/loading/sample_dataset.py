@@ -50,8 +50,8 @@ class SampleDataset(Watched, Dataset[Sample]):
     One that cannot be used is replaced by another one, chosen by the same rule on every machine; which ones were found
     broken travels with the sample. ``check`` raises ``UnfitError`` for a view that the encoder cannot be fed; ``facts``
     are what the files say of themselves; ``stages`` are of the work on a sample: reading, then cutting.
-    ``max_replacements``: how many others are tried in place of one. ``partners``: whose recordings all views but the
-    first are of. Raises ``DataError`` without entries; ``items`` are "videos", say.
+    At most ``max_replacements`` others are tried in its place. With ``partners`` all views but the first are of the
+    partner's recording. Raises ``DataError`` without entries; ``items`` are "videos", say.
     """
 
     max_replacements = MAX_REPLACEMENTS

@@ -61,20 +61,20 @@ class Scores:
         where that is known. None where there is no such pair, and for rank correlations: R² decides."""
         if MEASURES.get(key) == RANK:
             return None
-        ours, theirs = (self._outcomes(targets, key, who) for who in FIRST)
+        ours, theirs = (self.outcomes(targets, key, who) for who in FIRST)
         if ours is None or theirs is None:
             return None
-        rivals = {who: self._outcomes(targets, key, who) for who in self.baselines(targets[0], key)}
+        rivals = {who: self.outcomes(targets, key, who) for who in self.baselines(targets[0], key)}
         known = {who: outcomes for who, outcomes in rivals.items() if outcomes is not None}
         means = {who: float(np.nanmean(outcomes.values())) for who, outcomes in known.items()} | {CHANCE: chance}
         best = strongest(means) or CHANCE
         if best == CHANCE:
-            guessed = self._outcomes(targets, key, CHANCE)
+            guessed = self.outcomes(targets, key, CHANCE)
             known[CHANCE] = guessed or Outcomes(ours.parts, partial(_always, chance))
         return judge(ours, {"random": theirs, best: known[best]}, decimals(key)).as_json()
 
-    def _outcomes(self, targets: Sequence[str], key: str, who: str) -> Outcomes | None:
-        """None where ``who`` was not probed for one of ``targets``."""
+    def outcomes(self, targets: Sequence[str], key: str, who: str) -> Outcomes | None:
+        """What ``who`` got, by the mean over ``targets``; None where one of these was not probed."""
         if any((name, key, who) not in self.cells for name in targets):
             return None
         each = [np.stack(self.cells[name, key, who]) for name in targets]

@@ -29,9 +29,9 @@ class WindowConfig(Config):
     begin ``stride`` seconds apart (default: as long as they are) and cover the recording; those of one recording are
     always in one split, and label fractions take as few recordings as they need.
 
-    Points are told by two more attributes (``input.attributes``): ``time``, -1 … 1 from the beginning of the window to
-    its end, and ``velocity``, of which ± ``speed`` m/s become ± 1 and what is faster is clipped. Points farther than
-    ``within`` metres from the sensor are left out (default: none): a single stray point would set the unit sphere.
+    Points have two more attributes (``input.attributes``). ``time`` goes from -1 at the beginning of the window to 1 at
+    its end. ``velocity`` is divided by ``speed`` (m/s) and clipped to -1 … 1. Points farther than ``within`` metres
+    from the sensor are left out (default: none), since a single stray point would set the unit sphere.
     """
 
     seconds: float = Field(default=2.0, gt=0)
@@ -131,7 +131,7 @@ class Windows:
 
 
 def open_windows(entry: Entry, window: WindowConfig, options: ReadOptions) -> Recording:
-    """The recording of which ``entry`` is a window, or the whole: its windows as ``points``, and its ``sweeps``."""
+    """The recording of ``entry``, with two streams: its windows as ``points``, and its ``sweeps``."""
     sweeps = partial(_opened, entry.path, window, options)
     return Recording({"points": lambda: Windows(sweeps(), window, entry), "sweeps": sweeps})
 
