@@ -100,7 +100,7 @@ class Difference:
 
     def told(self, digits: int) -> str:
         """For people, with that many decimals."""
-        mean, low, high = (f"{value:+.{digits}f}" for value in (self.mean, self.low, self.high))
+        mean, low, high = (f"{value:+z.{digits}f}" for value in (self.mean, self.low, self.high))
         return f"{self.name} ({mean}, {low} to {high})"
 
 

@@ -37,7 +37,7 @@ class Standing:
         if verdict.samples < FEWEST or not verdict.against:
             return cls("undecided", "level", [("too few test samples:", f"{verdict.samples}")], title, [])
         d = verdict.digits
-        rivals = [(called(one.name), f"{one.low:+.{d}f} to {one.high:+.{d}f}") for one in verdict.against]
+        rivals = [(called(one.name), f"{one.low:+z.{d}f} to {one.high:+z.{d}f}") for one in verdict.against]
         if verdict.standing == "ahead":
             return cls("ahead", "ahead", rivals, title, [])
         alone = {one.standing for one in verdict.against} == {"ahead"}

@@ -127,7 +127,7 @@ def _heat(column: Column, found: Findings) -> dict[str, Any]:
                 continue
             share = column.share(arm, target)
             told = "" if share is None else f"{100 * share:.0f} %"
-            interval = f"{arm}, {target}: {gain.low:+.{digits}f} to {gain.high:+.{digits}f}"
+            interval = f"{arm}, {target}: {gain.low:+z.{digits}f} to {gain.high:+z.{digits}f}"
             figure = float(np.mean(column.figures[arm][target]))
             strength = min(1.0, abs(gain.mean) / full)
             chosen = column.chosen.get(target) == arm
@@ -178,7 +178,7 @@ def _mean(values: list[float]) -> float | None:
 def _cell(gain: Comparison | None, key: str) -> Text:
     if gain is None:
         return Text("–", "dim")
-    return Text(f"{gain.mean:+.{decimals(key)}f}", "bold" if gain.sure else "")
+    return Text(f"{gain.mean:+z.{decimals(key)}f}", "bold" if gain.sure else "")
 
 
 def _told_claim(claim: Claim) -> dict[str, str]:
@@ -190,6 +190,6 @@ def _told_claim(claim: Claim) -> dict[str, str]:
     told |= {"control": control, "style": _STYLES.get(claim.word, "open")}
     if found is None:
         return told | {"difference": "–", "interval": "–", "seeds": ""}
-    seeds = ", ".join(f"{value:+.{digits}f}" for value in found.values)
-    interval = f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
-    return told | {"difference": f"{found.mean:+.{digits}f}", "interval": interval, "seeds": seeds}
+    seeds = ", ".join(f"{value:+z.{digits}f}" for value in found.values)
+    interval = f"{found.low:+z.{digits}f} to {found.high:+z.{digits}f}"
+    return told | {"difference": f"{found.mean:+z.{digits}f}", "interval": interval, "seeds": seeds}

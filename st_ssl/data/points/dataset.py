@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from st_ssl.core.errors import UnfitError
+from st_ssl.core.errors import ConfigError, UnfitError
 from st_ssl.core.inputs import ATTRIBUTE_WIDTHS, CloudNeeds, Modality, PointInputConfig
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry, PointCloud, View
@@ -166,8 +166,10 @@ class PointSource(DataSource):
         return FORMATS.find(*place, self.points.format)[0] if place is not None else None
 
     def _planted(self) -> Path:
-        """The folder of the planted clouds, written if need be."""
+        """The folder of the planted clouds, written if need be. Raises ``ConfigError`` where windows are asked for."""
         config = self.points
+        if config.window is not None:
+            raise ConfigError("data.window: planted clouds are not recordings; data.root must name a folder of those")
         if config.format != "auto" or config.split is not None:
             warnings.warn("data.format and data.split are ignored: there is no data.root", stacklevel=2)
         made, module = (config.shapes, shapes) if config.planted == "shapes" else (config.rooms, rooms)

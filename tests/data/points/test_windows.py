@@ -11,6 +11,7 @@ import torch
 
 from st_ssl.augment.point_masking import PatchMask, PointMaskConfig
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
+from st_ssl.core.errors import ConfigError
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.data.base import Batch, training_part
 from st_ssl.data.clip_plans import Still
@@ -100,6 +101,11 @@ def test_labels_are_drawn_by_recording(root: Path) -> None:
     assert len(held) + len(without(entries, held)) == len(entries)
     parts = divide(entries, lambda entry: entry.labels["label"])
     assert not {entry.path for entry in parts.train} & {entry.path for entry in parts.test}
+
+
+def test_windows_of_planted_clouds_are_asked_for_in_vain() -> None:
+    with pytest.raises(ConfigError, match=r"data\.window: planted clouds are not recordings; data\.root must name"):
+        PointSource(PointDataConfig.model_validate({"window": WINDOW})).entries()
 
 
 def test_an_encoder_is_told_what_its_attributes_were(root: Path) -> None:
