@@ -56,24 +56,36 @@ class Place:
         self.laid: dict[tuple[str, ...], str] = {}
         self.overrides: dict[tuple[str, ...], str] = {}
 
-    def of(self, key: tuple[str, ...], inside: tuple[str, ...] = ()) -> str:
-        """The place of the longest known beginning of ``key``, as ``file:line`` or the overrides themselves; where
-        ``key`` may stand in the section ``inside`` of the file, that goes before the rest of it."""
+    def of(self, key: tuple[str, ...]) -> str:
+        """The place of the longest known beginning of ``key``, as ``file:line`` or the overrides themselves."""
         below = [text for path, text in self.overrides.items() if key and path[: len(key)] == key]
         if below:
             return f"command line, {', '.join(map(repr, below))}"
         inner = (line for path, line in self.laid.items() if key and path[: len(key)] == key)
         if laid := self.laid.get(key) or next(inner, None):
             return laid
-        for end in range(len(key), 0, -1):
+        for end in range(len(key), -1, -1):
             if key[:end] in self.overrides:
                 return f"command line, {self.overrides[key[:end]]!r}"
             if key[:end] in self.laid:
                 return self.laid[key[:end]]
-            for path in ((*inside, *key[:end]), key[:end]):
-                if path in self.lines:
-                    return f"{self.file}:{self.lines[path]}"
-        return f"{self.file}:{self.lines[inside]}" if inside in self.lines else str(self.file)
+            if key[:end] in self.lines:
+                return f"{self.file}:{self.lines[key[:end]]}"
+        return str(self.file)
+
+    def within(self, *sections: tuple[str, ...]) -> Place:
+        """The places of keys where these sections of the file, each laid on those before it, are all there is."""
+        place = Place(self.file)
+        for section in sections:
+            end = len(section)
+            for path, line in self.lines.items():
+                if path[:end] == section:
+                    place.lines[path[end:]] = line
+                    place.laid.pop(path[end:], None)
+            for path, text in self.overrides.items():
+                if path[:end] == section:
+                    place.laid[path[end:]] = f"command line, {text!r}"
+        return place
 
 
 def read_yaml(file: Path) -> tuple[dict[str, Any], Place]:
@@ -152,16 +164,13 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def validate(model: type[Config], data: dict[str, Any], place: Place, inside: tuple[str, ...] = ()) -> Any:
-    """``data`` as an instance of ``model``; raises ``ConfigError`` that lists every mistake with its place.
-
-    ``inside`` is where in the file ``data`` stands, for the places alone.
-    """
+def validate(model: type[Config], data: dict[str, Any], place: Place) -> Any:
+    """``data`` as an instance of ``model``; raises ``ConfigError`` that lists every mistake with its place."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
         mistakes = [dict(e) for e in error.errors() if not _follows(dict(e))]
-        lines = [_cut(_explain(model, data, one, place, inside)) for one in mistakes[:_MOST_MISTAKES]]
+        lines = [_cut(_explain(model, data, one, place)) for one in mistakes[:_MOST_MISTAKES]]
         more = [f"… and {len(mistakes) - len(lines)} more mistakes"] if len(mistakes) > len(lines) else []
         raise ConfigError("\n".join(dict.fromkeys(lines + more))) from None
 
@@ -187,10 +196,10 @@ _WORDS = {
 }
 
 
-def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place, inside: tuple[str, ...]) -> str:
+def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place) -> str:
     key, owner = _locate(model, data, error["loc"])
     name, kind, given = _cut(".".join(key), 200), error["type"], error["input"]
-    where = place.of(key, inside)
+    where = place.of(key)
     if kind == "extra_forbidden":
         known = list(owner.model_fields)
         return f"{where}: {name}: unknown key{nearest(key[-1], known)} (keys here: {', '.join(known)})"
@@ -198,7 +207,7 @@ def _explain(model: type[Config], data: Any, error: dict[str, Any], place: Place
         names = [m.model_fields["name"].default for m in _models(owner.model_fields[key[-1]].annotation)]
         tag = error["ctx"].get("tag")
         said = "is needed but not given" if tag is None else f"no {key[-1]} named {tag!r}{nearest(tag, names)}"
-        where = where if tag is None else place.of((*key, "name"), inside)
+        where = where if tag is None else place.of((*key, "name"))
         return f"{where}: {name}.name: {said} (there are: {', '.join(names)})"
     if kind == "missing":
         return f"{where}: {name}: is needed but not given"

@@ -55,22 +55,20 @@ def lay_fragment(
     given: Sequence[Given],
     place: Place,
     command: Literal["pretrain", "finetune"] | None,
-    inside: tuple[str, ...] = (),
     placed: bool = False,
 ) -> tuple[dict[str, Any], list[Given]]:
     """``data`` of a file with the fragment that it or an argument names laid on it, and the arguments without that one.
 
-    ``place`` learns the lines of the fragment; ``inside`` is where in its file ``data`` stands. ``command``: whose
-    section counts, None for neither. ``placed``: whether the caller knows where the data are. Raises ``ConfigError``
-    for an unknown name, for a file that is no fragment, and for data that are nowhere.
+    ``place`` learns the lines of the fragment. ``command``: whose section counts, None for neither. ``placed``: whether
+    the caller knows where the data are. Raises ``ConfigError`` for an unknown name, for a file that is no fragment, and
+    for data that are nowhere.
     """
-    place.overrides, place.laid = {}, {}
     data = dict(apart(data))
     if "data" in data and data.keys() & {"pretrain", "finetune", "recipes"}:
         raise ConfigError(f"{place.file}: this is a data set, and no recipe: it goes behind one, as data=NAME")
-    recipe, name, where = data.pop("recipe", None), data.pop(_NAMED, None), place.of(("data",), inside)
+    recipe, name, where = data.pop("recipe", None), data.pop(_NAMED, None), place.of(("data",))
     if recipe is not None and not isinstance(recipe, str):
-        raise ConfigError(f"{place.of(('recipe',), inside)}: recipe: must be text, not {recipe!r}")
+        raise ConfigError(f"{place.of(('recipe',))}: recipe: must be text, not {recipe!r}")
     asked = asked_fragment(given)
     if asked is not None:
         name, where = asked, f"command line, {f'data={asked}'!r}"

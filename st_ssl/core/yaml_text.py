@@ -37,3 +37,6 @@ def _lines(node: yaml.Node, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             path = (*prefix, str(key.value))
             yield path, key.start_mark.line + 1
             yield from _lines(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _lines(value, (*prefix, str(number)))

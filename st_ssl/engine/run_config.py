@@ -205,7 +205,7 @@ def load_runs(file: Path, overrides: Sequence[str] = ()) -> list[NamedRun]:
             for key, value, text in parsed
             if key[0] != "runs" or key[1] == name
         ]
-        config = resolve_run(merge(data, apart(part)), own, place, ("runs", name))
+        config = resolve_run(merge(data, apart(part)), own, place.within((), ("runs", name)))
         runs.append(NamedRun(name, config.model_copy(update={"output_dir": f"{config.output_dir}/{name}"})))
     return runs
 
@@ -214,27 +214,26 @@ def resolve_run(
     data: dict[str, Any],
     overrides: list[tuple[tuple[str, ...], Any, str]],
     place: Place,
-    inside: tuple[str, ...] = (),
 ) -> RunConfig:
     """The configuration of one run, from its keys and the ``overrides`` (key, value, text) of the command line. Errors
-    take the lines of keys from ``place``, where the run stands in the section ``inside``."""
-    data, overrides = lay_fragment(data, overrides, place, "pretrain", inside)
+    take the lines of keys from ``place``."""
+    data, overrides = lay_fragment(data, overrides, place, "pretrain")
     data = override(data, overrides, place)
     if "task" in data and "method" not in data:
-        raise ConfigError(f"{place.of(('task',), inside)}: it has a task, and no method: this file is for finetune")
+        raise ConfigError(f"{place.of(('task',))}: it has a task, and no method: this file is for finetune")
     if isinstance(data.get("data"), dict):
         data["data"] = {"name": "video", **data["data"]}
     data = {"data": {"name": "video"}, **data}
     kind = data["data"].get("name") if isinstance(data["data"], dict) else None
     modality = DATA.registered(kind).modality if kind in DATA.names() else "video"
-    _refuse_others(data, modality, place, inside)
+    _refuse_others(data, modality, place)
     asked = given_keys(overrides, "data")
     if asked & {"root", "list"} and isinstance(data["data"], dict):
-        data["data"] = of_another_root(data["data"], asked, modality, place.of(("data", "format"), inside))
-    return validate(run_model(modality), data, place, inside)
+        data["data"] = of_another_root(data["data"], asked, modality, place.of(("data", "format")))
+    return validate(run_model(modality), data, place)
 
 
-def _refuse_others(data: dict[str, Any], modality: Modality, place: Place, inside: tuple[str, ...]) -> None:
+def _refuse_others(data: dict[str, Any], modality: Modality, place: Place) -> None:
     """Raise ``ConfigError`` for an encoder or a method of another modality than the data's."""
     for part, registry in (("encoder", ENCODERS), ("method", METHODS)):
         section = data.get(part)
@@ -243,5 +242,5 @@ def _refuse_others(data: dict[str, Any], modality: Modality, place: Place, insid
             continue
         other = registry.registered(name).modality
         if other != modality:
-            where, kind = place.of((part, "name"), inside), data["data"]["name"]
+            where, kind = place.of((part, "name")), data["data"]["name"]
             raise ConfigError(f"{where}: {part}.name: {name} is for {other}, and data.name={kind} is not")

@@ -155,7 +155,10 @@ class Study:
         data = merge(data, {"output_dir": "-", "seed": seed})
         if epochs is not None:
             data = merge(data, {"engine": {"epochs": epochs}})
-        config = resolve_run(data, [], self._place, ("arms", arm))
+        sections: list[tuple[str, ...]] = [("run",), ("networks", self.network(arm)), ("arms", arm)]
+        if trial is not None:
+            sections.append(("arms", arm, "trials", str(trial)))
+        config = resolve_run(data, [], self._place.within(*sections))
         if config.probe is None:
             raise ConfigError(f"arms.{arm}: probe: a study needs probes")
         return config
@@ -173,7 +176,8 @@ class Study:
             keys = merge(keys, {"task": {"target": target}})
         data = self.run_config(arm, 0).data.model_dump(mode="json")
         keys |= {"modes": ["scratch"], "label_fractions": [1.0], "data": data}
-        config: FinetuneConfig = validate(finetune_model(), keys, self._place, ("supervised",))
+        place = self._place.within(("supervised",), ("networks", network, "supervised"))
+        config: FinetuneConfig = validate(finetune_model(), keys, place)
         return config
 
     def _of_network(self, name: str) -> Json:

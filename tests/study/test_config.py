@@ -43,6 +43,36 @@ def test_mistakes_name_their_key(tmp_path: Path, changes: dict[str, Any], words:
         load_study(write_study(tmp_path, tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("arms.cvrl.method.hiden_dim=3", r"'arms\.cvrl\.method\.hiden_dim=3': method\.hiden_dim: unknown key"),
+        ("run.engine.epoch=3", r"'run\.engine\.epoch=3': engine\.epoch: unknown key; did you mean 'epochs'"),
+        ("networks.cnn.encoder.widht=3", r"'networks\.cnn\.encoder\.widht=3': encoder\.widht: unknown key"),
+    ],
+)
+def test_mistakes_of_the_command_line_are_told_as_they_stand_there(tmp_path: Path, override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"command line, {words}"):
+        load_study(write_study(tmp_path, tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"run": {"engine": {"epoch": 3}}}, "engine.epoch"),
+        (arms(optim={"lrr": 1}), "optim.lrr"),
+        (arms(trials=[{}, {"optim": {"lrr": 1}}]), "optim.lrr"),
+        ({"networks": {"cnn": {"encoder": {"widht": 4}}}}, "encoder.widht"),
+    ],
+)
+def test_mistakes_have_the_line_that_they_stand_in(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    file = write_study(tmp_path, tmp_path, **changes)
+    word = f"{key.partition('.')[2]}:"
+    number = next(n for n, line in enumerate(file.read_text().splitlines(), 1) if line.strip().startswith(word))
+    with pytest.raises(ConfigError, match=rf"study\.yaml:{number}: {key}: unknown key"):
+        load_study(file)
+
+
 def test_a_run_is_laid_from_study_network_arm_and_trial(tmp_path: Path) -> None:
     file = write_study(tmp_path, tmp_path, **arms(optim={"lr": 0.5}, trials=[{}, {"optim": {"lr": 0.25}}]))
     study = load_study(file, ["run.engine.batch_size=8"])
