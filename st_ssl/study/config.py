@@ -104,6 +104,10 @@ class StudyConfig(Config):
             trials = keys.get("trials", [])
             if not isinstance(trials, list) or not all(isinstance(one, dict) for one in trials):
                 raise ValueError(f"arms.{arm}.trials: expected a list of mappings of keys to values")
+            for where, given in ((f"arms.{arm}", keys), *((f"a trial of arms.{arm}", one) for one in trials)):
+                for key in ("input", "encoder"):
+                    if key in given:
+                        raise ValueError(f"{where}: {key} belongs to its network, which all its arms share")
             if len(trials) > MOST_TRIALS:
                 raise ValueError(f"arms.{arm}.trials: {len(trials)} are more than {MOST_TRIALS}, which all arms share")
         if NO_ARM in self.arms:

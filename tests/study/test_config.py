@@ -28,6 +28,8 @@ def told(**claim: Any) -> dict[str, Any]:
         (arms(trials=[{"optim": {"lrr": 1}}]), r"optim.lrr: unknown key"),
         (arms(trials=[{}] * 5), r"5 are more than 4"),
         (arms(trials={"lr": 1}), r"arms.cvrl.trials: expected a list"),
+        (arms(input={"stride": 2}), r"arms.cvrl: input belongs to its network"),
+        (arms(trials=[{"encoder": {"width": 8}}]), r"a trial of arms.cvrl: encoder belongs to its network"),
         (told(more="cvr"), r"no arm is called 'cvr'; did you mean 'cvrl'"),
         (told(target=None), r"expected either a target or a metric"),
         (told(less="untrained", target=None, metric="loss"), r"an untrained network has no metric"),
