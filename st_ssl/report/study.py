@@ -96,8 +96,8 @@ def summary_of(found: Findings) -> str:
     told = f"{len(arms)} arms on {len(networks)} network{'s' * (len(networks) != 1)}, {seeds} seeds."
     words = [claim.word for claim in found.claims]
     if words:
-        counts = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
-        told += f" Of {len(words)} claims: {', '.join(counts)}."
+        counts = [f"{word} {words.count(word)}" for word in dict.fromkeys(words)]
+        told += f" Verdicts of {len(words)} claims: {', '.join(counts)}."
     return told
 
 
