@@ -76,8 +76,8 @@ class Outcomes:
 
 
 def units_of(names: Sequence[str]) -> np.ndarray:
-    """Which samples count as one where chance is told from a difference, int64 [M] from 0, by their ``names``: the
-    windows of each recording. Every other sample is one for itself."""
+    """The unit that each sample is drawn with in a bootstrap, int64 [M] from 0. Windows of one recording, as their
+    ``names`` tell, are one unit; any other sample is a unit of its own."""
     units: dict[str | int, int] = {}
     found = (_WINDOW.fullmatch(name) for name in names)
     keys = [row if match is None else match[1] for row, match in enumerate(found)]
