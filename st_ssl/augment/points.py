@@ -76,6 +76,11 @@ class PointAugmentConfig(Config):
     occlusion: bool = False
     colour: PointColourConfig = PointColourConfig()
 
+    @property
+    def upright(self) -> bool:
+        """Whether boxes that are turned about z stay such boxes: no tilt, no factor for each axis, nothing bent."""
+        return self.rotation in ("none", "z") and not (self.tilt or self.anisotropic or self.elastic or self.flip[2])
+
     @field_validator("scale", "crop_aspect", "camera_distance")
     @classmethod
     def _positive_range(cls, value: Range) -> Range:
@@ -222,12 +227,14 @@ class PointAugment:
         back = np.diag([radius, radius, radius, 1.0])
         back[:3, 3] = middle
         pose = back if cloud.pose is None else cloud.pose @ back
-        return replace(cloud, xyz=((xyz - middle) / radius).astype(np.float32), pose=pose)
+        boxes = None if cloud.boxes is None else cloud.boxes.moved(np.linalg.inv(back))
+        return replace(cloud, xyz=((xyz - middle) / radius).astype(np.float32), pose=pose, boxes=boxes)
 
     @torch.no_grad()
     def apply(self, points: PointBatch, params: Mapping[str, Tensor]) -> PointBatch:
         """Move, jitter and bend a batch of cut clouds, turn its normals and change its colours. ``params`` are those of
-        ``sample``, each with an axis B in front and best on the CPU. Labels and sources are handed on."""
+        ``sample``, each with an axis B in front and best on the CPU. Labels and sources are handed on; boxes move with
+        their points, and are left out where they could not (see ``PointAugmentConfig.upright``)."""
         device = points.xyz.device
         params = {name: spread(value, len(points)) for name, value in params.items()}
         cloud = torch.arange(len(points), device=device).repeat_interleave(
@@ -255,7 +262,8 @@ class PointAugment:
         if "color" in attributes:
             stream = random_bits(seed, _COLOUR)
             attributes["color"] = apply_colour(attributes["color"], points.offsets, cloud, place, stream, params)
-        return replace(points, xyz=xyz, attributes=attributes)
+        boxes = points.boxes.moved(affine) if points.boxes is not None and self.config.upright else None
+        return replace(points, xyz=xyz, attributes=attributes, boxes=boxes)
 
     def turned(self, pose: Tensor, params: Mapping[str, Tensor]) -> Tensor:
         """Poses float64 [B, T, 4, 4] of clouds as they were cut, for those that ``apply`` has moved."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from st_ssl.core.boxes import BoxBatch, Boxes
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -179,7 +181,7 @@ class PointCloud:
     ``intensity`` in 0 … 1, of windows of recordings ``time`` and ``velocity`` (see ``WindowConfig``). ``labels`` name
     to int64 [N], -1 for none: ``segment`` the class, ``instance`` the object, ``part``. ``pose`` float64 [4, 4] takes
     its points to the world; ``time`` is in seconds. ``source`` int64 [N] is the place that each point had in the cloud
-    of the file (None: its own).
+    of the file (None: its own). ``boxes`` are around its objects; None where nobody has looked for them.
     """
 
     xyz: np.ndarray
@@ -188,6 +190,7 @@ class PointCloud:
     pose: np.ndarray | None = None
     time: float | None = None
     source: np.ndarray | None = None
+    boxes: Boxes | None = None
 
     def __len__(self) -> int:
         return len(self.xyz)
@@ -201,6 +204,7 @@ class PointCloud:
             self.pose,
             self.time,
             np.arange(len(self))[index] if self.source is None else self.source[index],
+            self.boxes,
         )
 
 
@@ -208,13 +212,15 @@ class PointCloud:
 class PointBatch:
     """Clouds one after the other: ``xyz`` float32 [P, 3] with P points in all; cloud b is ``offsets[b]:offsets[b+1]``
     (``offsets`` int64 [B + 1], from 0). ``attributes`` name to float32 [P, k]; ``labels`` name to int64 [P];
-    ``source`` int64 [P] is the index that each point had in the cloud it was taken from, for correspondences."""
+    ``source`` int64 [P] is the index that each point had in the cloud it was taken from, for correspondences.
+    ``boxes``: those of all clouds, where all have been looked at."""
 
     xyz: Tensor
     offsets: Tensor
     attributes: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
     source: Tensor | None = None
+    boxes: BoxBatch | None = None
 
     def __len__(self) -> int:
         """Clouds, not points."""
@@ -226,12 +232,13 @@ class PointBatch:
 
     def map(self, fn: TensorMap) -> PointBatch:
         """The same batch with ``fn`` of each tensor."""
-        return self._rows(fn, fn(self.offsets))
+        return self._rows(fn, fn(self.offsets), None if self.boxes is None else self.boxes.map(fn))
 
     def part(self, start: int, stop: int) -> PointBatch:
         """The clouds ``start`` to ``stop``."""
         first, last = (int(self.offsets[i]) for i in (start, stop))
-        return self._rows(lambda tensor: tensor[first:last], self.offsets[start : stop + 1] - first)
+        boxes = None if self.boxes is None else self.boxes.part(start, stop)
+        return self._rows(lambda tensor: tensor[first:last], self.offsets[start : stop + 1] - first, boxes)
 
     def joined(self, others: Sequence[PointBatch]) -> PointBatch:
         """This batch's clouds, then those of ``others``."""
@@ -241,21 +248,24 @@ class PointBatch:
         counts = torch.cat([batch.offsets.diff() for batch in batches])
         sources = [batch.source for batch in batches if batch.source is not None]
         assert len(sources) in (0, len(batches)), "some have source, others not"
+        boxes = [batch.boxes for batch in batches if batch.boxes is not None]
         return PointBatch(
             torch.cat([batch.xyz for batch in batches]),
             torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
             _joined_tables([batch.attributes for batch in batches]),
             _joined_tables([batch.labels for batch in batches]),
             torch.cat(sources) if sources else None,
+            boxes[0].joined(boxes[1:]) if len(boxes) == len(batches) else None,
         )
 
-    def _rows(self, fn: TensorMap, offsets: Tensor) -> PointBatch:
+    def _rows(self, fn: TensorMap, offsets: Tensor, boxes: BoxBatch | None) -> PointBatch:
         return PointBatch(
             fn(self.xyz),
             offsets,
             {name: fn(value) for name, value in self.attributes.items()},
             {name: fn(value) for name, value in self.labels.items()},
             None if self.source is None else fn(self.source),
+            boxes,
         )
 
     def dense(self) -> Tensor:

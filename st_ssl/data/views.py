@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from st_ssl.core.boxes import BoxBatch
 from st_ssl.core.random import Key, keyed_rng
 from st_ssl.core.types import Mask, PointBatch, PointCloud, View
 from st_ssl.data.clip_plans import Draw, Plan
@@ -247,14 +248,16 @@ def _tensor(parts: list[np.ndarray | None]) -> Tensor | None:
 
 
 def packed(clouds: Sequence[PointCloud]) -> PointBatch:
-    """Clouds one after the other, with the attributes and labels that all of them have."""
+    """Clouds one after the other, with the attributes, labels and boxes that all of them have."""
     sources = [np.arange(len(cloud)) if cloud.source is None else cloud.source for cloud in clouds]
+    boxes = [cloud.boxes for cloud in clouds if cloud.boxes is not None]
     return PointBatch(
         _joined([cloud.xyz for cloud in clouds]),
         torch.tensor([0, *np.cumsum([len(cloud) for cloud in clouds]).tolist()]),
         _common([cloud.attributes for cloud in clouds]),
         _common([cloud.labels for cloud in clouds]),
         _joined(sources),
+        BoxBatch.of(boxes) if len(boxes) == len(clouds) else None,
     )
 
 
