@@ -70,6 +70,7 @@ class Setup:
             raise ConfigError(
                 f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"
             )
+        task.of_data(source)
         feed = Feed(source, task, described[1], device, stopped=stopped, looked=looked)
         return cls(task, feed, config, runs, wanted_entries(source, config))
 

@@ -21,7 +21,6 @@ from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure, Outcomes, judge, strongest, units_of
 from st_ssl.training import distributed
 from st_ssl.transfer.tasks.base import Task
-from st_ssl.transfer.tasks.metrics import IGNORE
 
 SCRATCH = "scratch"
 """The mode that the others are held against."""
@@ -53,8 +52,7 @@ class Judged:
 
     def add(self, task: Task, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> None:
         """Take a batch, of which all is given that a ``Meter`` is."""
-        known = truth != IGNORE if truth.ndim == 1 else (truth != IGNORE).all(1)
-        self.count += len(np.unique(sample[known]))
+        self.count += task.judged(truth, sample, entries)
         if task.figure is not None:
             self.names += map(sample_name, entries)
             self.rows += list(task.outcomes(scores, truth, sample, entries))

@@ -25,6 +25,7 @@ from st_ssl.core.verdict import Figure
 from st_ssl.data.base import CutsViews, DataSource
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, balanced, divide
+from st_ssl.transfer.tasks.ballot import Ballot, MeanBallot
 from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.metrics import IGNORE, right_parts
 
@@ -74,6 +75,9 @@ class Task(ABC):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def of_data(self, source: DataSource) -> None:  # noqa: B027
+        """Told first of all which data it is for."""
 
     def repeats(self, seeds: int) -> int:
         """How often it is done, if ``seeds`` are asked for."""
@@ -162,6 +166,10 @@ class Task(ABC):
         has in the batch."""
         return [(0, shown)]
 
+    def ballot(self, asked: Shown) -> Ballot:
+        """What takes the scores of all views of ``asked``: see ``Ballot``."""
+        return MeanBallot(self, asked)
+
     @abstractmethod
     def meter(self) -> Meter:
         """A new meter."""
@@ -178,6 +186,11 @@ class Task(ABC):
         counts = np.zeros((len(entries), 2), dtype=np.int64)
         np.add.at(counts, sample, right_parts(truth, self.predicted(scores, sample, entries)))
         return counts
+
+    def judged(self, truth: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> int:
+        """How many of ``entries`` there is a truth for."""
+        known = truth != IGNORE if truth.ndim == 1 else (truth != IGNORE).all(1)
+        return len(np.unique(sample[known]))
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """What is averaged over the views of a sample, and what a meter is given: [R, K] in 0 … 1."""
