@@ -22,7 +22,7 @@ from st_ssl.report.figures import ACCENT, FAINT, INK, draw, strip
 from st_ssl.report.pictures import Sample
 from st_ssl.transfer.fitting.activation_maps import class_activation
 from st_ssl.transfer.fitting.finetune_model import load_tuned
-from st_ssl.transfer.tasks.base import Shown
+from st_ssl.transfer.tasks.ballot import Shown
 from st_ssl.transfer.tasks.metrics import calibrated, confusion_matrix
 
 HARDEST = 6  # videos

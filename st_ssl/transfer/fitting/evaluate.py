@@ -16,7 +16,8 @@ from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.outcomes import Judged
 from st_ssl.transfer.fitting.predictions import Keep
 from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Task
 
 
 @dataclass

@@ -19,7 +19,8 @@ from st_ssl.core.plain_json import NOT_PLAIN, load_json
 from st_ssl.encoders.base import Encoder, load_encoder, save_encoder
 from st_ssl.training.optim import layer_numbers
 from st_ssl.transfer.fitting.finetune_config import LoraConfig, Mode
-from st_ssl.transfer.tasks.base import TASKS, Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS, Task
 
 FORMAT = 1
 """Of ``head.json``."""

@@ -30,7 +30,8 @@ from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit_checkpoint import Unfinished
 from st_ssl.transfer.fitting.label_fractions import FEW, Parts
 from st_ssl.transfer.fitting.task_loader import Feed, Interrupted
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Task
 
 
 @dataclass

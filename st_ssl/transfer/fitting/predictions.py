@@ -15,7 +15,8 @@ from st_ssl.core.files import csv_text, replace_text, write_atomically
 from st_ssl.core.summary import null
 from st_ssl.core.types import Entry
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Task
 from st_ssl.transfer.tasks.labels import LabelTask
 from st_ssl.transfer.tasks.metrics import IGNORE, ScoreMeter, average_precisions, calibrated, confusion_matrix
 

@@ -19,7 +19,8 @@ from st_ssl.data.loading.sample_dataset import SampleDataset, collate
 from st_ssl.data.loading.sample_order import Order
 from st_ssl.data.points.views import COUNT, label_views
 from st_ssl.training import distributed
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Task
 from st_ssl.transfer.tasks.label_survey import PointLabels
 
 _Key = TypeVar("_Key")

@@ -26,7 +26,8 @@ from st_ssl.encoders.base import Encoder
 from st_ssl.parts.attentive_pooling import QueryPool
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts
-from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS
 from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.labels import Labels, LabelTask
 from st_ssl.transfer.tasks.metrics import ScoreMeter

@@ -1,17 +1,31 @@
-"""What several views of a sample make together."""
+"""What is shown of samples, and what several views of one make together."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from st_ssl.core.types import PointBatch
+from st_ssl.core.types import Entry, PointBatch
 from st_ssl.ops.neighbours import nearest_packed
 
-if TYPE_CHECKING:
-    from st_ssl.transfer.tasks.base import Shown, Task
+
+@dataclass
+class Shown:
+    """A batch of B samples as it is shown to an encoder: one ``View`` and where it is from."""
+
+    view: Any
+    entries: list[Entry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the view is."""
+        return self.view.content.device
 
 
 class Ballot(Protocol):
@@ -29,11 +43,23 @@ class Ballot(Protocol):
         ...
 
 
+class Votes(Protocol):
+    """What ``MeanBallot`` asks of a task."""
+
+    whole: ClassVar[bool]
+
+    def targets(self, shown: Shown) -> Tensor: ...
+
+    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]: ...
+
+    def probabilities(self, scores: Tensor) -> Tensor: ...
+
+
 class MeanBallot:
     """Adds up the probabilities that views give to T things asked about: the B samples of ``asked``, or all their
     points where ``task`` is about ``whole`` clouds."""
 
-    def __init__(self, task: Task, asked: Shown) -> None:
+    def __init__(self, task: Votes, asked: Shown) -> None:
         self.task = task
         self.truth = task.targets(asked)
         device = self.truth.device

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -25,25 +23,9 @@ from st_ssl.core.verdict import Figure
 from st_ssl.data.base import CutsViews, DataSource
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, balanced, divide
-from st_ssl.transfer.tasks.ballot import Ballot, MeanBallot
+from st_ssl.transfer.tasks.ballot import Ballot, MeanBallot, Shown
 from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.metrics import IGNORE, right_parts
-
-
-@dataclass
-class Shown:
-    """A batch of B samples as it is shown to an encoder: one ``View`` and where it is from."""
-
-    view: Any
-    entries: list[Entry]
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the view is."""
-        return self.view.content.device
 
 
 class Meter(Protocol):

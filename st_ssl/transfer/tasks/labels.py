@@ -16,7 +16,8 @@ from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure, mean_figure
 from st_ssl.transfer.features.values import are_values
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Task
 from st_ssl.transfer.tasks.label_survey import Look
 from st_ssl.transfer.tasks.metrics import IGNORE
 

@@ -11,7 +11,8 @@ from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Features
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
-from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS
 from st_ssl.transfer.tasks.labels import Labels, LabelTask
 from st_ssl.transfer.tasks.metrics import ConfusionMeter, classification_scores
 from st_ssl.transfer.tasks.points_common import PointTask, PointTaskConfig

@@ -18,7 +18,8 @@ from st_ssl.core.verdict import Figure, mean_figure
 from st_ssl.encoders.base import Encoder
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts, divide, labelled
-from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS
 from st_ssl.transfer.tasks.label_survey import Look, PointLabels, Surveyed, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import IGNORE, part_scores, shape_iou
 from st_ssl.transfer.tasks.points_common import PointLabelConfig, PointLabelTask, named, point_features, point_rows

@@ -24,7 +24,8 @@ from st_ssl.data.points.views import LabelRule, augmented_views, plain_views
 from st_ssl.ops.interpolation import interpolate
 from st_ssl.parts.projector import classifier
 from st_ssl.transfer.fitting.label_fractions import Parts
-from st_ssl.transfer.tasks.base import Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Task
 from st_ssl.transfer.tasks.label_survey import MAX_CLASSES, Surveyed
 from st_ssl.transfer.tasks.metrics import IGNORE
 

@@ -16,7 +16,8 @@ from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
-from st_ssl.transfer.tasks.base import TASKS, Shown
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS
 from st_ssl.transfer.tasks.label_survey import Look, check_range, largest, survey
 from st_ssl.transfer.tasks.metrics import IGNORE, ConfusionMeter, iou_figure, iou_parts, ious, segmentation_scores
 from st_ssl.transfer.tasks.points_common import PointHead, PointLabelConfig, PointLabelTask, boxes, cuts_away, named

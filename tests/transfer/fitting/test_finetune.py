@@ -23,7 +23,8 @@ from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.fit import fit
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
-from st_ssl.transfer.tasks.base import TASKS, Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS, Task
 from st_ssl.transfer.tasks.metrics import IGNORE
 from tests.transfer.clouds import INPUT, KINDS, TinyEncoder, TinyEncoderConfig, TinySource, settings, tiny_registered
 from tests.transfer.fits import part_drawn

@@ -16,7 +16,8 @@ from st_ssl.core.types import Entry
 from st_ssl.core.verdict import FEWEST, Outcomes, Verdict, judge, mean_figure, units_of
 from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.outcomes import Judged, OutcomeStore, sample_name, told, verdicts
-from st_ssl.transfer.tasks.base import TASKS, Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS, Task
 from tests.transfer.clouds import settings, tiny_registered
 from tests.transfer.fits import prepared
 

@@ -28,7 +28,7 @@ from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.predict import predict
 from st_ssl.transfer.fitting.predictions import Predictions
 from st_ssl.transfer.tasks.action_recognition import Recognise, RecogniseConfig
-from st_ssl.transfer.tasks.base import Shown
+from st_ssl.transfer.tasks.ballot import Shown
 from tests.transfer.tiny import recognise_settings, source_of, write_dataset, write_encoder
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ from st_ssl.transfer.fitting.finetune_config import FitConfig
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
-from st_ssl.transfer.tasks.base import Meter, Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import Meter, Task
 from st_ssl.transfer.tasks.label_survey import Look as LookAt
 from tests.transfer.tiny import INPUT, VIT, source_of, write_dataset
 

@@ -21,7 +21,8 @@ from st_ssl.transfer.fitting.evaluate import evaluate
 from st_ssl.transfer.fitting.finetune_model import Tuned
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.task_loader import Feed
-from st_ssl.transfer.tasks.base import TASKS, Shown, Task
+from st_ssl.transfer.tasks.ballot import Shown
+from st_ssl.transfer.tasks.base import TASKS, Task
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, TinySource, cloud, tiny_registered
 from tests.transfer.fitting.test_finetune import CPU, prepared, settings, shown_to
 

@@ -21,7 +21,7 @@ from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.fit import Feed
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.tasks.action_recognition import ClipHead, Recognise, RecogniseConfig
-from st_ssl.transfer.tasks.base import Shown
+from st_ssl.transfer.tasks.ballot import Shown
 from tests.transfer.tiny import INPUT, recognise_settings, source_of, write_dataset, write_encoder
 
 CPU = torch.device("cpu")

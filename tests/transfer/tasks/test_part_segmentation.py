@@ -8,7 +8,7 @@ import torch
 
 from st_ssl.core.types import Entry, PointBatch, View
 from st_ssl.encoders.base import random_encoder
-from st_ssl.transfer.tasks.base import Shown
+from st_ssl.transfer.tasks.ballot import Shown
 from st_ssl.transfer.tasks.part_segmentation import PartConfig, PartHead, PartMeter
 from tests.transfer.clouds import INPUT, TinyEncoderConfig, tiny_registered
 
