@@ -362,7 +362,7 @@ def test_a_budget_to_begin_with_is_a_number(
     for wrong in ("0", "half"):
         with pytest.raises(SystemExit):
             called(monkeypatch, *files, "--find-steps", "--start", wrong)
-        assert f"--start: expected a number of steps, not {wrong}" in capsys.readouterr().err
+        assert f"--start: expected a whole number above 0, not {wrong}" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         called(monkeypatch, *files, "--start", "4")
     assert "--start is for --find-steps" in capsys.readouterr().err
@@ -381,3 +381,19 @@ def test_a_starved_scratch_is_told_behind_the_tables(
     result = json.loads((files[1] / "finetune" / "objects.json").read_text())
     assert [one["fraction"] for one in result["starved"]] == [1.0]
     assert [len(row["curve"]["values"]) for row in result["results"]] == [2, 2]
+
+
+def test_a_few_samples_are_learned_by_heart(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = files
+    keys = ("epochs=60", "optim.lr=0.01", "schedule.warmup_epochs=1", "encoder={}", "scratch_steps=9999")
+    assert called(monkeypatch, config, run, "--overfit", 3, *keys) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "tested on the 3 samples that it was trained on" in out
+    result = json.loads((run / "finetune" / "objects_overfit.json").read_text())
+    (row,) = result["results"]
+    assert (row["mode"], result["sizes"]) == ("scratch", {"train": 3, "val": 0, "test": 3})
+    assert row["metrics"]["accuracy"]["values"] == [100.0]
+    assert not (run / "finetune" / "objects_overfit").exists()
+    assert called(monkeypatch, config, run, "--overfit", 3, "--find-steps") == 2

@@ -15,6 +15,7 @@ examples:
   st-ssl finetune configs/transfer/video/vit.yaml runs/mine data=ucf101 data.root=/data/ucf101 splits=[1,2,3]
   st-ssl finetune configs/transfer/points/few_shot.yaml runs/mine task.ways=5 task.shots=10
   st-ssl finetune configs/transfer/points/quickstart.yaml runs/quickstart/points/point2vec --find-steps
+  st-ssl finetune configs/transfer/driving_detection.yaml runs/quickstart/driving --overfit 5
   st-ssl finetune configs/transfer/points/classify.yaml runs/quickstart/points/point2vec task.target=class \
       epochs=10 seeds=1                                          # on planted objects, which have several labels
   torchrun --nproc-per-node 8 -m st_ssl finetune configs/transfer/points/classify.yaml runs/point_mae modes=[full,lora]
@@ -40,17 +41,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     steps = "find how many steps scratch needs, without a look at test samples, and stop"
     parser.add_argument("--find-steps", action="store_true", help=steps)
-    parser.add_argument("--start", type=_steps, metavar="STEPS", help="where --find-steps begins (default: 50)")
+    parser.add_argument("--start", type=_count, metavar="STEPS", help="where --find-steps begins (default: 50)")
+    few = "learn N training samples by heart, to see whether the task can be learned from the data at all, and stop"
+    parser.add_argument("--overfit", type=_count, metavar="N", help=few)
     parser.add_argument("--dry-run", action="store_true", help="tell what would be trained, and on what, and stop")
     arguments = parser.parse()
     if arguments.start and not arguments.find_steps:
         parser.error("--start is for --find-steps")
+    if arguments.overfit and arguments.find_steps:
+        parser.error("--overfit and --find-steps are two things")
     return arguments
 
 
-def _steps(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a number of steps, not {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, not {text}")
     return int(text)
 
 
@@ -65,7 +70,7 @@ def main() -> None:
     from st_ssl.engine.run_files import pretraining_data
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.transfer.fitting.find_steps import START
-    from st_ssl.transfer.fitting.finetune_config import load_finetune
+    from st_ssl.transfer.fitting.finetune_config import load_finetune, overfitting
     from st_ssl.transfer.fitting.predictions import Predictions
 
     runs, overrides = split_runs(arguments.runs)
@@ -77,7 +82,10 @@ def main() -> None:
     for run in runs:
         describe_encoder(run)  # raises where it is none, before its data are asked for
     config = load_finetune(file, overrides, pretraining_data(runs[0]))
-    output = _output(arguments.output or runs[0] / "finetune" / f"{_result_name(file, overrides)}.json")
+    name = _result_name(file, overrides)
+    if arguments.overfit:
+        config, name = overfitting(config, arguments.overfit), f"{name}_overfit"
+    output = _output(arguments.output or runs[0] / "finetune" / f"{name}.json")
     beside = output.with_name(f"{output.stem}_predictions")
     limits = {"few": Predictions(beside), "all": Predictions(beside, None)}
     if arguments.print_config:

@@ -127,7 +127,8 @@ class FinetuneConfig(FitConfig):
     2, 3), each with fits of its own: see ``finetune_splits``. ``encoder`` and ``input`` change keys of the pretrained
     encoder, in all modes, that its weights do not depend on: how many points it is fed, how many patches it makes of
     them, drop path. ``baselines``: also what trivial baselines make of the same labels (see ``fitting/baselines.py``),
-    of which the strongest is a rival in every verdict.
+    of which the strongest is a rival in every verdict. ``overfit``: so many training samples are all there is; they are
+    shown as they are, and tested on, to see whether the task can be learned at all.
     """
 
     modes: tuple[Mode, ...] = Field(default=("scratch", "frozen", "full"), min_length=1)
@@ -145,6 +146,7 @@ class FinetuneConfig(FitConfig):
     encoder: dict[str, Any] = Field(default_factory=dict)
     input: dict[str, Any] = Field(default_factory=dict)
     baselines: bool = True
+    overfit: int | None = Field(default=None, gt=0)
     # What the registries hold is known only once they are searched: see ``finetune_model``.
     task: Any
     data: Any
@@ -155,6 +157,15 @@ class FinetuneConfig(FitConfig):
         return {True: "all", False: "none"}[value] if isinstance(value, bool) else value
 
     _once = field_validator("modes", "label_fractions", "splits")(once)
+
+
+def overfitting(config: FinetuneConfig, samples: int) -> FinetuneConfig:
+    """One fit from scratch of what ``config`` says, on so many ``samples``, as they are; nothing of it is kept but the
+    figures."""
+    task = config.task.model_copy(update={"mix": None}) if hasattr(config.task, "mix") else config.task
+    one = {"modes": ("scratch",), "label_fractions": (1.0,), "seeds": 1, "splits": (), "scratch_steps": None}
+    kept = {"curve": False, "baselines": False, "save": "none", "patience": None}
+    return config.model_copy(update={"overfit": samples, "task": task, **one, **kept})
 
 
 @lru_cache(maxsize=1)

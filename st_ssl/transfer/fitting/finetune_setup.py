@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from st_ssl.core.config import Config, Place, merge, validate
@@ -71,7 +72,8 @@ class Setup:
                 f"label_fractions: {config.task.name} takes as many labels as it says itself: leave it at [1.0]"
             )
         task.of_data(source)
-        feed = Feed(source, task, described[1], device, stopped=stopped, looked=looked)
+        plain = config.overfit is not None
+        feed = Feed(source, task, described[1], device, stopped=stopped, looked=looked, plain=plain)
         return cls(task, feed, config, runs, wanted_entries(source, config))
 
     def parts(self, repeat: int) -> Parts:
@@ -81,12 +83,22 @@ class Setup:
             if divided != self._asked:  # or else what was learned of the classes still holds
                 self._asked = divided
                 self.classes = self.task.learn_classes(divided, self.feed.look)
-                self._parts = self.task.usable(divided)
+                self._parts = self._few(self.task.usable(divided))
         return self._parts
+
+    def _few(self, parts: Parts) -> Parts:
+        """``parts``, or the few training samples that are all there is, spread evenly over them."""
+        if (count := self.config.overfit) is None:
+            return parts
+        rows = np.linspace(0, len(parts.train) - 1, min(count, len(parts.train))).round().astype(int)
+        chosen = [parts.train[row] for row in np.unique(rows)]
+        return Parts(chosen, [], chosen, f"the {len(chosen)} samples that it was trained on")
 
     def labelled(self, share: float, repeat: int) -> Parts:
         """The samples of a fit with that share of the labels: a validation part is one of labels, too."""
         parts, task = self.parts(repeat), self.task
+        if self.config.overfit is not None:
+            return parts
         labels, own = (task.fraction(part, share, repeat) for part in (parts.train, parts.val))
         if not task.has_fractions:
             return Parts(labels, [], parts.test, parts.tested)

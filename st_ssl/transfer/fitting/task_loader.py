@@ -35,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: what is done is save
 class Feed:
     """The samples of ``source`` as ``task`` wants to see them, on ``device``; ``bad`` is what was found broken.
     ``stopped`` tells whether this process was asked to end, and ``looked`` is told how many of how many samples have
-    been looked at before anything is trained."""
+    been looked at before anything is trained. ``plain``: training samples are not varied, but shown as in a test."""
 
     source: DataSource
     task: Task
@@ -44,6 +44,7 @@ class Feed:
     bad: dict[BadSample, None] = field(default_factory=dict)
     stopped: Callable[[], bool] = lambda: False
     looked: Callable[[int, int], None] = lambda *_: None
+    plain: bool = False
 
     def look(self, entries: Sequence[Entry], name: str) -> list[PointLabels]:
         """Which labels ``name`` the points of each of ``entries`` have: each is read once, by one process. Raises
@@ -88,7 +89,7 @@ class Feed:
         varied batch: of this process's share of it ``accumulate`` parts one after the other, whose sizes may differ by
         one. Broken samples are replaced by the rule of the data set."""
         order = Order(seed, len(entries), min(batch_size, len(entries)))
-        views = self.task.training_views(self.source, self.input)
+        views = self._training_views()
         steps = _shares(order, start, total, accumulate)
         for number, batch in enumerate(self._batches(entries, views, seed, steps), start * accumulate):
             if not batch.views:
@@ -100,7 +101,10 @@ class Feed:
                 batch.views = [first.joined(others)]
                 keys = [(*key, view) for view in range(views.num_views) for key in keys]
             (shown,) = self._shown(views, batch, entries)
-            yield self.task.augmented(shown, keys)
+            yield shown if self.plain else self.task.augmented(shown, keys)
+
+    def _training_views(self) -> CutsViews:
+        return self.source.evaluation(self.input) if self.plain else self.task.training_views(self.source, self.input)
 
     def testing(
         self, entries: Sequence[Entry], batch_size: int, votes: int = 1, rank: int = 0, world_size: int = 1
