@@ -106,10 +106,10 @@ def write_planted(
     root, what = Path(root), f"synthetic {config.kind}s"
     stamp = {"format": f"st_ssl {what}", "version": config.version, "config": config.model_dump(), **about}
     claim_folder(root, "synthetic.json", stamp, f"set of {what}")
-    for split in filter(config.count, config.counts()):  # an empty folder would be told of as a class without a sample
-        (root / split).mkdir(exist_ok=True)
     samples = [plan(config, split, index) for split, count in config.counts().items() for index in range(count)]
     missing = [sample for sample in samples if not (root / sample.path).exists()]
+    for folder in {(root / sample.path).parent for sample in samples}:
+        folder.mkdir(parents=True, exist_ok=True)
     done = len(samples) - len(missing)
     shown = progress and bool(missing)
     for sample, made in parallel_map(partial(make, config), missing, num_workers, what, done, shown):
