@@ -95,6 +95,7 @@ def test_a_mistyped_setting(videos: Path, tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("shapes", ("num_points=64",), "train/00000.npz"),
         ("rooms", ("num_points=500", "num_views=1"), "train/room_00000/coord.npy"),
+        ("drives", ("sweeps=2", "beams=4", "columns=36"), "train/drive_0000/poses.txt"),
     ],
 )
 def test_synthetic_clouds(

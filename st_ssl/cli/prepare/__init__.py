@@ -4,6 +4,7 @@ examples:
   st-ssl prepare synthetic videos --output data/planted num_train=1000 num_val=240 seed=1
   st-ssl prepare synthetic videos --output data/hard objects=2 occlusion=0.3 cuts=1 scene_motion=0.9 watermark=clock
   st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
+  st-ssl prepare synthetic drives --output data/drives num_train=60       # streets, as a spinning LiDAR sees them
   st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
   st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
   st-ssl prepare verify data/modelnet40                   # videos or clouds? the files tell; --kind says which
@@ -40,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
-    synthetic.add_argument("kind", choices=["videos", "shapes", "rooms"], help="what to write")
+    synthetic.add_argument("kind", choices=["videos", "shapes", "rooms", "drives"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
     synthetic.add_argument("overrides", nargs="*", metavar="key=value", help=SYNTHETIC_SETTINGS)
     _place(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
@@ -96,12 +97,13 @@ def main() -> int:
 
 
 def _synthetic(arguments: argparse.Namespace) -> int:
-    from st_ssl.data.synthetic import rooms, shapes, videos
+    from st_ssl.data.synthetic import drives, rooms, shapes, videos
 
     kinds: dict[str, tuple[type[Config], Callable[..., Path]]] = {
         "videos": (videos.SyntheticVideoConfig, videos.write_dataset),
         "shapes": (shapes.SyntheticShapeConfig, shapes.write_dataset),
         "rooms": (rooms.SyntheticRoomConfig, rooms.write_dataset),
+        "drives": (drives.SyntheticDriveConfig, drives.write_dataset),
     }
     model, write = kinds[arguments.kind]
     config = configured(model, arguments.overrides, {})
