@@ -33,6 +33,7 @@ ROOMS = {
     "data.sources.detect": 1.8,  # asks whether a place is a pack, or holds videos or clouds
     "data.video": 1.9,
     "data.points": 1.9,
+    "data.drives": 1.95,  # shows sweeps as clouds are shown
     "objectives": 2.0,
     "encoders": 2.1,
     "parts": 2.2,

@@ -276,9 +276,11 @@ def spread(values: Tensor, clouds: int) -> Tensor:
     return values if len(values) == clouds else values.repeat_interleave(clouds // len(values), dim=0)
 
 
-def plain(num_points: int | None, unit_sphere: bool, voxel_size: float | None = None) -> PointAugment:
+def plain(
+    num_points: int | None, unit_sphere: bool, voxel_size: float | None = None, centre: bool = True
+) -> PointAugment:
     """The augmentation of evaluation: no more than the choice of points and where they are brought to."""
-    return PointAugment(PointAugmentConfig(rotation="none"), num_points, unit_sphere, voxel_size)
+    return PointAugment(PointAugmentConfig(rotation="none"), num_points, unit_sphere, voxel_size, centre)
 
 
 def _flips(config: PointAugmentConfig, draws: np.ndarray) -> np.ndarray:

@@ -28,12 +28,14 @@ ATTRIBUTE_WIDTHS = {"color": 3, "normal": 3, "intensity": 1, "time": 1, "velocit
 
 class PointInputConfig(Config):
     """The cloud that an encoder is fed: ``num_points`` points (null: all of them), brought to the unit sphere around
-    their centroid where ``unit_sphere``; of a scene one point a voxel of ``voxel_size`` metres. ``attributes`` are what
-    is known of a point besides its place, in the order of the channels; ``time`` and ``velocity`` are known in windows
-    of recordings (``data.window``)."""
+    their centroid where ``unit_sphere``, or else, where ``centre``, above the origin (not sweeps of a drive, whose
+    origin is the sensor); of a scene one point a voxel of ``voxel_size`` metres. ``attributes`` are what is known of a
+    point besides its place, in the order of the channels; ``time`` and ``velocity`` are known in windows of recordings
+    (``data.window``), and ``time`` where sweeps are merged (``data.sweeps``)."""
 
     num_points: int | None = Field(default=1024, gt=0)
     unit_sphere: bool = True
+    centre: bool = True
     voxel_size: float | None = Field(default=None, gt=0)
     attributes: tuple[Literal["color", "normal", "intensity", "time", "velocity"], ...] = ()
 

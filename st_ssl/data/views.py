@@ -21,7 +21,8 @@ from st_ssl.core.types import Mask, PointBatch, PointCloud, View
 from st_ssl.data.clip_plans import Draw, Plan
 from st_ssl.data.streams.base import Recording, nearest_instants
 
-POSE = "pose"
+POSE, PATH = "pose", "path"
+"""Labels of views: the poses of what is seen, and those of sweeps on the way, which are turned like them."""
 _UNMOVED = np.eye(4)
 
 
@@ -208,8 +209,8 @@ class Views:
         for transform in spec.transforms:
             content = transform.apply(content, view.params)
             turned = getattr(transform, "turned", None)
-            if POSE in labels and turned is not None:
-                labels[POSE] = turned(labels[POSE], view.params)
+            if turned is not None:
+                labels |= {name: turned(labels[name], view.params) for name in (POSE, PATH) if name in labels}
         return replace(view, content=content, labels=labels)
 
 

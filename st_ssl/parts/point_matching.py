@@ -37,7 +37,8 @@ def require_points(encoder: CloudEncoder, method: str) -> None:
 def scene_augment(config: PointAugmentConfig, encoder: CloudEncoder) -> PointAugment:
     """The augmentation of scenes. All points of a voxel stay: the encoder takes them together, and the more points both
     views have, the more matches there are."""
-    return PointAugment(config, encoder.input.num_points, encoder.input.unit_sphere, None)
+    shown = encoder.input
+    return PointAugment(config, shown.num_points, shown.unit_sphere, None, shown.centre)
 
 
 def point_features(encoder: CloudEncoder, head: nn.Module, views: list[View]) -> list[Tensor]:

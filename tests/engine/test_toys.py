@@ -124,7 +124,7 @@ def test_encoders_that_the_method_does_not_take_are_told(tmp_path: Path) -> None
 def test_sweeps_arrive_with_poses_that_still_lead_to_the_world(tmp_path: Path) -> None:
     points = {"num_points": None, "unit_sphere": False, "voxel_size": 0.5}
     net = {"name": "sparse_unet", "variant": "tiny", "stem": 4}
-    data = config(tmp_path / "run", "forecast", "drives") | {"input": points, "encoder": net}
+    data = config(tmp_path / "run", "forecast", "toy_drives") | {"input": points, "encoder": net}
     trainer = Trainer(load(data), Runtime(CPU))
     batch, _ = next(trainer._batches(0, 1))
     (view,) = trainer.method.views.prepare(batch.views)

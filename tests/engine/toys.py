@@ -129,7 +129,7 @@ class CoTraining(Method[CoTrainingConfig]):
 class DrivesConfig(Config):
     """Twelve drives past one static scene, five sweeps each."""
 
-    name: Literal["drives"] = "drives"
+    name: Literal["toy_drives"] = "toy_drives"
     root: str | None = None
     num_workers: int = 0
 

@@ -132,7 +132,7 @@ def plain_views(
     """What an encoder is shown when it is evaluated: no more than the choice of points, by the key with ``jitter``, of
     the share ``span`` of the cloud. With ``whole`` there is one more view behind them: see ``as_it_lies``. ``rule``:
     what labels the points must have."""
-    augment = plain(input.num_points, input.unit_sphere, input.voxel_size)
+    augment = plain(input.num_points, input.unit_sphere, input.voxel_size, input.centre)
     specs = [ViewSpec(Still(num_views), (augment,), drawn=jitter > 0)] * num_views
     if whole:
         specs.append(ViewSpec(Still(), (Only(as_it_lies),), name="whole"))

@@ -59,7 +59,7 @@ class SimCLR(Method[SimCLRConfig]):
     def __init__(self, config: SimCLRConfig, encoder: CloudEncoder) -> None:
         super().__init__(config, encoder)
         cloud = encoder.input
-        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size, cloud.centre)
         self.views = augmented_views(cloud, augment, 2)
         self.projector = projector(encoder.embed_dim, config.hidden_dim, config.output_dim, config.projector_layers)
 

@@ -158,11 +158,11 @@ class DCGLR(Method[DCGLRConfig]):
     def __init__(self, config: DCGLRConfig, encoder: CloudEncoder) -> None:
         super().__init__(config, encoder)
         cloud, local = encoder.input, config.local
-        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size, cloud.centre)
         specs = each(Still(GLOBALS), augment)
         if config.num_local:
             crop = config.augment.model_copy(update={"crop": "sphere", "crop_share": local.crop_share})
-            small = PointAugment(crop, local.num_points, cloud.unit_sphere, cloud.voxel_size)
+            small = PointAugment(crop, local.num_points, cloud.unit_sphere, cloud.voxel_size, cloud.centre)
             specs += each(Still(config.num_local), small)
         self.views = point_views(cloud, specs)
         self.heads = Heads(config, encoder.embed_dim)

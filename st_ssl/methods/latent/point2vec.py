@@ -93,7 +93,7 @@ class Point2Vec(Method[Point2VecConfig]):
         if config.target_layers > depth:
             raise ConfigError(f"method.target_layers={config.target_layers}: the encoder has {depth} blocks")
         cloud = encoder.input
-        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size, cloud.centre)
         mask = PatchMask(config.mask, encoder.vit.num_groups)
         self.views = point_views(cloud, each(Still(), augment, masks=[mask]))
         self.teacher = deepcopy(encoder.blocks).requires_grad_(False)

@@ -74,7 +74,7 @@ class PointMAE(Method[PointMAEConfig]):
             raise ConfigError("method.name=point_mae needs an encoder that can see a part of its patches: point_vit")
         dim, size = encoder.embed_dim, encoder.vit.group_size
         cloud = encoder.input
-        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size)
+        augment = PointAugment(config.augment, cloud.num_points, cloud.unit_sphere, cloud.voxel_size, cloud.centre)
         mask = PatchMask(config.mask, encoder.vit.num_groups)
         self.views = point_views(cloud, each(Still(), augment, masks=[mask]))
         self.order = 2 if config.chamfer == "l2" else 1

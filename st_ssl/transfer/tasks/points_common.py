@@ -83,7 +83,7 @@ class PointTask(Task):
     def training_views(self, source: DataSource, input: PointInputConfig) -> CutsViews:
         if self.fixed_views:
             return plain_views(input, rule=self.rule())
-        augment = PointAugment(self.config.augment, input.num_points, input.unit_sphere, input.voxel_size)
+        augment = PointAugment(self.config.augment, input.num_points, input.unit_sphere, input.voxel_size, input.centre)
         rule = self.rule()
         return augmented_views(input, augment, 1, *([rule] if rule else []))
 
