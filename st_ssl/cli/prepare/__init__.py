@@ -4,7 +4,8 @@ examples:
   st-ssl prepare synthetic videos --output data/planted num_train=1000 num_val=240 seed=1
   st-ssl prepare synthetic videos --output data/hard objects=2 occlusion=0.3 cuts=1 scene_motion=0.9 watermark=clock
   st-ssl prepare synthetic shapes --output data/shapes num_train=1000     # objects; rooms: furnished rooms
-  st-ssl prepare synthetic drives --output data/drives num_train=60       # streets, as a spinning LiDAR sees them
+  st-ssl prepare synthetic drives --output data/drives num_val=2 seed=1   # streets, as a spinning LiDAR sees them
+  st-ssl prepare synthetic drives --output data/as_kitti --layout kitti num_val=2
   st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
   st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
   st-ssl prepare verify data/modelnet40                   # videos or clouds? the files tell; --kind says which
@@ -43,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     synthetic = steps.add_parser("synthetic", help="write data whose factors are known")
     synthetic.add_argument("kind", choices=["videos", "shapes", "rooms", "drives"], help="what to write")
     synthetic.add_argument("--output", type=Path, required=True, help="the folder to write to")
+    synthetic.add_argument("--layout", help="of drives: own (default), kitti, semantic_kitti or nuscenes")
     synthetic.add_argument("overrides", nargs="*", metavar="key=value", help=SYNTHETIC_SETTINGS)
     _place(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
     _place(verify := steps.add_parser("verify", help="decode all samples, tell how they are read"))
@@ -106,7 +108,8 @@ def _synthetic(arguments: argparse.Namespace) -> int:
         "drives": (drives.SyntheticDriveConfig, drives.write_dataset),
     }
     model, write = kinds[arguments.kind]
-    config = configured(model, arguments.overrides, {})
+    layout = [] if arguments.layout is None else [f"layout={arguments.layout}"]
+    config = configured(model, [*arguments.overrides, *layout], {})
     print(write(arguments.output, config, num_workers=arguments.workers))
     counts = {key: value for key, value in config if key in ("num_train", "num_val", "num_test")}
     print(f"{arguments.kind}: {', '.join(f'{count} {key[4:]} ({key})' for key, count in counts.items())}")

@@ -22,7 +22,7 @@ from st_ssl.data.synthetic.drives.street import KERB, Street, draw_street
 
 FORMAT_VERSION = 1
 HEIGHT = 1.8  # of the sensor above the road, metres
-Layout = Literal["own"]
+Layout = Literal["own", "kitti", "semantic_kitti", "nuscenes"]
 _WEAK = 0.0025  # a return of this strength is lost with the probability 1 / e; 1 is a white wall at 20 m
 _LEAVES = 0.6  # the share of the way through something open within which rays end
 
