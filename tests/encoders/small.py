@@ -15,11 +15,13 @@ from st_ssl.encoders.base import ENCODERS, Encoder
 SMALL: dict[str, dict[str, Any]] = {
     "c3d": {"width": 4},
     "dgcnn": {"widths": (8, 12), "neighbours": 6, "dim": 24},
+    "pillars": {"range": (-3.2, -3.2, -3, 3.2, 3.2, 3), "pillar": (0.4, 0.4), "widths": (8, 12)},
     "point_vit": {"dim": 24, "depth": 2, "heads": 3, "num_groups": 10, "group_size": 6},
     "pytorchvideo": {"model": "x3d_xs"},
     "r2plus1d": {"depth": 10, "width": 4},
     "r3d": {"depth": 10, "width": 4},
     "s3d": {"width": 8, "gating": "branches"},
+    "second": {"range": (-3.2, -3.2, -3.2, 3.2, 3.2, 3.2), "voxel": (0.4, 0.4, 0.4), "widths": (4, 6, 8), "out": 12},
     "slow": {"width": 4},
     "sparse_resnet": {"variant": "tiny", "stem": 4},
     "sparse_unet": {"variant": "tiny", "stem": 4},
