@@ -126,7 +126,7 @@ def test_kitti_labels_are_the_boxes_in_the_image(roots: dict[str, Path]) -> None
         in_view = ahead & (np.abs(truth.values[:, 1]) < 0.7 * truth.values[:, 0]) & left
         assert set(np.flatnonzero(in_view)) <= named
         assert all(truth.values[at, 0] > -2 for at in named)
-    assert all(kinds[kind] > 3 for kind in ("Car", "Pedestrian", "Cyclist", "DontCare")), kinds
+    assert all(kinds[kind] > 2 for kind in ("Car", "Pedestrian", "Cyclist", "DontCare")), kinds
     assert all(hidden[level] > 1 for level in "012"), hidden
 
 
@@ -299,7 +299,7 @@ def _check_annotations(found: list[dict[str, Any]], world: np.ndarray, scan: Sca
         assert points_in_boxes(torch.from_numpy(world[own]), box.double()).all()
         assert row["num_lidar_pts"] == truth.facts["points"][at] == own.sum()
         after = tables["sample_annotation"].get(row["next"])
-        if after:
+        if after and np.abs(np.subtract(after["rotation"], row["rotation"])).max() < 0.03:
             moved = (np.array(after["translation"]) - row["translation"])[:2] / 0.4
             assert np.allclose(moved, pose[:2, :2] @ truth.values[at, 7:], atol=0.6)
         category = tables["category"][tables["instance"][row["instance_token"]]["category_token"]]["name"]

@@ -86,15 +86,17 @@ class Street:
 
 def draw_street(rng: np.random.Generator, times: Array) -> Street:
     """A street for a drive with sweeps at ``times`` [T] in seconds."""
-    stands = rng.random() < 0.08
+    stands, turns = rng.random(2) < [0.08, 0.2]
     swing, period, phase = rng.uniform(0, 0.3), rng.uniform(6, 12), rng.uniform(0, 2 * math.pi)
-    pace = Pace(0.0, 0.0 if stands else rng.uniform(3.5, 11.0), swing, period, phase)
+    pace = Pace(0.0, 0.0 if stands else rng.uniform(3.5, 5.5 if turns else 11.0), swing, period, phase)
     length = float(pace.distance(times)[-1])
     ground = _draw_ground(rng, length)
     span = (-_BEYOND, length + _BEYOND)
     fixed, obstacles = _build(ground, span, rng)
     crowd = _Crowd(ground, times, rng, obstacles)
-    place, yaw = crowd.lane(1, 0.0, _LANE / 2).at(pace.distance(times))
+    ahead = [middle for middle, _ in ground.crossings if 12 < middle < 40]
+    path = crowd.turning(1, ahead[0], ahead[0] - 8) if turns and ahead else crowd.lane(1, 0.0, _LANE / 2)
+    place, yaw = path.at(pace.distance(times))
     crowd.discs(place[:, None] + _along(yaw, np.array([-1.4, 0.0, 1.4])), 1.1)
     crowd.populate(span, pace.speed)
     return Street(ground, fixed, crowd.actors(), times, place, yaw)
@@ -241,7 +243,7 @@ class _Crowd:
         x, y = self.frame.world(along, left).tolist()
         return Path(x, y, float(self.frame.heading(along)) + yaw, pieces)
 
-    def _turning(self, direction: int, middle: float, before: float) -> Path:
+    def turning(self, direction: int, middle: float, before: float) -> Path:
         """From ``before`` metres ahead of a crossing into it, to either side."""
         to_right = self.rng.random() < 0.5
         radius = self.rng.uniform(4.5, 6.0) if to_right else self.rng.uniform(6.5, 8.5)
@@ -269,7 +271,7 @@ class _Crowd:
         for middle, _ in self.ground.crossings:
             for _ in range(rng.poisson(1.6)):
                 direction, speed = int(rng.choice([-1, 1])), rng.uniform(3.5, 6.5)
-                self.add("car", self._turning(direction, middle, rng.uniform(0, 40)), Pace(0.0, speed))
+                self.add("car", self.turning(direction, middle, rng.uniform(0, 40)), Pace(0.0, speed))
             for _ in range(rng.poisson(2.0)):
                 path = self._across(middle, _LANE / 2, rng.uniform(9, 55))
                 self.add("car", path, Pace(0.0, rng.uniform(4, 9) if rng.random() < 0.6 else 0.0))
