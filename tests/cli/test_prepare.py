@@ -96,6 +96,7 @@ def test_a_mistyped_setting(videos: Path, tmp_path: Path, monkeypatch: pytest.Mo
         ("shapes", ("num_points=64",), "train/00000.npz"),
         ("rooms", ("num_points=500", "num_views=1"), "train/room_00000/coord.npy"),
         ("drives", ("sweeps=2", "beams=4", "columns=36"), "train/drive_0000/poses.txt"),
+        ("drives", ("sweeps=2", "beams=4", "columns=36", "--layout=kitti"), "training/label_2/000000.txt"),
     ],
 )
 def test_synthetic_clouds(
@@ -106,6 +107,10 @@ def test_synthetic_clouds(
     assert (tmp_path / kind / file).is_file()
     with pytest.raises(ValueError, match=r"num_trian.*did you mean 'num_train'"):
         run(monkeypatch, "synthetic", kind, "--output", str(tmp_path / kind), "num_trian=1")
+    with pytest.raises(
+        ValueError, match=r"'layout=kiti': layout: (must be 'own', 'kitti', .*did you mean|unknown key)"
+    ):
+        run(monkeypatch, "synthetic", kind, "--output", str(tmp_path / kind), "--layout", "kiti")
 
 
 def test_each_data_set_has_a_file_of_its_own(

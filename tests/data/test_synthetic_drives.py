@@ -276,6 +276,15 @@ def test_a_sweep_depends_on_its_key_alone() -> None:
         assert len(scan_sweep(changed, split, 2, 7).cloud) != len(before)
 
 
+def test_a_sensor_may_see_next_to_nothing() -> None:
+    near = TINY.model_copy(update={"max_range": 4.5, "num_train": 8})
+    clouds = [scan_sweep(near, "train", index, 0).cloud for index in range(8)]
+    assert any(len(_boxes(cloud)) == 0 for cloud in clouds)
+    assert all(np.linalg.norm(cloud.xyz, axis=1).max(initial=0) < 5 for cloud in clouds)
+    up = scan_sweep(TINY.model_copy(update={"lowest": 60.0, "highest": 80.0}), "train", 0, 0).cloud
+    assert len(up) == 0 or up.xyz[:, 2].min() > 0
+
+
 def test_street_coordinates_are_undone() -> None:
     rng = np.random.default_rng(0)
     for curvature in (0.0, 0.008, -0.005):

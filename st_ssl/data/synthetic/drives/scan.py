@@ -95,20 +95,43 @@ def scan_sweep(config: SyntheticDriveConfig, split: str, index: int, sweep: int)
     actors, near = _boxes(config, street, sweep, pose)
     parts = _parts(config, street, sweep, near).moved(0.0, -origin).moved(-yaw, np.zeros(3))
     distance, part, cosine, alone = _first(config.rays, parts, len(street.actors.classes), rng)
-    segment, reflectivity = np.zeros(len(part), dtype=np.int64), np.zeros(len(part))
-    owner = np.full(len(part), -1)
-    hit = np.flatnonzero(part >= 0)
-    segment[hit], reflectivity[hit] = parts.segment[part[hit]], parts.reflectivity[part[hit]]
-    owner[hit] = parts.owner[part[hit]]
-    down = np.flatnonzero(distance * config.rays.directions[:, 2] < KERB - HEIGHT)
+    segment, owner = np.zeros(len(part), dtype=np.int64), np.full(len(part), -1)
+    reflectivity, lost = np.zeros((2, len(part)))
+    down = np.flatnonzero(distance > (HEIGHT - KERB) / np.maximum(-config.rays.directions[:, 2], 1e-9))
     ground, where, level = _ground(street, config.rays.directions[down], pose, distance[down], config.max_range)
     down = down[where]
-    distance[down], part[down], owner[down], cosine[down] = ground, -1, -1, level
+    distance[down], part[down], cosine[down] = ground, -1, level
+    hit, of = np.flatnonzero(part >= 0), part[part >= 0]
+    segment[hit], reflectivity[hit], lost[hit] = parts.segment[of], parts.reflectivity[of], parts.lost[of]
+    owner[hit] = parts.owner[of]
     places = pose[:2, 3] + (config.rays.directions[down, :2] * ground[:, None]) @ pose[:2, :2].T
     segment[down], reflectivity[down] = street.ground.look(places)
     first = np.bincount(owner[owner >= 0], minlength=len(street.actors.classes))
-    lost = np.zeros(len(part))
-    lost[part >= 0] = parts.lost[part[part >= 0]]
+    back, distance, bright = _returns(config, distance, cosine, reflectivity, lost, rng)
+    owner = owner[back]
+    points = np.bincount(owner[owner >= 0], minlength=len(first))[near]
+    share = first[near] / np.maximum(alone[near], 1)
+    actors.facts |= {"points": points, "visible": share.astype(np.float32)}
+    cloud = PointCloud(
+        (config.rays.directions[back] * distance[:, None]).astype(np.float32),
+        {"intensity": bright.astype(np.float32)[:, None]},
+        {"segment": segment[back], "instance": owner, "ring": back // config.columns},
+        pose,
+        float(street.times[sweep]),
+        boxes=actors,
+    )
+    return Scan(cloud, parts)
+
+
+def _returns(
+    config: SyntheticDriveConfig,
+    distance: np.ndarray,
+    cosine: np.ndarray,
+    reflectivity: np.ndarray,
+    lost: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What comes back of rays [R]: which do [N], the distances that are measured [N] and the intensities [N]."""
     back = np.flatnonzero(distance <= config.max_range)
     distance, cosine, reflectivity = distance[back], np.maximum(cosine[back], 0.0), reflectivity[back]
     strength = reflectivity * cosine * (20 / distance) ** 2
@@ -117,20 +140,7 @@ def scan_sweep(config: SyntheticDriveConfig, split: str, index: int, sweep: int)
     bright = reflectivity * (0.35 + 0.65 * cosine) * np.exp(-distance / 120)
     bright = bright * (1 + 0.08 * rng.normal(size=len(back))) + 0.01 * rng.normal(size=len(back))
     distance = distance + config.noise * rng.normal(size=len(back))
-    back, distance, bright = back[kept], distance[kept], bright[kept]
-    owner = owner[back]
-    points = np.bincount(owner[owner >= 0], minlength=len(first))[near]
-    share = first[near] / np.maximum(alone[near], 1)
-    actors.facts |= {"points": points, "visible": share.astype(np.float32)}
-    cloud = PointCloud(
-        (config.rays.directions[back] * distance[:, None]).astype(np.float32),
-        {"intensity": np.clip(bright, 0, 1).astype(np.float32)[:, None]},
-        {"segment": segment[back], "instance": owner, "ring": back // config.columns},
-        pose,
-        float(street.times[sweep]),
-        boxes=actors,
-    )
-    return Scan(cloud, parts)
+    return back[kept], distance[kept], np.clip(bright[kept], 0, 1)
 
 
 def _turn(yaw: float) -> np.ndarray:
