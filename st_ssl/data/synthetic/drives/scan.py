@@ -97,7 +97,8 @@ def scan_sweep(config: SyntheticDriveConfig, split: str, index: int, sweep: int)
     distance, part, cosine, alone = _first(config.rays, parts, len(street.actors.classes), rng)
     segment, owner = np.zeros(len(part), dtype=np.int64), np.full(len(part), -1)
     reflectivity, lost = np.zeros((2, len(part)))
-    down = np.flatnonzero(distance > (HEIGHT - KERB) / np.maximum(-config.rays.directions[:, 2], 1e-9))
+    fall = -config.rays.directions[:, 2]
+    down = np.flatnonzero((fall > 0) & (distance > (HEIGHT - KERB) / np.maximum(fall, 1e-9)))
     ground, where, level = _ground(street, config.rays.directions[down], pose, distance[down], config.max_range)
     down = down[where]
     distance[down], part[down], cosine[down] = ground, -1, level
