@@ -14,6 +14,7 @@ from st_ssl.data.streams.limits import MAX_POINTS
 from st_ssl.data.streams.points import ReadOptions
 from st_ssl.data.streams.points.columns import check_roles
 from st_ssl.data.streams.points.units import check_range
+from st_ssl.data.synthetic.drives import SyntheticDriveConfig
 
 Range = Annotated[tuple[float, float], AfterValidator(check_range)]
 
@@ -31,10 +32,11 @@ class DriveDataConfig(Config):
     from within so many metres of the sensor in x and y, of the log's own car, are left out. ``rate``: sweeps a second
     where no file tells their times.
 
-    Pretraining takes its samples from whole drives. What is probed or fine-tuned are ``key_frames``: the sweeps of a
-    drive with boxes, or else those with labels, or else all of them; with ``key_frames: false`` always all. Those of
-    one drive are in one split.
+    Pretraining takes its samples from whole drives. What is probed or fine-tuned are ``key_frames``: the sweeps with
+    boxes, in a split without those the ones with labels, or else all; with ``key_frames: false`` always all. Those of
+    one drive are in one split. ``in_view``: only points that the camera sees, where alone objects are labelled (KITTI).
 
+    Without a root drives are planted, as ``planted`` says, and written on first use.
     ``bin_columns``, ``columns``, ``intensity_range``, ``max_points``, ``epoch_size`` and ``sample_timeout`` are as for
     clouds (``PointDataConfig``).
     """
@@ -48,10 +50,12 @@ class DriveDataConfig(Config):
     near: float = Field(default=0.0, ge=0)
     rate: float = Field(default=10.0, gt=0)
     key_frames: bool = True
+    in_view: bool = False
     bin_columns: int | None = Field(default=None, ge=3, le=16)
     columns: Annotated[tuple[str, ...], AfterValidator(check_roles)] | None = None
     intensity_range: Range | None = None
     max_points: int = Field(default=MAX_POINTS, gt=1)
+    planted: SyntheticDriveConfig = SyntheticDriveConfig()
     num_workers: int = Field(default_factory=default_workers, ge=0)
     epoch_size: int | None = Field(default=None, gt=0)
     max_bad_share: float = Field(default=0.1, ge=0, le=1)

@@ -15,7 +15,7 @@ import numpy as np
 from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import ConfigError, DataError, SampleError, nearest
 from st_ssl.core.inputs import CloudNeeds, Modality, PointInputConfig
-from st_ssl.core.random import Key
+from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry, View
 from st_ssl.data.base import DATA, CutsViews, DataSource
 from st_ssl.data.drives.config import DriveDataConfig
@@ -25,9 +25,11 @@ from st_ssl.data.points.dataset import check_needs
 from st_ssl.data.points.views import plain_views
 from st_ssl.data.sources.base import Listing
 from st_ssl.data.sources.drives import Layout, read_drives
+from st_ssl.data.sources.drives.base import NOT_LABELLED
 from st_ssl.data.streams.base import Recording
 from st_ssl.data.streams.points.drives import Drive, DriveSweeps, Dropped, SweepOptions, read_sweep, unposed
 from st_ssl.data.streams.points.reading import Reading, decide
+from st_ssl.data.synthetic import drives as planted
 from st_ssl.data.views import WHOLE, Span, Views
 from st_ssl.ops.shape_distributions import coarse_occupancy, ordered_coordinates, shape_distributions
 
@@ -125,10 +127,14 @@ class DriveSource(DataSource):
         return found
 
     def _root(self) -> Path:
-        """Where the drives are."""
-        if self.drives_config.place is None:
-            raise ConfigError("data.root: expected the folder of the drives")
-        return self.drives_config.place
+        """Where the drives are; planted ones are written if need be."""
+        config = self.drives_config
+        if config.place is not None:
+            return config.place
+        if config.layout != "auto":
+            warnings.warn("data.layout is ignored: there is no data.root (data.planted.layout)", stacklevel=2)
+        name = keyed_seed(config.planted.version, config.planted.model_dump_json())
+        return planted.write_dataset(Path("data") / f"planted-drives-{name:016x}", config.planted)
 
     @property
     def layout(self) -> Layout:
@@ -157,9 +163,15 @@ class DriveSource(DataSource):
         return tuple(name for place, (name, number) in enumerate(self.numbers.items()) if number == place)
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names that boxes may have, in the order of their numbers in the fact ``kind``: those of the layout, or
+        else those found."""
+        return tuple(dict.fromkeys(self.layout.names.values())) or tuple(in_order(self.survey.counts))
+
+    @property
     def segments(self) -> tuple[str, ...]:
         """The classes of points, in the order of their numbers; () where the layout does not name them."""
-        return self.layout.segments
+        return self.layout.segments(next(iter(self.drives.values())))
 
     @property
     def reading(self) -> Reading:
@@ -179,7 +191,8 @@ class DriveSource(DataSource):
     def sweep_options(self) -> SweepOptions:
         """How a stream of sweeps reads them."""
         config = self.drives_config
-        return SweepOptions(self.reading.options, config.sweeps, config.near, self.numbers)
+        kinds = {name: place for place, name in enumerate(self.kinds)}
+        return SweepOptions(self.reading.options, config.sweeps, config.near, config.in_view, self.numbers, kinds)
 
     def follow(self, prepared: Mapping[str, Any], needs: CloudNeeds | None = None) -> None:
         super().follow(prepared, needs)
@@ -214,13 +227,25 @@ class DriveSource(DataSource):
         found = []
         for drive in self.drives.values():
             tags, window = self.survey.tags[drive.path], len(drive) > 1
-            keys = drive.keys if self.drives_config.key_frames else np.arange(len(drive))
-            for at in keys.tolist():
+            for at in self._keys(drive):
                 own = tuple(self._known(tags.get(at, ())))
                 found.append(Entry(drive.path, drive.split, start=at, num_frames=1, tags=own, window=window))
         if not found:
             raise DataError(f"{self._root()}: no key frames in {len(self.drives)} drives (data.key_frames=false: all)")
         return found
+
+    def _keys(self, drive: Drive) -> Sequence[int]:
+        """The sweeps of a drive that are probed and fine-tuned: with boxes, where some of its split have those, or else
+        with labels, or else the log's key frames, or else all."""
+        if not self.drives_config.key_frames:
+            return range(len(drive))
+        kinds = ("boxes", "labels", "keys")
+        kind = next((kind for kind in kinds if any(len(getattr(one, kind)) for one in self._split(drive.split))), None)
+        return range(len(drive)) if kind is None else sorted(map(int, getattr(drive, kind)))
+
+    def _split(self, split: str) -> list[Drive]:
+        """The drives of ``split``."""
+        return [drive for drive in self.drives.values() if drive.split == split]
 
     def _known(self, names: Sequence[str]) -> list[str]:
         """The classes that are learned of those that boxes are of, each once."""
@@ -233,7 +258,9 @@ class DriveSource(DataSource):
         if survey.broken:
             first = survey.broken[0]
             told.append(f"{len(survey.broken)} files of boxes are broken, the first: {first.path}: {first.reason}")
-        others = {name: count for name, count in survey.counts.most_common() if name not in self.numbers}
+        others = {
+            name: count for name, count in survey.counts.most_common() if name not in (*self.numbers, NOT_LABELLED)
+        }
         if others and self.numbers:
             named = ", ".join(f"{name} {count}{nearest(name, self.classes)}" for name, count in others.items())
             told.append(f"boxes that are neither right nor wrong (data.classes has {', '.join(self.classes)}): {named}")
@@ -250,7 +277,7 @@ class DriveSource(DataSource):
         listing = self.recordings()
         assert isinstance(listing, Listing)
         drives = list(self.drives.values())
-        sweeps, keys = sum(map(len, drives)), sum(len(drive.keys) for drive in drives)
+        sweeps, keys = sum(map(len, drives)), sum(len(self._keys(drive)) for drive in drives)
         posed = sum(int(drive.posed.sum()) for drive in drives)
         boxes = ", ".join(f"{name} {self._boxes_of(name)}" for name in self.classes) or "none"
         summary = listing.summary()

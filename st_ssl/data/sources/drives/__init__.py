@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from st_ssl.core.errors import DataError
 from st_ssl.data.sources.base import Place, sibling
-from st_ssl.data.sources.drives import own
+from st_ssl.data.sources.drives import kitti, nuscenes, once, own, semantic_kitti, waymo_kitti
 from st_ssl.data.sources.drives.base import Layout
 from st_ssl.data.streams.points.drives import Drive
 
 __all__ = ["LAYOUTS", "Layout", "LayoutName", "read_drives"]
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (own.LAYOUT,)}
+_ALL = (nuscenes, once, waymo_kitti, kitti, semantic_kitti, own)  # the more special ones first
+LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in _ALL}
 if TYPE_CHECKING:
     LayoutName = str
 else:

@@ -17,6 +17,8 @@ from st_ssl.data.sources.points.base import CLOUD
 from st_ssl.data.streams.points.drives import Drive, NamedBoxes
 
 SWEEP = Kind("sweep", CLOUD.is_file, lambda folder: False)
+NOT_LABELLED = "dontcare"
+"""What we call a region of which nobody said what is in it: its box is nowhere."""
 _DIGITS = re.compile(r"([0-9]+)")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -27,7 +29,7 @@ class Layout:
     looks like this one.
 
     ``names``: the classes that its boxes may have there, and what we call them (none: any class, under its own name);
-    ``classes``: those that are learned where nobody asks for others. ``segments`` are its classes of points.
+    ``classes``: those that are learned where nobody asks for others. ``segments`` are the classes of points of a drive.
     ``columns`` and ``intensity_range`` say what is in its files, where that is fixed.
     """
 
@@ -36,7 +38,7 @@ class Layout:
     matches: Callable[[Place], object]
     names: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     classes: tuple[str, ...] = ()
-    segments: tuple[str, ...] = ()
+    segments: Callable[[Drive], tuple[str, ...]] = lambda drive: ()
     columns: tuple[str, ...] = ()
     intensity_range: tuple[float, float] | None = None
 
@@ -58,11 +60,7 @@ def fields(path: Path, kind: str, counts: Sequence[int]) -> list[tuple[int, list
     """Number and words of the lines of a text file, without those that are blank or begin with ``#``. ``SampleError``
     where one has another number of words than ``counts``; ``kind`` says what was expected."""
     rows = []
-    try:
-        lines = filled_lines(path, SWEEP)
-    except DataError as error:
-        raise SampleError(str(path), str(error)) from error
-    for at, line in lines:
+    for at, line in text_lines(path):
         words = line.partition("#")[0].split()
         if words and len(words) not in counts:
             many = " or ".join(map(str, counts))
@@ -70,6 +68,14 @@ def fields(path: Path, kind: str, counts: Sequence[int]) -> list[tuple[int, list
         if words:
             rows.append((at, words))
     return rows
+
+
+def text_lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of the lines of a file that are not blank; ``SampleError`` where it is none."""
+    try:
+        return filled_lines(path, SWEEP)
+    except DataError as error:
+        raise SampleError(str(path), str(error)) from error
 
 
 def numbers(path: Path, at: int, words: Sequence[str]) -> list[float]:
@@ -134,11 +140,6 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
     return np.stack(rows, axis=-1).reshape(*q.shape[:-1], 3, 3)
-
-
-def key_frames(drive_boxes: Mapping[int, object], labels: Mapping[int, object], count: int) -> np.ndarray:
-    """The sweeps that are probed and fine-tuned: those with boxes, or else with labels, or else all ``count``."""
-    return np.array(sorted(drive_boxes or labels or range(count)), dtype=np.int64)
 
 
 def filled_times(times: np.ndarray, rate: float) -> np.ndarray:

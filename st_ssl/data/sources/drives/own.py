@@ -20,7 +20,7 @@ import numpy as np
 
 from st_ssl.core.errors import DataError, SampleError
 from st_ssl.data.sources.base import Place
-from st_ssl.data.sources.drives.base import Layout, box_values, fields, filled_times, key_frames, numbers, sweeps_in
+from st_ssl.data.sources.drives.base import Layout, box_values, fields, filled_times, numbers, sweeps_in
 from st_ssl.data.sources.points.base import lists_in, names_in, subfolders
 from st_ssl.data.sources.splits import folder_split
 from st_ssl.data.streams.points.drives import Drive, NamedBoxes, rigid, unposed
@@ -74,8 +74,7 @@ def _alone(drive: Drive, at: int) -> Drive:
     """The sweep ``at`` of ``drive``."""
     boxes = {0: drive.boxes[at]} if at in drive.boxes else {}
     labels = {0: drive.labels[at]} if at in drive.labels else {}
-    keys = np.zeros(int(at in drive.keys), dtype=np.int64)
-    return Drive(drive.files[at], drive.split, (drive.files[at],), np.zeros(1), unposed(1), boxes, labels, keys)
+    return Drive(drive.files[at], drive.split, (drive.files[at],), np.zeros(1), unposed(1), boxes, labels)
 
 
 def sweeps_of(folder: Path) -> list[Path]:
@@ -96,9 +95,8 @@ def _drive(folder: Path, split: str, rate: float) -> Drive:
     classes = _classes(folder)
     read_boxes_of = {at: partial(read_boxes, file) for at, file in boxes.items() if file.is_file()}
     read_labels_of = {at: partial(read_labels, file, classes) for at, file in labels.items() if file.is_file()}
-    keys = key_frames(read_boxes_of, read_labels_of, len(files))
     paths = tuple(map(str, files))
-    return Drive(str(folder), split, paths, times[order], poses[order], read_boxes_of, read_labels_of, keys)
+    return Drive(str(folder), split, paths, times[order], poses[order], read_boxes_of, read_labels_of)
 
 
 def name_of(file: Path) -> str:
@@ -156,4 +154,4 @@ def read_labels(file: Path, classes: tuple[str, ...], count: int) -> dict[str, n
     return {"segment": segment, **instance}
 
 
-LAYOUT = Layout("own", _read, lambda place: _folders(place.root))
+LAYOUT = Layout("own", _read, lambda place: _folders(place.root), segments=lambda drive: _classes(Path(drive.path)))

@@ -13,7 +13,7 @@ from st_ssl.core.errors import SampleError, sample_fault
 from st_ssl.core.types import PointCloud
 from st_ssl.data.streams.base import WindowsMeta
 from st_ssl.data.streams.points import ReadOptions, read_raw
-from st_ssl.data.streams.points.base import clean
+from st_ssl.data.streams.points.base import MIN_POINTS, clean
 from st_ssl.data.streams.points.understand import understand
 
 
@@ -26,10 +26,27 @@ class NamedBoxes:
     names: tuple[str, ...]
     facts: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def numbered(self, classes: Mapping[str, int]) -> Boxes:
-        """The same boxes with numbers for their classes, -1 for names that ``classes`` does not have."""
-        numbers = [classes.get(name, -1) for name in self.names]
-        return Boxes(self.values, np.array(numbers, dtype=np.int64), self.facts)
+    def numbered(self, classes: Mapping[str, int], kinds: Mapping[str, int]) -> Boxes:
+        """The same boxes with the numbers of their names in ``classes`` (-1 for those that are not there) and, as the
+        fact ``kind`` int64 [N], in ``kinds``."""
+        numbers, kind = ([of.get(name, -1) for name in self.names] for of in (classes, kinds))
+        facts = {**self.facts, "kind": np.array(kind, dtype=np.int64)}
+        return Boxes(self.values, np.array(numbers, dtype=np.int64), facts)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera beside the sensor: ``matrix`` float64 [3, 4] takes points of a sweep to (u d, v d, d), pixels u to the
+    right and v down times the depth d in metres; the image is ``width`` by ``height`` pixels."""
+
+    matrix: np.ndarray
+    width: int
+    height: int
+
+    def sees(self, xyz: np.ndarray) -> np.ndarray:
+        """Which of the points [N, 3] are in front of the camera and inside its image, bool [N]."""
+        u, v, depth = (xyz @ self.matrix[:, :3].T + self.matrix[:, 3]).T
+        return (depth > 0) & (u >= 0) & (u < self.width * depth) & (v >= 0) & (v < self.height * depth)
 
 
 BoxReader = Callable[[], NamedBoxes]
@@ -43,9 +60,10 @@ class Drive:
     """What is known of a drive of T sweeps before one of them is read.
 
     ``path`` is what people know it by; ``files`` are its sweeps in the order of their ``times`` float64 [T] (seconds);
-    ``poses`` float64 [T, 4, 4] take them to the world (NaN where nobody knows). ``boxes`` and ``labels`` by the index
-    of the sweep that has them. ``keys`` int64 [K]: the sweeps that are probed and fine-tuned. ``axes`` [4, 4] turns the
-    points of the files to x ahead, y to the left, z up (None: they are so); boxes and poses are for turned points.
+    ``poses`` float64 [T, 4, 4] take them to the world (NaN where nobody knows). By the index of the sweep that has
+    them: ``boxes``, ``labels``, ``cameras``, and the ``tokens`` that a benchmark knows it by. ``keys`` int64 [K]: the
+    sweeps that the log calls key frames. ``axes`` [4, 4] turns the points of the files to x ahead, y to the left, z up
+    (None: they are so); boxes and poses are for turned points.
     """
 
     path: str
@@ -55,6 +73,8 @@ class Drive:
     poses: np.ndarray
     boxes: Mapping[int, BoxReader] = field(default_factory=dict)
     labels: Mapping[int, LabelReader] = field(default_factory=dict)
+    cameras: Mapping[int, Callable[[], Camera]] = field(default_factory=dict)
+    tokens: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     axes: np.ndarray | None = None
 
@@ -83,12 +103,15 @@ def rigid(rows: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class SweepOptions:
     """How sweeps are read: their files by ``options``; ``merged`` of them to one cloud; without returns from within
-    ``near`` metres in x and y, the log's own car; boxes with the numbers that ``classes`` has for their names."""
+    ``near`` metres in x and y, the log's own car; with ``in_view`` only what the camera sees. Boxes have the numbers
+    that ``classes`` and ``kinds`` have for their names: see ``NamedBoxes``."""
 
     options: ReadOptions = field(default_factory=ReadOptions)
     merged: int = 1
     near: float = 0.0
+    in_view: bool = False
     classes: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,8 +211,14 @@ class DriveSweeps:
         """The cloud of one file, with its labels, time, pose and boxes."""
         drive, how = self._drive, self._how
         cloud, _ = read_sweep(drive.files[number], how.options, how.near, drive.labels.get(number), drive.axes)
+        if how.in_view:
+            if number not in drive.cameras:
+                raise SampleError(drive.files[number], "has no calibrated camera, and data.in_view=true needs one")
+            cloud = replace(cloud.take(drive.cameras[number]().sees(cloud.xyz)), source=None)
+            if len(cloud) < MIN_POINTS:
+                raise SampleError(drive.files[number], f"{len(cloud)} of its points are in view (data.in_view)")
         pose = drive.poses[number] if drive.posed[number] else None
-        boxes = drive.boxes[number]().numbered(how.classes) if number in drive.boxes else None
+        boxes = drive.boxes[number]().numbered(how.classes, how.kinds) if number in drive.boxes else None
         if cloud.pose is not None:  # coordinates were too large for float32, and the cloud has been moved
             pose = cloud.pose if pose is None else pose @ cloud.pose
             boxes = None if boxes is None else boxes.moved(np.linalg.inv(cloud.pose))
