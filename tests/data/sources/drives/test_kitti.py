@@ -103,9 +103,9 @@ def test_in_view_leaves_what_the_camera_sees(tmp_path: Path) -> None:
 )
 def test_a_wrong_label_is_named_by_file_and_line(tmp_path: Path, labels: str, reason: str) -> None:
     write_frame(tmp_path, "000000", labels)
-    files = (tmp_path / "training" / folder / "000000.txt" for folder in ("label_2", "calib"))
+    part = tmp_path / "training"
     with pytest.raises(SampleError) as error:
-        read_boxes(*files)
+        read_boxes(part / "label_2" / "000000.txt", part / "calib" / "000000.txt")
     assert error.value.path.endswith("label_2/000000.txt") and error.value.reason.startswith(reason)
 
 
