@@ -14,7 +14,7 @@ from st_ssl.core.boxes import BOX
 from st_ssl.core.errors import DataError, SampleError, nearest
 from st_ssl.data.sources.base import Kind, Place, filled_lines, in_folder
 from st_ssl.data.sources.points.base import CLOUD
-from st_ssl.data.streams.points.drives import Drive, NamedBoxes
+from st_ssl.data.streams.points.drives import Drive
 
 SWEEP = Kind("sweep", CLOUD.is_file, lambda folder: False)
 NOT_LABELLED = "dontcare"
@@ -95,15 +95,16 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def box_values(path: Path, rows: Sequence[Sequence[float]], lines: Sequence[int]) -> np.ndarray:
-    """Boxes float32 [N, 9] from ``rows`` of 7 or 9 numbers; ``SampleError`` where one is nowhere or has no size."""
+def box_values(path: Path, rows: Sequence[Sequence[float]], places: Sequence[str]) -> np.ndarray:
+    """Boxes float32 [N, 9] from ``rows`` of 7 or 9 numbers; ``SampleError`` where one is nowhere or has no size, with
+    which of ``places`` it is from: "line 3", say."""
     values = np.full((len(rows), len(BOX)), np.nan, dtype=np.float64)
-    for number, (row, at) in enumerate(zip(rows, lines, strict=True)):
+    for number, (row, at) in enumerate(zip(rows, places, strict=True)):
         values[number, : len(row)] = row
         if not np.isfinite(values[number, :7]).all():
-            raise SampleError(str(path), f"line {at}: a box at {_told(row[:3])}, {_told(row[3:7])} is not finite")
+            raise SampleError(str(path), f"{at}: a box at {_told(row[:3])}, {_told(row[3:7])} is not finite")
         if (values[number, 3:6] <= 0).any():
-            raise SampleError(str(path), f"line {at}: a box of length, width and height {_told(row[3:6])}")
+            raise SampleError(str(path), f"{at}: a box of length, width and height {_told(row[3:6])}")
     return values.astype(np.float32)
 
 
@@ -111,17 +112,12 @@ def _told(row: Sequence[float]) -> str:
     return " ".join(f"{value:g}" for value in row)
 
 
-def known_name(path: Path, at: int, name: str, names: Mapping[str, str]) -> str:
+def known_name(path: Path, at: str, name: str, names: Mapping[str, str]) -> str:
     """What we call the class ``name`` of a layout; ``SampleError`` where it has no such class."""
     if name not in names:
         known = ", ".join(names)
-        raise SampleError(str(path), f"line {at}: no class {name!r}{nearest(name, names)} (there are: {known})")
+        raise SampleError(str(path), f"{at}: no class {name!r}{nearest(name, names)} (there are: {known})")
     return names[name]
-
-
-def no_boxes() -> NamedBoxes:
-    """A sweep that was labelled and shows no object."""
-    return NamedBoxes(np.zeros((0, len(BOX)), np.float32), ())
 
 
 def yaw_of(rotation: np.ndarray) -> np.ndarray:

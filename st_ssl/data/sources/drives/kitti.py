@@ -114,8 +114,8 @@ def read_boxes(
         if len(words) not in more:
             many = " or ".join(map(str, more))
             raise SampleError(str(file), f"line {at}: {len(words)} columns, expected {many}: {LABEL_LINE}")
-        lines.append(at)
-        kinds.append(known_name(file, at, words[0], names))
+        lines.append(f"line {at}")
+        kinds.append(known_name(file, lines[-1], words[0], names))
         values = numbers(file, at, words[1:15])
         facts.append([*values[:2], *values[3:7]])
         boxes.append(_box(matrix, values[7:]) if kinds[-1] != NOT_LABELLED else _NOWHERE)

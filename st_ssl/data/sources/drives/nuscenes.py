@@ -70,7 +70,12 @@ def _read(place: Place, rate: float) -> list[Drive]:
         raise DataError(f"{place.root}: no v1.0-*/scene.json, as nuScenes has them")
     if any(folder.name == "v1.0-trainval" for folder in folders):
         folders = [folder for folder in folders if folder.name != "v1.0-mini"]
-    drives = [drive for folder in folders for drive in _scenes(place.root, folder)]
+    drives = []
+    for folder in folders:
+        try:
+            drives += _scenes(place.root, folder)
+        except KeyError as error:
+            raise DataError(f"{folder}: its tables do not belong together: no {error.args[0]!r}") from error
     there = [drive for drive in drives if Path(drive.files[0]).exists()]
     if not there:
         raise DataError(
@@ -96,8 +101,6 @@ def _table(folder: Path, name: str, keep: Callable[[Row], Any] = lambda row: row
     try:
         with path.open("rb") as file:
             yield from (row for row in json.load(file, object_hook=keep) if row is not None)
-    except KeyError as error:
-        raise DataError(f"{path}: a row without {error.args[0]!r}") from error
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: not a table of nuScenes: {error}") from error
     except OSError as error:

@@ -67,7 +67,7 @@ def read_boxes(file: Path, annos: dict[str, Any]) -> NamedBoxes:
         raise SampleError(str(file), "annos need as many names as boxes_3d")
     if wrong := next((row for row in rows if len(row) != 7), None):
         raise SampleError(str(file), f"a box of {len(wrong)} numbers, expected x y z length width height yaw")
-    places = list(range(1, len(rows) + 1))
+    places = [f"box {number}" for number in range(1, len(rows) + 1)]
     known = tuple(known_name(file, at, name, NAMES) for at, name in zip(places, names, strict=True))
     return NamedBoxes(box_values(file, rows, places), known)
 

@@ -132,7 +132,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 def read_boxes(file: Path) -> NamedBoxes:
     """The boxes of a text file. Raises ``SampleError`` with the line that is wrong."""
     rows = fields(file, BOX_LINE, (8, 10, 11))
-    values = box_values(file, [numbers(file, at, words[1:10]) for at, words in rows], [at for at, _ in rows])
+    values = box_values(file, [numbers(file, at, words[1:10]) for at, words in rows], [f"line {at}" for at, _ in rows])
     names = tuple(words[0] for _, words in rows)
     tracks = [numbers(file, at, words[10:]) or [-1.0] for at, words in rows]
     return NamedBoxes(values, names, {"track": np.array([int(track) for (track,) in tracks], dtype=np.int64)})
