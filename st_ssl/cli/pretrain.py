@@ -4,7 +4,7 @@ Keys that are often set (all of them, with their values: --print-config):
   output_dir            where the run is written; the same command goes on from there
   seed                  everything random is a function of it
   data                  a data set by name (ucf101, scannet, ... of `configs`): its format and what papers change for it
-  data.name             video, points
+  data.name             video, points, drives
   data.root             a folder of videos or clouds, or a list; null writes and uses planted-factor ones
   data.num_workers      processes that decode; results do not depend on it
   encoder.name          r3d, video_vit, point_vit, sparse_unet, ...   (a new name takes that encoder's defaults)

@@ -8,6 +8,8 @@ from typing import Any
 _MOST_CLASSES = 40
 _BY_FOLDER = ("folder", "modelnet")
 """Formats whose labels are the names of folders."""
+_USUAL = {"key": "format", "items": "samples", "parts": "frames"}
+"""What a listing calls the key of its format, its samples, and what these are of."""
 
 
 def account_lines(account: Mapping[str, Any]) -> list[str]:
@@ -19,7 +21,8 @@ def account_lines(account: Mapping[str, Any]) -> list[str]:
 
 def _listing(listing: Mapping[str, Any]) -> list[str]:
     splits = ", ".join(f"{count} {name}" for name, count in listing["splits"].items())
-    lines = [f"read as data.format={listing['format']}: {listing['samples']} samples ({splits})"]
+    key, items, parts = (listing.get(name, usual) for name, usual in _USUAL.items())
+    lines = [f"read as data.{key}={listing['format']}: {listing['samples']} {items} ({splits})"]
     where = "folders, " if listing["format"] in _BY_FOLDER else ""
     for target, classes in listing["classes"].items():
         name = "labels" if target == "label" else target
@@ -35,7 +38,7 @@ def _listing(listing: Mapping[str, Any]) -> list[str]:
         low, middle, high = listing["frames"]
         known = listing.get("of_known_length", listing["samples"])
         of = "" if known == listing["samples"] else f" of {known} of {listing['samples']}"
-        lines.append(f"known lengths{of}: {low} to {high} frames (median {middle})")
+        lines.append(f"known lengths{of}: {low} to {high} {parts} (median {middle})")
     return lines + list(listing["told"])
 
 

@@ -280,7 +280,7 @@ class DriveSource(DataSource):
         sweeps, keys = sum(map(len, drives)), sum(len(self._keys(drive)) for drive in drives)
         posed = sum(int(drive.posed.sum()) for drive in drives)
         boxes = ", ".join(f"{name} {self._boxes_of(name)}" for name in self.classes) or "none"
-        summary = listing.summary()
+        summary = listing.summary() | {"key": "layout", "items": "drives", "parts": "sweeps"}
         summary["told"] = [
             f"{sweeps} sweeps, {posed} with a pose; {keys} key frames; boxes: {boxes}",
             *self._returns(drives),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from st_ssl.core.errors import DataError
 from st_ssl.data.sources.base import Place, sibling
-from st_ssl.data.sources.drives import kitti, nuscenes, once, own, semantic_kitti, waymo_kitti
+from st_ssl.data.sources.drives import kitti, kitti_raw, nuscenes, once, own, semantic_kitti, waymo_kitti
 from st_ssl.data.sources.drives.base import Layout
 from st_ssl.data.streams.points.drives import Drive
 
 __all__ = ["LAYOUTS", "Layout", "LayoutName", "read_drives"]
 
-_ALL = (nuscenes, once, waymo_kitti, kitti, semantic_kitti, own)  # the more special ones first
+_ALL = (nuscenes, once, waymo_kitti, kitti, kitti_raw, semantic_kitti, own)  # the more special ones first
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in _ALL}
 if TYPE_CHECKING:
     LayoutName = str
