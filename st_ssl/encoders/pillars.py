@@ -60,7 +60,7 @@ class Pillars(VolumeEncoder):
         self.range, self.pillar = config.range, (*config.pillar, high - low)
         x, y, _ = grid_size(config.range, self.pillar)
         self.shape = (1, y, x)
-        self.embed_dim = config.widths[-1]
+        self.embed_dim, self.depth = config.widths[-1], 1
         first = (config.range[0] + self.pillar[0] / 2, config.range[1] + self.pillar[1] / 2, (low + high) / 2)
         self.lattices = [Lattice(first, self.pillar)]
         widths = (9 + sum(ATTRIBUTE_WIDTHS[name] for name in input.attributes), *config.widths)

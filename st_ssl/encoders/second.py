@@ -87,8 +87,8 @@ class Second(VolumeEncoder):
         out = SparseConv3d(before, config.out, (3, 1, 1), "strided", stride=(2, 1, 1), key="out", backend=backend)
         self.conv_out = _block(out)
         self.lattices.append(self.lattices[-1].strided((1, 1, 3), (1, 1, 2), (0, 0, 0)))
-        height = _last_height(z + 1, len(config.widths))
-        if height < 1:
+        self.depth = _last_height(z + 1, len(config.widths))
+        if self.depth < 1:
             raise ConfigError(f"encoder.range is {z} voxels high: too few for {len(config.widths)} stages of widths")
 
     def _blocks(self, width: int, number: int, blocks: int) -> list[SparseModule]:

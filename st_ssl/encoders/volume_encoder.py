@@ -27,6 +27,8 @@ class VolumeEncoder(CloudEncoder):
     per_point: ClassVar[bool] = True
     range: Range
     lattices: list[Lattice]
+    depth: int
+    """Cells of the volume along z."""
 
     @abstractmethod
     def voxelise(self, points: PointBatch) -> Voxels:
