@@ -49,6 +49,7 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "h5py": [lambda folder: read_cloud(folder / "a.h5#0")],
     "laspy": [lambda folder: read_cloud(folder / "a.las")],
     "lazrs": [lambda folder: read_cloud(folder / "a.laz")],
+    "rosbags": [lambda folder: read_cloud(f"{folder}/a.bag#/points@1")],
     "open3d": [lambda folder: points.sampling(Namespace()), lambda folder: show_clouds([])],
     "spconv": [
         lambda folder: SparseConv3d(4, 4, backend="spconv")(random_tensor()),

@@ -25,6 +25,7 @@ EXTRAS = {
     "hub": "huggingface_hub",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
+    "bags": "rosbags",
 }
 NOT_MADE = {"decord": platform.machine() != "x86_64", "open3d": sys.version_info >= (3, 13)}
 NOT_MADE["spconv"] = sys.platform != "linux"

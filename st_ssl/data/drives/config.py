@@ -30,7 +30,7 @@ class DriveDataConfig(Config):
     ``sweeps``: how many are merged to one cloud, a sweep and those before it, as seen from the sweep itself; points
     then have the attribute ``time``, the seconds from their sweep to this one. That needs poses. ``near``: returns
     from within so many metres of the sensor in x and y, of the log's own car, are left out. ``rate``: sweeps a second
-    where no file tells their times.
+    where no file tells their times. ``topic``: of ROS bags, where several have clouds.
 
     Pretraining takes its samples from whole drives. What is probed or fine-tuned are ``key_frames``: the sweeps with
     boxes, in a split without those the ones with labels, or else all; with ``key_frames: false`` always all. Those of
@@ -49,6 +49,7 @@ class DriveDataConfig(Config):
     sweeps: int = Field(default=1, ge=1)
     near: float = Field(default=0.0, ge=0)
     rate: float = Field(default=10.0, gt=0)
+    topic: str | None = None
     key_frames: bool = True
     in_view: bool = False
     bin_columns: int | None = Field(default=None, ge=3, le=16)

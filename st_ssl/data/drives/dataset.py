@@ -121,7 +121,7 @@ class DriveSource(DataSource):
     @cached_property
     def _found(self) -> tuple[Layout, list[Drive], list[str]]:
         config = self.drives_config
-        found = read_drives(self._root(), config.layout, config.rate)
+        found = read_drives(self._root(), config.layout, config.rate, config.topic)
         if config.sweeps > 1 and not any(drive.posed.any() for drive in found[1]):
             raise ConfigError(f"data.sweeps={config.sweeps} needs poses, and no drive at {self._root()} has any")
         return found

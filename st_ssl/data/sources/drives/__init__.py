@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from st_ssl.core.errors import DataError
 from st_ssl.data.sources.base import Place, sibling
-from st_ssl.data.sources.drives import kitti, kitti_raw, nuscenes, once, own, semantic_kitti, waymo_kitti
+from st_ssl.data.sources.drives import kitti, kitti_raw, nuscenes, once, own, rosbag, semantic_kitti, waymo_kitti
 from st_ssl.data.sources.drives.base import Layout
 from st_ssl.data.streams.points.drives import Drive
 
 __all__ = ["LAYOUTS", "Layout", "LayoutName", "read_drives"]
 
-_ALL = (nuscenes, once, waymo_kitti, kitti, kitti_raw, semantic_kitti, own)  # the more special ones first
+_ALL = (nuscenes, once, waymo_kitti, kitti, kitti_raw, semantic_kitti, rosbag, own)  # the more special ones first
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in _ALL}
 if TYPE_CHECKING:
     LayoutName = str
@@ -24,13 +24,15 @@ else:
     LayoutName = Literal["auto", *LAYOUTS]
 
 
-def read_drives(root: Path, layout: str = "auto", rate: float = 10.0) -> tuple[Layout, list[Drive], list[str]]:
+def read_drives(
+    root: Path, layout: str = "auto", rate: float = 10.0, topic: str | None = None
+) -> tuple[Layout, list[Drive], list[str]]:
     """The layout of the drives at ``root`` (by its name, or "auto" for the first that it looks like), the drives in a
-    fixed order, and lines for the user. ``rate``: sweeps a second where nothing tells when they were taken. Raises
-    ``DataError`` where the place as a whole cannot be used."""
+    fixed order, and lines for the user. ``rate``: sweeps a second where nothing tells when they were taken; ``topic``:
+    that of ROS bags. Raises ``DataError`` where the place as a whole cannot be used."""
     if not root.exists():
         raise DataError(f"{root} does not exist{sibling(root)}")
-    place = Place(root, root)
+    place = Place(root, root, series=topic)
     chosen = (
         LAYOUTS[layout] if layout != "auto" else next((one for one in LAYOUTS.values() if one.matches(place)), None)
     )

@@ -11,6 +11,7 @@ from st_ssl.core.errors import SampleError, nearest, sample_fault
 from st_ssl.core.types import PointCloud
 from st_ssl.data.streams import limits
 from st_ssl.data.streams.points.arrays import read_npy, read_npz
+from st_ssl.data.streams.points.bags import is_bag_item, read_bag
 from st_ssl.data.streams.points.base import CloudReader, RawCloud, ReadOptions, clean
 from st_ssl.data.streams.points.bin import read_bin
 from st_ssl.data.streams.points.hdf5 import read_hdf5, split_item
@@ -46,7 +47,7 @@ READERS: dict[str, CloudReader] = {
     ".laz": read_las,
     ".pkl": read_few_shot,
 }
-_IN_PIECES = (read_npy, read_npz, read_hdf5, read_las)  # the others take all of a file into memory
+_IN_PIECES = (read_bag, read_npy, read_npz, read_hdf5, read_las)  # the others take all of a file into memory
 _ONLY_LISTED = (".pkl",)  # beside clouds these are anything
 
 
@@ -83,6 +84,8 @@ def read_raw(path: str, options: ReadOptions) -> RawCloud:
 
 def _reader(path: str) -> CloudReader:
     suffix = os.path.splitext(split_item(path)[0])[1].lower()
+    if is_bag_item(path):
+        return read_bag
     if is_scene(path):
         return read_scene
     if is_scannet(path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.core.random import keyed_rng
+from st_ssl.data.streams.points.bags import is_bag_item
 from st_ssl.data.streams.points.base import RawCloud, ReadOptions
 from st_ssl.data.streams.points.bin import guess_columns
 from st_ssl.data.streams.points.columns import SKIPPED, UnclearColumnsError, guess_roles
@@ -21,6 +22,7 @@ from st_ssl.data.streams.points.units import Range, Spread, decide_range, disagr
 
 MOST_FILES, MOST_BYTES = 64, 1 << 28
 _ROWS = 4096
+_IN_BAG = 1 << 22  # bytes that a sweep in a bag is taken for
 _OF_EACH_KIND = 4  # files that end alike
 _NUMBERS = 1 << 18
 _RANGES = ("color", "intensity")
@@ -108,7 +110,7 @@ def _chosen(paths: Sequence[str]) -> list[str]:
         met[kind] += 1
     for path in list(dict.fromkeys([*first, *mixed]))[:MOST_FILES]:
         try:
-            total += os.path.getsize(split_item(path)[0])
+            total += _IN_BAG if is_bag_item(path) else os.path.getsize(split_item(path)[0])
         except OSError:
             continue  # a broken sample, which its reader tells of
         if chosen and total > MOST_BYTES:
