@@ -127,6 +127,11 @@ class DataSource(ABC):
         return self.entries()
 
     @property
+    def point_classes(self) -> tuple[str, ...]:
+        """What the labels ``segment`` of points mean, in the order of their numbers; () where the data do not say."""
+        return ()
+
+    @property
     def prepared(self) -> dict[str, Any]:
         """How the samples are read where files leave it open, as plain data for ``encoder.json``."""
         return {}

@@ -169,8 +169,7 @@ class DriveSource(DataSource):
         return tuple(dict.fromkeys(self.layout.names.values())) or tuple(in_order(self.survey.counts))
 
     @property
-    def segments(self) -> tuple[str, ...]:
-        """The classes of points, in the order of their numbers; () where the layout does not name them."""
+    def point_classes(self) -> tuple[str, ...]:
         return self.layout.segments(next(iter(self.drives.values())))
 
     @property

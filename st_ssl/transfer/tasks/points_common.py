@@ -99,7 +99,7 @@ class PointTask(Task):
 
 class PointLabelConfig(PointTaskConfig):
     """``labels``: which labels of the points are learned, none of them above ``max_classes``; ``class_names``: how the
-    classes are called, by label."""
+    classes are called, by label (null: as the data call them, or by number)."""
 
     labels: str
     max_classes: int = Field(default=MAX_CLASSES, gt=1)
@@ -113,10 +113,15 @@ class PointLabelTask(PointTask):
     whole: ClassVar[bool] = True
     ignored: tuple[int, ...] = ()
     surveyed: Surveyed | None = None
+    config: PointLabelConfig
 
     def __init__(self, config: PointLabelConfig) -> None:
         super().__init__(config)
         self.name, self.class_names = config.labels, config.class_names
+
+    def of_data(self, source: DataSource) -> None:
+        if self.config.class_names is None and self.name == "segment":
+            self.class_names = source.point_classes or None
 
     @abstractmethod
     def count(self) -> int:

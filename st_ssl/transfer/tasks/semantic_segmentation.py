@@ -14,6 +14,7 @@ from st_ssl.augment.points import PointAugmentConfig
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure
+from st_ssl.data.base import DataSource
 from st_ssl.encoders.base import Encoder
 from st_ssl.transfer.fitting.label_fractions import Parts, kept_labels
 from st_ssl.transfer.tasks.ballot import Shown
@@ -25,9 +26,9 @@ from st_ssl.transfer.tasks.points_common import PointHead, PointLabelConfig, Poi
 
 class SegmentConfig(PointLabelConfig):
     """``labels``: which labels of the points are learned; -1 and those ``ignored`` are none. ``num_classes``: how many
-    classes (null: as many as ``class_names``, or without these one more than the largest label in the training part,
-    ``max_classes`` at most). The labels of all parts are looked at before anything is trained: a scene without any is
-    left out, and a label that is no class is an error.
+    classes (null: as many as ``class_names``, or as the data name, or one more than the largest label in the training
+    part, ``max_classes`` at most). The labels of all parts are looked at before anything is trained: a scene without
+    any is left out, and a label that is no class is an error.
 
     ``label_points``: how many labelled points of each training scene keep their label, or as a fraction (0.1) which
     share of them (null: all). ``chunk_points``: of a test view with more points the network is fed boxes of at most so
@@ -82,6 +83,11 @@ class Segment(PointLabelTask):
         # The points that keep their label must be the same ones in every epoch.
         self.fixed_views = config.label_points is not None
 
+    def of_data(self, source: DataSource) -> None:
+        if self.config.num_classes is None:
+            super().of_data(source)
+            self.num_classes = self.told = len(self.class_names or ())
+
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         name = self.name
         found = self.surveyed = survey(parts, look, name, self.config.ignored)
@@ -98,7 +104,7 @@ class Segment(PointLabelTask):
                 f"task.background={list(self.config.background)}: expected some of the {self.num_classes} classes "
                 f"(0 to {self.num_classes - 1})"
             )
-        return named(self.config.class_names, self.num_classes)
+        return named(self.class_names, self.num_classes)
 
     def restore(self, classes: Sequence[str]) -> None:
         self.num_classes, self.blind = len(classes), True

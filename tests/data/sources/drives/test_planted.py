@@ -91,7 +91,7 @@ def test_boxes_are_those_planted(source: DriveSource) -> None:
 
 def test_labels_of_points_are_those_planted(source: DriveSource) -> None:
     if source.layout.name == "kitti":
-        assert source.segments == ()
+        assert source.point_classes == ()
         return
     theirs = {
         "own": {name: name for name in SEGMENTS},
@@ -104,7 +104,7 @@ def test_labels_of_points_are_those_planted(source: DriveSource) -> None:
             continue
         own = truth("train", at).labels["segment"]
         for name, planted in theirs.items():
-            ours = cloud.labels["segment"] == source.segments.index(name)
+            ours = cloud.labels["segment"] == source.point_classes.index(name)
             np.testing.assert_array_equal(ours, own == SEGMENTS.index(planted))
 
 
