@@ -122,6 +122,11 @@ class DataSource(ABC):
     def entries(self) -> Sequence[Entry]:
         """All samples of all splits; raises ``DataError`` where there are none."""
 
+    @property
+    def box_classes(self) -> tuple[str, ...]:
+        """The classes of boxes around objects, in the order of their numbers; () where samples have no boxes."""
+        return ()
+
     def recordings(self) -> Sequence[Entry]:
         """What pretraining takes its samples from: ``entries``, or the recordings that these are windows of."""
         return self.entries()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,13 @@ from st_ssl.core.types import Features, PointBatch
 from st_ssl.encoders.base import CloudEncoder
 from st_ssl.ops.sparse import SparseTensor, global_pool
 from st_ssl.ops.volumes import Lattice, Range, Volume, Voxels, dense
+
+
+@dataclass
+class VolumeFeatures(Features):
+    """Features with the ``volume`` that they are read from."""
+
+    volume: Volume = field(kw_only=True)
 
 
 class VolumeEncoder(CloudEncoder):
@@ -46,14 +54,14 @@ class VolumeEncoder(CloudEncoder):
         """Clouds to their dense volume."""
         return self.volume_of(self.voxelise(points))
 
-    def forward(self, clip: PointBatch, keep: Tensor | None = None) -> Features:
+    def forward(self, clip: PointBatch, keep: Tensor | None = None) -> VolumeFeatures:
         """Clouds to features of each point [P, D], of the volume where it is, and of each cloud [B, D], the mean over
         its occupied cells."""
         assert keep is None
         last = self.stages(self.voxelise(clip))[-1]
         volume = Volume(dense(last), self.range, self.lattices[-1])
         cloud = torch.arange(len(clip), device=clip.device).repeat_interleave(clip.offsets.diff())
-        return Features(global_pool(last), points=volume.at(clip.xyz, cloud))
+        return VolumeFeatures(global_pool(last), points=volume.at(clip.xyz, cloud), volume=volume)
 
 
 def point_values(points: PointBatch, input: PointInputConfig) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from st_ssl.core.evenly import evenly
 from st_ssl.core.inputs import InputConfig
 from st_ssl.core.types import PointBatch
 from st_ssl.core.verdict import Outcomes, judge, strongest
@@ -18,7 +19,7 @@ from st_ssl.encoders.base import AnyInput, describe_encoder, load_encoder, rando
 from st_ssl.report.clouds import render
 from st_ssl.report.contestants import FIRST, called
 from st_ssl.report.curves import Panel
-from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, evenly, pick_colours, strip
+from st_ssl.report.figures import ACCENT, FAINT, Picture, draw, pick_colours, strip
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.standings import Question, Standings, standings
 from st_ssl.transfer.features import features as clip_features

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from st_ssl.core.evenly import evenly
 from st_ssl.core.types import PointBatch
 from st_ssl.encoders.base import Encoder, describe_encoder, load_encoder, random_encoder
 from st_ssl.report.embedding import Embedding
-from st_ssl.report.figures import evenly
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.scenes import Cloud, Scene, choose, eye_for, natural
 from st_ssl.transfer.tasks.points_common import point_features

@@ -15,6 +15,7 @@ import numpy as np
 
 from st_ssl.core.class_order import in_order
 from st_ssl.core.errors import MissingDependencyError
+from st_ssl.core.evenly import evenly
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -116,11 +117,6 @@ def strip(frames: Any, alt: str, most: int = 8) -> Picture:
     for image in images:
         image.thumbnail((_FRAME, _FRAME))
     return encode_picture(np.concatenate([np.asarray(image) for image in images], axis=1), len(images), alt)
-
-
-def evenly(count: int, most: int) -> np.ndarray:
-    """At most ``most`` of the rows 0 … ``count`` - 1, evenly spread, the first and the last among them."""
-    return np.unique(np.linspace(0, max(0, count - 1), min(most, count)).round().astype(int))
 
 
 def encode_picture(pixels: np.ndarray, frames: int, alt: str) -> Picture:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from st_ssl.core.evenly import evenly
 from st_ssl.core.exhibits import LinksExhibit
 from st_ssl.core.types import View
 from st_ssl.methods.base import Method
-from st_ssl.report.figures import evenly
 from st_ssl.report.folder import RunFolder
 from st_ssl.report.pictures import draw_batch
 from st_ssl.report.scenes import GREY, Cloud, Links, Scene, choose, eye_for, natural

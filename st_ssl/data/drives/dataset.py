@@ -163,6 +163,10 @@ class DriveSource(DataSource):
         return tuple(name for place, (name, number) in enumerate(self.numbers.items()) if number == place)
 
     @property
+    def box_classes(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The names that boxes may have, in the order of their numbers in the fact ``kind``: those of the layout, or
         else those found."""

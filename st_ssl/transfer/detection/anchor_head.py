@@ -107,6 +107,12 @@ class AnchorHead(Head):
         classes, codes, directions = (x.reshape(len(x), self.anchors.shape[0], -1) for x in maps)
         return AnchorPredictions(classes, codes, directions)
 
+    def pack(self, predictions: AnchorPredictions) -> Tensor:
+        return torch.cat(predictions, 2)
+
+    def unpack(self, packed: Tensor) -> AnchorPredictions:
+        return AnchorPredictions(*packed.split([len(self.classes), 7, 2], 2))
+
     @torch.no_grad()
     def targets(self, boxes: BoxBatch) -> AnchorTargets:
         """Of each class by itself: anchors that overlap a box enough, and the best of each box, are right. Overlap is

@@ -109,6 +109,18 @@ class CentreHead(Head):
         x = self.shared_conv(bev)
         return [head(x) for head in self.heads_list]
 
+    def pack(self, predictions: list[dict[str, Tensor]]) -> Tensor:
+        return torch.cat([maps[name] for maps in predictions for name in self._names], 1)
+
+    def unpack(self, packed: Tensor) -> list[dict[str, Tensor]]:
+        widths = [width for group in self.groups for width in (*(q.width for q in self.quantities), len(group))]
+        parts = iter(packed.split(widths, 1))
+        return [{name: next(parts) for name in self._names} for _ in self.groups]
+
+    @property
+    def _names(self) -> list[str]:
+        return [*(quantity.name for quantity in self.quantities), "hm"]
+
     @torch.no_grad()
     def targets(self, boxes: BoxBatch) -> list[CentreTargets]:
         """Of each group. A box outside of the range is put at its border; of two in one cell both are asked for."""

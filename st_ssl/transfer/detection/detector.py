@@ -1,4 +1,4 @@
-"""A detector: an encoder's volume folded into a map, a network on the map, and a head that finds boxes in it."""
+"""A detector on an encoder's volume: it is folded into a map, and a network on the map and a head find boxes in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from st_ssl.core.boxes import BoxBatch
 from st_ssl.core.config import Config
 from st_ssl.core.errors import ConfigError
-from st_ssl.core.types import PointBatch
 from st_ssl.encoders.base import ENCODERS, Encoder
 from st_ssl.encoders.volume_encoder import VolumeEncoder
 from st_ssl.ops.volumes import Volume
@@ -38,17 +37,17 @@ PRESETS = {
 
 
 class Detector(nn.Module):
-    """``detector(points)`` gives the predictions that ``loss`` and ``decode`` take."""
+    """``detector(encoder.volume(points))`` gives the predictions that ``loss`` and ``decode`` take."""
 
     def __init__(self, encoder: Encoder[Any, Any], config: DetectorConfig, classes: Sequence[str]) -> None:
-        """An ``encoder`` with a volume, and the names of the ``classes`` in their order. Raises ``ConfigError`` where
-        the encoder has none, or its cells do not fill its range."""
+        """The ``encoder`` whose volumes it is for, which stays outside, and the ``classes`` in their order. Raises
+        ``ConfigError`` where the encoder has no volume, or its cells do not fill its range."""
         super().__init__()
         if not isinstance(encoder, VolumeEncoder):
             able = [name for name in ENCODERS.names() if issubclass(ENCODERS.registered(name), VolumeEncoder)]
             name = encoder.config.model_dump()["name"]
             raise ConfigError(f"encoder.name {name!r} gives no volume to detect in: expected one of {able}")
-        self.config, self.encoder, self.classes = config, encoder, tuple(classes)
+        self.config, self.classes, self.range = config, tuple(classes), encoder.range
         width, depth = encoder.embed_dim, encoder.depth
         self.bev = BevNetwork(config.bev, width * depth)
         cell_x, cell_y, _ = encoder.lattices[-1].cell
@@ -56,14 +55,13 @@ class Detector(nn.Module):
         _check_filled(ground)
         self.head = _head(config.head, self.bev.out_width, self.classes, ground)
 
-    def forward(self, points: PointBatch | Volume) -> Any:
-        """Clouds, or the encoder's volume of them, to the head's predictions."""
-        volume = points if isinstance(points, Volume) else self.encoder.volume(points)
+    def forward(self, volume: Volume) -> Any:
+        """The encoder's volume of clouds to the head's predictions."""
         return self.head(self.bev(volume.bev()))
 
     def loss(self, predictions: Any, boxes: BoxBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts by name. Boxes of class -1, and those without a corner in the range, do not count."""
-        return self.head.loss(predictions, self.head.targets(within(boxes, self.encoder.range)))
+        return self.head.loss(predictions, self.head.targets(within(boxes, self.range)))
 
     def decode(self, predictions: Any) -> BoxBatch:
         """The boxes found in each cloud, with their ``score`` among the facts."""

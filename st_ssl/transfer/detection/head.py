@@ -39,6 +39,14 @@ class Head(nn.Module, ABC):
         """Predictions of a map [B, C, H, W], rows along y and columns along x, over ``ground``."""
 
     @abstractmethod
+    def pack(self, predictions: Any) -> Tensor:
+        """Predictions as one tensor, clouds first."""
+
+    @abstractmethod
+    def unpack(self, packed: Tensor) -> Any:
+        """The predictions that ``pack`` was given."""
+
+    @abstractmethod
     def targets(self, boxes: BoxBatch) -> Any:
         """What the predictions should be for ``boxes``. Those of class -1 are left out."""
 

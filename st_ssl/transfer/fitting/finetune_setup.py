@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from st_ssl.core.config import Config, Place, merge, validate
 from st_ssl.core.errors import ConfigError, DataError
+from st_ssl.core.evenly import evenly
 from st_ssl.core.random import keyed_seed
 from st_ssl.core.types import Entry
 from st_ssl.data.base import DataSource
@@ -90,8 +90,7 @@ class Setup:
         """``parts``, or the few training samples that are all there is, spread evenly over them."""
         if (count := self.config.overfit) is None:
             return parts
-        rows = np.linspace(0, len(parts.train) - 1, min(count, len(parts.train))).round().astype(int)
-        chosen = [parts.train[row] for row in np.unique(rows)]
+        chosen = [parts.train[row] for row in evenly(len(parts.train), count)]
         return Parts(chosen, [], chosen, f"the {len(chosen)} samples that it was trained on")
 
     def labelled(self, share: float, repeat: int) -> Parts:

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from st_ssl.core.evenly import evenly
 from st_ssl.core.files import csv_text, replace_text, write_atomically
 from st_ssl.core.summary import null
 from st_ssl.core.types import Entry
 from st_ssl.transfer.features.cloud_tokens import in_file_frame
 from st_ssl.transfer.tasks.ballot import Shown
 from st_ssl.transfer.tasks.base import Task
+from st_ssl.transfer.tasks.detection import Detect
 from st_ssl.transfer.tasks.labels import LabelTask
 from st_ssl.transfer.tasks.metrics import IGNORE, ScoreMeter, average_precisions, calibrated, confusion_matrix
 
@@ -27,8 +29,8 @@ Keep = Callable[[Shown, np.ndarray, np.ndarray, np.ndarray], None]
 @dataclass(frozen=True)
 class Predictions:
     """The files in ``folder``, which take the place of those of an earlier time: see ``CloudKeeper`` for clouds, of
-    which at most ``limit`` are kept (None: all), spread evenly over the test part, and ``VideoKeeper`` for videos, of
-    which all are, as these files are small.
+    which at most ``limit`` are kept (None: all), spread evenly over the test part, ``BoxKeeper`` for boxes in sweeps,
+    and ``VideoKeeper`` for videos, of which all are, as these files are small.
 
     ``classes.json`` has the names of the classes, by number; ``about.json`` which fit it was, and ``limit``.
     """
@@ -49,6 +51,8 @@ class Predictions:
     ) -> Keeper | None:
         """What ``evaluate`` gives the predictions for ``tested`` to; ``about`` says which fit they are of. None for a
         task on videos that is not about their labels."""
+        if isinstance(task, Detect):
+            return BoxKeeper(self, task, classes, tested, about)
         if task.modality == "points":
             return CloudKeeper(self, task, classes, tested, about)
         return VideoKeeper(self, task, classes, tested, about) if isinstance(task, LabelTask) else None
@@ -93,8 +97,7 @@ class CloudKeeper(Keeper):
         super().__post_init__()
         tested, limit = self.tested, self.place.limit
         count = len(tested) if limit is None else min(limit, len(tested))
-        rows = np.linspace(0, len(tested) - 1, count).round().astype(int)
-        self.files = {id(tested[row]): f"{number:04d}.npz" for number, row in enumerate(rows)}
+        self.files = {id(tested[row]): f"{number:04d}.npz" for number, row in enumerate(evenly(len(tested), count))}
         self.clouds: dict[str, str] = {}
 
     def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None:
@@ -112,6 +115,58 @@ class CloudKeeper(Keeper):
 
     def close(self) -> None:
         self._tell(clouds=dict(sorted(self.clouds.items())))
+
+
+@dataclass
+class BoxKeeper(Keeper):
+    """All test sweeps, of which ``limit`` with their points, spread evenly.
+
+    ``boxes.npz``: of every box found the number of its sweep ``sweep`` int64 [K], ``classes`` int64 [K], ``score``
+    float32 [K] and ``values`` float32 [K, 9] (``st_ssl.core.boxes.BOX``); of the true ones ``true_sweep``,
+    ``true_classes`` (-1: neither right nor wrong), ``true_values`` and ``true_points``, how many are in them.
+    ``0000.npz`` …, by the number of the sweep: its points ``xyz`` float32 [N, 3]. ``about.json`` has the ``overlaps``
+    by which boxes are the same, and of each sweep the drive and which of its sweeps it is."""
+
+    task: Detect
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit = len(self.tested) if self.place.limit is None else self.place.limit
+        self.shown = set(evenly(len(self.tested), limit).tolist())
+        self.numbers = {id(entry): number for number, entry in enumerate(self.tested)}
+        self.found: list[tuple[np.ndarray, np.ndarray]] = []
+        self.sweeps: dict[int, tuple[str, int]] = {}
+
+    def __call__(self, asked: Shown, scores: np.ndarray, truth: np.ndarray, sample: np.ndarray) -> None:
+        of = np.array([self.numbers[id(entry)] for entry in asked.entries])
+        own = np.concatenate([of[scores[:, 0].astype(int)][:, None], scores[:, 1:]], 1)
+        self.found.append((own, np.concatenate([of[sample][:, None], truth], 1)))
+        for place, (number, entry) in enumerate(zip(of.tolist(), asked.entries, strict=True)):
+            self.sweeps[number] = (entry.shown, entry.start)
+            if number in self.shown:
+                xyz = asked.view.points.part(place, place + 1).xyz.cpu().numpy()
+                self._write(f"{number:04d}.npz", xyz=xyz)
+
+    def _write(self, name: str, **arrays: Any) -> None:
+        with write_atomically(self.folder / name) as unfinished, unfinished.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    def close(self) -> None:
+        found, true = (np.concatenate(rows) for rows in zip(*self.found, strict=True))
+        self._write(
+            "boxes.npz",
+            sweep=found[:, 0].astype(np.int64),
+            classes=found[:, 1].astype(np.int64),
+            score=found[:, 2].astype(np.float32),
+            values=found[:, 3:].astype(np.float32),
+            true_sweep=true[:, 0].astype(np.int64),
+            true_classes=true[:, 1].astype(np.int64),
+            true_values=true[:, 2:11].astype(np.float32),
+            true_points=true[:, 11].astype(np.int64),
+        )
+        config = self.task.config
+        sweeps = {str(number): list(self.sweeps[number]) for number in sorted(self.sweeps)}
+        self._tell(overlaps=self.task.overlaps, overlap_of=config.overlap_of, sweeps=sweeps)
 
 
 @dataclass

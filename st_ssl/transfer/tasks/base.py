@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -134,10 +135,11 @@ class Task(ABC):
         """Whether ``mixed`` is asked to blend samples: where the configuration has a ``mix``."""
         return getattr(self.config, "mix", None) is not None
 
-    @abstractmethod
     def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
         """What each row is of, int64 [R] each: the sample in the batch, and the place in it that is the same in all
-        views: 0, or with ``whole`` the index of the point in its file."""
+        views: 0, or with ``whole`` the index of the point in its file. By default a sample has one row."""
+        rows = torch.arange(len(shown), device=shown.device)
+        return rows, torch.zeros_like(rows)
 
     def predicted(self, scores: np.ndarray, sample: np.ndarray, entries: list[Entry]) -> np.ndarray:
         """The class int64 [R] that is chosen by ``scores`` [R, K], rows of ``entries`` as a ``Meter`` has them."""

@@ -134,10 +134,6 @@ class LabelTask(Task):
     def targets(self, shown: Shown) -> Tensor:
         return self.labels.targets(shown.entries).to(shown.device)
 
-    def rows(self, shown: Shown) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(len(shown), device=shown.device)
-        return rows, torch.zeros_like(rows)
-
     @property
     def figure(self) -> Figure | None:
         """Of one label the share that is right; mAP of several ranks the samples, and is made of no sums."""

@@ -184,20 +184,22 @@ def small_encoder(name: str = "second") -> Any:
 )
 def test_it_learns_two_sweeps_by_heart(encoder: str, config: dict[str, Any]) -> None:
     points, boxes = sweep()
-    net = Detector(small_encoder(encoder), DetectorConfig.model_validate(config), CLASSES)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=0.01)
+    network = small_encoder(encoder)
+    net = Detector(network, DetectorConfig.model_validate(config), CLASSES)
+    both = torch.nn.ModuleList([network, net])
+    optimiser = torch.optim.AdamW(both.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=STEPS)
-    for module in net.modules():
+    for module in both.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.momentum = 0.2  # of few steps
     for _ in range(STEPS):
         optimiser.zero_grad()
-        loss, _ = net.loss(net(points), boxes)
+        loss, _ = net.loss(net(network.volume(points)), boxes)
         loss.backward()
         optimiser.step()
         schedule.step()
-    net.eval()
-    found = net.decode(net(points))
+    both.eval()
+    found = net.decode(net(network.volume(points)))
     for cloud in range(2):
         truth, ours = boxes.boxes(cloud), found.boxes(cloud)
         overlap = iou_3d(torch.from_numpy(truth.values[:, :7]), torch.from_numpy(ours.values[:, :7]))
@@ -206,11 +208,16 @@ def test_it_learns_two_sweeps_by_heart(encoder: str, config: dict[str, Any]) -> 
         assert (np.sort(ours.facts["score"])[-len(truth) :] > 0.3).all()
 
 
-def test_a_volume_may_be_given_in_place_of_points() -> None:
-    points, _ = sweep()
-    net = Detector(small_encoder(), PRESETS["small"], CLASSES).eval()
-    (first,), (second,) = net(points), net(net.encoder.volume(points))
-    assert all(torch.equal(first[key], second[key]) for key in first)
+@pytest.mark.parametrize("name", HEADS)
+def test_predictions_are_packed_and_unpacked(name: str) -> None:
+    of = head(name)
+    made = perfect(of, STREET)
+    again = of.unpack(of.pack(made))
+    if isinstance(made, list):
+        for maps, same in zip(made, again, strict=True):
+            assert all(torch.equal(maps[key], same[key]) for key in maps)
+    else:
+        assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
 
 
 def test_an_encoder_without_a_volume() -> None:
@@ -237,10 +244,9 @@ def test_groups_and_anchors_of_other_classes() -> None:
 def test_published_sizes() -> None:
     """Of OpenPCDet's SECOND and CenterPoint for KITTI, millions of parameters by part."""
     input = PointInputConfig(attributes=("intensity",))
-    net = Detector(
-        ENCODERS.build(ENCODERS.config("second")(), input), PRESETS["second"], ("Car", "Pedestrian", "Cyclist")
-    )
-    sizes = [count_parameters(part) / 1e6 for part in (net.encoder, net.bev, net.head)]
+    encoder = ENCODERS.build(ENCODERS.config("second")(), input)
+    net = Detector(encoder, PRESETS["second"], ("Car", "Pedestrian", "Cyclist"))
+    sizes = [count_parameters(part) / 1e6 for part in (encoder, net.bev, net.head)]
     assert [round(size, 2) for size in sizes] == [0.71, 4.58, 0.04]
     assert isinstance(net.head, AnchorHead)
     assert len(net.head.anchors) == 176 * 200 * 6
