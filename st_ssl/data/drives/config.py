@@ -32,7 +32,8 @@ class DriveDataConfig(Config):
     from within so many metres of the sensor in x and y, of the log's own car, are left out. ``rate``: sweeps a second
     where no file tells their times. ``topic``: of ROS bags, where several have clouds.
 
-    Pretraining takes its samples from whole drives. What is probed or fine-tuned are ``key_frames``: the sweeps with
+    Pretraining takes its samples from whole drives, or from pieces of at most ``piece`` sweeps, so that one long log is
+    more than one sample. What is probed or fine-tuned are ``key_frames``: the sweeps with
     boxes, in a split without those the ones with labels, or else all; with ``key_frames: false`` always all. Those of
     one drive are in one split. ``in_view``: only points that the camera sees, where alone objects are labelled (KITTI).
 
@@ -50,6 +51,7 @@ class DriveDataConfig(Config):
     near: float = Field(default=0.0, ge=0)
     rate: float = Field(default=10.0, gt=0)
     topic: str | None = None
+    piece: int | None = Field(default=None, ge=2)
     key_frames: bool = True
     in_view: bool = False
     bin_columns: int | None = Field(default=None, ge=3, le=16)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,6 +99,15 @@ def open_drive(entry: Entry, drives: Mapping[str, Drive], how: SweepOptions) -> 
     if drive is None:
         drive = Drive(entry.path, entry.split, (entry.path,), np.zeros(1), unposed(1))
     return Recording({"sweeps": partial(DriveSweeps, drive, how, entry.start, entry.num_frames)})
+
+
+def pieces(drive: Entry, sweeps: int, most: int | None) -> list[Entry]:
+    """A ``drive`` of so many sweeps as equal pieces (give or take one) of ``most`` at most; as it is where that is
+    None, or enough."""
+    if most is None or sweeps <= most:
+        return [drive]
+    bounds = np.linspace(0, sweeps, -(-sweeps // most) + 1).round().astype(int).tolist()
+    return [replace(drive, start=start, num_frames=stop - start) for start, stop in pairwise(bounds)]
 
 
 def _facts(recording: Recording) -> tuple[float, ...]:
@@ -210,14 +220,15 @@ class DriveSource(DataSource):
         return self.reading.prepared | ({"sweeps": merged} if merged > 1 else {})
 
     def recordings(self) -> Sequence[Entry]:
-        """The drives of all splits, in a fixed order; their ``tags`` are the classes of the boxes in them. Raises
-        ``DataError`` where the root cannot be used, ``ConfigError`` for classes that there are not."""
+        """The drives of all splits, or their pieces, in a fixed order; their ``tags`` are the classes of the boxes in
+        them. Raises ``DataError`` where the root cannot be used, ``ConfigError`` for classes that there are not."""
         if self.listing is None:
             told = [*self._found[2], *self._told()]
             entries = []
             for drive in self.drives.values():
                 names = {name for own in self.survey.tags[drive.path].values() for name in self._known(own)}
-                entries.append(Entry(drive.path, drive.split, tags=tuple(in_order(names))))
+                whole = Entry(drive.path, drive.split, tags=tuple(in_order(names)))
+                entries += pieces(whole, len(drive), self.drives_config.piece)
             self.listing = Listing(entries, self.layout.name, told)
             self.listing.lengths = {drive.path: len(drive) for drive in self.drives.values()}
             for line in told:

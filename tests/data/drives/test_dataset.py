@@ -85,6 +85,19 @@ def test_merging_needs_poses(tmp_path: Path) -> None:
         clouds(source_of(root, sweeps=2))
 
 
+def test_a_long_drive_is_several_samples_for_pretraining_where_pieces_are_asked_for(tmp_path: Path) -> None:
+    source = source_of(write_drives(tmp_path, train=1, test=0, sweeps=7), piece=3, sweeps=2)
+    found = source.recordings()
+    assert [(entry.start, entry.num_frames) for entry in found] == [(0, 2), (2, 3), (5, 2)]
+    dataset = source.dataset(found, Views(each(OneSweep())))
+    with dataset.open(found[1]) as recording:
+        stream = recording.stream()
+        assert stream.times() == pytest.approx([0.2, 0.3, 0.4])
+        (_, cloud), *_ = stream.read([0])
+    assert cloud.time == pytest.approx(0.2) and len(cloud) == 2 * len(world_of()), "merged with one of another piece"
+    assert len(source.entries()) == 4 and len(source_of(tmp_path, piece=7).recordings()) == 1
+
+
 def batch_of(source: object, views: Views, entries: object = None) -> list[View]:
     """The first two samples, as a method sees them."""
     samples = source.recordings() if entries is None else entries  # type: ignore[attr-defined]

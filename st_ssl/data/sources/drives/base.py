@@ -96,7 +96,7 @@ def _is_number(word: str) -> bool:
 
 
 def box_values(path: Path, rows: Sequence[Sequence[float]], places: Sequence[str]) -> np.ndarray:
-    """Boxes float32 [N, 9] from ``rows`` of 7 or 9 numbers; ``SampleError`` where one is nowhere or has no size, with
+    """Boxes float64 [N, 9] from ``rows`` of 7 or 9 numbers; ``SampleError`` where one is nowhere or has no size, with
     which of ``places`` it is from: "line 3", say."""
     values = np.full((len(rows), len(BOX)), np.nan, dtype=np.float64)
     for number, (row, at) in enumerate(zip(rows, places, strict=True)):
@@ -105,7 +105,7 @@ def box_values(path: Path, rows: Sequence[Sequence[float]], places: Sequence[str
             raise SampleError(str(path), f"{at}: a box at {_told(row[:3])}, {_told(row[3:7])} is not finite")
         if (values[number, 3:6] <= 0).any():
             raise SampleError(str(path), f"{at}: a box of length, width and height {_told(row[3:6])}")
-    return values.astype(np.float32)
+    return values
 
 
 def _told(row: Sequence[float]) -> str:

@@ -275,7 +275,7 @@ def velocities(places: np.ndarray, track: np.ndarray, seconds: np.ndarray) -> np
 def _boxes(own: Annotations, pose: np.ndarray) -> NamedBoxes:
     """The boxes of a sample, as seen from the sweep whose ``pose`` [4, 4] it is."""
     back = np.linalg.inv(pose)
-    values = np.full((len(own.names), len(BOX)), np.nan, dtype=np.float32)
+    values = np.full((len(own.names), len(BOX)), np.nan)
     values[:, :3] = own.centre @ back[:3, :3].T + back[:3, 3]
     values[:, 3:6] = own.size[:, [1, 0, 2]]
     values[:, 6] = yaw_of(back[:3, :3] @ rotation_of(own.rotation)) if len(values) else 0.0

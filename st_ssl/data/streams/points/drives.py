@@ -19,8 +19,8 @@ from st_ssl.data.streams.points.understand import understand
 
 @dataclass(frozen=True)
 class NamedBoxes:
-    """The boxes of a sweep with the ``names`` that a log has for their classes; ``values`` and ``facts`` as in
-    ``Boxes``."""
+    """The boxes of a sweep with the ``names`` that a log has for their classes; ``values`` (float64, since a log may
+    count from far away) and ``facts`` as in ``Boxes``."""
 
     values: np.ndarray
     names: tuple[str, ...]
@@ -222,6 +222,8 @@ class DriveSweeps:
         if cloud.pose is not None:  # coordinates were too large for float32, and the cloud has been moved
             pose = cloud.pose if pose is None else pose @ cloud.pose
             boxes = None if boxes is None else boxes.moved(np.linalg.inv(cloud.pose))
+        if boxes is not None:
+            boxes.values = boxes.values.astype(np.float32)
         return replace(cloud, pose=pose, time=float(drive.times[number]), boxes=boxes)
 
     def _merged(self, clouds: Sequence[PointCloud], own: int) -> PointCloud:
