@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from st_ssl.core.class_order import in_order
-from st_ssl.core.errors import ConfigError, DataError, SampleError, nearest
+from st_ssl.core.errors import ConfigError, DataError, SampleError, nearest, sample_fault
 from st_ssl.core.inputs import CloudNeeds, Modality, PointInputConfig
 from st_ssl.core.random import Key, keyed_seed
 from st_ssl.core.types import Entry, View
@@ -59,7 +59,8 @@ class Survey:
         for drive in drives:
             for at, read in drive.boxes.items():
                 try:
-                    names = read().names
+                    with sample_fault(drive.files[at]):
+                        names = read().names
                 except SampleError as error:
                     broken.append(error)  # told again, as a broken sample, by the worker that meets it
                     continue
@@ -248,18 +249,19 @@ class DriveSource(DataSource):
             raise DataError(f"{self._root()}: no key frames in {len(self.drives)} drives (data.key_frames=false: all)")
         return found
 
-    def _keys(self, drive: Drive) -> Sequence[int]:
-        """The sweeps of a drive that are probed and fine-tuned: with boxes, where some of its split have those, or else
-        with labels, or else the log's key frames, or else all."""
-        if not self.drives_config.key_frames:
-            return range(len(drive))
-        kinds = ("boxes", "labels", "keys")
-        kind = next((kind for kind in kinds if any(len(getattr(one, kind)) for one in self._split(drive.split))), None)
-        return range(len(drive)) if kind is None else sorted(map(int, getattr(drive, kind)))
+    @cached_property
+    def _labelled(self) -> dict[str, str]:
+        """What the key frames of each split are told by: ``boxes`` where some drive has those, or else ``labels``, or
+        else the log's ``keys``; none of them where no drive has any."""
+        found: dict[str, str] = {}
+        for kind in ("keys", "labels", "boxes"):
+            found |= {drive.split: kind for drive in self.drives.values() if len(getattr(drive, kind))}
+        return found
 
-    def _split(self, split: str) -> list[Drive]:
-        """The drives of ``split``."""
-        return [drive for drive in self.drives.values() if drive.split == split]
+    def _keys(self, drive: Drive) -> Sequence[int]:
+        """The sweeps of a drive that are probed and fine-tuned."""
+        kind = self._labelled.get(drive.split) if self.drives_config.key_frames else None
+        return range(len(drive)) if kind is None else sorted(map(int, getattr(drive, kind)))
 
     def _known(self, names: Sequence[str]) -> list[str]:
         """The classes that are learned of those that boxes are of, each once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from st_ssl.core.errors import DataError
+from st_ssl.core.errors import DataError, SampleError, sample_fault
 from st_ssl.data.sources.base import Place, sibling
 from st_ssl.data.sources.drives import kitti, kitti_raw, nuscenes, once, own, rosbag, semantic_kitti, waymo_kitti
 from st_ssl.data.sources.drives.base import Layout
@@ -41,5 +41,9 @@ def read_drives(
         raise DataError(
             f"{root} looks like none of the layouts {known}: expected folders of drives with sweeps/ in them"
         )
-    drives = chosen.read(place, rate)
+    try:
+        with sample_fault(str(root)):
+            drives = chosen.read(place, rate)
+    except SampleError as error:  # of a file without which there is no drive
+        raise DataError(str(error)) from error
     return chosen, drives, place.told

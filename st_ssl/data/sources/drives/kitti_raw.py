@@ -25,10 +25,7 @@ def _read(place: Place, rate: float) -> list[Drive]:
         raise DataError(
             f"{place.root}: no velodyne_points/data/*.bin in its drives, as KITTI's raw recordings have them"
         )
-    try:
-        return [_drive(place, folder, rate) for folder in folders]
-    except SampleError as error:
-        raise DataError(f"{error.path}, {error.reason}") from error
+    return [_drive(place, folder, rate) for folder in folders]
 
 
 def _folders(root: Path) -> list[Path]:

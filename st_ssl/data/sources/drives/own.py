@@ -110,16 +110,13 @@ def _poses(folder: Path, names: list[str], rate: float) -> tuple[np.ndarray, np.
     of its neighbours."""
     file, places = folder / "poses.txt", {name: at for at, name in enumerate(names)}
     times, poses = np.full(len(names), np.nan), unposed(len(names))
-    try:
-        for line, words in fields(file, POSE_LINE, (2, 14)) if file.is_file() else ():
-            values = numbers(file, line, words[1:])
-            if not np.isfinite(values[0]):
-                raise SampleError(str(file), f"line {line}: the time {words[1]} is not finite")
-            if (at := places.get(words[0])) is not None:  # a log may have more poses than sweeps
-                times[at] = values[0]
-                poses[at] = rigid(np.array(values[1:])) if len(values) > 1 else poses[at]
-    except SampleError as error:
-        raise DataError(f"{error.path}, {error.reason}") from error
+    for line, words in fields(file, POSE_LINE, (2, 14)) if file.is_file() else ():
+        values = numbers(file, line, words[1:])
+        if not np.isfinite(values[0]):
+            raise SampleError(str(file), f"line {line}: the time {words[1]} is not finite")
+        if (at := places.get(words[0])) is not None:  # a log may have more poses than sweeps
+            times[at] = values[0]
+            poses[at] = rigid(np.array(values[1:])) if len(values) > 1 else poses[at]
     return filled_times(times, rate), poses
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from st_ssl.core.errors import DataError, SampleError, nearest
+from st_ssl.core.errors import DataError, nearest
 from st_ssl.data.sources.base import Place, in_folder
 from st_ssl.data.sources.drives.base import Layout, rotation_of
 from st_ssl.data.sources.splits import folder_split
@@ -81,10 +81,7 @@ class Track:
 
 
 def _drive(place: Place, bag: Path, split: str) -> Drive:
-    try:
-        reader = open_bag(bag)
-    except SampleError as error:
-        raise DataError(f"{error.path}: {error.reason}") from error
+    reader = open_bag(bag)
     with reader.stack:
         topic = _topic(bag, [one.topic for one in reader.connections if one.msgtype == CLOUD_TYPE], place.series)
         wanted = [one for one in reader.connections if one.topic == topic or one.msgtype in _MOVING]

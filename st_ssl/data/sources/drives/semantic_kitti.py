@@ -55,10 +55,7 @@ def _sequence(place: Place, folder: Path, rate: float) -> Drive:
     readers = {at: partial(read_labels, file) for at, file in labels.items() if file.is_file()}
     number = int(folder.name)
     split = "val" if number in _VAL else "test" if number in _TEST else "train"
-    try:
-        poses, times = _poses(place, folder, len(files)), _times(folder, len(files), rate)
-    except SampleError as error:
-        raise DataError(f"{error.path}, {error.reason}") from error
+    poses, times = _poses(place, folder, len(files)), _times(folder, len(files), rate)
     return Drive(str(folder), split, tuple(map(str, files)), times, poses, labels=readers)
 
 

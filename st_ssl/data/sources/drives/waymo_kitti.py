@@ -49,12 +49,9 @@ def _segment(part: Path, name: str, files: list[Path]) -> Drive:
 
 
 def _pose(file: Path) -> np.ndarray:
-    try:
-        values = np.array([value for at, line in text_lines(file) for value in numbers(file, at, line.split())])
-    except SampleError as error:
-        raise DataError(f"{error.path}, {error.reason}") from error
+    values = np.array([value for at, line in text_lines(file) for value in numbers(file, at, line.split())])
     if len(values) != 16:
-        raise DataError(f"{file}: {len(values)} numbers, expected those of a matrix 4 x 4")
+        raise SampleError(str(file), f"{len(values)} numbers, expected those of a matrix 4 x 4")
     return values.reshape(4, 4)
 
 

@@ -60,8 +60,8 @@ def test_without_the_place_of_the_sensor_there_are_no_poses(tmp_path: Path) -> N
 def test_a_wrong_time_or_packet_is_named(tmp_path: Path) -> None:
     drive = write_raw(tmp_path)
     (drive / "oxts" / "data" / "0000000002.txt").write_text("49 8.4\n")
-    with pytest.raises(DataError, match=r"0000000002\.txt, expected a line of latitude, longitude, altitude, roll"):
+    with pytest.raises(DataError, match=r"0000000002\.txt: expected a line of latitude, longitude, altitude, roll"):
         read_drives(tmp_path)
     (drive / "velodyne_points" / "timestamps.txt").write_text("yesterday\n")
-    with pytest.raises(DataError, match=r"timestamps\.txt, line 1: 'yesterday' is no time"):
+    with pytest.raises(DataError, match=r"timestamps\.txt: line 1: 'yesterday' is no time"):
         read_drives(tmp_path)

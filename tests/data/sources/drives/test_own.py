@@ -92,9 +92,9 @@ def test_boxes_may_have_a_velocity_and_a_track_and_a_file_none(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a 0.5 1 0 0\n", r"poses\.txt, line 1: 5 columns, expected 2 or 14: name seconds"),
-        ("a nan\n", r"poses\.txt, line 1: the time nan is not finite"),
-        ("a now\n", r"poses\.txt, line 1: 'now' is no number"),
+        ("a 0.5 1 0 0\n", r"poses\.txt: line 1: 5 columns, expected 2 or 14: name seconds"),
+        ("a nan\n", r"poses\.txt: line 1: the time nan is not finite"),
+        ("a now\n", r"poses\.txt: line 1: 'now' is no number"),
     ],
 )
 def test_a_wrong_line_of_poses_is_named(tmp_path: Path, text: str, reason: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_ssl.core.errors import SampleError
+from st_ssl.core.errors import DataError, SampleError
 from st_ssl.data.sources.drives import read_drives
 from st_ssl.data.sources.drives.semantic_kitti import CLASSES, IGNORED, read_labels, written_back
 from tests.data.drives.made import pose_at, source_of, world, write_sweep
@@ -55,6 +55,22 @@ def test_poses_of_the_odometry_benchmark_lie_beside_the_sequences(tmp_path: Path
     _, (drive,), told = read_drives(tmp_path)
     assert drive.posed.tolist() == [True, True, False]
     assert "03.txt: 2 poses for 3 sweeps: the others have none" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("calib.txt", f"Tr: {' '.join('0' * 12)}\n", "cannot be used: LinAlgError: Singular matrix"),
+        ("calib.txt", "P0: 1\n", r"calib\.txt: no line Tr or Tr_velo_to_cam \(there are: P0\)"),
+        ("poses.txt", "1 0 0\n", r"poses\.txt: line 1: 3 numbers, expected 12"),
+        ("times.txt", "soon\n", r"times\.txt: line 1: 'soon' is no number"),
+    ],
+)
+def test_a_sequence_with_a_damaged_file_is_named(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    write_sequence(tmp_path / "sequences" / "00")
+    (tmp_path / "sequences" / "00" / name).write_text(text)
+    with pytest.raises(DataError, match=reason):
+        read_drives(tmp_path)
 
 
 def test_the_labels_of_a_sweep_are_mapped_and_written_back(tmp_path: Path) -> None:
