@@ -169,13 +169,8 @@ class DriveSource(DataSource):
         return numbered_classes(self.drives_config, self.layout, self.survey.counts)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes of boxes, in the order of their numbers."""
-        return tuple(name for place, (name, number) in enumerate(self.numbers.items()) if number == place)
-
-    @property
     def box_classes(self) -> tuple[str, ...]:
-        return self.classes
+        return tuple(name for place, (name, number) in enumerate(self.numbers.items()) if number == place)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -265,7 +260,7 @@ class DriveSource(DataSource):
 
     def _known(self, names: Sequence[str]) -> list[str]:
         """The classes that are learned of those that boxes are of, each once."""
-        own = {self.classes[self.numbers[name]]: None for name in names if name in self.numbers}
+        own = {self.box_classes[self.numbers[name]]: None for name in names if name in self.numbers}
         return list(own)
 
     def _told(self) -> list[str]:
@@ -278,9 +273,11 @@ class DriveSource(DataSource):
             name: count for name, count in survey.counts.most_common() if name not in (*self.numbers, NOT_LABELLED)
         }
         if others and self.numbers:
-            named = ", ".join(f"{name} {count}{nearest(name, self.classes)}" for name, count in others.items())
-            told.append(f"boxes that are neither right nor wrong (data.classes has {', '.join(self.classes)}): {named}")
-        if survey.counts and (gone := [name for name in self.classes if not self._boxes_of(name)]):
+            named = ", ".join(f"{name} {count}{nearest(name, self.box_classes)}" for name, count in others.items())
+            told.append(
+                f"boxes that are neither right nor wrong (data.classes has {', '.join(self.box_classes)}): {named}"
+            )
+        if survey.counts and (gone := [name for name in self.box_classes if not self._boxes_of(name)]):
             told.append(f"no box is of {', '.join(gone)} (data.classes)")
         return told
 
@@ -295,7 +292,7 @@ class DriveSource(DataSource):
         drives = list(self.drives.values())
         sweeps, keys = sum(map(len, drives)), sum(len(self._keys(drive)) for drive in drives)
         posed = sum(int(drive.posed.sum()) for drive in drives)
-        boxes = ", ".join(f"{name} {self._boxes_of(name)}" for name in self.classes) or "none"
+        boxes = ", ".join(f"{name} {self._boxes_of(name)}" for name in self.box_classes) or "none"
         summary = listing.summary() | {"key": "layout", "items": "drives", "parts": "sweeps"}
         summary["told"] = [
             f"{sweeps} sweeps, {posed} with a pose; {keys} key frames; boxes: {boxes}",

@@ -168,7 +168,7 @@ def test_classes_are_those_asked_for_and_misspelled_ones_are_named(tmp_path: Pat
     with pytest.warns(UserWarning, match="neither right nor wrong .*: van 1"):
         found = clouds(source)[0].boxes
     assert found is not None and found.classes.tolist() == [-1, 1, 0]
-    assert source_of(root).classes == ("car", "pedestrian", "van")
+    assert source_of(root).box_classes == ("car", "pedestrian", "van")
     found = clouds(source_of(root, classes=["car", "pedestrian"], renamed={"van": "car"}))[0].boxes
     assert found is not None and found.classes.tolist() == [0, 0, 1]
     with pytest.raises(ConfigError, match=r"data\.classes: no box is a 'Car'; did you mean 'car'\?"):

@@ -144,6 +144,8 @@ def _scenes(root: Path, folder: Path) -> list[Drive]:
         poses = np.stack([egos[row["ego_pose_token"]] @ sensors[row["calibrated_sensor_token"]] for row in own])
         times = np.array([row["timestamp"] for row in own], dtype=np.int64)
         keys = [at for at, row in enumerate(own) if row["is_key_frame"]]
+        boxes = {at: annotations[own[at]["sample_token"]] for at in keys} if annotations else {}
+        labels = {at: segments[own[at]["token"]] for at in keys if own[at]["token"] in segments}
         drives.append(
             Drive(
                 str(root / scene["name"]),
@@ -151,10 +153,8 @@ def _scenes(root: Path, folder: Path) -> list[Drive]:
                 tuple(str(root / row["filename"]) for row in own),
                 (times - times[0]) / 1e6,
                 poses,
-                {at: partial(_boxes, annotations[own[at]["sample_token"]], poses[at]) for at in keys}
-                if annotations
-                else {},
-                {at: partial(read_labels, segments[own[at]["token"]]) for at in keys if own[at]["token"] in segments},
+                {at: partial(_boxes, box, poses[at]) for at, box in boxes.items()},
+                {at: partial(read_labels, file) for at, file in labels.items()},
                 tokens={at: (own[at]["sample_token"], own[at]["token"]) for at in keys},
                 keys=np.array(keys, dtype=np.int64),
                 axes=_AHEAD,

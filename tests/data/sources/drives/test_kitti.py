@@ -128,7 +128,7 @@ def test_the_points_of_every_real_car_lie_in_its_box() -> None:
         for values, kind in zip(boxes.values, boxes.classes, strict=True):
             if kind < 0:
                 continue
-            names.append(source.classes[kind])
+            names.append(source.box_classes[kind])
             xyz = torch.from_numpy(cloud.xyz)
             own, larger = (torch.from_numpy(values[None, :7].copy()) for _ in range(2))
             larger[:, 3:5] += 0.6

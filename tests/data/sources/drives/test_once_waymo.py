@@ -34,7 +34,7 @@ def test_once_has_sets_of_sequences_of_which_the_raw_have_no_labels(tmp_path: Pa
     for name, rows in {"train": "000000", "raw_small": "000001", "val": "000002"}.items():
         (tmp_path / "ImageSets" / f"{name}.txt").write_text(rows + "\n")
     source = source_of(tmp_path)
-    assert source.layout.name == "once" and source.classes == ("car", "bus", "truck", "pedestrian", "cyclist")
+    assert source.layout.name == "once" and source.box_classes == ("car", "bus", "truck", "pedestrian", "cyclist")
     assert [(Path(e.path).name, e.split) for e in source.recordings()] == [
         ("000000", "train"),
         ("000001", "train"),

@@ -63,7 +63,7 @@ def test_points_times_and_poses_are_those_planted(source: DriveSource, split: st
 
 def test_boxes_are_those_planted(source: DriveSource) -> None:
     if source.layout.name == "semantic_kitti":
-        assert source.classes == () and not any(drive.boxes for drive in source.drives.values())
+        assert source.box_classes == () and not any(drive.boxes for drive in source.drives.values())
         return
     names, seen = ("car", "pedestrian", "cyclist"), 0
     for at, cloud in sweeps(source, "train").items():
