@@ -11,6 +11,7 @@ import numpy as np
 
 from st_ssl.core.errors import DataError
 from st_ssl.report.clouds import by_height
+from st_ssl.report.detected import LINES, Detected, detected
 from st_ssl.report.figures import PALETTE
 from st_ssl.report.finetune_tables import FigureTable, figure_tables
 from st_ssl.report.folder import RunFolder
@@ -24,13 +25,14 @@ RIGHT, WRONG, UNKNOWN = (0.72, 0.74, 0.77), (0.86, 0.16, 0.16), (0.86, 0.87, 0.8
 @dataclass(frozen=True)
 class Finetuned:
     """``tables`` of what was measured; which fit predictions are of (``about``): ``scenes`` of test clouds and the
-    colours (name, colour) of the classes in them, or what was ``recognised`` in test videos."""
+    colours (name, colour) of the classes in them, what was ``recognised`` in test videos, or ``detected`` in sweeps."""
 
     tables: list[FigureTable] = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     about: str = ""
     legend: list[tuple[str, str]] = field(default_factory=list)
     recognised: Recognised | None = None
+    detected: Detected | None = None
 
 
 def finetuned(run: RunFolder) -> Finetuned | None:
@@ -46,6 +48,9 @@ def finetuned(run: RunFolder) -> Finetuned | None:
         told = f"{about['task']}, {about['mode']}, {100 * about['fraction']:g} % of the labels"
         if not run.of_clouds:
             return Finetuned(tables, about=told, recognised=recognised(folder))
+        if (folder / "boxes.npz").is_file():
+            boxes = detected(folder)
+            return Finetuned(tables, boxes.scenes, told, LEGEND, detected=boxes)
         classes = [str(name) for name in json.loads((folder / "classes.json").read_text())]
         clouds = {name: _load(folder / name) for name in list(about["clouds"])[:SHOWN]}
         sphere = run.config.input.unit_sphere
@@ -110,3 +115,7 @@ def class_colours(count: int) -> np.ndarray:
 
 def _hex(colour: np.ndarray) -> str:
     return "#" + "".join(f"{round(255 * value):02x}" for value in colour)
+
+
+LEGEND = [(name, _hex(np.array(colour))) for name, colour in LINES.items()]
+"""Of boxes in sweeps."""
