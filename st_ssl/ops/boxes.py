@@ -16,6 +16,7 @@ from torch import Tensor
 # The corners in units of half a size: the lower four against the clock, then those above them.
 SIGNS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
 PAIRS_AT_ONCE = 1 << 18
+SUPPRESSED_AT_ONCE = 64
 # Relative to the size of a box; corners on its border count as inside.
 BORDER = 1e-9
 
@@ -75,15 +76,18 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, kind: Literal["bev", "3
     if scores.shape != boxes.shape[:1]:
         raise ValueError(f"scores {list(scores.shape)} of {len(boxes)} boxes: expected one for each")
     order = scores.sort(descending=True, stable=True).indices
-    overlap = {"bev": iou_bev, "3d": iou_3d}[kind](boxes[order], boxes[order])
-    close = (overlap > threshold).cpu().numpy()
-    dropped = np.zeros(len(boxes), dtype=bool)
-    kept = []
-    for box in range(len(boxes)):
-        if not dropped[box]:
-            kept.append(box)
-            dropped |= close[box]
-    return order[torch.tensor(kept, dtype=torch.int64, device=order.device)]
+    overlap = {"bev": iou_bev, "3d": iou_3d}[kind]
+    kept = order[:0]
+    for block in order.split(SUPPRESSED_AT_ONCE):  # most boxes meet only the few that are kept
+        block = block[~(overlap(boxes[block], boxes[kept]) > threshold).any(1)]
+        close = (overlap(boxes[block], boxes[block]) > threshold).cpu().numpy()
+        dropped, chosen = np.zeros(len(block), dtype=bool), []
+        for box in range(len(block)):
+            if not dropped[box]:
+                chosen.append(box)
+                dropped |= close[box]
+        kept = torch.cat([kept, block[torch.tensor(chosen, dtype=torch.int64, device=order.device)]])
+    return kept
 
 
 def _with_yaw(name: str, boxes: Tensor) -> Tensor:

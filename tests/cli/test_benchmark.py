@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -211,3 +212,17 @@ def test_sparse_beside_its_peer(capsys: pytest.CaptureFixture[str], monkeypatch:
     found = re.search(r"a room of ([\d,]+) voxels", out)
     assert found is not None and 1000 < int(found[1].replace(",", "")) < 4000
     assert len(re.findall(r"\n  spconv +[\d.]+ ms: [\d.]+ times as long", out)) == 2
+
+
+def test_a_sweep_beside_its_peer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("spconv", reason="spconv is not installed")
+    draws = np.random.default_rng(0)
+    near = draws.uniform((0, -3, -3, 0), (9, 3, 1, 1), (400, 4))
+    np.concatenate([near, near - (100, 0, 0, 0)]).astype("<f4").tofile(tmp_path / "000000.bin")
+    few = ["--runs", "1", "--threads", "1", "--peer", "spconv"]
+    out = run(capsys, monkeypatch, "sweep", "--file", str(tmp_path / "000000.bin"), *few)
+    found = re.search(r"backbone, (\d+) voxels of 0.05 × 0.05 × 0.1 m", out)
+    assert found is not None and 380 < int(found[1]) <= 400
+    assert len(re.findall(r"\n  spconv +[\d.]+ ms: [\d.]+ times as long", out)) == 1

@@ -112,8 +112,8 @@ def test_boxes_without_size_or_number() -> None:
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.6])
 def test_nms_is_that_of_torchvision(threshold: float) -> None:
-    boxes = random_boxes(80, 0, yaw=False)
-    scores = torch.rand(80, generator=torch.Generator().manual_seed(0)).double()
+    boxes = random_boxes(300, 0, yaw=False)
+    scores = torch.rand(300, generator=torch.Generator().manual_seed(0)).double()
     corners = torch.cat([boxes[:, :2] - boxes[:, 3:5] / 2, boxes[:, :2] + boxes[:, 3:5] / 2], 1)
     assert nms(boxes, scores, threshold).tolist() == torchvision_nms(corners, scores, threshold).tolist()
 

@@ -4,6 +4,7 @@ data      clips a second from video files to normalised tensors, against decodin
 step      a training step of VideoMAE, and the share of the machine's matrix products
 visible   an encoder's step on the visible tokens alone, against all of them
 sparse    a sparse convolution, and a training step of the sparse U-Net, on a scanned room
+sweep     a training step of SECOND's backbone on a sweep of a LiDAR, forward and backward
 sampling  farthest points and patches of clouds, beside open3d and the usual PyTorch
 
 examples:
@@ -14,6 +15,7 @@ examples:
   st-ssl benchmark step --precision bf16 --compile --peer transformers
   st-ssl benchmark visible --threads 1
   st-ssl benchmark sparse --peer spconv
+  st-ssl benchmark sweep --file training/velodyne/000000.bin --peer spconv
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from st_ssl.cli import Parser
 def _arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     whats = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    data, step, visible, sparse, sampling = (
-        whats.add_parser(name) for name in ("data", "step", "visible", "sparse", "sampling")
+    data, step, visible, sparse, sweep, sampling = (
+        whats.add_parser(name) for name in ("data", "step", "visible", "sparse", "sweep", "sampling")
     )
-    for part, threads in ((data, 1), (step, None), (visible, None), (sparse, 1), (sampling, 1)):
+    for part, threads in ((data, 1), (step, None), (visible, None), (sparse, 1), (sweep, 1), (sampling, 1)):
         part.add_argument("--runs", type=_count, default=7, help="counted runs of each (default: %(default)s)")
         part.add_argument("--threads", type=_count, default=threads, help=f"CPU threads (default: {threads or 'all'})")
     for part in (data, step, visible):
@@ -55,6 +57,9 @@ def _arguments() -> argparse.Namespace:
     sparse.add_argument("--variant", default="spunet", choices=variants, help="of the U-Net (default: %(default)s)")
     sparse.add_argument("--voxels", type=_count, default=150_000, help="of the room, about (default: %(default)s)")
     sparse.add_argument("--peer", action="append", default=[], choices=["spconv"], help="run it beside ours")
+    sweep.add_argument("--file", required=True, help="a sweep of KITTI's: float32 x, y, z, intensity in turn")
+    sweep.add_argument("--residual", action="store_true", help="the residual backbone")
+    sweep.add_argument("--peer", action="append", default=[], choices=["spconv"], help="run it beside ours")
     sampling.add_argument("--points", type=_count, default=100_000, help="of the large cloud (default: %(default)s)")
     sampling.add_argument("--samples", type=_count, default=4096, help="taken of it (default: %(default)s)")
     sampling.add_argument("--batch", type=_count, default=32, help="small clouds (default: %(default)s)")
@@ -96,5 +101,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     if getattr(arguments, "device", "cpu") != "cpu" and not torch.cuda.is_available():
         raise ConfigError(f"--device {arguments.device}: torch finds no CUDA device here")
-    module = {"visible": "step", "sparse": "points", "sampling": "points"}.get(arguments.what, arguments.what)
+    module = {"visible": "step", "sparse": "points", "sweep": "points", "sampling": "points"}.get(
+        arguments.what, arguments.what
+    )
     getattr(import_module(f"st_ssl.cli.benchmark.{module}"), arguments.what)(arguments)

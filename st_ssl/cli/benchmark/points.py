@@ -1,9 +1,10 @@
-"""Sparse convolution on a scanned room beside spconv's, and sampling of points beside open3d's."""
+"""Sparse convolution on a scanned room and on a sweep beside spconv's, and sampling of points beside open3d's."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,6 +16,9 @@ from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointBatch
+from st_ssl.data.streams.points.base import ReadOptions
+from st_ssl.data.streams.points.bin import read_bin
+from st_ssl.encoders.second import Second, SecondConfig
 from st_ssl.encoders.sparse_unet import VOXEL_SIZE, SparseUNet, SparseUNetConfig
 from st_ssl.ops.neighbours import gather_points, nearest
 from st_ssl.ops.sampling import farthest_points
@@ -28,9 +32,7 @@ PATCHES, NEIGHBOURS, POINTS = 64, 32, 1024  # of Point-MAE
 
 def sparse(arguments: argparse.Namespace) -> None:
     """Print the time of one convolution, neighbour search included, and of a training step of the whole network."""
-    if arguments.peer and find_spec("spconv") is None:
-        raise MissingDependencyError("spconv", "points", "--peer spconv")
-    backends: list[Backend] = ["torch", *arguments.peer]
+    backends = _backends(arguments)
     points = scanned_room(arguments.voxels)
     coords, _, _ = voxelise(points.xyz, points.offsets, VOXEL_SIZE)
     coords[:, 1:] -= coords[:, 1:].amin(0)
@@ -42,6 +44,39 @@ def sparse(arguments: argparse.Namespace) -> None:
     compare(title, convolutions, arguments.runs)
     steps: dict[str, Callable[[], object]] = {name: _step(name, points, arguments) for name in backends}
     compare(f"a training step of sparse_unet, {arguments.variant}", steps, arguments.runs)
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    """Print the time of SECOND's backbone on the voxels of a sweep: neighbour search, forward and backward."""
+    backends = _backends(arguments)
+    table = read_bin(arguments.file, ReadOptions(bin_columns=4)).table
+    assert table is not None
+    values = torch.from_numpy(table.astype(np.float32))
+    points = PointBatch(values[:, :3], torch.tensor([0, len(values)]), {"intensity": values[:, 3:]})
+    networks = {name: _backbone(name, arguments.residual) for name in backends}
+    voxels = networks["torch"].voxelise(points)
+    x, y, z = SecondConfig().voxel
+    where = f"{len(voxels):,} voxels of {x:g} × {y:g} × {z:g} m"
+    title = f"SECOND's backbone, {where}, forward and backward, {torch.get_num_threads()} threads"
+
+    def step(network: Second) -> None:
+        network.zero_grad()
+        network.stages(voxels)[-1].features.square().mean().backward()
+
+    compare(title, {name: partial(step, network) for name, network in networks.items()}, arguments.runs)
+
+
+def _backends(arguments: argparse.Namespace) -> list[Backend]:
+    if arguments.peer and find_spec("spconv") is None:
+        raise MissingDependencyError("spconv", "points", "--peer spconv")
+    return ["torch", *arguments.peer]
+
+
+def _backbone(backend: Backend, residual: bool) -> Second:
+    torch.manual_seed(0)
+    widths = (16, 32, 64, 128) if residual else (16, 32, 64, 64)
+    config = SecondConfig(widths=widths, residual=residual, backend=backend)
+    return Second(config, PointInputConfig(num_points=None, unit_sphere=False, attributes=("intensity",)))
 
 
 def sampling(arguments: argparse.Namespace) -> None:

@@ -21,10 +21,10 @@ from st_ssl.transfer.detection.head import Ground, Head, within
 
 
 class DetectorConfig(Config):
-    """By default the small one: five layers of 64 channels and CenterPoint's head."""
+    """By default the small one: five layers of 64 channels, and CenterPoint's head at half its width."""
 
     bev: BevNetworkConfig = BevNetworkConfig()
-    head: Annotated[CentreHeadConfig | AnchorHeadConfig, Field(discriminator="name")] = CentreHeadConfig()
+    head: Annotated[CentreHeadConfig | AnchorHeadConfig, Field(discriminator="name")] = CentreHeadConfig(width=32)
 
 
 LARGE = BevNetworkConfig(layers=(5, 5), strides=(1, 2), widths=(128, 256), up_strides=(1, 2), up_widths=(256, 256))
