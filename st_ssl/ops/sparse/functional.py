@@ -127,7 +127,7 @@ def _gather_and_sum(
         results = products[: len(source)]
         for offsets, part in _chunks(counts, most):
             rows, sizes = gather(source[part]), counts[offsets]
-            lefts, outs = rows.split(sizes), results[part].split(sizes)
+            lefts, outs = rows.split_with_sizes(sizes), results[part].split_with_sizes(sizes)
             for left, kernel, result in zip(lefts, kernels[offsets], outs, strict=True):
                 torch.mm(left, kernel, out=result)
             if gather_other is not None:
@@ -150,7 +150,7 @@ def _sum_weights(grad: Tensor, links: Links, features: Tensor, totals: Sequence[
 
 def _add_products(totals: Sequence[Tensor], left: Tensor, right: Tensor, counts: list[int]) -> None:
     """totals[k] += left[k]^T @ right[k], of ``counts[k]`` rows each."""
-    for sum, a, b in zip(totals, left.T.split(counts, 1), right.split(counts), strict=True):
+    for sum, a, b in zip(totals, left.T.split_with_sizes(counts, 1), right.split_with_sizes(counts), strict=True):
         if sum.dtype == a.dtype:
             torch.addmm(sum, a, b, out=sum)
         else:  # half precision is added up in float32

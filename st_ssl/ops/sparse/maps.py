@@ -15,7 +15,7 @@ from torch import Tensor
 
 from st_ssl.ops.sparse.tensor import Size, coords_of_keys, keys_of_coords
 
-BLOCK = {"cpu": 2048}
+BLOCK = {"cpu": 4096}
 LARGE_BLOCK = 1 << 17
 """Rows that are computed at a time: what a block gathers should stay in the cache of a core, or keep a GPU busy."""
 
