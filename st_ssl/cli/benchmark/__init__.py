@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     sparse.add_argument("--variant", default="spunet", choices=variants, help="of the U-Net (default: %(default)s)")
     sparse.add_argument("--voxels", type=_count, default=150_000, help="of the room, about (default: %(default)s)")
     sparse.add_argument("--peer", action="append", default=[], choices=["spconv"], help="run it beside ours")
-    sweep.add_argument("--file", required=True, help="a sweep of KITTI's: float32 x, y, z, intensity in turn")
+    sweep.add_argument("--file", help="a sweep as KITTI has it: float32 x, y, z, intensity (default: a planted one)")
     sweep.add_argument("--residual", action="store_true", help="the residual backbone")
     sweep.add_argument("--peer", action="append", default=[], choices=["spconv"], help="run it beside ours")
     sampling.add_argument("--points", type=_count, default=100_000, help="of the large cloud (default: %(default)s)")

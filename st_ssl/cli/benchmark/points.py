@@ -18,6 +18,7 @@ from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import PointBatch
 from st_ssl.data.streams.points.base import ReadOptions
 from st_ssl.data.streams.points.bin import read_bin
+from st_ssl.data.synthetic.drives.scan import SyntheticDriveConfig, scan_sweep
 from st_ssl.encoders.second import Second, SecondConfig
 from st_ssl.encoders.sparse_unet import VOXEL_SIZE, SparseUNet, SparseUNetConfig
 from st_ssl.ops.neighbours import gather_points, nearest
@@ -49,10 +50,7 @@ def sparse(arguments: argparse.Namespace) -> None:
 def sweep(arguments: argparse.Namespace) -> None:
     """Print the time of SECOND's backbone on the voxels of a sweep: neighbour search, forward and backward."""
     backends = _backends(arguments)
-    table = read_bin(arguments.file, ReadOptions(bin_columns=4)).table
-    assert table is not None
-    values = torch.from_numpy(table.astype(np.float32))
-    points = PointBatch(values[:, :3], torch.tensor([0, len(values)]), {"intensity": values[:, 3:]})
+    points = _sweep(arguments.file)
     networks = {name: _backbone(name, arguments.residual) for name in backends}
     voxels = networks["torch"].voxelise(points)
     x, y, z = SecondConfig().voxel
@@ -64,6 +62,18 @@ def sweep(arguments: argparse.Namespace) -> None:
         network.stages(voxels)[-1].features.square().mean().backward()
 
     compare(title, {name: partial(step, network) for name, network in networks.items()}, arguments.runs)
+
+
+def _sweep(file: str | None) -> PointBatch:
+    """The sweep in a file of x, y, z and intensity, or a planted one of 64 beams."""
+    if file is None:
+        cloud = scan_sweep(SyntheticDriveConfig(beams=64, columns=1800), "train", 0, 0).cloud
+        values = torch.from_numpy(np.concatenate([cloud.xyz, cloud.attributes["intensity"]], 1))
+    else:
+        table = read_bin(file, ReadOptions(bin_columns=4)).table
+        assert table is not None
+        values = torch.from_numpy(table.astype(np.float32))
+    return PointBatch(values[:, :3], torch.tensor([0, len(values)]), {"intensity": values[:, 3:]})
 
 
 def _backends(arguments: argparse.Namespace) -> list[Backend]:
