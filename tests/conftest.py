@@ -50,6 +50,15 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 planted drives of 4 small sweeps."""
+    from st_ssl.data.synthetic.drives import SyntheticDriveConfig, write_dataset
+
+    few = SyntheticDriveConfig(num_train=12, num_val=0, num_test=0, sweeps=4, beams=8, columns=60, max_range=20)
+    return write_dataset(tmp_path_factory.mktemp("drives") / "planted", few)
+
+
+@pytest.fixture(scope="session")
 def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 12 planted objects of 96 points."""
     from st_ssl.data.synthetic.shapes import SyntheticShapeConfig, write_dataset

@@ -18,9 +18,8 @@ from st_ssl.core.config import merge, to_yaml
 from st_ssl.engine.run_config import RunConfig, load_runs
 from st_ssl.engine.runtime import Preempted, Runtime
 from st_ssl.engine.trainer import Trainer
-from st_ssl.methods.base import METHODS
 from tests.forked import ROOT, Forked
-from tests.methods.small import small
+from tests.methods.small import recorded, small
 from tests.waiting import PATIENCE
 
 CPU = torch.device("cpu")
@@ -57,7 +56,7 @@ def write_videos(folder: Path, count: int) -> Path:
 def tiny(root: Path, output: Path, method: str = "cvrl", **changes: Any) -> dict[str, Any]:
     """The configuration of a run of 12 steps of 4 of the 12 videos or clouds in ``root``; ``changes`` are laid on it,
     mapping by mapping."""
-    modality = METHODS.registered(method).modality
+    modality = recorded(method)
     base: dict[str, Any] = {
         "output_dir": str(output),
         "input": {"num_frames": 4, "stride": 2, "size": 32} if modality == "video" else {"num_points": 64},

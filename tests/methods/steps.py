@@ -4,6 +4,7 @@ files."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from st_ssl.data.streams.base import Recording, StillCloud
 from st_ssl.data.views import stack
 from st_ssl.encoders.base import ENCODERS, Encoder, random_encoder
 from st_ssl.methods.base import METHODS, Method
-from tests.methods.small import small
+from tests.methods.small import recorded, small
 from tests.runs import ROOT
 
 INPUTS: dict[str, InputConfig | PointInputConfig] = {
@@ -58,8 +59,36 @@ def noise_cloud(seed: int, num_points: int = 96) -> PointCloud:
     return PointCloud(xyz.astype(np.float32), {"color": rng.random((num_points, 3), dtype=np.float32)})
 
 
-def noise_recording(modality: str, seed: int) -> Recording:
-    """A video or a cloud of noise as a recording."""
+class NoiseDrive:
+    """Four sweeps of points around a sensor that moves and turns, which depend on ``seed`` alone."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.world = rng.uniform((-14, -14, -4), (14, 14, 10), (96, 3))
+        angles, shifts = 0.1 * np.arange(4) * rng.uniform(-1, 1), np.arange(4) * rng.uniform(0.5, 1)
+        poses = np.tile(np.eye(4), (4, 1, 1))
+        poses[:, 0, 0] = poses[:, 1, 1] = np.cos(angles)
+        poses[:, 0, 1], poses[:, 1, 0], poses[:, 0, 3] = -np.sin(angles), np.sin(angles), shifts
+        self.meta = SimpleNamespace(num_frames=4, poses=poses, posed=np.ones(4, bool))
+
+    def read(self, at: Sequence[int]) -> Iterator[tuple[int, PointCloud]]:
+        for index in at:
+            pose = self.meta.poses[index]
+            xyz = (self.world - pose[:3, 3]) @ pose[:3, :3]
+            yield index, PointCloud(xyz.astype(np.float32), pose=pose)
+
+    def times(self) -> np.ndarray:
+        return np.arange(4) / 10
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def noise_recording(kind: str, seed: int) -> Recording:
+    """A video, a cloud or a drive of noise as a recording."""
+    if kind == "drives":
+        return Recording({"sweeps": lambda: NoiseDrive(seed)})
+    modality = kind
     if modality == "points":
         return Recording({"points": lambda: StillCloud(lambda: noise_cloud(seed))})
     return Recording({"video": lambda: NoiseReader(seed)})
@@ -89,4 +118,5 @@ def recipe(name: str) -> dict[str, Any]:
 def raw_views(method: Method[Any], batch: int = 4, first: int = 0) -> list[View]:
     """The views that ``method`` declares, of ``batch`` videos or clouds."""
     seeds = range(first, first + batch)
-    return stack([method.views.cut(noise_recording(method.modality, i), (0, 0, i)) for i in seeds], seeds)
+    kind = recorded(method.config.name)
+    return stack([method.views.cut(noise_recording(kind, i), (0, 0, i)) for i in seeds], seeds)

@@ -19,6 +19,7 @@ from st_ssl.methods.base import METHODS, Losses, Method, Moment, Paper
 from st_ssl.training.batchnorm import convert_batchnorm
 from st_ssl.training.distributed import average_gradients
 from tests.ddp import run_ranks
+from tests.methods.small import recorded
 from tests.methods.steps import build, raw_views
 from tests.runs import CPU, metrics, tiny, train, weights
 
@@ -214,7 +215,8 @@ def test_two_processes_are_one(whole: Any, halves: Any, name: str, parts: int) -
 def test_a_resumed_run_is_the_same_to_the_last_bit_and_its_encoders_load(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    root = Path(request.getfixturevalue("clouds" if METHODS.registered(name).modality == "points" else "videos"))
+    fixture = {"points": "clouds", "video": "videos", "drives": "drives"}[recorded(name)]
+    root = Path(request.getfixturevalue(fixture))
     short: dict[str, Any] = {"engine": {"epochs": 2, "ema": 0.9}}
     trainer = train(tiny(root, tmp_path / "whole", name, **short))
     train(tiny(root, tmp_path / "parts", name, **short), stop_at=2)
