@@ -39,7 +39,7 @@ class PillarLayer(nn.Module):
         self.last = last
         width = cout if last else cout // 2
         self.linear = nn.Linear(cin, width, bias=False)
-        self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm1d(width, eps=1e-3)
 
     def forward(self, x: Tensor, pillar: Tensor, pillars: int) -> Tensor:
         x = self.norm(self.linear(x)).relu()

@@ -53,7 +53,7 @@ class ResidualBlock(SparseModule):
 
 
 def _norm(channels: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm1d(channels, eps=1e-3)
 
 
 def _block(conv: SparseConv3d) -> SparseSequential:
@@ -63,7 +63,8 @@ def _block(conv: SparseConv3d) -> SparseSequential:
 @ENCODERS.register(SecondConfig)
 class Second(VolumeEncoder):
     """A voxel is fed the mean of all its points' x, y, z and attributes. Names of weights are those of OpenPCDet's
-    ``backbone_3d``, and axes those of its grids: z, y, x, with one empty layer of voxels on top."""
+    ``backbone_3d``, and axes those of its grids: z, y, x, with one empty layer of voxels on top. Batch norm follows ten
+    times as fast as there, where its averages would take hundreds of steps to forget how they began."""
 
     def __init__(self, config: SecondConfig, input: PointInputConfig) -> None:
         super().__init__(config, input)

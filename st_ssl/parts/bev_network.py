@@ -75,7 +75,7 @@ class BevNetwork(nn.Module):
 
 
 def _norm_relu(width: int) -> tuple[nn.Module, nn.Module]:
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)
+    return nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(inplace=True)
 
 
 def _up(before: int, out: int, stride: float) -> nn.Module:

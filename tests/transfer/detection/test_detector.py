@@ -189,9 +189,6 @@ def test_it_learns_two_sweeps_by_heart(encoder: str, config: dict[str, Any]) -> 
     both = torch.nn.ModuleList([network, net])
     optimiser = torch.optim.AdamW(both.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=STEPS)
-    for module in both.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.momentum = 0.2  # of few steps
     for _ in range(STEPS):
         optimiser.zero_grad()
         loss, _ = net.loss(net(network.volume(points)), boxes)
