@@ -305,9 +305,11 @@ def test_predictions_that_cannot_be_written_are_told_before_the_first_fit(
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 @pytest.mark.filterwarnings("error")
 def test_configurations_are_understood(file: Path) -> None:
-    data, votes = {"points": ("tiny_clouds", "votes"), "video": ("video", "clips")}[file.parent.name]
-    config = load_finetune(file, [f"task.{votes}=2"], {"name": data})
-    assert getattr(config.task, votes) == 2 and config.data.name == data
+    name = load_finetune(file, [], {"name": "tiny_clouds"}).task.name
+    data, key = ("tiny_clouds", "votes") if TASKS.registered(name).modality == "points" else ("video", "clips")
+    key = "min_points" if name == "detect" else key
+    config = load_finetune(file, [f"task.{key}=2"], {"name": data})
+    assert getattr(config.task, key) == 2 and config.data.name == data
     TASKS.build(config.task)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from st_ssl.data.synthetic.drives import SyntheticDriveConfig
+from st_ssl.data.synthetic.drives import write_dataset as write_drives
 from tests.data.sources.points import test_sources as clouds
 from tests.data.streams.points.test_pickled import fold
 from tests.data.streams.points.test_scenes import write_pointcept, write_room
@@ -84,6 +86,16 @@ def _recordings(root: Path) -> None:
     for number in range(4 * COUNT):
         folder = root / ("train", "test")[number < COUNT] / ("jump", "walk")[number % 2]
         write_recording(folder / f"{number}.npz", number)
+
+
+def _drives(layout: Any) -> Callable[[Path], None]:
+    """Small planted drives in a layout."""
+
+    def write(root: Path) -> None:
+        few = {"num_train": 6, "num_val": 1, "num_test": 2, "sweeps": 5, "key_every": 1, "beams": 12, "columns": 120}
+        write_drives(root, SyntheticDriveConfig(**few, layout=layout))
+
+    return write
 
 
 def _rooms(root: Path) -> None:
@@ -162,6 +174,9 @@ DATA: dict[str, Callable[[Path], None]] = {
     "/data/ScanObjectNN": _scanobjectnn,
     "/data/scannet": _rooms,
     "/data/s3dis": _s3dis,
+    "/my/drives": _drives("own"),
+    "/data/kitti": _drives("kitti"),
+    "/data/nuscenes": _drives("nuscenes"),
 }
 
 

@@ -27,7 +27,7 @@ from tests.methods.small import small
 from tests.runs import ROOT
 
 VIDEO, CLOUDS, ROOMS = "runs/quickstart/video/videomae", "runs/quickstart/points/point_mae", "runs/quickstart/rooms/fac"
-SWIN = "runs/swin"
+DRIVES, SWIN = "runs/quickstart/driving", "runs/swin"
 # Of tools that nothing is to be learned from here: their arguments are understood, and no more.
 PARSED = {
     "benchmark": "minutes on a quiet machine: tests/cli/test_benchmark.py",
@@ -53,10 +53,22 @@ _ENCODERS: dict[str, list[str]] = {
         *("encoder.num_groups=8", "encoder.group_size=8"),
     ],
     "dgcnn": ["encoder.widths=[8,12]", "encoder.neighbours=6", "encoder.dim=24"],
+    "second": [
+        *("encoder.range=[-25.6,-25.6,-3,25.6,25.6,3.4]", "encoder.voxel=[0.8,0.8,0.8]"),
+        *("encoder.widths=[4,6]", "encoder.out=8"),
+    ],
     "sparse_resnet": ["encoder.variant=tiny", "encoder.channels=[8,8,8,8]", "encoder.stem=8"],
     "sparse_unet": ["encoder.variant=tiny", "encoder.channels=[8,8,8,8,8,8,8,8]", "encoder.stem=8"],
 }
-_TASKS = {"recognise": ["task.clips=1", "task.crops=1"], "few_shot": ["task.folds=2"]}
+_TASKS = {
+    "recognise": ["task.clips=1", "task.crops=1"],
+    "few_shot": ["task.folds=2"],
+    "detect": [
+        "task.detector.bev={layers: [1], strides: [1], widths: [8], up_strides: [], up_widths: []}",
+        "task.detector.head.width=8",
+    ],
+}
+_DRIVES = ("num_train=6", "num_val=0", "num_test=2", "sweeps=5", "key_every=1", "beams=12", "columns=120")
 _NEED_NOTHING = ("configs", "doctor", "benchmark")
 
 
@@ -72,7 +84,7 @@ def tiny_pretrain(recipe: str) -> list[str]:
     file = ROOT / "configs" / f"{recipe.removeprefix('configs/').removesuffix('.yaml')}.yaml"
     shared = yaml.safe_load(file.read_text())
     runs = shared.pop("runs", {})
-    points = shared["data"].get("name") == "points"
+    points, drives = shared["data"].get("name") == "points", shared["data"].get("name") == "drives"
     keys = ["engine.epochs=1", "engine.batch_size=4", "engine.precision=fp32", "engine.device=cpu"]
     keys += ["data.num_workers=0", "schedule.warmup_epochs=0", "report.enabled=false", "report.samples=1"]
     keys += ["probe.kinds=[knn]"] if shared.get("probe", True) is not None else []
@@ -84,6 +96,8 @@ def tiny_pretrain(recipe: str) -> list[str]:
             "data.rooms.num_points=1000",
             "data.rooms.num_views=1",
         ]
+    elif drives:
+        keys += [f"data.planted.{key}" for key in _DRIVES]
     else:
         keys += ["data.synthetic.num_train=16", "data.synthetic.num_test=8"]
     for name, own in (runs or {"": {}}).items():
@@ -91,7 +105,7 @@ def tiny_pretrain(recipe: str) -> list[str]:
         tiny = [*_ENCODERS[run["encoder"]["name"]], *_method(run["method"])]
         if points:
             tiny += ["input.num_points=96"] if run["input"]["num_points"] else []
-        else:
+        elif not drives:
             tiny += ["input.num_frames=4", "input.stride=2", "input.size=32"]
         keys += [f"runs.{name}.{key}" if name else key for key in tiny]
     return keys
@@ -281,6 +295,8 @@ def _stands_for(tool: str, given: list[str], before: str, value: str) -> str:
 
 def _run_for(recipe: str) -> str:
     """The run that RUN stands for before a recipe of fine-tuning."""
+    if "detect" in recipe:
+        return DRIVES
     if "/points/" in recipe:
         return ROOMS if "segment" in recipe else CLOUDS
     if "/hierarchical" in recipe:

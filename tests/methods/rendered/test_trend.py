@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     },
     "input": {"num_points": None, "unit_sphere": False, "centre": False},
     "method": {
-        **{"shares": [0.6, 0.4], "hidden": 0.2, "ground": None, "rays": 40, "near": 0.5},
+        **{"shares": [0.6, 0.4], "stages": [], "hidden": 0.2, "ground": None, "rays": 40, "near": 0.5},
         **{"coarse": 8, "fine": 8, "width": 8, "hidden_width": 16},
     },
 }
@@ -116,7 +116,7 @@ def test_errors_on_what_moves_are_told_apart(tmp_path: Path) -> None:
     }
     config = METHODS.config("trend").model_validate({**SMALL["method"], "ground": -1.4, "near": 1.0})
     network = random_encoder(ENCODERS.config("second").model_validate(encoder), INPUT, 0)
-    method = METHODS.build(config, network).eval()
+    method: Any = METHODS.build(config, network).eval()
     dataset = data.dataset(data.recordings(), method.views)
     (view,) = method.views.prepare(collate([dataset[0, 0]]).views)
     found = method.future_errors(view)
