@@ -9,6 +9,9 @@ classes; or path and error. Of a network for segmentation it is a FOLDER, with a
   NAME.npz      of every point of the file, in its order and its frame: xyz float64 [N, 3], segment int64 [N], the
                 probability of that class float32 [N]; and the names of the classes. As .ply with --format ply
   index.jsonl   for each cloud: path, file, points, and the share of its points by class; or path and error
+Of a network for detection it is a FOLDER, too, in the form of drives of one's own:
+  boxes/NAME.txt   of each sweep: class, x, y, z, length, width, height, yaw; the score is a comment
+  index.jsonl      for each sweep: path, file, and the number of boxes by class; or path and error
 
 examples:
   st-ssl predict clip.mp4 --model runs/quickstart/video/videomae
@@ -16,6 +19,7 @@ examples:
   st-ssl predict --model runs/mine /data/videos --output predictions.jsonl
   st-ssl predict tile.las --model runs/scenes --output segmented
   st-ssl predict /data/scans --model runs/scenes --output segmented --format ply
+  st-ssl predict /data/sweeps --model runs/driving --output found --score 0.3
 """
 
 from __future__ import annotations
@@ -44,12 +48,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to tell (default: 5)")
     parser.add_argument("--output", type=Path, metavar="PLACE", help="write it, too: see below")
     parser.add_argument("--format", choices=["npz", "ply"], default="npz", help="of files of points (default: npz)")
+    score = "the least score of a box that is told (default: 0.3)"
+    parser.add_argument("--score", type=float, default=0.3, metavar="SCORE", help=score)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse()
     if arguments.model is None:
         arguments.model = arguments.files.pop(0)
     if not arguments.files:
         parser.error("expected videos or clouds, and the folder of a network: --model FOLDER")
+    if not 0 <= arguments.score <= 1:
+        parser.error(f"--score {arguments.score:g}: expected 0 … 1")
     if arguments.top < 1:
         parser.error(f"--top {arguments.top}: expected 1 or more")
     return arguments
@@ -60,11 +68,14 @@ def main() -> None:
     arguments = _arguments()
     from st_ssl.engine.runtime import start_runtime
     from st_ssl.transfer.fitting.finetune_model import find_tuned, load_tuned
+    from st_ssl.transfer.tasks.detection import Detect
 
     folder = find_tuned(arguments.model)
     network = load_tuned(folder)
     with start_runtime(arguments.device, "--device ") as runtime:
-        if network[1].whole:
+        if isinstance(network[1], Detect):
+            _boxes(network, folder, arguments, runtime.device)
+        elif network[1].whole:
             _points(network, folder, arguments, runtime.device)
         else:
             _wholes(network, folder, arguments, runtime.device)
@@ -115,6 +126,53 @@ def _points(network: Network, folder: Path, arguments: argparse.Namespace, devic
     else:
         print(f"written to {output.folder}")
     _tell(scenes.bad, scenes.count, "cloud")
+
+
+def _boxes(network: Network, folder: Path, arguments: argparse.Namespace, device: torch.device) -> None:
+    """Boxes in sweeps, written as they come."""
+    from collections import Counter
+
+    from st_ssl.core.files import check_writable
+    from st_ssl.engine.console import PlainConsole, RunProgress
+    from st_ssl.transfer.detection.box_files import BoxFolder
+    from st_ssl.transfer.fitting.predict import find_boxes
+
+    output: BoxFolder | None = None
+    if arguments.output is not None:
+        check_writable(arguments.output)
+        output = BoxFolder(arguments.output, network[2])
+    sweeps = find_boxes(network, arguments.files, device, arguments.score)
+    rows: list[tuple[str, Counter[str]]] = []
+    with RunProgress("predict", sweeps.count, 0, sweeps.count > 1, "sweep") as bar:
+        for found in sweeps.found:
+            if output is not None:
+                output.add(found.path, found.boxes)
+            rows.append((found.path, Counter(sweeps.classes[number] for number in found.boxes.classes.tolist())))
+            bar.update(len(rows), f"{len(found.boxes)} boxes")
+    if output is not None:
+        output.close({one.path: one.reason for one in sweeps.bad})
+    PlainConsole().print(
+        box_table(rows, sweeps.classes, f"{folder}: boxes with a score of {arguments.score:g} or more")
+    )
+    print(f"written to {output.folder}" if output else "nothing is written: --output FOLDER writes the boxes")
+    _tell(sweeps.bad, sweeps.count, "sweep")
+
+
+def box_table(rows: Sequence[tuple[str, Any]], classes: Sequence[str], title: str, most: int = 20) -> object:
+    """How many boxes there are by class: sweeps down, and all together."""
+    from collections import Counter
+
+    from rich.table import Column, Table
+
+    shown = Table(Column("sweep", overflow="fold"), *(Column(name, justify="right") for name in classes), title=title)
+    for path, counts in rows[:most]:
+        shown.add_row(path, *(str(counts[name]) for name in classes))
+    if len(rows) > most:
+        shown.add_row(f"{len(rows) - most} more")
+    together: Counter[str] = sum((counts for _, counts in rows), Counter())
+    shown.add_section()
+    shown.add_row(f"all {len(rows)} sweeps", *(str(together[name]) for name in classes))
+    return shown
 
 
 def _tell(bad: Sequence[BadSample], count: int, unit: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from st_ssl.core.boxes import Boxes
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.inputs import Modality
 from st_ssl.core.limits import default_workers
@@ -24,6 +25,7 @@ from st_ssl.transfer.fitting.finetune_config import FitConfig
 from st_ssl.transfer.fitting.finetune_model import Tuned, load_tuned
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import Task
+from st_ssl.transfer.tasks.detection import Detect, sweeps_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,32 @@ class Segmented:
     xyz: np.ndarray
     segment: np.ndarray
     probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """The ``boxes`` (with their ``score``) that were found in the sweep of one file, in its axes, best first, and its
+    points ``xyz`` float32 [N, 3]."""
+
+    path: str
+    boxes: Boxes
+    xyz: np.ndarray
+
+
+@dataclass
+class Sweeps:
+    """``found`` gives the sweeps one after the other, as they are read; ``bad`` is what could not be, up to then.
+    ``count``: how many there are."""
+
+    classes: list[str]
+    count: int
+    found: Iterator[FoundBoxes]
+    _feed: Feed = field(repr=False)
+
+    @property
+    def bad(self) -> list[BadSample]:
+        """The sweeps that could not be read up to now, by path."""
+        return sorted(self._feed.bad, key=lambda one: one.path)
 
 
 @dataclass
@@ -87,6 +115,8 @@ def predict(
     files cannot be read.
     """
     model, task, classes = load_tuned(network) if isinstance(network, Path) else network
+    if isinstance(task, Detect):
+        raise ConfigError("this network finds boxes: see predict.find_boxes")
     if task.whole:
         raise ConfigError("this network answers for every point of a cloud: see predict.segment")
     feed, entries = _asked(model, task, files, device, 2 * batch_size, num_workers)
@@ -129,6 +159,42 @@ def segment(
             raise _none(feed, entries)
 
     return Scenes(classes, len(entries) + len(feed.bad), found(), feed)
+
+
+def find_boxes(
+    network: Path | Network,
+    files: Sequence[Path],
+    device: torch.device,
+    least: float = 0.0,
+    num_workers: int | None = None,
+) -> Sweeps:
+    """The boxes, with a score of ``least`` or more, that a network which fine-tuning kept finds in ``files``, which are
+    sweeps or folders of them, each for itself.
+
+    Raises ``ConfigError`` where the network is not for boxes, or was fed several sweeps at once, ``DataError`` where a
+    folder cannot be read, and from ``found`` where all files cannot be."""
+    model, task, classes = load_tuned(network) if isinstance(network, Path) else network
+    if not isinstance(task, Detect):
+        raise ConfigError("this network finds no boxes: see predict.predict and predict.segment")
+    if (merged := model.encoder.prepared.get("sweeps", 1)) > 1:
+        raise ConfigError(
+            f"this network is fed {merged} sweeps at once, and files alone have no poses to merge them by"
+        )
+    feed, entries = _asked(model, task, files, device, 4, num_workers)
+
+    def found() -> Iterator[FoundBoxes]:
+        none = True
+        for answer in answers(model.to(device), task, feed, entries, FitConfig(), 1, batch_size=1, compare=False):
+            none = False
+            (boxes, _), (entry,) = sweeps_of(answer.means, answer.truth, answer.sample, 1)[0], answer.asked.entries
+            score = boxes.facts["score"]
+            order = np.argsort(-score, kind="stable")
+            own = boxes.take(order[score[order] >= least])
+            yield FoundBoxes(entry.path, own, answer.asked.view.points.xyz.cpu().numpy())
+        if none:
+            raise _none(feed, entries)
+
+    return Sweeps(classes, len(entries) + len(feed.bad), found(), feed)
 
 
 def _asked(

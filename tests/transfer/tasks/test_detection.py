@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.cli import guarded
+from st_ssl.cli.predict import main as predict_main
 from st_ssl.core.boxes import Boxes
 from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import DATA
+from st_ssl.data.loading.sample_dataset import collate
 from st_ssl.ops.boxes import iou_bev
 from st_ssl.transfer.detection.average_precision import DetectionMeter
 from st_ssl.transfer.fitting.finetune import finetune
@@ -22,6 +26,7 @@ from st_ssl.transfer.fitting.finetune_model import load_tuned
 from st_ssl.transfer.fitting.finetune_setup import Setup
 from st_ssl.transfer.fitting.label_fractions import Parts
 from st_ssl.transfer.fitting.outcomes import OutcomeStore
+from st_ssl.transfer.fitting.predict import find_boxes
 from st_ssl.transfer.fitting.predictions import Predictions
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import TASKS
@@ -119,6 +124,47 @@ def test_what_is_found_is_kept_and_measured_alike(root: Path, tmp_path: Path) ->
         ballot = again.ballot(asked)
         ballot.add(shown, model(shown))
     assert ballot.means().shape[1] == 12
+    _predicted(root, weights / "full_100_0", shown, ballot, tmp_path)
+
+
+def _predicted(root: Path, model: Path, shown: Any, ballot: Any, tmp_path: Path) -> None:
+    """The network says the same of a sweep's file, and of those of a folder with a broken one; what it says is read
+    back as labels."""
+    sweeps = root / "test" / "drive_0000" / "sweeps"
+    found = find_boxes(model, [sweeps / "000000.bin"], CPU, 0.2)
+    (first,) = found.found
+    own = ballot.means()[ballot.means()[:, 0] == 0].numpy()
+    own = own[own[:, 2] >= 0.2]
+    np.testing.assert_allclose(np.sort(first.boxes.facts["score"]), np.sort(own[:, 2]), atol=1e-5)
+    drive = tmp_path / "mine" / "drive"
+    shutil.copytree(sweeps, drive / "sweeps")
+    (drive / "sweeps" / "000009.bin").write_bytes(b"")
+    monkeypatch = pytest.MonkeyPatch()
+    words = [
+        "predict",
+        str(drive / "sweeps"),
+        "--model",
+        str(model),
+        "--output",
+        str(tmp_path / "out"),
+        "--score",
+        "0.2",
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    try:
+        assert guarded(predict_main) == 0
+    finally:
+        monkeypatch.undo()
+    rows = [json.loads(line) for line in (tmp_path / "out" / "index.jsonl").read_text().splitlines()]
+    assert [Path(row["path"]).name for row in rows] == [*(f"00000{i}.bin" for i in range(4)), "000009.bin"]
+    assert rows[-1]["error"] == "file is empty"
+    shutil.copytree(tmp_path / "out" / "boxes", drive / "boxes")
+    (drive / "sweeps" / "000009.bin").unlink()
+    data = source(tmp_path / "mine")
+    boxes = collate([data.dataset(data.entries(), data.evaluation(INPUT))[0, 0]]).views[0].points.boxes
+    assert boxes is not None
+    assert len(boxes.values) == sum(rows[0]["boxes"].values()) == len(first.boxes)
+    np.testing.assert_allclose(boxes.values[:, :7], first.boxes.values[:, :7], atol=1e-3)
 
 
 def test_true_boxes_hold_their_points_after_augmentation(root: Path) -> None:
