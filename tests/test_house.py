@@ -28,6 +28,7 @@ ROOMS = {
     "data.views": 1.4,
     "data.base": 1.5,
     "data.loading": 1.6,
+    "data.box_checks": 1.7,
     "data.packs": 1.7,
     "data.synthetic": 1.7,
     "data.sources.detect": 1.8,  # asks whether a place is a pack, or holds videos or clouds
