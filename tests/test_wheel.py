@@ -49,7 +49,13 @@ def files(folder: Path) -> set[str]:
 def test_the_wheel_is_the_package_with_the_configurations_in_it(installed: Path) -> None:
     package = files(ROOT / "st_ssl") | {f"configs/{name}" for name in files(ROOT / "configs")}
     assert {name for name in files(installed) if ".dist-info/" not in name} == {f"st_ssl/{name}" for name in package}
-    assert {"py.typed", "report/template.html", "report/viewer.js", "configs/quickstart/video.yaml"} <= package
+    assert {
+        "py.typed",
+        "report/template.html",
+        "report/scenes.html",
+        "report/viewer.js",
+        "configs/quickstart/video.yaml",
+    } <= package
 
 
 def test_an_editable_install_holds_no_copy_of_anything(tmp_path: Path) -> None:

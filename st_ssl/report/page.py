@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from st_ssl.core.errors import UserError
-from st_ssl.core.files import write_atomically
 from st_ssl.report.figures import own_ids, require_matplotlib
 from st_ssl.report.standings import AHEAD
+from st_ssl.report.templates import templates, write_page
 from st_ssl.report.turnable import viewer_script
 
 
@@ -20,8 +20,6 @@ def write_report(runs: list[Path], output: Path) -> Path:
     folder that is not a run's, and ``MissingDependencyError`` without the extra ``viz``.
     """
     require_matplotlib()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from st_ssl.report.folder import RunFolder
     from st_ssl.report.probes import beaten_by, one_pretraining
     from st_ssl.report.sections import run_page
@@ -32,13 +30,7 @@ def write_report(runs: list[Path], output: Path) -> Path:
     if len({folder.name for folder in folders}) < len(folders):
         folders = [replace(folder, name=str(folder.directory)) for folder in folders]
     pages = [run_page(folder, f"run{number}") for number, folder in enumerate(folders, 1)]
-    environment = Environment(
-        loader=PackageLoader("st_ssl.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     figures = itertools.count(1)
     environment.filters["own_ids"] = lambda figure: own_ids(figure, next(figures))
     turnables = any(section.content.get("scenes") for page in pages for section in page.sections)
@@ -50,7 +42,4 @@ def write_report(runs: list[Path], output: Path) -> Path:
         single=one_pretraining({page.name: page.probes.pretrainings for page in pages if page.probes}),
         ahead=AHEAD,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(output) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", errors="replace")  # a file name may hold bytes that are no text
-    return output
+    return write_page(text, output)

@@ -10,11 +10,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from st_ssl.core.files import write_atomically
 from st_ssl.core.summary import KINDS, MEASURES, decimals
 from st_ssl.engine.console import PlainConsole
 from st_ssl.report.contestants import called
 from st_ssl.report.figures import require_matplotlib
+from st_ssl.report.templates import templates, write_page
 from st_ssl.study.compare import Claim, Column, Comparison
 from st_ssl.study.study import Findings
 
@@ -25,30 +25,22 @@ _STYLES = {"holds": "holds", "the opposite holds": "against"}
 def write_study_page(found: Findings, output: Path) -> Path:
     """Write the page of a study to ``output`` and return it."""
     require_matplotlib()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("st_ssl.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    text = (
+        templates()
+        .get_template("study.html")
+        .render(
+            title=found.title or "A study of methods",
+            warnings=warnings_of(found),
+            summary=summary_of(found),
+            tables=[_heat(column, found) for column in found.columns],
+            claims=[_told_claim(claim) for claim in found.claims],
+            costs=found.costs,
+            trials=found.trials,
+            missing=found.missing,
+            hardware="Hardware: " + "; ".join(found.hardware) + ".",
+        )
     )
-    text = environment.get_template("study.html").render(
-        title=found.title or "A study of methods",
-        warnings=warnings_of(found),
-        summary=summary_of(found),
-        tables=[_heat(column, found) for column in found.columns],
-        claims=[_told_claim(claim) for claim in found.claims],
-        costs=found.costs,
-        trials=found.trials,
-        missing=found.missing,
-        hardware="Hardware: " + "; ".join(found.hardware) + ".",
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(output) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-    return output
+    return write_page(text, output)
 
 
 def print_findings(found: Findings) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from st_ssl.cli.prepare import main
 from st_ssl.core.errors import DataError
+from st_ssl.data.synthetic import drives
+from st_ssl.data.synthetic.drives import SyntheticDriveConfig
 from tests.data.made import write_images, write_video
 from tests.runs import write_videos
 
@@ -214,3 +216,33 @@ def test_all_may_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         (tmp_path / name).write_bytes(b"\0" * 99)
     assert run(monkeypatch, "verify", str(tmp_path)) == 1
     assert capsys.readouterr().out.endswith("0 of 2 videos are sound, 2 broken\n")
+
+
+def test_verify_tells_what_is_wrong_with_boxes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, page = tmp_path / "drives", tmp_path / "boxes.html"
+    config = SyntheticDriveConfig(num_train=2, num_val=0, num_test=0, sweeps=5, columns=600)
+    drives.write_dataset(root, config, num_workers=0, progress=False)
+    assert run(monkeypatch, "verify", str(root), "--kind", "drives") == 0
+    said = capsys.readouterr().out
+    assert "10 of 10 clouds are sound, 0 broken" in said
+    assert "in 4 sweeps" in said
+    assert "mistake" not in said
+    for file in root.rglob("boxes/*.txt"):
+        rows = [line.split() for line in file.read_text().splitlines()[1:]]
+        low = [[*row[:3], str(float(row[3]) - float(row[6]) / 2), *row[4:]] for row in rows]
+        file.write_text("\n".join(map(" ".join, low)))
+    assert run(monkeypatch, "verify", str(root), "--kind", "drives", "--page", str(page), "data.classes=[car]") == 1
+    said = capsys.readouterr().out
+    assert "mistake: centres look like bottoms" in said
+    assert said.endswith(f"{page}\n")
+    assert "centres look like bottoms" in page.read_text()
+    first = next(root.rglob("sweeps/000004.bin"))
+    first.write_bytes(b"")
+    assert run(monkeypatch, "verify", str(root), "--kind", "drives") == 1
+    assert f"left out: {first}" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="ignored without --kind drives: --page"):
+        run(monkeypatch, "verify", str(root), "--page", str(page), "--kind", "points")
+    with pytest.warns(UserWarning, match=r"ignored with drives: --reader$"):
+        run(monkeypatch, "verify", str(root), "--kind", "drives", "--reader", "pyav")

@@ -9,6 +9,7 @@ examples:
   st-ssl prepare index data/kinetics                      # once: runs then open files without scanning them
   st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
   st-ssl prepare verify data/modelnet40                   # videos or clouds? the files tell; --kind says which
+  st-ssl prepare verify data/kitti --kind drives --page boxes.html    # of drives also what is wrong with boxes
   st-ssl prepare pack data/kinetics --output packed short_side=256
   st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
   st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
@@ -47,7 +48,8 @@ def _arguments() -> argparse.Namespace:
     synthetic.add_argument("--layout", help="of drives: own (default), kitti, semantic_kitti or nuscenes")
     synthetic.add_argument("overrides", nargs="*", metavar="key=value", help=SYNTHETIC_SETTINGS)
     _place(index := steps.add_parser("index", help="look at every video or cloud once: what it is, how large"))
-    _place(verify := steps.add_parser("verify", help="decode all samples, tell how they are read"))
+    _place(verify := steps.add_parser("verify", help="decode all samples, tell how they are read"), ("drives",))
+    verify.add_argument("--page", type=Path, help="of drives: the page (.html) with their boxes to write")
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
         step.add_argument("overrides", nargs="*", metavar="key=value", help=DATA_KEYS)
@@ -68,9 +70,9 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _place(parser: argparse.ArgumentParser) -> None:
+def _place(parser: argparse.ArgumentParser, more: tuple[str, ...] = ()) -> None:
     parser.add_argument("root", help="a folder of videos or clouds, a list, or (verify) a pack: what data.root takes")
-    kinds = ["auto", "video", "points"]
+    kinds = ["auto", "video", "points", *more]
     parser.add_argument("--kind", choices=kinds, default="auto", help="what is in ROOT (auto: told by its files)")
     parser.add_argument("--list", type=Path, help="a list file whose paths are relative to ROOT, as data.list")
     parser.add_argument("--output", type=Path, help=OUTPUT)
@@ -180,8 +182,26 @@ def _verify(arguments: argparse.Namespace) -> int:
     from st_ssl.cli.prepare.verify import verify
     from st_ssl.data.packs.read_pack import is_pack
 
+    if arguments.kind == "drives":
+        return _verify_drives(arguments)
+    if arguments.page is not None:
+        warnings.warn(f"ignored without --kind drives: --page {arguments.page}", stacklevel=2)
     pack = is_pack(arguments.root)
     return verify(arguments, None if pack else _data(arguments, _is_points(arguments), arguments.overrides))
+
+
+def _verify_drives(arguments: argparse.Namespace) -> int:
+    from st_ssl.cli.prepare.verify import kept_file
+    from st_ssl.cli.prepare.verify_drives import verify_drives
+    from st_ssl.data.drives.config import DriveDataConfig
+
+    defaults = {"list": None, "format": "auto", "split": None, "reader": "auto"}
+    ignored = [f"--{name}" for name, value in defaults.items() if getattr(arguments, name) != value]
+    if ignored:
+        warnings.warn(f"ignored with drives: {', '.join(ignored)}", stacklevel=2)
+    given = {"root": arguments.root} | ({} if arguments.columns is None else {"bin_columns": arguments.columns})
+    config = configured(DriveDataConfig, [text.removeprefix("data.") for text in arguments.overrides], given)
+    return verify_drives(config, arguments.output or kept_file(arguments.root), arguments.workers, arguments.page)
 
 
 def _pack(arguments: argparse.Namespace) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from st_ssl.core.boxes import Boxes
 from st_ssl.data.box_checks.counts import Counted, Proposal, Row, count, propose, rows
 from st_ssl.data.box_checks.fit import above_ground, fits
-from st_ssl.data.box_checks.guesses import GUESSES
+from st_ssl.data.box_checks.guesses import GUESSES, Guess
 from st_ssl.data.box_checks.judge import ENOUGH, Fitted, Verdict, contradicts, judge
 
 Frame = tuple[str, np.ndarray, Boxes]
@@ -23,13 +24,15 @@ _LOST = 0.7  # the share of a class without a point that cannot be chance
 @dataclass(frozen=True)
 class Finding:
     """``kind``: a "mistake" in the boxes, or a "note". ``name``: of the check, or of the mistake (``guesses.py``).
-    ``count``: of boxes. ``example``: the name of a frame and the place of a box in it. ``guess``: one sentence."""
+    ``count``: of boxes. ``example``: the name of a frame and the place of a box in it. ``guess``: one sentence.
+    ``repair``: what makes boxes right, if it is so."""
 
     kind: Literal["mistake", "note"]
     name: str
     count: int
     example: tuple[str, int] | None
     guess: str
+    repair: Callable[[Boxes], Boxes] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,16 @@ def _mistakes(fitted: Fitted, names: tuple[str, ...], seen: list[str]) -> list[F
     parts = {name: fitted.take(np.flatnonzero(fitted.classes == number)) for number, name in enumerate(names)}
     verdicts = {name: judge(part) for name, part in parts.items()}
     if whole.guess is not None and not any(contradicts(part, verdicts[name], whole) for name, part in parts.items()):
-        return [_told(whole, fitted, "", seen)]
-    return [_told(verdict, parts[name], name, seen) for name, verdict in verdicts.items() if verdict.guess is not None]
+        return [_told(whole, whole.guess, fitted, "", None, seen)]
+    return [
+        _told(verdict, verdict.guess, parts[name], name, number, seen)
+        for number, (name, verdict) in enumerate(verdicts.items())
+        if verdict.guess is not None
+    ]
 
 
-def _told(verdict: Verdict, fitted: Fitted, name: str, seen: list[str]) -> Finding:
-    guess = verdict.guess
-    assert guess is not None
+def _told(verdict: Verdict, guess: Guess, fitted: Fitted, name: str, number: int | None, seen: list[str]) -> Finding:
+    """The finding on the boxes of a class, its ``name`` and ``number``, or on all."""
     row = verdict.example
     example = seen[fitted.frame[row]], int(fitted.box[row])
     of = f" of class {name}" if name else ""
@@ -115,7 +121,15 @@ def _told(verdict: Verdict, fitted: Fitted, name: str, seen: list[str]) -> Findi
                        f"boxes{of} do not fit their points, and which mistake it is cannot be told: {share} fit better "
                        f"{also}")  # fmt: skip
     told = f"{guess.told}: {share} fit their points better {guess.how}"
-    return Finding("mistake", guess.mistake, verdict.better, example, told)
+    return Finding("mistake", guess.mistake, verdict.better, example, told, partial(_repaired, guess, number))
+
+
+def _repaired(guess: Guess, number: int | None, boxes: Boxes) -> Boxes:
+    """``boxes`` with those of the class ``number`` repaired, or all."""
+    values = boxes.values.copy()
+    own = np.full(len(values), True) if number is None else boxes.classes == number
+    values[own, :7] = guess.repair(values[own, :7].astype(np.float64))
+    return Boxes(values, boxes.classes, boxes.facts)
 
 
 def _accused(findings: list[Finding]) -> bool:
@@ -165,7 +179,7 @@ def _oddities(fitted: Fitted, counts: Counted, names: tuple[str, ...], seen: lis
     add("note", "empty", empty, f"{empty_share} hold no point: hidden objects, or labels of another sweep?")
     for number, name in enumerate(names):
         own = fitted.classes == number
-        few = f"only {own.sum()} boxes are of class {name}: a detector will hardly learn it"
+        few = f"class {name} has only {own.sum()} boxes: a detector will hardly learn it"
         if not own.any():
             found.append(Finding("note", "few", 0, None, f"no box is of class {name}"))
         elif own.sum() < _FEW:

@@ -33,7 +33,7 @@ def count(xyz: np.ndarray, boxes: Boxes) -> Counted:
     """Count what the boxes of a sweep with the points ``xyz`` [P, 3] hold."""
     values = boxes.values[:, :7].astype(np.float64)
     distance = np.hypot(values[:, 0], values[:, 1])
-    nonsense = ~np.isfinite(values).all(1) | (values[:, 3:6] <= 0).any(1)
+    nonsense = np.logical_or(~np.isfinite(values).all(1), (values[:, 3:6] <= 0).any(1))
     points, twice = np.zeros(len(values), np.int64), np.zeros(len(values), bool)
     sound = np.flatnonzero(~nonsense)
     own = torch.from_numpy(values[sound])
@@ -41,7 +41,7 @@ def count(xyz: np.ndarray, boxes: Boxes) -> Counted:
     same = np.triu(iou_3d(own, own).numpy() > _SAME, 1) & (boxes.classes[sound, None] == boxes.classes[sound])
     twice[sound] = same.any(0)
     reach = np.hypot(xyz[:, 0], xyz[:, 1]).max(initial=0)
-    outside: np.ndarray = ~nonsense & (distance > _FAR * reach)
+    outside = ~nonsense & (distance > _FAR * reach)
     return Counted(points, distance, nonsense, outside, twice)
 
 
