@@ -47,7 +47,7 @@ class TrendAugmentConfig(PointAugmentConfig):
 class TrendConfig(Config):
     """Render ``rays`` of the present sweep and of one of the next, ``stride`` sweeps apart, which is drawn by
     ``shares``; the second is drawn from the epoch ``stages[0]`` on, the third from ``stages[1]`` on, and so on (without
-    stages all are from the start). ``hidden``: the share of the present voxels that the encoder does not see.
+    stages all are from the start). ``hidden``: the share of the present voxels that training hides from the encoder.
 
     ``ground``: points below this height, in metres from the sensor, give no rays. A ray is looked at in ``coarse`` even
     places from ``near`` metres on, then in ``fine`` more where it seems to end. ``width``: of the volume that goes
@@ -161,10 +161,12 @@ class Trend(Method[TrendConfig]):
         """Of the present sweep, and of the later one: what the present one lets expect of it."""
         present = _sweeps(view.points, 0)
         voxels = self.encoder.voxelise(present)
-        cloud, z, y, x = voxels.coordinates.unbind(1)
-        number = (z << 40) | (y << 20) | x
-        kept = visible_voxels(self.mask, torch.zeros_like(number, dtype=torch.float32), cloud, number, _seed(view))
-        volume = self.encoder.volume_of(voxels.take(kept))
+        if self.training:
+            cloud, z, y, x = voxels.coordinates.unbind(1)
+            number = (z << 40) | (y << 20) | x
+            kept = visible_voxels(self.mask, torch.zeros_like(number, dtype=torch.float32), cloud, number, _seed(view))
+            voxels = voxels.take(kept)
+        volume = self.encoder.volume_of(voxels)
         now = self.project(volume.values)
         moves = actions(view.labels[PATH]).to(now.dtype)
         ahead, steps = [now], view.labels["step"][:, 0]
@@ -261,11 +263,12 @@ class Trend(Method[TrendConfig]):
 
     @torch.no_grad()
     def future_errors(self, view: View) -> dict[str, float]:
-        """The mean error in metres of the ranges of the later sweep: ``rendered``, and by ``copy``, the range of the
-        present point, as seen from where the sensor will be, that lies nearest to the ray. Over all rays, and over
-        those that meet an object that moves (``moving rendered``, ``moving copy``), where boxes have velocities."""
+        """The mean error in metres of the ranges of the later sweep: ``rendered``; by ``copy``, the range of the
+        present point, as seen from where the sensor will be, that lies nearest to the ray; and ``still``, rendered
+        from the volume of the present sweep, as if nothing moved. Over all rays, and over those that meet an object
+        that moves (``moving rendered``, …), where boxes have velocities."""
         assert not self.training, "errors are those of evaluation"
-        _, later = self._volumes(view)
+        now, later = self._volumes(view)
         steps = view.labels["step"][:, 0].to(later.values.dtype)
         kinds: dict[str, Tensor | None] = {"": None}
         if view.points.boxes is not None:
@@ -274,9 +277,12 @@ class Trend(Method[TrendConfig]):
         for kind, among in kinds.items():
             rays = self.rays(view, 1, among)
             if len(rays.range):
-                far, _ = self.render(later, rays, steps, _seed(view))
-                found[f"{kind}rendered"] = float((far - rays.range).abs().mean())
-                found[f"{kind}copy"] = float((self._copied(view, rays) - rays.range).abs().mean())
+                guesses = {
+                    "rendered": self.render(later, rays, steps, _seed(view))[0],
+                    "still": self.render(now, rays, torch.zeros_like(steps), _seed(view))[0],
+                    "copy": self._copied(view, rays),
+                }
+                found |= {kind + name: float((far - rays.range).abs().mean()) for name, far in guesses.items()}
         return found
 
     def _copied(self, view: View, rays: Rays) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.core.config import merge
 from st_ssl.core.errors import ConfigError
 from st_ssl.core.types import View
 from st_ssl.data.loading.sample_dataset import collate
@@ -16,7 +17,9 @@ from st_ssl.methods.base import METHODS
 from st_ssl.methods.rendered.trend import UNIT, Growing
 from st_ssl.ops.rays import leave_box, ray_weights
 from tests.methods.clouds import POINT_VIT
+from tests.methods.rendered.mechanism import forecasts
 from tests.methods.steps import NoiseDrive, build, raw_views
+from tests.runs import tiny, train
 from tests.transfer.streets import INPUT, source
 
 RECORDED = "drives"
@@ -34,6 +37,7 @@ SMALL: dict[str, Any] = {
         **{"coarse": 8, "fine": 8, "width": 8, "hidden_width": 16},
     },
 }
+STREET = {"name": "second", "range": [-19.2, -19.2, -3, 19.2, 19.2, 3.4]}
 
 
 def seen(method: Any, batch: int = 3) -> View:
@@ -78,7 +82,12 @@ def test_the_loss_is_that_of_the_formula() -> None:
             there, _, _ = method.field(volume, (origin + far * direction)[None], cloud[None], step)
             errors[cloud].append(((weights * middle).sum() - far).abs() / UNIT + there.abs()[0])
         total = total + torch.stack([torch.stack(own).mean() for own in errors]).mean()
-    torch.testing.assert_close(method([view]).loss, total, rtol=1e-4, atol=1e-5)
+    loss = method([view]).loss
+    torch.testing.assert_close(loss, total, rtol=1e-4, atol=1e-5)
+    parameters = [each for each in method.parameters() if each.requires_grad]
+    grads = [torch.autograd.grad(one, parameters, allow_unused=True, retain_graph=True) for one in (loss, total)]
+    for found, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_later_volumes_are_those_of_their_step() -> None:
@@ -110,10 +119,7 @@ def test_the_horizon_grows_with_the_epochs() -> None:
 def test_errors_on_what_moves_are_told_apart(tmp_path: Path) -> None:
     planted = SyntheticDriveConfig(num_train=1, num_val=0, num_test=0, sweeps=6, key_every=1, beams=16, columns=200)
     data = source(write_dataset(tmp_path / "streets", planted))
-    encoder = {
-        **{"name": "second", "range": [-19.2, -19.2, -3, 19.2, 19.2, 3.4], "voxel": [0.8, 0.8, 0.8]},
-        **{"widths": [4, 6], "out": 8},
-    }
+    encoder = {**STREET, "voxel": [0.8, 0.8, 0.8], "widths": [4, 6], "out": 8}
     config = METHODS.config("trend").model_validate({**SMALL["method"], "ground": -1.4, "near": 1.0})
     network = random_encoder(ENCODERS.config("second").model_validate(encoder), INPUT, 0)
     method: Any = METHODS.build(config, network).eval()
@@ -130,3 +136,25 @@ def test_encoders_without_a_volume() -> None:
         build("trend", POINT_VIT)
     with pytest.raises(ValueError, match="expected 1 rising epochs"):
         build("trend", stages=[3, 4])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_moves_is_forecast(tmp_path: Path) -> None:
+    """configs/quickstart/driving.yaml in a minute: fewer rays into coarser voxels."""
+    planted = SyntheticDriveConfig(
+        num_train=24, num_val=0, num_test=8, sweeps=8, key_every=1, beams=24, columns=400, seed=1
+    )
+    root = str(write_dataset(tmp_path / "streets", planted, num_workers=0))
+    changes = {
+        "data": {"epoch_size": 96},
+        "input": {"attributes": ["intensity"]},
+        "encoder": {**STREET, "voxel": [0.4, 0.4, 0.4], "widths": [8, 16], "out": 16},
+        "method": {"ground": -1.4, "rays": 512, "near": 1.0, "width": 16, "hidden_width": 32, "hidden": 0.5},
+        "optim": {"lr": 4e-3, "lr_batch": None},
+        "engine": {"epochs": 8, "batch_size": 2, "clip_grad": 10.0},
+    }
+    train(merge(tiny(Path(root), tmp_path / "run", "trend"), changes))
+    found = forecasts(tmp_path / "run", root=root)
+    assert found["moving rendered"] < found["moving copy"]
+    assert found["moving rendered"] < found["moving still"]
