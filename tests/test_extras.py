@@ -77,7 +77,17 @@ USES: dict[str, list[Callable[[Path], object]]] = {
 }
 IMPORTERS = {"lazrs": ("laspy",), "tensorboard": ("torch.utils.tensorboard",)}
 """Modules that look for a package as they are imported."""
-TOOLS = {"pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "hatchling"}
+TOOLS = {
+    "pytest",
+    "shapely",
+    "pytest-timeout",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "mypy",
+    "types-PyYAML",
+    "hatchling",
+}
 
 
 def extras() -> dict[str, set[str]]:

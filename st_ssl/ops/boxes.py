@@ -6,7 +6,6 @@ in radians by which it is turned about the z axis, from x towards y. Boxes witho
 
 from __future__ import annotations
 
-from math import pi
 from typing import Literal
 
 import numpy as np
@@ -17,8 +16,11 @@ from torch import Tensor
 SIGNS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
 PAIRS_AT_ONCE = 1 << 18
 SUPPRESSED_AT_ONCE = 64
-# Relative to the size of a box; corners on its border count as inside.
-BORDER = 1e-9
+# Relative to the sizes of two boxes.
+BORDER = 1e-12
+# The sine of an angle below which two sides are taken for parallel.
+PARALLEL = 1e-9
+TINY = 1e-200
 
 
 def box_corners(boxes: Tensor) -> Tensor:
@@ -125,34 +127,36 @@ def _overlap_bev(a: Tensor, b: Tensor) -> Tensor:
 def _overlap_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     """The area that each of the rectangles ``a`` shares with its ``b``, both [R, 7]: [R].
 
-    Its corners are those of either within the other and where their borders cross: at most 24 places, sorted by
-    their angle about a point between them. All of it as seen from ``a``, whose sides are then along the axes.
+    Twice the area is the sum, over the sides of either that are within the other, of the cross product of their ends:
+    no corners have to be sorted. So that no two sides lie on one another, b is taken larger by the ``BORDER``.
     """
-    signs = torch.tensor(SIGNS, dtype=a.dtype, device=a.device) / 2
-    half = a[:, None, 3:5] / 2
-    yaw = (b[:, 6:] - a[:, 6:]).remainder(2 * pi)
-    centre = _turn((b[:, :2] - a[:, :2]).unsqueeze(1), -a[:, 6:])
-    own, other = signs * a[:, None, 3:5], _turn(signs * b[:, None, 3:5], yaw) + centre
-    slack = BORDER * (half + b[:, None, 3:5])
-    own_inside = (_turn(own - centre, -yaw).abs() <= b[:, None, 3:5] / 2 + slack).all(2)
-    other_inside = (other.abs() <= half + slack).all(2)
-    crossings, crossed = [], []
-    step = other.roll(-1, 1) - other
-    for axis in range(2):  # where the sides of b meet the two lines on which the sides of a across this axis are
-        for side in (-1, 1):
-            share = (side * half[..., axis] - other[..., axis]) / step[..., axis]
-            along = other[..., 1 - axis] + share * step[..., 1 - axis]
-            line = (side * half[..., axis]).expand_as(along)
-            crossings.append(torch.stack([line, along] if axis == 0 else [along, line], 2))
-            crossed.append((share >= 0) & (share <= 1) & (along.abs() <= half[..., 1 - axis] + slack[..., 1 - axis]))
-    valid = torch.cat([own_inside, other_inside, *crossed], 1)
-    places = torch.where(valid.unsqueeze(2), torch.cat([own, other, *crossings], 1), 0)
-    number = valid.sum(1, keepdim=True)
-    middle = places.sum(1) / number.clamp_min(1)
-    # Places that do not count are put on one that does, where they add nothing to the area.
-    first = places.gather(1, valid.int().argmax(1)[:, None, None].expand(-1, 1, 2))
-    places = torch.where(valid.unsqueeze(2), places, first) - middle.unsqueeze(1)
-    order = torch.atan2(places[..., 1], places[..., 0]).argsort(1).unsqueeze(2).expand(-1, -1, 2)
-    x, y = places.gather(1, order).unbind(2)
-    area = (x * y.roll(-1, 1) - y * x.roll(-1, 1)).sum(1).abs() / 2
-    return torch.where(number.squeeze(1) > 2, area, 0)
+    (length_a, width_a), (length_b, width_b) = a[:, 3:5].T, b[:, 3:5].T
+    largest = torch.minimum(length_a * width_a, length_b * width_b)
+    slack = BORDER * (length_a + width_a + length_b + width_b)
+    length_b, width_b = length_b + slack, width_b + slack
+    x, y = (b[:, :2] - a[:, :2]).T
+    cos_a, sin_a, cos_b, sin_b = a[:, 6].cos(), a[:, 6].sin(), b[:, 6].cos(), b[:, 6].sin()
+    x, y = cos_a * x + sin_a * y, cos_a * y - sin_a * x  # the centre of b as a sees it
+    cos, sin = cos_a * cos_b + sin_a * sin_b, cos_a * sin_b - sin_a * cos_b
+    cos, sin = (torch.where(part.abs() < PARALLEL, 0.0, part) for part in (cos, sin))
+    own = _shares_within(-(cos * x + sin * y), sin * x - cos * y, cos, -sin, length_a, width_a, length_b, width_b)
+    other = _shares_within(x, y, cos, sin, length_b, width_b, length_a, width_a)
+    ahead, aside = length_b * (x * sin - y * cos), width_b * (x * cos + y * sin)
+    double = length_b * width_b / 2 + torch.stack([aside, -ahead, -aside, ahead])  # of the triangles from a's centre
+    area = (own.sum(0) * length_a * width_a / 2 + (other * double).sum(0)) / 2
+    return torch.minimum(area.clamp_min(0), largest)
+
+
+def _shares_within(
+    x: Tensor, y: Tensor, cos: Tensor, sin: Tensor, length: Tensor, width: Tensor, long: Tensor, wide: Tensor
+) -> Tensor:
+    """Of each side of rectangles, all [R], against the clock from the right end on, the share [4, R] that is within
+    rectangles of ``long`` by ``wide`` around the origin. The rectangles are centred at (x, y) and turned by the angle
+    of ``cos`` and ``sin``."""
+    along, across = torch.stack([length * cos, length * sin]), torch.stack([-width * sin, width * cos])
+    step = torch.stack([across, -along, -across, along])  # [4, 2, R]
+    middle = torch.stack([along, across, -along, -across]) / 2 + torch.stack([x, y])
+    half = torch.stack([long, wide]) / 2
+    step = torch.where(step.abs() < TINY, TINY, step)
+    reach, centre = half / step.abs(), 0.5 - middle / step
+    return ((centre + reach).amin(1).clamp_max(1) - (centre - reach).amax(1).clamp_min(0)).clamp_min(0)
