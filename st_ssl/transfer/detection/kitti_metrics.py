@@ -90,10 +90,7 @@ def _overlap(found: KittiObjects, true: KittiObjects, kind: Kind) -> np.ndarray:
         shared, (own, other) = _shared(found.image, true.image), (_areas(found.image), _areas(true.image))
         return shared / np.maximum(own[:, None] + other - shared, 1e-12)
     measure = {"bev": iou_bev, "3d": iou_3d}[kind]
-    own, other = (torch.from_numpy(objects.upright) for objects in (found, true))
-    for boxes in (own, other):  # a region that nobody labelled has sizes below 0
-        boxes[:, 3:6].clamp_(min=0)
-    return measure(own, other).numpy()
+    return measure(torch.from_numpy(found.upright), torch.from_numpy(true.upright)).numpy()
 
 
 def _in_regions(found: KittiObjects, true: KittiObjects, kind: Kind, least: float) -> np.ndarray:

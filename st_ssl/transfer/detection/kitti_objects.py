@@ -53,8 +53,9 @@ class KittiObjects:
 
     @property
     def upright(self) -> np.ndarray:
-        """As boxes [N, 7] of ``ops.boxes``: x to the right, y ahead, z down."""
-        height, width, length = self.size.T
+        """As boxes [N, 7] of ``ops.boxes``: x to the right, y ahead, z down; what nobody labelled has no
+        size."""
+        height, width, length = self.size.clip(0).T
         x, y, z = self.bottom.T
         return np.column_stack([x, z, y - height / 2, length, width, height, -self.turn])
 
