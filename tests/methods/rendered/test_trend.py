@@ -17,7 +17,7 @@ from st_ssl.methods.base import METHODS
 from st_ssl.methods.rendered.trend import UNIT, Growing
 from st_ssl.ops.rays import leave_box, ray_weights
 from tests.methods.clouds import POINT_VIT
-from tests.methods.rendered.mechanism import forecasts
+from tests.methods.mechanism import forecasts
 from tests.methods.steps import NoiseDrive, build, raw_views
 from tests.runs import tiny, train
 from tests.transfer.streets import INPUT, source
@@ -155,6 +155,6 @@ def test_what_moves_is_forecast(tmp_path: Path) -> None:
         "engine": {"epochs": 8, "batch_size": 2, "clip_grad": 10.0},
     }
     train(merge(tiny(Path(root), tmp_path / "run", "trend"), changes))
-    found = forecasts(tmp_path / "run", root=root)
+    found = forecasts(tmp_path / "run", source=source(Path(root)))
     assert found["moving rendered"] < found["moving copy"]
     assert found["moving rendered"] < found["moving still"]
