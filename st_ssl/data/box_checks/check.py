@@ -179,7 +179,8 @@ def _oddities(fitted: Fitted, counts: Counted, names: tuple[str, ...], seen: lis
     add("note", "empty", empty, f"{empty_share} hold no point: hidden objects, or labels of another sweep?")
     for number, name in enumerate(names):
         own = fitted.classes == number
-        few = f"class {name} has only {own.sum()} boxes: a detector will hardly learn it"
+        boxes = "1 box" if own.sum() == 1 else f"{own.sum()} boxes"
+        few = f"class {name} has only {boxes}: a detector will hardly learn it"
         if not own.any():
             found.append(Finding("note", "few", 0, None, f"no box is of class {name}"))
         elif own.sum() < _FEW:

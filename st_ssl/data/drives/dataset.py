@@ -268,7 +268,8 @@ class DriveSource(DataSource):
         told, survey = [], self.survey
         if survey.broken:
             first = survey.broken[0]
-            told.append(f"{len(survey.broken)} files of boxes are broken, the first: {first.path}: {first.reason}")
+            count = len(survey.broken)
+            told.append(f"files of boxes that are broken: {count}, the first: {first.path}: {first.reason}")
         others = {
             name: count for name, count in survey.counts.most_common() if name not in (*self.numbers, NOT_LABELLED)
         }

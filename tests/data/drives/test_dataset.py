@@ -140,7 +140,9 @@ def test_a_drive_or_frame_that_cannot_be_read_is_replaced_and_listed(tmp_path: P
     (root / "train" / "drive_0000" / "sweeps" / "000000.bin").write_bytes(b"")
     (root / "train" / "drive_0000" / "boxes" / "000002.txt").write_text(box_line(more="1.5"))
     source = source_of(root)
-    with pytest.warns(UserWarning, match=r"1 files of boxes are broken, the first: .*000002\.txt: line 1: 9 columns"):
+    with pytest.warns(
+        UserWarning, match=r"files of boxes that are broken: 1, the first: .*000002\.txt: line 1: 9 columns"
+    ):
         entries = source.entries()
     dataset = source.dataset(entries, source.evaluation(LIDAR))
     bad = [dataset[(0, at)].bad[0].reason for at in (0, 1)]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from st_ssl.cli.prepare.verify_drives import verify_drives
 from st_ssl.core.errors import SampleError
 from st_ssl.core.inputs import PointInputConfig
 from st_ssl.core.types import PointCloud
+from st_ssl.data.drives.config import DriveDataConfig
 from st_ssl.data.drives.dataset import DriveSource
 from st_ssl.data.sources.drives import read_drives
 from st_ssl.data.sources.drives.kitti import read_boxes
@@ -138,3 +140,13 @@ def test_the_points_of_every_real_car_lie_in_its_box() -> None:
             around = points_in_boxes(xyz, larger)[:, 0] & high & ~inside
             assert inside.sum() > 4 and around.sum() <= 0.2 * (inside & high).sum(), (names[-1], at)
     assert sorted(names) == ["car", "car", "cyclist", "pedestrian"]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the three frames of KITTI are not here")
+def test_real_boxes_are_too_few_to_judge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = DriveDataConfig(root=str(REAL), num_workers=0)
+    assert verify_drives(config, tmp_path / "seen.jsonl", workers=0, page=tmp_path / "boxes.html") == 0
+    told = capsys.readouterr().out
+    assert "boxes: 4 in 3 sweeps" in told and "mistake" not in told
+    assert "too few boxes to judge: 4 have points, of 10 needed" in told
+    assert (tmp_path / "boxes.html").read_text().count("<img") == 3
