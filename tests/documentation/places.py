@@ -12,6 +12,7 @@ import pytest
 
 from st_ssl.data.synthetic.drives import SyntheticDriveConfig
 from st_ssl.data.synthetic.drives import write_dataset as write_drives
+from tests.data.sources.drives.test_once_waymo import write_once
 from tests.data.sources.points import test_sources as clouds
 from tests.data.streams.points.test_pickled import fold
 from tests.data.streams.points.test_scenes import write_pointcept, write_room
@@ -98,6 +99,21 @@ def _drives(layout: Any) -> Callable[[Path], None]:
     return write
 
 
+def _once(root: Path) -> None:
+    """Sequences of two sweeps, of which the first has boxes."""
+    (root / "ImageSets").mkdir(parents=True)
+    for split, count in {"train": 6, "val": 2}.items():
+        names = [f"{split}{number}" for number in range(count)]
+        (root / "ImageSets" / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            write_once(
+                root,
+                name,
+                {"names": ["Car"], "boxes_3d": [[3.0, 1.0, -0.5, 4.0, 2.0, 1.5, 0.4]]},
+                [0, 0, 0, 1, 0, 0, 0],
+            )
+
+
 def _rooms(root: Path) -> None:
     for split in ("train", "val"):
         for number in range(4):
@@ -177,6 +193,8 @@ DATA: dict[str, Callable[[Path], None]] = {
     "/my/drives": _drives("own"),
     "/data/kitti": _drives("kitti"),
     "/data/nuscenes": _drives("nuscenes"),
+    "/data/semantic_kitti": _drives("semantic_kitti"),
+    "/data/once": _once,
 }
 
 

@@ -65,7 +65,7 @@ _TASKS = {
     "few_shot": ["task.folds=2"],
     "detect": [
         "task.detector.bev={layers: [1], strides: [1], widths: [8], up_strides: [], up_widths: []}",
-        "task.detector.head.width=8",
+        "task.detector.head={name: centre, width: 8}",
     ],
 }
 _DRIVES = ("num_train=6", "num_val=0", "num_test=2", "sweeps=5", "key_every=1", "beams=12", "columns=120")
@@ -79,10 +79,13 @@ def _method(section: dict[str, Any]) -> list[str]:
     return keys + (["method.target_frames=2"] if section.get("target_frames") else [])
 
 
-def tiny_pretrain(recipe: str) -> list[str]:
-    """Keys that make the pretraining of a recipe one of seconds, for each of its runs."""
+def tiny_pretrain(recipe: str, *words: str) -> list[str]:
+    """Keys that make the pretraining of a recipe one of seconds, for each of its runs. ``words``: behind it."""
     file = ROOT / "configs" / f"{recipe.removeprefix('configs/').removesuffix('.yaml')}.yaml"
     shared = yaml.safe_load(file.read_text())
+    for name in (word.removeprefix("data=") for word in words if re.fullmatch(r"data=\w+", word)):
+        theirs = yaml.safe_load((ROOT / f"configs/data/{name}.yaml").read_text())
+        shared = merge(shared, theirs.get("recipes", {}).get(shared.get("recipe"), {}))
     runs = shared.pop("runs", {})
     points, drives = shared["data"].get("name") == "points", shared["data"].get("name") == "drives"
     keys = ["engine.epochs=1", "engine.batch_size=4", "engine.precision=fp32", "engine.device=cpu"]
@@ -226,7 +229,7 @@ class House:
 
     def _tiny(self, tool: str, words: list[str], whole: bool) -> list[str]:
         if tool == "pretrain" and "--print-config" not in words:
-            return [*words, *tiny_pretrain(words[0]), *([] if whole else ["--dry-run"])]
+            return [*words, *tiny_pretrain(*words), *([] if whole else ["--dry-run"])]
         if tool == "finetune":
             planted = [f"{word.partition('=')[0]}=24" for word in words if re.match(r"data\.\w+\.num_train=", word)]
             modes = [] if any(word.startswith("modes=") for word in words) else ["modes=[full]"]

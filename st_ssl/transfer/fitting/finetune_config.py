@@ -200,7 +200,7 @@ def load_finetune(file: Path, overrides: Sequence[str], data: dict[str, Any] | N
     if data is not None and isinstance(own, dict):
         if own.get("root", data.get("root")) != data.get("root"):
             data = {key: value for key, value in data.items() if key not in _OF_ROOT}
-        given["data"] = merge(data, own)
+        given |= merge({"data": data}, {"data": own})  # other data than the run's have their own defaults
     section, asked = given.get("data"), given_keys(parsed, "data")
     elsewhere = asked & {"root", "list"} or "root" not in theirs
     if "format" in theirs and elsewhere and isinstance(section, dict) and section.get("name") in DATA.names():
