@@ -82,7 +82,7 @@ def speeds(run: Path | None, untrained: Path | None = None, seed: int = 0) -> di
     folder = run or untrained
     assert folder is not None
     config, method = trained(folder)
-    encoder = method.encoder if run is not None else random_encoder(config.encoder, method.encoder.input, seed)
+    encoder: Any = method.encoder if run is not None else random_encoder(config.encoder, method.encoder.input, seed)
     source = planted(config)
     views = source.evaluation(encoder.input, 1)
     features: dict[str, list[np.ndarray]] = defaultdict(list)
