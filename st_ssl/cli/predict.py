@@ -12,6 +12,9 @@ classes; or path and error. Of a network for segmentation it is a FOLDER, with a
 Of a network for detection it is a FOLDER, too, in the form of drives of one's own:
   boxes/NAME.txt   of each sweep: class, x, y, z, length, width, height, yaw; the score is a comment
   index.jsonl      for each sweep: path, file, and the number of boxes by class; or path and error
+With --benchmark SPLIT the one FILE is the folder of a benchmark: KITTI or nuScenes (boxes), SemanticKITTI (points). Its
+key frames of that split are looked at, and --output FOLDER has the files that it takes. Where labels are there, the
+benchmark's own figures are printed, and are in FOLDER.json.
 
 examples:
   st-ssl predict clip.mp4 --model runs/quickstart/video/videomae
@@ -20,13 +23,14 @@ examples:
   st-ssl predict tile.las --model runs/scenes --output segmented
   st-ssl predict /data/scans --model runs/scenes --output segmented --format ply
   st-ssl predict /data/sweeps --model runs/driving --output found --score 0.3
+  st-ssl predict /data/nuscenes --model runs/driving --benchmark val --output submission
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--format", choices=["npz", "ply"], default="npz", help="of files of points (default: npz)")
     score = "the least score of a box that is told (default: 0.3)"
     parser.add_argument("--score", type=float, default=0.3, metavar="SCORE", help=score)
+    parser.add_argument("--benchmark", metavar="SPLIT", help="FILE is a benchmark's folder: its files and figures")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     arguments = parser.parse()
     if arguments.model is None:
@@ -58,6 +63,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("expected videos or clouds, and the folder of a network: --model FOLDER")
     if not 0 <= arguments.score <= 1:
         parser.error(f"--score {arguments.score:g}: expected 0 … 1")
+    if arguments.benchmark and (len(arguments.files) != 1 or arguments.output is None):
+        parser.error("--benchmark: expected one folder, and --output FOLDER for the benchmark's files")
     if arguments.top < 1:
         parser.error(f"--top {arguments.top}: expected 1 or more")
     return arguments
@@ -73,7 +80,9 @@ def main() -> None:
     folder = find_tuned(arguments.model)
     network = load_tuned(folder)
     with start_runtime(arguments.device, "--device ") as runtime:
-        if isinstance(network[1], Detect):
+        if arguments.benchmark:
+            _benchmark(network, arguments, runtime.device)
+        elif isinstance(network[1], Detect):
             _boxes(network, folder, arguments, runtime.device)
         elif network[1].whole:
             _points(network, folder, arguments, runtime.device)
@@ -156,6 +165,42 @@ def _boxes(network: Network, folder: Path, arguments: argparse.Namespace, device
     )
     print(f"written to {output.folder}" if output else "nothing is written: --output FOLDER writes the boxes")
     _tell(sweeps.bad, sweeps.count, "sweep")
+
+
+def _benchmark(network: Network, arguments: argparse.Namespace, device: torch.device) -> None:
+    """The files that a benchmark takes, and its figures."""
+    import json
+
+    from st_ssl.core.files import check_writable, replace_text
+    from st_ssl.engine.console import PlainConsole, RunProgress
+    from st_ssl.transfer.benchmarks import on_benchmark
+
+    folder = arguments.output
+    check_writable(folder)
+    asked = on_benchmark(network, arguments.files[0], arguments.benchmark, folder, device)
+    with RunProgress("predict", asked.count, 0, True, "sweep") as bar:
+        for done, path in enumerate(asked.answered, 1):
+            bar.update(done, Path(path).name)
+    figures = asked.results.close()
+    print(f"written to {folder}")
+    _tell(asked.bad, asked.count, "sweep")
+    if not figures:
+        print(f"not judged: the split {arguments.benchmark} has no labels")
+        return
+    replace_text(folder.with_name(f"{folder.name}.json"), json.dumps(figures, indent=2) + "\n")
+    if asked.bad:
+        print(f"judged without {len(asked.bad)} of {asked.count} sweeps, which cannot be read", file=sys.stderr)
+    PlainConsole().print(figure_table(figures, f"{arguments.files[0]}, {arguments.benchmark}: as the benchmark judges"))
+
+
+def figure_table(figures: Mapping[str, float], title: str) -> object:
+    """Figures by name."""
+    from rich.table import Column, Table
+
+    shown = Table("figure", Column("value", justify="right"), title=title)
+    for name, value in figures.items():
+        shown.add_row(name, f"{value:.3f}" if name.startswith("m") and value < 2 else f"{value:.1f}")
+    return shown
 
 
 def box_table(rows: Sequence[tuple[str, Any]], classes: Sequence[str], title: str, most: int = 20) -> object:

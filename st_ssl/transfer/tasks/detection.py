@@ -236,11 +236,11 @@ class Detect(Task):
 
     def known(self, shown: Shown) -> BoxBatch:
         """The true boxes of sweeps with the fact ``points``: how many are in them. Those of classes that are not
-        learned, centred outside of the encoder's range, or with too few points are -1. None where it is asked about
-        sweeps without labels."""
+        learned, centred outside of the encoder's range, or with too few points are -1. None where a restored network is
+        asked."""
         points = shown.view.points
         boxes = points.boxes
-        if boxes is None:
+        if boxes is None or self.blind:
             assert self.blind, "``with_boxes`` has seen to it"
             none = points.xyz.new_zeros(0, len(BOX))
             nothing = torch.zeros(0, dtype=torch.int64, device=points.device)

@@ -158,6 +158,7 @@ def _scenes(root: Path, folder: Path) -> list[Drive]:
                 tokens={at: (own[at]["sample_token"], own[at]["token"]) for at in keys},
                 keys=np.array(keys, dtype=np.int64),
                 axes=_AHEAD,
+                sensor=sensors[own[0]["calibrated_sensor_token"]],
             )
         )
     if not drives:

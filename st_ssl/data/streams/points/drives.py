@@ -63,7 +63,8 @@ class Drive:
     ``poses`` float64 [T, 4, 4] take them to the world (NaN where nobody knows). By the index of the sweep that has
     them: ``boxes``, ``labels``, ``cameras``, and the ``tokens`` that a benchmark knows it by. ``keys`` int64 [K]: the
     sweeps that the log calls key frames. ``axes`` [4, 4] turns the points of the files to x ahead, y to the left, z up
-    (None: they are so); boxes and poses are for turned points.
+    (None: they are so); boxes and poses are for turned points. ``sensor`` [4, 4] takes turned points to the axes of the
+    vehicle (None: unknown).
     """
 
     path: str
@@ -77,6 +78,7 @@ class Drive:
     tokens: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     axes: np.ndarray | None = None
+    sensor: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
