@@ -46,7 +46,7 @@ ENDS = [
     ("study nowhere.yaml", 2),
     (f"finetune {CLASSIFY} run", 1),
     (f"finetune {CLASSIFY} nowhere", 2),
-    (f"finetune {CLASSIFY} run data.name=points data.root=nowhere", 2),
+    (f"finetune {CLASSIFY} run data.name=points data.root=nowhere", 1),
     ("extract run --output features", 1),
     ("extract run --output file --data videos", 2),
     ("extract nowhere --output features", 2),
