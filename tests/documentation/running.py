@@ -85,7 +85,8 @@ def tiny_pretrain(recipe: str, *words: str) -> list[str]:
     shared = yaml.safe_load(file.read_text())
     for name in (word.removeprefix("data=") for word in words if re.fullmatch(r"data=\w+", word)):
         theirs = yaml.safe_load((ROOT / f"configs/data/{name}.yaml").read_text())
-        shared = merge(shared, theirs.get("recipes", {}).get(shared.get("recipe"), {}))
+        own = theirs.get("recipes", {}).get(shared.get("recipe"), {})
+        shared = merge(merge(shared, {"data": theirs["data"]}), own)
     runs = shared.pop("runs", {})
     points, drives = shared["data"].get("name") == "points", shared["data"].get("name") == "drives"
     keys = ["engine.epochs=1", "engine.batch_size=4", "engine.precision=fp32", "engine.device=cpu"]

@@ -16,18 +16,22 @@ from st_ssl.core.config import Config
 from st_ssl.core.exhibits import CloudExhibit, Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.types import PointBatch, View
-from st_ssl.data.points.views import augmented_views
+from st_ssl.data.points.views import point_views
+from st_ssl.data.views import each
 from st_ssl.encoders.base import CloudEncoder
 from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import foreground_info_nce, point_info_nce, region_info_nce
 from st_ssl.parts.correspondence import SiameseCorrespondence
 from st_ssl.parts.point_matching import (
     SceneAugmentConfig,
+    SweepPairConfig,
     links,
     match,
+    matches,
     point_features,
     require_points,
     scene_augment,
+    two_views,
 )
 
 
@@ -41,7 +45,10 @@ class FACConfig(Config):
 
     ``region_weight``: of the contrast between points, by segments; ``segment_weight``: of that between segments,
     foreground against background; ``point_weight``: of PointContrast's own between ``num_pairs`` matched points, which
-    is all that is left where the other two are 0."""
+    is all that is left where the other two are 0.
+
+    ``sweeps``: the views are of two sweeps of a drive. The segments are those of the first, and a point of the second
+    is of the segment of the point that it is matched with."""
 
     name: Literal["fac"] = "fac"
     augment: SceneAugmentConfig = SceneAugmentConfig()
@@ -56,6 +63,7 @@ class FACConfig(Config):
     point_weight: float = Field(default=0.0, ge=0)
     region_weight: float = Field(default=1.0, ge=0)
     segment_weight: float = Field(default=1.0, ge=0)
+    sweeps: SweepPairConfig | None = None
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -101,7 +109,8 @@ class FAC(Method[FACConfig]):
         super().__init__(config, encoder)
         require_points(encoder, config.name)
         cut = [partial(segmented, config=config.segments)] if config.region_weight or config.segment_weight else []
-        self.views = augmented_views(encoder.input, scene_augment(config.augment, encoder), 2, *cut)
+        plan = each(two_views(config.sweeps), scene_augment(config.augment, encoder))
+        self.views = point_views(encoder.input, plan, *cut)
         self.head = nn.Linear(encoder.embed_dim, config.output_dim)
         if config.segment_weight:
             self.correspondence = SiameseCorrespondence(config.output_dim)
@@ -115,13 +124,13 @@ class FAC(Method[FACConfig]):
         first, second = point_features(self.encoder, self.head, views)
         outputs = Outputs({})
         if config.point_weight:
-            pairs, valid = match(views[0], views[1], config.num_pairs)
+            pairs, valid = match(views[0], views[1], config.num_pairs, config.sweeps)
             for number, (name, x) in enumerate((("first", first), ("second", second))):
                 outputs.features[name] = x[pairs[..., number]] * valid[..., None]
             outputs.given["valid"] = valid
         if not config.region_weight and not config.segment_weight:
             return outputs
-        chosen = self.choose(*views)
+        chosen = self.choose(*self._shared_segments(*views))
         if config.region_weight:
             for name, x, rows, there in zip(
                 ("first", "second"), (first, second), chosen.rows, chosen.there, strict=True
@@ -172,6 +181,19 @@ class FAC(Method[FACConfig]):
         ]
         return torch.stack(ways).mean()
 
+    def _shared_segments(self, first: View, second: View) -> tuple[View, View]:
+        """The views, whose segments have the same numbers in both."""
+        if self.config.sweeps is None:
+            return first, second
+        pairs = matches(first, second, self.config.sweeps)
+        pairs = pairs[torch.argsort(pairs[:, 1], stable=True)]
+        pairs = pairs[torch.diff(pairs[:, 1], prepend=pairs.new_full((1,), -1)) != 0]  # one for each of the second
+        own, other = first.points.labels, second.points.labels
+        region, foreground = torch.full_like(other[REGION], -1), torch.zeros_like(other[FOREGROUND])
+        region[pairs[:, 1]], foreground[pairs[:, 1]] = own[REGION][pairs[:, 0]], own[FOREGROUND][pairs[:, 0]]
+        points = replace(second.points, labels={**other, REGION: region, FOREGROUND: foreground})
+        return first, replace(second, content=points)
+
     def choose(self, first: View, second: View) -> _Chosen:
         """Segments that both views of each scene show, evenly chosen from all, and as evenly points of each."""
         config, batches = self.config, (first.points, second.points)
@@ -193,7 +215,7 @@ class FAC(Method[FACConfig]):
     def exhibits(self, views: list[View]) -> list[Exhibit]:
         """The segments of the first view, each in a colour of its own, background in grey; and which of its points find
         themselves in the second."""
-        matched: list[Exhibit] = [links(self.encoder, self.head, views)]
+        matched: list[Exhibit] = [links(self.encoder, self.head, views, self.config.sweeps)]
         points = views[0].points
         if REGION not in points.labels:
             return matched

@@ -14,7 +14,6 @@ from st_ssl.core.config import Config
 from st_ssl.core.exhibits import Exhibit
 from st_ssl.core.inputs import Modality
 from st_ssl.core.types import View
-from st_ssl.data.clip_plans import Still
 from st_ssl.data.points.views import point_views
 from st_ssl.data.views import each
 from st_ssl.encoders.base import CloudEncoder
@@ -22,11 +21,13 @@ from st_ssl.methods.base import METHODS, Losses, Method, Outputs, Paper
 from st_ssl.objectives.contrastive import Negatives, point_info_nce
 from st_ssl.parts.point_matching import (
     SceneAugmentConfig,
+    SweepPairConfig,
     links,
     match,
     point_features,
     require_points,
     scene_augment,
+    two_views,
 )
 
 
@@ -43,7 +44,8 @@ class PointContrastAugmentConfig(SceneAugmentConfig):
 class PointContrastConfig(Config):
     """Two views of a scene; ``num_pairs`` points of each scene that both show are matched with each other, all other
     matches of the batch being the negatives: of ``all`` processes, or as published of each ``process`` alone.
-    ``blank_colour``: the network sees ones with a little noise where colours would be, as published."""
+    ``blank_colour``: the network sees ones with a little noise where colours would be, as published. ``sweeps``: the
+    views are of two sweeps of a drive, as papers on LiDAR have it."""
 
     name: Literal["point_contrast"] = "point_contrast"
     augment: PointContrastAugmentConfig = PointContrastAugmentConfig()
@@ -52,6 +54,7 @@ class PointContrastConfig(Config):
     temperature: float = Field(default=0.4, gt=0)
     negatives: Negatives = "all"
     blank_colour: bool = False
+    sweeps: SweepPairConfig | None = None
 
 
 @METHODS.register(PointContrastConfig)
@@ -71,14 +74,14 @@ class PointContrast(Method[PointContrastConfig]):
         require_points(encoder, config.name)
         augment = scene_augment(config.augment, encoder)
         blank = [BlankColour()] if config.blank_colour else []
-        self.views = point_views(encoder.input, each(Still(2), augment, *blank))
+        self.views = point_views(encoder.input, each(two_views(config.sweeps), augment, *blank))
         self.head = nn.Linear(encoder.embed_dim, config.output_dim)
 
     def outputs(self, views: list[View]) -> Outputs:
         """Two views of B scenes to the features of matched points, ``first`` and ``second`` [B, ``num_pairs``,
         ``output_dim``]; where a scene has fewer matches the rows are 0, and ``valid`` [B, ``num_pairs``] is false."""
         first, second = point_features(self.encoder, self.head, views)
-        pairs, valid = match(views[0], views[1], self.config.num_pairs)
+        pairs, valid = match(views[0], views[1], self.config.num_pairs, self.config.sweeps)
         features = {"first": first[pairs[..., 0]], "second": second[pairs[..., 1]]}
         return Outputs({name: x * valid[..., None] for name, x in features.items()}, {"valid": valid})
 
@@ -89,4 +92,4 @@ class PointContrast(Method[PointContrastConfig]):
 
     def exhibits(self, views: list[View]) -> list[Exhibit]:
         """Which points of the first view find themselves in the second."""
-        return [links(self.encoder, self.head, views)]
+        return [links(self.encoder, self.head, views, self.config.sweeps)]
