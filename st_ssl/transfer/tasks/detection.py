@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from st_ssl.augment.object_pasting import Bank, PasteObjects, gather_objects
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.boxes import BOX, BoxBatch, Boxes
 from st_ssl.core.config import Config
@@ -19,8 +20,9 @@ from st_ssl.core.random import keyed_rng
 from st_ssl.core.types import Entry, Features, PointBatch, PointCloud
 from st_ssl.core.verdict import Figure
 from st_ssl.data.base import CutsViews, DataSource
-from st_ssl.data.points.views import augmented_views
-from st_ssl.data.views import Views
+from st_ssl.data.clip_plans import Still
+from st_ssl.data.points.views import point_views
+from st_ssl.data.views import Views, each
 from st_ssl.encoders.base import Encoder
 from st_ssl.encoders.volume_encoder import VolumeFeatures
 from st_ssl.ops.boxes import points_in_boxes
@@ -44,7 +46,10 @@ class DetectConfig(Config):
 
     A box is found by one that overlaps it by ``overlaps`` of its class (0.5 where nothing is said), seen from above or
     in ``3d``. ``augment``: how training sweeps are varied, with their boxes. ``labels``: what a fraction of the labels
-    is: every so-manieth of all labelled ``frames``, or all of so many ``drives`` (ALSO, 2023)."""
+    is: every so-manieth of all labelled ``frames``, or all of so many ``drives`` (ALSO, 2023).
+
+    ``paste``: up to how many objects of a class a training sweep has, those that it lacks being pasted from the other
+    sweeps of the fraction (``{car: 15, pedestrian: 10}``); only objects of ``paste_points`` points or more."""
 
     name: Literal["detect"] = "detect"
     detector: DetectorConfig = DetectorConfig()
@@ -57,6 +62,8 @@ class DetectConfig(Config):
         rotation="z", max_angle=45.0, scale=(0.95, 1.05), flip=(0.0, 0.5, 0.0)
     )
     labels: Literal["frames", "drives"] = "frames"
+    paste: dict[str, PositiveInt] = Field(default_factory=dict)
+    paste_points: PositiveInt = 5
 
 
 class DetectionHead(nn.Module):
@@ -152,6 +159,11 @@ class Detect(Task):
         self.blind = False
         self._counts: dict[str, dict[str, int]] = {}
         self._detector: Detector | None = None
+        self._train: tuple[Entry, ...] = ()
+        self._bank: tuple[tuple[Entry, ...], Bank] = ((), {})
+
+    def begin(self, train: Sequence[Entry]) -> None:
+        self._train = tuple(train)
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -174,6 +186,7 @@ class Detect(Task):
         for key, names, known in (
             ("classes", self.classes, every),
             ("primary", (self.config.primary or self.classes[0],), self.classes),
+            ("paste", tuple(self.config.paste), self.classes),
         ):
             for name in names:
                 if name not in known:
@@ -290,7 +303,21 @@ class Detect(Task):
 
     def training_views(self, source: DataSource, input: PointInputConfig) -> CutsViews:
         augment = PointAugment(self.config.augment, input.num_points, input.unit_sphere, input.voxel_size, input.centre)
-        return augmented_views(input, augment, 1, with_boxes)
+        paste = []
+        if self.config.paste:
+            most = {self.every.index(name): count for name, count in self.config.paste.items()}
+            paste = [PasteObjects(self._objects(source, input), most)]
+        return point_views(input, each(Still(1), *paste, augment), with_boxes)
+
+    def _objects(self, source: DataSource, input: PointInputConfig) -> Bank:
+        """The objects of the sweeps that are trained on. Those of sweeps that are broken are missing; training tells of
+        these."""
+        if self._bank[0] != self._train:
+            dataset = source.dataset(self._train, source.evaluation(input))
+            read = (dataset[0, row] for row in range(len(self._train)))
+            sweeps = (one.views[0].content[0] for one in read if one.views and one.index == one.wanted)
+            self._bank = self._train, gather_objects(sweeps, self.config.paste_points)
+        return self._bank[1]
 
     def testing_views(self, source: DataSource, input: PointInputConfig, votes: int) -> CutsViews:
         views = source.evaluation(input, votes)

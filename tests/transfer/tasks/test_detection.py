@@ -18,7 +18,7 @@ from st_ssl.core.errors import ConfigError, DataError
 from st_ssl.core.types import Entry
 from st_ssl.data.base import DATA
 from st_ssl.data.loading.sample_dataset import collate
-from st_ssl.ops.boxes import iou_bev
+from st_ssl.ops.boxes import iou_bev, points_in_boxes
 from st_ssl.transfer.detection.average_precision import DetectionMeter
 from st_ssl.transfer.fitting.finetune import finetune
 from st_ssl.transfer.fitting.finetune_config import FinetuneConfig, finetune_model, overfitting
@@ -259,3 +259,34 @@ def _encoder() -> Any:
     from tests.transfer.streets import ENCODER
 
     return random_encoder(ENCODERS.config("second").model_validate(ENCODER), INPUT, 0)
+
+
+def test_objects_are_pasted_from_the_labels_that_are_used(root: Path) -> None:
+    made = task(root, paste={"car": 12, "pedestrian": 9}, paste_points=8)
+    data = source(root)
+    train = [entry for entry in data.entries() if entry.split == "train"][::4]  # one of each drive
+    made.begin(train)
+    views = made.training_views(data, INPUT)
+    paste = views.specs[0].transforms[0]  # type: ignore[attr-defined]
+    plain = task(root).training_views(data, INPUT)
+
+    def clouds(shown: Any, epochs: int) -> list[Any]:
+        dataset = data.dataset(train, shown)
+        return [dataset[epoch, row].views[0].content[0] for epoch in range(epochs) for row in range(len(train))]
+
+    before = clouds(plain, 1)
+    counts, without = (
+        np.mean([np.bincount(cloud.boxes.classes, minlength=3) for cloud in own], 0)
+        for own in (clouds(views, 4), before)
+    )
+    assert counts[0] > without[0] + 1 and counts[2] > without[2] + 1
+    assert counts[1] == without[1], "cyclists are not pasted"
+    seen = 0
+    for cloud in before:
+        inside = points_in_boxes(torch.from_numpy(cloud.xyz), torch.from_numpy(cloud.boxes.values[:, :7]))
+        seen += int(((inside.sum(0).numpy() >= 8) & (cloud.boxes.classes == 0)).sum())
+    assert len(paste.bank[0]) == seen, "no object of another sweep"
+    again = made.training_views(data, INPUT)
+    assert again.specs[0].transforms[0].bank is paste.bank  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"task\.paste: no class 'cars'; did you mean 'car'\?"):
+        task(root, paste={"cars": 3})
