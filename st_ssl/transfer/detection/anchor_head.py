@@ -36,17 +36,17 @@ class AnchorConfig(Config):
 
 
 KITTI = {
-    "Car": AnchorConfig(size=(3.9, 1.6, 1.56), bottom=-1.78, matched=0.6, unmatched=0.45),
-    "Pedestrian": AnchorConfig(size=(0.8, 0.6, 1.73), bottom=-0.6, matched=0.5, unmatched=0.35),
-    "Cyclist": AnchorConfig(size=(1.76, 0.6, 1.73), bottom=-0.6, matched=0.5, unmatched=0.35),
+    "car": AnchorConfig(size=(3.9, 1.6, 1.56), bottom=-1.78, matched=0.6, unmatched=0.45),
+    "pedestrian": AnchorConfig(size=(0.8, 0.6, 1.73), bottom=-0.6, matched=0.5, unmatched=0.35),
+    "cyclist": AnchorConfig(size=(1.76, 0.6, 1.73), bottom=-0.6, matched=0.5, unmatched=0.35),
 }
 """Bottoms are below the sensor: other cars carry it at another height."""
 
 
 class AnchorHeadConfig(Config):
-    """``anchors`` of every class by its name (default: KITTI's), in two ``turns`` (radians). Weights: of classes, boxes
-    and directions. At most ``candidates`` with a score of at least ``score`` become boxes, at most ``most`` of those
-    that overlap no better one by more than ``nms``."""
+    """``anchors`` of every class by its name, large letters or small (default: KITTI's), in two ``turns`` (radians).
+    Weights: of classes, boxes and directions. At most ``candidates`` with a score of at least ``score`` become boxes,
+    at most ``most`` of those that overlap no better one by more than ``nms``."""
 
     name: Literal["anchor"] = "anchor"
     anchors: dict[str, AnchorConfig] = KITTI
@@ -87,11 +87,12 @@ class AnchorHead(Head):
         """``width`` channels of the map, the names of the ``classes`` in their order, and where the map lies. Raises
         ``ConfigError`` where a class has no anchors."""
         super().__init__()
-        missing = [name for name in classes if name not in config.anchors]
+        anchors = {name.lower(): anchor for name, anchor in config.anchors.items()}
+        missing = [name for name in classes if name.lower() not in anchors]
         if missing:
             raise ConfigError(f"head.anchors has none of class {missing[0]!r}: it has {[*config.anchors]}")
         self.config, self.ground = config, ground
-        self.classes = [config.anchors[name] for name in classes]
+        self.classes = [anchors[name.lower()] for name in classes]
         self.register_buffer("anchors", self._lay_out(), persistent=False)
         self.per_cell = len(classes) * len(config.turns)
         self.conv_cls = nn.Conv2d(width, self.per_cell * len(classes), 1)

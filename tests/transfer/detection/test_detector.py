@@ -234,8 +234,9 @@ def test_groups_and_anchors_of_other_classes() -> None:
         CentreHead(CentreHeadConfig(groups=(CLASSES, ("bus",))), 4, CLASSES, GROUND)
     with pytest.raises(ConfigError, match=r"expected each of .* once"):
         CentreHead(CentreHeadConfig(groups=(CLASSES[:2],)), 4, CLASSES, GROUND)
-    with pytest.raises(ConfigError, match="none of class 'car'"):
-        AnchorHead(AnchorHeadConfig(), 4, CLASSES, GROUND)
+    with pytest.raises(ConfigError, match="none of class 'bus'"):
+        AnchorHead(AnchorHeadConfig(), 4, ("bus",), GROUND)
+    assert len(AnchorHead(AnchorHeadConfig(), 4, ("Car", "cyclist"), GROUND).classes) == 2, "however they are written"
 
 
 def test_published_sizes() -> None:
