@@ -82,12 +82,13 @@ class NuscenesResults(Results[Boxes]):
 
 
 def in_world(values: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """Boxes float64 [N, 9] of a sweep in the axes of the world; ``pose`` [4, 4] is from the sweep."""
-    turn, found = pose[:3, :3], np.array(values, dtype=np.float64)
-    found[:, :3] = found[:, :3] @ turn.T + pose[:3, 3]
-    ahead = np.column_stack([np.cos(values[:, 6]), np.sin(values[:, 6])]) @ turn[:2, :2].T
+    """Boxes float64 [N, 9] of a sweep in the axes of the world, where they stand upright and move level; ``pose``
+    [4, 4] is from the sweep, which may be tilted: it then sees headings and velocities shortened."""
+    found, level = np.array(values, dtype=np.float64), np.linalg.inv(pose[:2, :2])
+    found[:, :3] = found[:, :3] @ pose[:3, :3].T + pose[:3, 3]
+    ahead = np.column_stack([np.cos(values[:, 6]), np.sin(values[:, 6])]) @ level
     found[:, 6] = np.arctan2(ahead[:, 1], ahead[:, 0])
-    found[:, 7:] = found[:, 7:] @ turn[:2, :2].T
+    found[:, 7:] = found[:, 7:] @ level
     return found
 
 

@@ -113,6 +113,18 @@ def test_boxes_turn_with_the_sweep() -> None:
     np.testing.assert_allclose(found, [[9, 23, 1, 4, 2, 1.5, 0.2 + np.pi / 2, -1, 5]])
 
 
+def test_boxes_are_upright_where_the_sweep_is_tilted() -> None:
+    lean, pitch = np.array([[1.0, 0, 0], [0, 0.96, -0.28], [0, 0.28, 0.96]]), np.eye(3)
+    pitch[::2, ::2] = [[0.96, 0.28], [-0.28, 0.96]]
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = lean @ pitch, (10, 20, 2)
+    yaw, velocity = 0.7, np.array([5.0, -3, 0])
+    x, y, _ = pose[:3, :3].T @ [np.cos(yaw), np.sin(yaw), 0]
+    vx, vy, _ = pose[:3, :3].T @ velocity
+    found = in_world(np.array([[0.0, 0, 0, 4, 2, 1.5, np.arctan2(y, x), vx, vy]]), pose)
+    np.testing.assert_allclose(found, [[10, 20, 2, 4, 2, 1.5, yaw, 5, -3]])
+
+
 def test_semantic_kitti(tmp_path: Path) -> None:
     source = planted(tmp_path / "kitti", "semantic_kitti", num_val=1)
     drive = next(own for own in source.drives.values() if own.split == "val")
