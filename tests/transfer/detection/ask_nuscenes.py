@@ -1,5 +1,5 @@
 """Asks nuscenes-devkit what it makes of made boxes, and keeps them and its numbers in ``nuscenes.npz``. In an
-environment that has it (1.1.11 needs an older NumPy):
+environment that has it (1.2.0 needs NumPy below 2):
 
     python tests/transfer/detection/ask_nuscenes.py tests/transfer/detection/nuscenes.npz
 """
@@ -23,12 +23,14 @@ ATTRIBUTES = (
     *("pedestrian.moving", "pedestrian.standing", "pedestrian.sitting_lying_down"),
 )
 OF_CLASS = [(0, 1, 2)] * 5 + [(5, 6, 7), (3, 4), (3, 4), (), ()]
-# Columns: sample, class, score, attribute, points, x, y, z, length, width, height, yaw, vx, vy
+# Columns: sample, class, score, attribute, points, radar, x, y, z, length, width, height, yaw, vx, vy
 
 
-def made(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True boxes [N, 14], found ones [M, 14] and bicycle racks [R, 8] (the sample first)."""
+def made(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """True boxes [N, 15], found ones [M, 15], bicycle racks [R, 8] (the sample first), and where the vehicle is [S, 2].
+    Some boxes are found the wrong way round, and speeds badly."""
     true, found, racks = [], [], []
+    vehicles = rng.normal(0, 500, (SAMPLES, 2))
     for sample in range(SAMPLES):
         for kind in range(len(CLASSES)):
             if kind == 3:
@@ -36,25 +38,27 @@ def made(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             for _ in range(rng.integers(0, 4)):
                 attribute = rng.choice(OF_CLASS[kind]) if OF_CLASS[kind] and rng.random() < 0.9 else -1
                 box = np.array(
-                    [*rng.normal(0, 25, 2), rng.normal(0, 1), *rng.uniform(0.5, 5, 3), *rng.uniform(-4, 4, 3)]
+                    [*rng.normal(vehicles[sample], 25), rng.normal(0, 1), *rng.uniform(0.5, 5, 3), *rng.uniform(-4, 4, 3)]
                 )
                 if rng.random() < 0.1:
                     box[7:] = np.nan
-                true.append([sample, kind, 0, attribute, rng.integers(0, 12), *box])
+                true.append([sample, kind, 0, attribute, rng.integers(0, 6), rng.integers(0, 3), *box])
                 if rng.random() < 0.8 and kind != 2:
                     near = np.nan_to_num(box) + rng.normal(0, 0.4, 9)
+                    near[6] += np.pi * (rng.random() < 0.2)
+                    near[7:] += rng.normal(0, 1.5, 2)
                     near[3:6] = box[3:6] * rng.uniform(0.8, 1.25, 3)
                     told = attribute if rng.random() < 0.7 else rng.choice(OF_CLASS[kind] or (-1,))
-                    found.append([sample, kind, round(rng.beta(3, 2), 2), told, -1, *near])
+                    found.append([sample, kind, round(rng.beta(3, 2), 2), told, -1, 0, *near])
                 if rng.random() < 0.1 and kind in (6, 7):
                     racks.append([sample, *box[:3], *box[3:6] + 1, box[6]])
             for _ in range(rng.integers(0, 3)):
-                wrong = [*rng.normal(0, 25, 2), 0, *rng.uniform(0.5, 5, 3), *rng.uniform(-3, 3, 3)]
-                found.append([sample, kind, round(rng.beta(2, 3), 2), -1, -1, *wrong])
-    return np.array(true), np.array(found), np.array(racks)
+                wrong = [*rng.normal(vehicles[sample], 25), 0, *rng.uniform(0.5, 5, 3), *rng.uniform(-3, 3, 3)]
+                found.append([sample, kind, round(rng.beta(2, 3), 2), -1, -1, 0, *wrong])
+    return np.array(true), np.array(found), np.array(racks), vehicles
 
 
-def asked(true: np.ndarray, found: np.ndarray, racks: np.ndarray) -> dict[str, float]:
+def asked(true: np.ndarray, found: np.ndarray, racks: np.ndarray, vehicles: np.ndarray) -> dict[str, float]:
     """The devkit's answers."""
     classes = import_module("nuscenes.eval.detection.data_classes")
     common = import_module("nuscenes.eval.common.data_classes")
@@ -67,11 +71,12 @@ def asked(true: np.ndarray, found: np.ndarray, racks: np.ndarray) -> dict[str, f
         every = common.EvalBoxes()
         for sample in range(SAMPLES):
             own = []
-            for _, kind, score, attribute, points, *box in rows[rows[:, 0] == sample]:
+            for _, kind, score, attribute, points, radar, *box in rows[rows[:, 0] == sample]:
                 turn = quaternion(axis=[0, 0, 1], radians=box[6])
                 told = ATTRIBUTES[int(attribute)] if attribute >= 0 else ""
                 x, y, z, length, width, height = box[:6]
                 place, name = (x, y, z), CLASSES[int(kind)]
+                away = (x - vehicles[sample, 0], y - vehicles[sample, 1], z)
                 size = (width, length, height)
                 own.append(
                     classes.DetectionBox(
@@ -80,8 +85,8 @@ def asked(true: np.ndarray, found: np.ndarray, racks: np.ndarray) -> dict[str, f
                         size,
                         tuple(turn.elements),
                         tuple(box[7:]),
-                        place,
-                        int(points),
+                        away,
+                        int(points + radar),
                         name,
                         float(score),
                         told,
@@ -120,9 +125,10 @@ def main() -> None:
     """Make the boxes, ask, and keep both."""
     parts = made(np.random.default_rng(7))
     answers = asked(*parts)
-    true, found, racks = parts
+    true, found, racks, vehicles = parts
     names, values = np.array(list(answers)), np.array(list(answers.values()))
-    np.savez_compressed(sys.argv[1], true=true, found=found, racks=racks, answer_names=names, answers=values)
+    inputs = {"true": true, "found": found, "racks": racks, "vehicles": vehicles}
+    np.savez_compressed(sys.argv[1], **inputs, answer_names=names, answers=values)
     print(answers)
 
 

@@ -1,5 +1,6 @@
-"""nuScenes' figures as nuscenes-devkit gives them for 40 made samples: with equal scores, boxes without points, unknown
-attributes and velocities, bicycle racks, a class that is not there, and one that nobody found.
+"""nuScenes' figures as nuscenes-devkit gives them for 40 made samples: with equal scores, boxes without points of LiDAR
+or radar, boxes turned by half, unknown attributes and velocities, errors above 1, bicycle racks, a class that is not
+there, and one that nobody found.
 
 ``nuscenes.npz`` has the boxes and the devkit's answers: see ``ask_nuscenes.py``.
 """
@@ -28,25 +29,28 @@ def samples(rows: np.ndarray) -> list[Boxes]:
     every = []
     for sample in range(40):
         own = rows[rows[:, 0] == sample]
-        facts = {"score": own[:, 2], "attribute": own[:, 3].astype(int), "points": own[:, 4].astype(int)}
-        every.append(Boxes(own[:, 5:], own[:, 1].astype(int), facts))
+        attribute, points, radar = own[:, 3:6].astype(int).T
+        facts = {"score": own[:, 2], "attribute": attribute, "points": points, "radar": radar}
+        every.append(Boxes(own[:, 6:], own[:, 1].astype(int), facts))
     return every
 
 
 def test_as_the_devkit_has_it(made: dict[str, np.ndarray]) -> None:
     answers = dict(zip(made["answer_names"].tolist(), made["answers"].tolist(), strict=True))
     racks = [made["racks"][made["racks"][:, 0] == sample, 1:] for sample in range(40)]
-    figures = nuscenes_scores(samples(made["found"]), samples(made["true"]), racks=racks)
+    boxes, vehicles = (samples(made["found"]), samples(made["true"])), made["vehicles"]
+    figures = nuscenes_scores(*boxes, vehicles=vehicles, racks=racks)
     assert figures == pytest.approx(answers, abs=1e-3)
+    assert figures["mAVE"] > 1, "of which the score takes no more than 1"
     assert 20 < figures["NDS"] < 80 and figures["AP_trailer"] == figures["AP_bus"] == 0
-    without = nuscenes_scores(samples(made["found"]), samples(made["true"]))
+    without = nuscenes_scores(*boxes, vehicles=vehicles)
     assert without["AP_bicycle"] != figures["AP_bicycle"], "racks count"
 
 
 def test_what_is_found_exactly_is_right(made: dict[str, np.ndarray]) -> None:
-    true = [boxes.take(boxes.facts["points"] > 0) for boxes in samples(made["true"])]
+    true = [boxes.take(boxes.facts["points"] + boxes.facts["radar"] > 0) for boxes in samples(made["true"])]
     found = [replace(boxes, facts={**boxes.facts, "score": np.full(len(boxes), 0.5)}) for boxes in true]
-    figures = nuscenes_scores(found, true)
+    figures = nuscenes_scores(found, true, vehicles=made["vehicles"])
     assert figures["AP_car"] == pytest.approx(100)
     assert figures["mAP"] == pytest.approx(90), "there is no trailer, and so its precision is 0"
     # the errors of a class that is not there are 1: of 10, 10, 9, 8 and 8
