@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from st_ssl.core.boxes import Boxes
 from st_ssl.core.errors import ConfigError, OutputError
 from st_ssl.data.drives.config import DriveDataConfig
 from st_ssl.data.drives.dataset import DriveSource
+from st_ssl.data.sources.drives.nuscenes import ATTRIBUTES, CLASSES
 from st_ssl.data.sources.drives.semantic_kitti import CLASSES as SEGMENTS
 from st_ssl.data.sources.drives.semantic_kitti import written_back
-from st_ssl.data.streams.points.drives import Drive
+from st_ssl.data.streams.points.drives import Drive, NamedBoxes
 from st_ssl.data.synthetic.drives import SyntheticDriveConfig, write_dataset
 from st_ssl.transfer.benchmarks.kitti import KittiResults
 from st_ssl.transfer.benchmarks.nuscenes import NuscenesResults, attribute, in_world
@@ -85,6 +87,62 @@ def test_nuscenes(tmp_path: Path) -> None:
             assert np.isfinite([*row["velocity"], row["detection_score"]]).all()
 
 
+def test_rows_of_nuscenes_are_as_the_benchmark_has_them(tmp_path: Path) -> None:
+    source = planted(tmp_path / "nuscenes", "nuscenes")
+    results = NuscenesResults(tmp_path / "out", source, source.entries(), CLASSES)
+    (drive, at), rng, count = results.samples[0], np.random.default_rng(0), 600
+    values = rng.normal(2, 0.1, (count, 9))
+    values[:, 7:] = rng.normal(0, 4, (count, 2))
+    values[7, 7:] = np.nan
+    score = 1 - rng.permutation(count) / count
+    score[7] = 2  # the first
+    results.add(drive, at, Boxes(values, np.arange(count) % 10, {"score": score}))
+    results.close()
+    told = json.loads((tmp_path / "out" / "results_nusc.json").read_text())
+    assert [name for name, used in told["meta"].items() if used] == ["use_lidar"]
+    rows = told["results"][drive.tokens[at][0]]
+    order = np.argsort(-score)[:500]
+    assert [row["detection_score"] for row in rows] == score[order].tolist()
+    assert [row["detection_name"] for row in rows] == [CLASSES[number % 10] for number in order]
+    seen = np.array([row["velocity"] for row in rows]) @ drive.poses[at][:2, :2]
+    seen[np.isnan(values[order, 7])] = np.nan  # what is unknown is written as 0
+    np.testing.assert_allclose(seen, values[order, 7:], atol=1e-9)
+    assert rows[0]["velocity"] == [0, 0]
+    kinds = {"pedestrian": "pedestrian", "bicycle": "cycle", "motorcycle": "cycle", "barrier": "", "traffic_cone": ""}
+    for row in rows:
+        assert list(row) == [
+            *("sample_token", "translation", "size", "rotation", "velocity"),
+            *("detection_name", "detection_score", "attribute_name"),
+        ]
+        assert row["attribute_name"] in ("", *ATTRIBUTES)
+        assert row["attribute_name"].partition(".")[0] == kinds.get(row["detection_name"], "vehicle")
+
+
+def test_racks_and_the_way_to_the_vehicle_count_in_nuscenes(tmp_path: Path) -> None:
+    source = planted(tmp_path / "nuscenes", "nuscenes")
+    drive = next(iter(source.drives.values()))
+    at = int(drive.keys[0])
+    values = np.array([[45.0, 0, 0, 4, 2, 1.5, 0, 0, 0], [10, 0, 0, 2, 1, 1, 0, 0, 0], [10, 5, 0, 2, 1, 1, 0, 0, 0]])
+    names = ("car", "bicycle", "bicycle")
+
+    def figures(folder: str, rack: tuple[float, float], sensor: np.ndarray) -> dict[str, float]:
+        boxes = NamedBoxes(np.vstack([values, [*rack, 0, 4, 2, 2, 0, 0, 0]]), (*names, "bicycle_rack"), {})
+        source.drives[drive.path] = replace(drive, boxes={at: lambda: boxes}, sensor=sensor)
+        entry = next(one for one in source.entries() if one.path == drive.path and one.start == at)
+        results = NuscenesResults(tmp_path / folder, source, [entry], CLASSES)
+        numbers = np.array([CLASSES.index(name) for name in names])
+        results.add(source.drives[drive.path], at, Boxes(values[:2], numbers[:2], {"score": np.array([0.9, 0.8])}))
+        return results.close()
+
+    near, ahead = np.eye(4), np.eye(4)
+    ahead[0, 3] = 6  # the sensor is before the vehicle's middle, from which the car is then 51 m away
+    free = figures("free", (30, 30), near)
+    assert free["AP_car"] == pytest.approx(100) and free["AP_bicycle"] < 50
+    racked = figures("racked", (10, 5), near)
+    assert racked["AP_bicycle"] == pytest.approx(100), "the one that was not found is in a rack"
+    assert figures("ahead", (30, 30), ahead)["AP_car"] == 0
+
+
 def entries_token(results: NuscenesResults) -> str:
     drive, at = results.samples[0]
     return drive.tokens[at][0]
@@ -141,7 +199,7 @@ def test_semantic_kitti(tmp_path: Path) -> None:
         kept = np.ones(count, dtype=bool)
         if drive.files[at] == results.samples[0][0].files[0]:
             kept[[5, 9]] = False
-        found = np.where(rng.random(kept.sum()) < 0.7, label[kept].clip(0), rng.integers(0, 19, kept.sum()))
+        found = np.where(rng.random(kept.sum()) < 0.7, label[kept].clip(0), rng.integers(0, 18, kept.sum()))
         results.add(drive, at, found)
         place = (
             tmp_path / "out/sequences" / Path(drive.path).name / "predictions" / f"{Path(drive.files[at]).stem}.label"
@@ -159,6 +217,9 @@ def test_semantic_kitti(tmp_path: Path) -> None:
     union = conf.sum(0) + conf.sum(1) - hits
     iou = (hits / (union + 1e-15))[1:]
     assert figures["mIoU"] == pytest.approx(100 * iou.mean(), abs=1e-6)
+    assert figures["IoU_traffic-sign"] == 0 and not conf[19].any() and not conf[:, 19].any(), (
+        "what is nowhere counts as 0"
+    )
     assert figures["IoU_road"] == pytest.approx(100 * iou[list(SEGMENTS).index("road")], abs=1e-6)
     drive, at = results.samples[-1]
     last = tmp_path / "out/sequences" / Path(drive.path).name / "predictions" / f"{Path(drive.files[at]).stem}.label"

@@ -38,7 +38,12 @@ def made(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
             for _ in range(rng.integers(0, 4)):
                 attribute = rng.choice(OF_CLASS[kind]) if OF_CLASS[kind] and rng.random() < 0.9 else -1
                 box = np.array(
-                    [*rng.normal(vehicles[sample], 25), rng.normal(0, 1), *rng.uniform(0.5, 5, 3), *rng.uniform(-4, 4, 3)]
+                    [
+                        *rng.normal(vehicles[sample], 25),
+                        rng.normal(0, 1),
+                        *rng.uniform(0.5, 5, 3),
+                        *rng.uniform(-4, 4, 3),
+                    ]
                 )
                 if rng.random() < 0.1:
                     box[7:] = np.nan
