@@ -132,8 +132,9 @@ def main() -> None:
     answers = asked(*parts)
     true, found, racks, vehicles = parts
     names, values = np.array(list(answers)), np.array(list(answers.values()))
-    inputs = {"true": true, "found": found, "racks": racks, "vehicles": vehicles}
-    np.savez_compressed(sys.argv[1], **inputs, answer_names=names, answers=values)
+    np.savez_compressed(
+        sys.argv[1], true=true, found=found, racks=racks, vehicles=vehicles, answer_names=names, answers=values
+    )
     print(answers)
 
 
