@@ -74,20 +74,18 @@ def moved_origin(run: Path, shift: float = 2.0, draws: int = 3) -> dict[str, flo
 
 
 @torch.no_grad()
-def speeds(run: Path | None, untrained: Path | None = None, seed: int = 0) -> dict[str, float]:
+def speeds(run: Path, untrained: bool = False, seed: int = 0, every: int = 3) -> dict[str, float]:
     """R² of the speed over ground of labelled objects, read by ridge regression from the frozen features of the one
-    cell, seen from above, in which their middle is: learned on the training drives of the run's world, and judged on
-    its test drives, over all objects and over those that move (faster than 0.5 m/s). Of the ``untrained`` network of a
-    run instead."""
-    folder = run or untrained
-    assert folder is not None
-    config, method = trained(folder)
-    encoder: Any = method.encoder if run is not None else random_encoder(config.encoder, method.encoder.input, seed)
+    cell, seen from above, in which their middle is: learned on ``every`` third key frame of the training drives of the
+    run's world, and judged on as many of its test drives, over all objects and over those that move (faster than 0.5
+    m/s). By the ``untrained`` network of the run instead."""
+    config, method = trained(run)
+    encoder: Any = random_encoder(config.encoder, method.encoder.input, seed) if untrained else method.encoder
     source = planted(config)
     views = source.evaluation(encoder.input, 1)
     features: dict[str, list[np.ndarray]] = defaultdict(list)
     values: dict[str, list[np.ndarray]] = defaultdict(list)
-    entries = source.entries()
+    entries = source.entries()[::every]
     dataset = source.dataset(entries, views)
     for sample, entry in enumerate(entries):
         (view,) = views.prepare(collate([dataset[0, sample]]).views)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -11,7 +12,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from st_ssl.augment.points import PointAugmentConfig
+from st_ssl.augment.sweep_mixing import SweepMixConfig, mix_sweeps
 from st_ssl.core.errors import ConfigError
+from st_ssl.core.random import Key
 from st_ssl.core.types import Entry
 from st_ssl.core.verdict import Figure
 from st_ssl.data.base import DataSource
@@ -33,7 +36,7 @@ class SegmentConfig(PointLabelConfig):
     ``label_points``: how many labelled points of each training scene keep their label, or as a fraction (0.1) which
     share of them (null: all). ``chunk_points``: of a test view with more points the network is fed boxes of at most so
     many, one after the other (null: all of a batch at once). ``background``: classes such as floor, wall and ceiling,
-    without which ``foreground_mIoU`` is taken.
+    without which ``foreground_mIoU`` is taken. ``mix``: clouds of a training batch are mixed (LiDAR).
 
     Scenes are turned about the vertical axis and mirrored in training, and turned for voting."""
 
@@ -48,6 +51,7 @@ class SegmentConfig(PointLabelConfig):
     vote_augment: PointAugmentConfig = PointAugmentConfig()
     hidden: tuple[PositiveInt, ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    mix: SweepMixConfig | None = None
 
     @field_validator("label_points")
     @classmethod
@@ -60,6 +64,8 @@ class SegmentConfig(PointLabelConfig):
     def _same_points(self) -> Self:
         if self.label_points is not None and cuts_away(self.augment):
             raise ValueError("label_points needs the same points in every epoch: no augment.crop, no augment.dropout")
+        if self.label_points is not None and self.mix is not None:
+            raise ValueError("label_points needs the same points in every epoch: no mix")
         return self
 
 
@@ -114,6 +120,13 @@ class Segment(PointLabelTask):
 
     def head(self, encoder: Encoder) -> nn.Module:
         return PointHead(encoder.embed_dim, self.config, self.num_classes)
+
+    def augmented(self, shown: Shown, keys: Sequence[tuple[Key, ...]]) -> Shown:
+        varied = super().augmented(shown, keys)
+        if self.config.mix is None:
+            return varied
+        points = mix_sweeps(varied.view.points, self.config.mix, keys, self.name)
+        return replace(varied, view=replace(varied.view, content=points))
 
     def training_targets(self, shown: Shown, seed: int) -> Tensor:
         targets = self.targets(shown)
