@@ -10,6 +10,7 @@ examples:
   st-ssl prepare verify data/kinetics                     # decode everything, tell what is broken and why
   st-ssl prepare verify data/modelnet40                   # videos or clouds? the files tell; --kind says which
   st-ssl prepare verify data/kitti --kind drives --page boxes.html    # of drives also what is wrong with boxes
+  st-ssl prepare poses /my/drives                         # of drives that have none: how the sensor moved
   st-ssl prepare pack data/kinetics --output packed short_side=256
   st-ssl prepare pack data/kinetics --output packed --shard 3/16    # the fourth of sixteen machines
   st-ssl prepare pack data/scannet --output packed voxel_size=0.02  # clouds, of each voxel one point
@@ -53,6 +54,12 @@ def _arguments() -> argparse.Namespace:
     for step in (index, verify):
         step.add_argument("--columns", type=int, help="float32 numbers of a point in .bin, as data.bin_columns")
         step.add_argument("overrides", nargs="*", metavar="key=value", help=DATA_KEYS)
+    poses = steps.add_parser("poses", help="find how the sensor moved, for drives of one's own without poses")
+    poses.add_argument("root", help="a folder of drives, as data.root takes it")
+    poses.add_argument("--range", type=float, default=100.0, metavar="METRES", help="of the sensor (default: 100)")
+    poses.add_argument("--voxel", type=float, default=0.5, metavar="METRES", help="of the map (default: 0.5)")
+    poses.add_argument("--overwrite", action="store_true", help="find them again where there are some, too")
+    poses.add_argument("overrides", nargs="*", metavar="key=value", help="how sweeps are read: near, rate, bin_columns")
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
     _place(pack)
     pack.add_argument("--shard", default="0/1", metavar="i/N", help="write every N-th shard from the i-th (from 0) on")
@@ -97,7 +104,9 @@ def _shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
 def main() -> int:
     """Run the command: 1 where a sample is broken."""
     arguments = _arguments()
-    return {"synthetic": _synthetic, "index": _index, "verify": _verify, "pack": _pack}[arguments.step](arguments)
+    return {"synthetic": _synthetic, "index": _index, "verify": _verify, "poses": _poses, "pack": _pack}[
+        arguments.step
+    ](arguments)
 
 
 def _synthetic(arguments: argparse.Namespace) -> int:
@@ -157,6 +166,14 @@ def _model(points: bool) -> type[Config]:
     from st_ssl.data.video.config import VideoDataConfig
 
     return PointDataConfig if points else VideoDataConfig
+
+
+def _poses(arguments: argparse.Namespace) -> int:
+    from st_ssl.cli.prepare.poses import write_poses
+    from st_ssl.data.drives.config import DriveDataConfig
+
+    config = configured(DriveDataConfig, arguments.overrides, {"root": arguments.root})
+    return write_poses(config, arguments.range, arguments.voxel, arguments.overwrite, arguments.workers)
 
 
 def _index(arguments: argparse.Namespace) -> int:

@@ -99,6 +99,11 @@ def _drive(folder: Path, split: str, rate: float) -> Drive:
     return Drive(str(folder), split, paths, times[order], poses[order], read_boxes_of, read_labels_of)
 
 
+def matrix_text(pose: np.ndarray) -> str:
+    """The upper three rows of ``pose`` [4, 4] as 12 numbers."""
+    return " ".join(f"{value:.9g}" for value in pose[:3].ravel())
+
+
 def name_of(file: Path) -> str:
     """What the files of a sweep are called in other folders: ``000000`` of ``000000.bin``, or of nuScenes's
     ``000000.pcd.bin``."""

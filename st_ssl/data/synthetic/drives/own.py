@@ -9,6 +9,7 @@ import numpy as np
 
 from st_ssl.core.boxes import BOX
 from st_ssl.core.files import sync, write_atomically
+from st_ssl.data.sources.drives.own import matrix_text
 from st_ssl.data.synthetic.design import Planted, write_planted
 from st_ssl.data.synthetic.drives.bodies import CLASSES, SEGMENTS
 from st_ssl.data.synthetic.drives.scan import SyntheticDriveConfig, scan_sweep
@@ -25,11 +26,6 @@ class Drive(Planted):
 def plan(config: SyntheticDriveConfig, split: str, index: int) -> Drive:
     """Drive ``index`` of ``split``."""
     return Drive(split, index, {})
-
-
-def matrix_text(pose: np.ndarray) -> str:
-    """The upper three rows of ``pose`` [4, 4] as 12 numbers."""
-    return " ".join(f"{value:.9g}" for value in pose[:3].ravel())
 
 
 def make(config: SyntheticDriveConfig, drive: Planted) -> dict[str, bytes]:
