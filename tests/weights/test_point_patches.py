@@ -18,8 +18,11 @@ _NORM = ("running_mean", "running_var", "weight", "bias")
 GIVEN = ("layout.heads=3", "encoder.num_groups=6", "encoder.group_size=5", "input.num_points=40")
 
 
-def bn(width: int) -> dict[str, tuple[int, ...]]:
-    return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (width,))
+Shapes = dict[str, tuple[int, ...]]
+
+
+def bn(width: int) -> Shapes:
+    return dict.fromkeys(_NORM, (width,))
 
 
 def shapes(qkv_bias: bool, conv_bias: bool) -> dict[str, Shapes]:

@@ -114,12 +114,13 @@ class PointMAELayout(PatchesLayout):
     )
 
     def settings(self) -> dict[str, Any]:
+        settings = super().settings()
         if "cls_token" in self.state:
             raise WeightsError(
                 f"{self.published.path}: has a class token, as Point-MAE has it once fine-tuned; the encoder has none: "
                 "import the pretrained file"
             )
-        return super().settings()
+        return settings
 
 
 class Point2VecLayoutConfig(PatchesLayoutConfig):
