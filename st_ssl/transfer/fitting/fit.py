@@ -72,7 +72,7 @@ def fit(
     if unfinished is not None and (loaded := unfinished.load(name)) is not None:
         course.restore(loaded)
         watch(course.epoch, "going on")
-    shown = feed.training(parts.train, seed, course.batch, course.total, config.accumulate, course.step)
+    shown = feed.training(task.drawn(parts.train), seed, course.batch, course.total, config.accumulate, course.step)
 
     def save() -> None:
         if unfinished is not None:

@@ -81,6 +81,10 @@ class Task(ABC):
     def begin(self, train: Sequence[Entry]) -> None:  # noqa: B027
         """Told before each fit which samples it trains on: a fraction of the training part."""
 
+    def drawn(self, train: Sequence[Entry]) -> list[Entry]:
+        """What a pass of training goes over: the samples ``train``, perhaps some of them more often than others."""
+        return list(train)
+
     @abstractmethod
     def learn_classes(self, parts: Parts, look: Look) -> list[str]:
         """Find out the classes, from what is known of the samples or from a ``look`` at the labels of their points,

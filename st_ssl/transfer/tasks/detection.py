@@ -49,7 +49,8 @@ class DetectConfig(Config):
     is: every so-manieth of all labelled ``frames``, or all of so many ``drives`` (ALSO, 2023).
 
     ``paste``: up to how many objects of a class a training sweep has, those that it lacks being pasted from the other
-    sweeps of the fraction (``{car: 15, pedestrian: 10}``); only objects of ``paste_points`` points or more."""
+    sweeps of the fraction (``{car: 15, pedestrian: 10}``); only objects of ``paste_points`` points or more.
+    ``balanced``: a pass has as many sweeps of each class, those of rare ones several times (CBGS, Zhu et al. 2019)."""
 
     name: Literal["detect"] = "detect"
     detector: DetectorConfig = DetectorConfig()
@@ -64,6 +65,7 @@ class DetectConfig(Config):
     labels: Literal["frames", "drives"] = "frames"
     paste: dict[str, PositiveInt] = Field(default_factory=dict)
     paste_points: PositiveInt = 5
+    balanced: bool = False
 
 
 class DetectionHead(nn.Module):
@@ -231,6 +233,16 @@ class Detect(Task):
         first = keyed_rng("frames", repeat).random()
         rows = ((np.arange(count) + first) * len(train) / count).astype(int)
         return [train[row] for row in rows]
+
+    def drawn(self, train: Sequence[Entry]) -> list[Entry]:
+        """With ``balanced`` for each class that is there an equal share of as many sweeps as there are of all classes
+        together, evenly chosen; a sweep of several classes counts for each."""
+        if not self.config.balanced:
+            return list(train)
+        of_class = [[entry for entry in train if name in entry.tags] for name in self.classes]
+        of_class = [entries for entries in of_class if entries]
+        share = sum(map(len, of_class)) // max(1, len(of_class))
+        return [entries[row * len(entries) // share] for entries in of_class for row in range(share)] or list(train)
 
     def head(self, encoder: Encoder) -> nn.Module:
         head = DetectionHead(encoder, self.config.detector, self.classes)

@@ -290,3 +290,15 @@ def test_objects_are_pasted_from_the_labels_that_are_used(root: Path) -> None:
     assert again.specs[0].transforms[0].bank is paste.bank  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"task\.paste: no class 'cars'; did you mean 'car'\?"):
         task(root, paste={"cars": 3})
+
+
+def test_rare_classes_are_shown_more_often(root: Path) -> None:
+    tags = [("car",)] * 6 + [("car", "pedestrian")] * 2 + [("cyclist",)] + [()]
+    train = [Entry(f"drive{row}", "train", tags=own) for row, own in enumerate(tags)]
+    assert task(root).drawn(train) == train
+    drawn = task(root, balanced=True).drawn(train)
+    # 8 sweeps have cars, 2 pedestrians, 1 a cyclist: 11 in all, of which each class has a third
+    assert len(drawn) == 9
+    assert [sum(name in entry.tags for entry in drawn) for name in ("cyclist", "pedestrian", "car")] == [3, 3, 6]
+    assert drawn.count(train[8]) == 3 and train[9] not in drawn
+    assert task(root, balanced=True).drawn([train[9]]) == [train[9]]
