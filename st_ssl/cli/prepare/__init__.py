@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     poses = steps.add_parser("poses", help="find how the sensor moved, for drives of one's own without poses")
     poses.add_argument("root", help="a folder of drives, as data.root takes it")
     poses.add_argument("--range", type=float, default=100.0, metavar="METRES", help="of the sensor (default: 100)")
-    poses.add_argument("--voxel", type=float, default=0.5, metavar="METRES", help="of the map (default: 0.5)")
+    poses.add_argument("--voxel", type=float, default=1.0, metavar="METRES", help="of the map (default: 1)")
     poses.add_argument("--overwrite", action="store_true", help="find them again where there are some, too")
     poses.add_argument("overrides", nargs="*", metavar="key=value", help="how sweeps are read: near, rate, bin_columns")
     pack = steps.add_parser("pack", help="make videos or clouds small and quick to read, in a few large files")
