@@ -17,6 +17,7 @@ import torch
 from st_ssl.cli.benchmark import peers, points, step
 from st_ssl.core.errors import MissingDependencyError
 from st_ssl.core.inputs import InputConfig
+from st_ssl.data.drives.odometry import track_sensor
 from st_ssl.data.packs import video_encoding as writing
 from st_ssl.data.streams.points import read_cloud
 from st_ssl.data.streams.video import open_video
@@ -49,6 +50,7 @@ USES: dict[str, list[Callable[[Path], object]]] = {
     "h5py": [lambda folder: read_cloud(folder / "a.h5#0")],
     "laspy": [lambda folder: read_cloud(folder / "a.las")],
     "lazrs": [lambda folder: read_cloud(folder / "a.laz")],
+    "kiss-icp": [lambda folder: next(track_sensor([], 100.0, 1.0))],
     "rosbags": [lambda folder: read_cloud(f"{folder}/a.bag#/points@1")],
     "open3d": [lambda folder: points.sampling(Namespace()), lambda folder: show_clouds([])],
     "spconv": [

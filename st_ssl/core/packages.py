@@ -26,6 +26,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "bags": "rosbags",
+    "poses": "kiss-icp",
 }
 NOT_MADE = {"decord": platform.machine() != "x86_64", "open3d": sys.version_info >= (3, 13)}
 NOT_MADE["spconv"] = sys.platform != "linux"

@@ -36,6 +36,8 @@ finetune: {epochs: 3}
 
 def modality(recipe: Path) -> str:
     data = read_yaml(recipe)[0].get("data", {})
+    if data.get("name") == "drives":
+        return "drives"
     return "points" if "points" in (data.get("name"), recipe.parent.name) else "video"
 
 
