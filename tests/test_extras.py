@@ -79,6 +79,8 @@ USES: dict[str, list[Callable[[Path], object]]] = {
 }
 IMPORTERS = {"lazrs": ("laspy",), "tensorboard": ("torch.utils.tensorboard",)}
 """Modules that look for a package as they are imported."""
+MODULES = {"kiss-icp": "kiss_icp"}
+"""Of packages that are imported by another name."""
 TOOLS = {
     "pytest",
     "shapely",
@@ -125,10 +127,11 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(
 ) -> None:
     if package == "lazrs":
         pytest.importorskip("laspy")
-    stale = (package, *IMPORTERS.get(package, ()))
+    module = MODULES.get(package, package)
+    stale = (module, *IMPORTERS.get(package, ()))
     for name in [name for name in sys.modules if name.startswith(stale)]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, module, None)
     for use in USES[package]:
         with pytest.raises(MissingDependencyError) as caught:
             use(files)
