@@ -199,7 +199,7 @@ def figure_table(figures: Mapping[str, float], title: str) -> object:
 
     shown = Table("figure", Column("value", justify="right"), title=title)
     for name, value in figures.items():
-        shown.add_row(name, f"{value:.3f}" if name.startswith("m") and value < 2 else f"{value:.1f}")
+        shown.add_row(name, f"{value:.2f}")
     return shown
 
 

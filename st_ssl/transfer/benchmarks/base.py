@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from st_ssl.core.errors import ConfigError, OutputError, nearest
 from st_ssl.core.types import Entry
-from st_ssl.data.base import BadSample
 from st_ssl.data.drives.dataset import DriveSource
 from st_ssl.data.streams.points.drives import Drive
-from st_ssl.transfer.fitting.task_loader import Feed
+from st_ssl.transfer.fitting.predict import Asked
 
 Found = TypeVar("Found")
 
 
 class Results(ABC, Generic[Found]):
-    """The files in ``folder`` for the ``entries`` of one split of ``source``, and what they are worth where that is
-    known. ``classes`` are those of the network, all of which the benchmark has to have (``known``)."""
+    """Writes what a benchmark takes into ``folder``, for the ``entries`` of one split of ``source``, and judges it
+    where the split has labels. ``classes`` are those of the network; the benchmark must know all of them (``known``).
+    """
 
     known: Sequence[str]
 
@@ -48,16 +48,8 @@ class Results(ABC, Generic[Found]):
 
 
 @dataclass
-class Asked:
-    """A network that is asked about ``count`` sweeps: ``answered`` gives their paths, one after the other, as they are
-    written by ``results``; ``bad`` are those that could not be read, up to then."""
+class OnBenchmark(Asked):
+    """``answered`` gives the paths of the sweeps, as what was found in them is written by ``results``."""
 
-    count: int
     answered: Iterator[str]
     results: Results[object]
-    _feed: Feed = field(repr=False)
-
-    @property
-    def bad(self) -> list[BadSample]:
-        """The sweeps that could not be read up to now, by path."""
-        return sorted(self._feed.bad, key=lambda one: one.path)

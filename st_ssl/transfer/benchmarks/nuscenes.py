@@ -59,7 +59,8 @@ class NuscenesResults(Results[Boxes]):
             values = in_world(own.values, pose)
             truth.append(Boxes(values, own.classes, own.facts))
             racks.append(values[[name == "bicycle_rack" for name in named.names], :7])
-            vehicles.append((pose @ np.linalg.inv(drive.sensor if drive.sensor is not None else np.eye(4)))[:2, 3])
+            assert drive.sensor is not None  # its tables have it of every sweep
+            vehicles.append((pose @ np.linalg.inv(drive.sensor))[:2, 3])
         found = [self._found[drive.tokens[at][0]] for drive, at in judged]
         return nuscenes_scores(found, truth, self.classes, np.array(vehicles), racks)
 

@@ -14,7 +14,7 @@ from st_ssl.core.errors import ConfigError, nearest
 from st_ssl.core.limits import default_workers
 from st_ssl.data.drives.config import DriveDataConfig
 from st_ssl.data.drives.dataset import DriveSource
-from st_ssl.transfer.benchmarks.base import Asked, Results
+from st_ssl.transfer.benchmarks.base import OnBenchmark, Results
 from st_ssl.transfer.benchmarks.kitti import KittiResults
 from st_ssl.transfer.benchmarks.nuscenes import NuscenesResults
 from st_ssl.transfer.benchmarks.semantic_kitti import SemanticKittiResults
@@ -30,7 +30,7 @@ OF_POINTS: Mapping[str, Any] = MappingProxyType({"semantic_kitti": SemanticKitti
 
 def on_benchmark(
     network: Network, root: Path, split: str, folder: Path, device: torch.device, num_workers: int | None = None
-) -> Asked:
+) -> OnBenchmark:
     """What ``network`` finds in the key frames of a ``split`` of the benchmark at ``root``, written to ``folder`` as it
     comes. Of KITTI only what the camera sees is looked at.
 
@@ -75,4 +75,4 @@ def on_benchmark(
                 results.add(drive, entry.start, task.predicted(answer.means, answer.sample, [entry]))
             yield drive.files[entry.start]
 
-    return Asked(len(entries), answered(), results, feed)
+    return OnBenchmark(len(entries), feed, answered(), results)

@@ -11,7 +11,7 @@ from st_ssl.core.files import write_atomically
 from st_ssl.core.types import Entry
 from st_ssl.data.drives.dataset import DriveSource
 from st_ssl.data.sources.drives.semantic_kitti import CLASSES, written_back
-from st_ssl.data.streams.points.drives import Drive
+from st_ssl.data.streams.points.drives import Drive, read_sweep
 from st_ssl.transfer.benchmarks.base import Results
 from st_ssl.transfer.tasks.metrics import confusion_matrix, ious
 
@@ -34,12 +34,12 @@ class SemanticKittiResults(Results[np.ndarray]):
 
     def add(self, drive: Drive, at: int, found: np.ndarray) -> None:
         """``found`` int64 [N]: the class of each point that is not left out, by its place among the network's."""
-        kept = returned(Path(drive.files[at]), self.source.drives_config.near)
-        segment = np.full(len(kept), -1, dtype=np.int64)
-        segment[kept] = self._numbers[found]
+        kept = read_sweep(drive.files[at], self.source.reading.options, self.source.drives_config.near, _numbered)[0]
+        segment = np.full(_points(drive, at), -1, dtype=np.int64)
+        segment[kept.labels["place"]] = self._numbers[found]
         self._write(drive, at, segment)
         if at in drive.labels:
-            truth = drive.labels[at](len(kept))["segment"]
+            truth = drive.labels[at](len(segment))["segment"]
             told = np.where(segment < 0, len(self.known), segment)
             self._confusion += confusion_matrix(truth, told, len(self._confusion))
             self._judged = True
@@ -47,8 +47,7 @@ class SemanticKittiResults(Results[np.ndarray]):
     def close(self) -> dict[str, float]:
         for drive, at in self.samples:
             if not self._place(drive, at).is_file():
-                count = Path(drive.files[at]).stat().st_size // 16
-                self._write(drive, at, np.full(count, -1, dtype=np.int64))
+                self._write(drive, at, np.full(_points(drive, at), -1, dtype=np.int64))
         if not self._judged:
             return {}
         each = 100 * np.nan_to_num(ious(self._confusion)[:-1])  # the benchmark counts what is nowhere as 0
@@ -67,9 +66,11 @@ class SemanticKittiResults(Results[np.ndarray]):
             written_back(segment).astype("<u4").tofile(unfinished)
 
 
-def returned(file: Path, near: float) -> np.ndarray:
-    """Which points of a file of four floats each are looked at: not those at the origin, nowhere, or within ``near``
-    metres; bool [N]."""
-    xyz = np.fromfile(file, dtype="<f4").reshape(-1, 4)[:, :3]
-    away = (np.abs(xyz[:, :2]) >= near).any(1)
-    return np.isfinite(xyz).all(1) & (xyz != 0).any(1) & away
+def _numbered(count: int) -> dict[str, np.ndarray]:
+    """The place of each point in its file, as a label that goes with it."""
+    return {"place": np.arange(count)}
+
+
+def _points(drive: Drive, at: int) -> int:
+    """How many points the file of a sweep has: four floats each."""
+    return Path(drive.files[at]).stat().st_size // 16

@@ -66,35 +66,32 @@ class FoundBoxes:
 
 
 @dataclass
-class Sweeps:
-    """``found`` gives the sweeps one after the other, as they are read; ``bad`` is what could not be, up to then.
-    ``count``: how many there are."""
+class Asked:
+    """A network that is asked about ``count`` samples, which are read one after the other."""
 
-    classes: list[str]
     count: int
-    found: Iterator[FoundBoxes]
-    _feed: Feed = field(repr=False)
-
-    @property
-    def bad(self) -> list[BadSample]:
-        """The sweeps that could not be read up to now, by path."""
-        return sorted(self._feed.bad, key=lambda one: one.path)
-
-
-@dataclass
-class Scenes:
-    """``segmented`` gives the clouds one after the other, as they are read; ``bad`` is what could not be, up to then.
-    ``count``: how many there are."""
-
-    classes: list[str]
-    count: int
-    segmented: Iterator[Segmented]
     _feed: Feed = field(repr=False)
 
     @property
     def bad(self) -> list[BadSample]:
         """The samples that could not be read up to now, by path."""
         return sorted(self._feed.bad, key=lambda one: one.path)
+
+
+@dataclass
+class Sweeps(Asked):
+    """``found`` gives the boxes of the sweeps, in the order in which they are read."""
+
+    classes: list[str]
+    found: Iterator[FoundBoxes]
+
+
+@dataclass
+class Scenes(Asked):
+    """``segmented`` gives the clouds, in the order in which they are read."""
+
+    classes: list[str]
+    segmented: Iterator[Segmented]
 
 
 Network = tuple[Tuned, Task, list[str]]
@@ -158,7 +155,7 @@ def segment(
         if none:
             raise _none(feed, entries)
 
-    return Scenes(classes, len(entries) + len(feed.bad), found(), feed)
+    return Scenes(len(entries) + len(feed.bad), feed, classes, found())
 
 
 def find_boxes(
@@ -194,7 +191,7 @@ def find_boxes(
         if none:
             raise _none(feed, entries)
 
-    return Sweeps(classes, len(entries) + len(feed.bad), found(), feed)
+    return Sweeps(len(entries) + len(feed.bad), feed, classes, found())
 
 
 def _asked(
