@@ -35,9 +35,10 @@ def gather_objects(sweeps: Iterable[PointCloud], least: int) -> dict[int, list[P
 
 @dataclass(frozen=True, eq=False)
 class PasteObjects:
-    """A transform of sweeps: of each class of ``most`` so many objects of the ``bank`` are pasted that there are
-    ``most`` of it, where they were seen. Of those that collide, seen from above, with what is there or with each other
-    none is. Points of the sweep within the pasted boxes are left out."""
+    """A transform of sweeps that pastes objects of the ``bank``, each where it was seen in its own sweep.
+
+    ``most`` is how many objects of a class a sweep should have, by the number of the class. An object that would
+    overlap another one, seen from above, is not pasted. Points of the sweep inside a pasted box are removed."""
 
     bank: Bank
     most: Mapping[int, int]

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor
 
 from st_ssl.core.config import Config
@@ -19,18 +19,19 @@ from st_ssl.core.types import PointBatch
 
 
 class SweepMixConfig(Config):
-    """Each cloud of a batch is mixed, with the probability ``p``, with the next one.
+    """With probability ``p`` each cloud of a batch is mixed with the next one.
 
-    ``laser`` (LaserMix, Kong et al., CVPR 2023): the angles above the horizon from ``pitch[0]`` to ``pitch[1]`` degrees
-    are cut into a number of equal areas that is drawn from ``areas``; every other one is the next cloud's. ``polar``
-    (PolarMix, Xiao et al., NeurIPS 2022): one time in two half of the directions are the next cloud's; and its points
-    of the classes ``instances`` are added, as they are and turned twice about the sensor. ``union`` (Mix3D, Nekrasov et
-    al., 3DV 2021): both clouds."""
+    - ``laser`` (LaserMix, Kong et al., CVPR 2023) cuts the angles above the horizon, from ``pitch[0]`` to ``pitch[1]``
+      degrees, into equal areas. How many is drawn from ``areas``. Every second area is taken from the next cloud.
+    - ``polar`` (PolarMix, Xiao et al., NeurIPS 2022) takes half of all directions from the next cloud, in every second
+      mix. It always adds that cloud's points of the classes ``instances`` three times: as they are, and at two other
+      angles around the sensor.
+    - ``union`` (Mix3D, Nekrasov et al., 3DV 2021) takes all points of both clouds."""
 
     name: Literal["laser", "polar", "union"]
     p: float = Field(default=1.0, gt=0, le=1)
     pitch: tuple[float, float] = (-25.0, 3.0)
-    areas: tuple[int, ...] = Field(default=(3, 4, 5, 6), min_length=1)
+    areas: tuple[PositiveInt, ...] = Field(default=(3, 4, 5, 6), min_length=1)
     instances: tuple[int, ...] = ()
 
     @field_validator("pitch")

@@ -34,21 +34,18 @@ class SceneAugmentConfig(PointAugmentConfig):
 
 
 class SweepPairConfig(Config):
-    """Two sweeps of a drive, from ``gap[0]`` to ``gap[1]`` seconds apart, in place of two views of one cloud. What both
-    see are points within ``radius`` metres of each other in the world, by the poses of the sweeps; what moves in
-    between drops out."""
+    """Two sweeps of a drive take the place of two views of one cloud. They are ``gap[0]`` to ``gap[1]`` seconds apart.
+
+    Points of the two match where they are within ``radius`` metres of each other in the world, by the poses of the
+    sweeps. Objects that moved in between have no match."""
 
     gap: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 1.0)
     radius: PositiveFloat = 0.1
 
-    def plan(self) -> Plan:
-        """Draws the two sweeps."""
-        return Pair(self.gap)
-
 
 def two_views(sweeps: SweepPairConfig | None) -> Plan:
-    """Of one cloud, or of two ``sweeps``."""
-    return Still(2) if sweeps is None else sweeps.plan()
+    """A plan of two views: of one cloud, or of two ``sweeps``."""
+    return Still(2) if sweeps is None else Pair(sweeps.gap)
 
 
 def require_points(encoder: CloudEncoder, method: str) -> None:

@@ -21,9 +21,10 @@ FILE = "poses.txt"
 
 
 def write_poses(config: DriveDataConfig, reach: float, voxel: float, overwrite: bool, threads: int = 0) -> int:
-    """Write ``poses.txt`` into every drive of one's own that has no poses; with ``overwrite`` into all. A drive whose
-    sweep cannot be read is told of and left as it is: 1 where there is one. Raises ``DataError`` where no drive is one
-    of one's own with several sweeps."""
+    """Write ``poses.txt`` for each of your own drives that has none; with ``overwrite`` for all of them.
+
+    Returns 1 where a sweep cannot be read, and 0 otherwise. Such a drive is named and left as it was. Raises
+    ``DataError`` where there are no drives of your own with several sweeps."""
     source = DriveSource(config)
     if source.layout.name != "own":
         raise DataError(f"{config.root}: layout {source.layout.name}: poses are written for drives of one's own alone")

@@ -48,9 +48,11 @@ class DetectConfig(Config):
     in ``3d``. ``augment``: how training sweeps are varied, with their boxes. ``labels``: what a fraction of the labels
     is: every so-manieth of all labelled ``frames``, or all of so many ``drives`` (ALSO, 2023).
 
-    ``paste``: up to how many objects of a class a training sweep has, those that it lacks being pasted from the other
-    sweeps of the fraction (``{car: 15, pedestrian: 10}``); only objects of ``paste_points`` points or more.
-    ``balanced``: a pass has as many sweeps of each class, those of rare ones several times (CBGS, Zhu et al. 2019)."""
+    ``paste``: how many objects of each class a training sweep should have (``{car: 15, pedestrian: 10}``). What it
+    lacks is pasted from other training sweeps. Only objects of ``paste_points`` points or more are taken.
+
+    ``balanced``: each pass draws as many sweeps for one class as for another. Sweeps of rare classes are then seen
+    several times (CBGS, Zhu et al. 2019)."""
 
     name: Literal["detect"] = "detect"
     detector: DetectorConfig = DetectorConfig()
@@ -265,11 +267,11 @@ class Detect(Task):
         asked."""
         points = shown.view.points
         boxes = points.boxes
-        if boxes is None or self.blind:
-            assert self.blind, "``with_boxes`` has seen to it"
+        if self.blind:
             none = points.xyz.new_zeros(0, len(BOX))
             nothing = torch.zeros(0, dtype=torch.int64, device=points.device)
             return BoxBatch(none, nothing, torch.zeros_like(points.offsets), {"points": nothing})
+        assert boxes is not None, "``with_boxes`` has seen to it"
         numbers = [self.classes.index(name) if name in self.classes else -1 for name in self.every]
         classes = torch.tensor([*numbers, -1], device=points.device)[boxes.classes]
         inside = _count_points(points, boxes)

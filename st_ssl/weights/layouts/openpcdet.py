@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -44,7 +43,7 @@ class OpenPCDetLayout(Layout):
         first = len(self.state["conv_input.1.weight"])
         stages = 1 + self.count(r"conv([2-9])\.0\.1\.weight")
         widths = [len(self.state[f"conv{number}.0.1.weight"]) for number in range(2, stages + 1)]
-        extra = self._widths()[0] - 3
+        extra = self._first_kernel()[0] - 3
         if extra not in _RANGES:
             told = f"is for {3 + extra} numbers a point: expected 4 (with intensity) or 5 (with time, too)"
             raise WeightsError(f"{self.published.path}: {told}")
@@ -64,7 +63,7 @@ class OpenPCDetLayout(Layout):
             },
         }
 
-    def _widths(self) -> tuple[int, tuple[int, ...]]:
+    def _first_kernel(self) -> tuple[int, tuple[int, ...]]:
         """How many numbers a point has, and the order of axes that makes a kernel ours."""
         shape, out = tuple(self.state["conv_input.0.weight"].shape), len(self.state["conv_input.1.weight"])
         if len(shape) == 5 and shape[1:4] == (3, 3, 3) and shape[0] == out:
@@ -80,7 +79,7 @@ class OpenPCDetLayout(Layout):
         return (key,)
 
     def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
-        (tensor,), axes = found, self._widths()[1]
+        (tensor,), axes = found, self._first_kernel()[1]
         if tensor.dim() != 5 or axes == (0, 1, 2, 3, 4):
             return tensor, ""
-        return tensor.permute(axes).contiguous(), f"axes {''.join(re.findall(r'[0-9]', str(axes)))}"
+        return tensor.permute(axes).contiguous(), f"axes {axes}"

@@ -4,7 +4,6 @@ Point2Vec (github.com/kabouzeid/point2vec)."""
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
 from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -43,6 +42,8 @@ class PatchesLayout(Layout):
     blocks: ClassVar[str]
     norm: ClassVar[str]
     init: ClassVar[str] = "point_mae"
+    biased: ClassVar[bool]
+    """Whether the convolutions before batch norm have a bias."""
 
     def settings(self) -> dict[str, Any]:
         first, block = f"{self.tokeniser}.first_conv.0.weight", f"{self.blocks}.0."
@@ -67,11 +68,6 @@ class PatchesLayout(Layout):
             "input": {"num_points": 1024, "unit_sphere": True},
         }
 
-    @property
-    @abstractmethod
-    def biased(self) -> bool:
-        """Whether the convolutions before batch norm have a bias."""
-
     def sources(self, key: str) -> tuple[str, ...]:
         part, _, rest = key.partition(".")
         if part == "tokeniser":
@@ -83,7 +79,7 @@ class PatchesLayout(Layout):
             number, _, rest = rest.partition(".")
             name, _, kind = rest.rpartition(".")
             return (f"{self.blocks}.{number}.{_MLP.get(name, name)}.{kind}",)
-        return (f"{ {'position': self.position, 'norm': self.norm}[part] }.{rest}",)
+        return (f"{self.position if part == 'position' else self.norm}.{rest}",)
 
     def make(self, key: str, found: Sequence[Tensor], encoder: Encoder) -> tuple[Tensor, str]:
         if not found:
