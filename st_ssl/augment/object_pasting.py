@@ -26,7 +26,7 @@ def gather_objects(sweeps: Iterable[PointCloud], least: int) -> dict[int, list[P
         boxes = sweep.boxes
         if boxes is None or not len(boxes):
             continue
-        inside = _inside(sweep.xyz, boxes.values)
+        inside = points_inside(sweep.xyz, boxes.values)
         for row in np.flatnonzero((boxes.classes >= 0) & (inside.sum(0) >= least)).tolist():
             own = sweep.take(inside[:, row])
             found.setdefault(int(boxes.classes[row]), []).append(replace(own, boxes=boxes.take(np.array([row]))))
@@ -68,7 +68,7 @@ class PasteObjects:
             if not chosen:
                 continue
             values = np.concatenate([_box(one).values[:, :7] for one in chosen])
-            free = ~_collide(values, placed, False) & ~_collide(values, values, True)
+            free = ~collide(values, placed, False) & ~collide(values, values, True)
             added += [one for one, fits in zip(chosen, free, strict=True) if fits]
             placed = np.concatenate([placed, values[free]])
         if not added:
@@ -76,7 +76,7 @@ class PasteObjects:
         new = _box(added[0])
         for one in added[1:]:
             new = new.joined(_box(one))
-        kept = sweep.take(np.flatnonzero(~_inside(sweep.xyz, new.values).any(1)))
+        kept = sweep.take(np.flatnonzero(~points_inside(sweep.xyz, new.values).any(1)))
         parts = [*added, kept]
         return PointCloud(
             np.concatenate([part.xyz for part in parts]),
@@ -94,13 +94,13 @@ def _box(cloud: PointCloud) -> Boxes:
     return cloud.boxes
 
 
-def _inside(xyz: np.ndarray, values: np.ndarray) -> np.ndarray:
+def points_inside(xyz: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Which points [N, 3] are in which boxes [M, 7 or more], bool [N, M]; none in one that is nowhere."""
     boxes = torch.from_numpy(np.nan_to_num(values[:, :7]))
     return points_in_boxes(torch.from_numpy(xyz), boxes.to(torch.float32)).numpy()
 
 
-def _collide(values: np.ndarray, others: np.ndarray, same: bool) -> np.ndarray:
+def collide(values: np.ndarray, others: np.ndarray, same: bool) -> np.ndarray:
     """Which boxes [N, 7] overlap one of ``others`` [M, 7], seen from above, bool [N]; with ``same`` one but itself."""
     if not len(others):
         return np.zeros(len(values), dtype=bool)

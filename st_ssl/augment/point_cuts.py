@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 _TRIES = 10  # of the frustum, before the one that saw most is taken
+_BEAM = math.radians(0.2)  # finer than the beams of a LiDAR lie apart
 
 
 def nearest_share(distance: np.ndarray, count: int) -> np.ndarray:
@@ -27,6 +28,18 @@ def cuboid(xyz: np.ndarray, count: int, aspect: tuple[float, float], rng: np.ran
     extent = xyz.max(0) - xyz.min(0)
     sides = np.where(extent > 0, extent, 1.0) * rng.uniform(*aspect, size=3)
     return nearest_share((np.abs(xyz - xyz[rng.integers(len(xyz))]) / sides).max(1), count)
+
+
+def some_beams(xyz: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Without a ``share`` of the beams of a LiDAR at the origin: of the angles above the horizon, in steps of 0.2°."""
+    lost = rng.random(math.ceil(math.pi / _BEAM) + 1) < share
+    pitch = np.arctan2(xyz[:, 2], np.hypot(xyz[:, 0], xyz[:, 1]))
+    return np.flatnonzero(~lost[((pitch + math.pi / 2) / _BEAM).astype(np.int64)])
+
+
+def faded(xyz: np.ndarray, half: float, rng: np.random.Generator) -> np.ndarray:
+    """What is left of points that lose half of them with every ``half`` metres from the origin."""
+    return np.flatnonzero(rng.random(len(xyz)) < 0.5 ** (np.linalg.norm(xyz, axis=1) / half))
 
 
 def frustum(

@@ -46,6 +46,11 @@ class PointAugmentConfig(Config):
     range, with ``dropout_probability``. ``elastic``: (granularity, magnitude) pairs, one after the other
     (SparseConvNet, 2018), with ``elastic_probability``.
 
+    For sweeps of a LiDAR, which is at the origin: ``beam_dropout`` is the share of the beams that is left out, drawn
+    from a range; beams are told apart by their angle above the horizon, and all sweeps of a sample lose the same ones.
+    ``fade`` leaves out far points, as rain and fog do: half of them at a distance (metres) drawn from this range, three
+    quarters at twice that.
+
     ``crop``: to a share of the points drawn from ``crop_share``, and to ``crop_points`` at most: those nearest to one
     of them (``sphere``), or in a box around one whose sides are those of the cloud, each times a factor from
     ``crop_aspect`` (``cuboid``). ``frustum``: to what a camera sees, of ``field_of_view``, ``camera_distance`` radii of
@@ -65,6 +70,8 @@ class PointAugmentConfig(Config):
     jitter_clip: Strength = 0.05
     dropout: Range = (0.0, 0.0)
     dropout_probability: Probability = 1.0
+    beam_dropout: Range = (0.0, 0.0)
+    fade: Range | None = None
     elastic: tuple[tuple[float, float], ...] = ()
     elastic_probability: Probability = 0.95
     crop: Literal["none", "sphere", "cuboid", "frustum"] = "none"
@@ -81,10 +88,10 @@ class PointAugmentConfig(Config):
         """Whether boxes that are turned about z stay such boxes: no tilt, no factor for each axis, nothing bent."""
         return self.rotation in ("none", "z") and not (self.tilt or self.anisotropic or self.elastic or self.flip[2])
 
-    @field_validator("scale", "crop_aspect", "camera_distance")
+    @field_validator("scale", "crop_aspect", "camera_distance", "fade")
     @classmethod
-    def _positive_range(cls, value: Range) -> Range:
-        if not 0 < value[0] <= value[1]:
+    def _positive_range(cls, value: Range | None) -> Range | None:
+        if value is not None and not 0 < value[0] <= value[1]:
             raise ValueError(f"a range needs 0 < low <= high, got {value}")
         return value
 
@@ -95,7 +102,7 @@ class PointAugmentConfig(Config):
             raise ValueError(f"a share of the points needs 0 < low <= high <= 1, got {value}")
         return value
 
-    @field_validator("dropout")
+    @field_validator("dropout", "beam_dropout")
     @classmethod
     def _dropout(cls, value: Range) -> Range:
         if not 0 <= value[0] <= value[1] < 1:
@@ -174,13 +181,14 @@ class PointAugment:
     def choose(self, cloud: PointCloud, params: Mapping[str, np.ndarray]) -> PointCloud:
         """Choose points, and bring them to the unit sphere around their centroid, or above the origin.
 
-        In this order: crop, dropout, one point a voxel (of the view as ``params["affine"]`` will scale and turn it),
-        ``num_points`` of what is left. Returns the cloud, whose ``pose`` takes it back to where ``cloud`` was (to the
-        world, if that had a pose), and whose ``source`` is the place of each of its points in ``cloud``.
+        In this order: crop, beams, fading, dropout, one point a voxel (of the view as ``params["affine"]`` will scale
+        and turn it), ``num_points`` of what is left. Returns the cloud, whose ``pose`` takes it back to where ``cloud``
+        was (to the world, if that had a pose), and whose ``source`` is the place of each of its points in ``cloud``.
         """
         assert len(cloud) > 0, "a cloud without points has no views"
         rng = keyed_rng(int(params["seed"][0]), "cut")
         source = self._crop(cloud.xyz, rng)
+        source = source[self._received(cloud.xyz[source], keyed_rng(int(params["seed"][0]), "received"))]
         source = source[self._survivors(len(source), rng)]
         if self.voxel_size is not None:
             linear = params["affine"][:3, :3]
@@ -203,6 +211,16 @@ class PointAugment:
             seen = cuts.frustum(xyz, c.field_of_view, c.camera_distance, c.occlusion, least, rng)
             return seen if len(seen) else np.arange(len(xyz))
         return np.arange(len(xyz))
+
+    def _received(self, xyz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The points [N, 3] of a sweep that come back to a worse LiDAR, in worse weather, at least one; int64 [M]."""
+        low, high = self.config.beam_dropout
+        kept = np.arange(len(xyz))
+        if high > 0:
+            kept = cuts.some_beams(xyz, low + (high - low) * rng.random(), rng)
+        if self.config.fade is not None:
+            kept = kept[cuts.faded(xyz[kept], rng.uniform(*self.config.fade), rng)]
+        return kept if len(kept) else np.arange(1)
 
     def _survivors(self, count: int, rng: np.random.Generator) -> np.ndarray:
         low, high = self.config.dropout

@@ -114,6 +114,8 @@ def cut(config: dict[str, Any], cloud: PointCloud, key: int = 0, **fixed: Any) -
         {"crop": "frustum", "crop_share": (0.05, 1.0)},
         {"crop": "frustum", "occlusion": True, "crop_share": (0.05, 1.0)},
         {"dropout": (0.2, 0.4)},
+        {"beam_dropout": (0.2, 0.4)},
+        {"fade": (1.0, 2.0)},
     ],
 )
 def test_what_is_cut_is_what_the_index_says(config: dict[str, Any]) -> None:
@@ -129,6 +131,43 @@ def test_what_is_cut_is_what_the_index_says(config: dict[str, Any]) -> None:
     assert np.allclose(part.xyz @ part.pose[:3, :3].T + part.pose[:3, 3], cloud.xyz[source], atol=1e-5)
     if config:
         assert not np.array_equal(cut(config, cloud, key=1)[1], source)
+
+
+def lidar(beams: int = 16, rays: int = 3600) -> PointCloud:
+    """A LiDAR whose beams lie 2° apart; every return at a distance of its own. The label of a point is its beam."""
+    pitch = np.deg2rad(np.arange(beams) * 2.0 - 15.0).repeat(rays)
+    yaw = np.tile(np.linspace(-np.pi, np.pi, rays, endpoint=False), beams)
+    away = np.random.default_rng(0).uniform(1, 80, beams * rays)
+    ahead = np.cos(pitch) * away
+    xyz = np.column_stack([ahead * np.cos(yaw), ahead * np.sin(yaw), np.sin(pitch) * away]).astype(np.float32)
+    return PointCloud(xyz, {}, {"beam": np.arange(beams).repeat(rays)})
+
+
+def test_beams_are_lost_as_a_whole_and_the_same_ones_in_every_sweep() -> None:
+    sweep, shares = lidar(), []
+    for key in range(40):
+        part, _ = cut({"beam_dropout": (0.3, 0.3)}, sweep, key, unit_sphere=False, centre=False)
+        count = np.bincount(part.labels["beam"], minlength=16)
+        assert set(count.tolist()) <= {0, 3600}
+        shares.append((count == 0).mean())
+        half = sweep.take(np.arange(0, len(sweep), 2))
+        other, _ = cut({"beam_dropout": (0.3, 0.3)}, half, key, unit_sphere=False, centre=False)
+        assert set(other.labels["beam"].tolist()) == set(part.labels["beam"].tolist())
+    assert 0.2 < np.mean(shares) < 0.4 and np.std(shares) > 0
+
+
+def test_far_points_fade_by_half_with_every_so_many_metres() -> None:
+    sweep = lidar()
+    _, source = cut({"fade": (20, 20)}, sweep, unit_sphere=False, centre=False)
+    away, kept = np.linalg.norm(sweep.xyz, axis=1), np.zeros(len(sweep), bool)
+    kept[source] = True
+    for low in (1, 19, 39, 59):
+        own = (away > low) & (away < low + 2)
+        assert abs(kept[own].mean() - 0.5 ** ((low + 1) / 20)) < 0.05
+
+
+def test_a_sweep_keeps_a_point_in_any_weather() -> None:
+    assert len(cut({"fade": (0.001, 0.001)}, lidar(), unit_sphere=False, centre=False)[0]) == 1
 
 
 def test_a_sphere_is_a_sphere_and_a_cuboid_a_box() -> None:
@@ -295,6 +334,8 @@ def test_the_colours() -> None:
         ({"scale": (0, 1)}, "0 < low <= high"),
         ({"crop": "sphere", "crop_share": (0.5, 1.2)}, "share of the points"),
         ({"dropout": (0.5, 1.0)}, "share to leave out"),
+        ({"beam_dropout": (0.5, 1.0)}, "share to leave out"),
+        ({"fade": (0.0, 1.0)}, "0 < low <= high"),
         ({"elastic": ((0.0, 0.4),)}, "granularity > 0"),
         ({"rotatoin": "z"}, "rotatoin"),
     ],

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from st_ssl.augment.object_moving import MoveObjects, MoveObjectsConfig
 from st_ssl.augment.object_pasting import Bank, PasteObjects, gather_objects
 from st_ssl.augment.points import PointAugment, PointAugmentConfig
 from st_ssl.core.boxes import BOX, BoxBatch, Boxes
@@ -51,6 +52,8 @@ class DetectConfig(Config):
     ``paste``: how many objects of each class a training sweep should have (``{car: 15, pedestrian: 10}``). What it
     lacks is pasted from other training sweeps. Only objects of ``paste_points`` points or more are taken.
 
+    ``move``: each object of a training sweep is moved and turned for itself, so far that it stays clear of the others.
+
     ``balanced``: each pass draws as many sweeps for one class as for another. Sweeps of rare classes are then seen
     several times (CBGS, Zhu et al. 2019)."""
 
@@ -67,6 +70,7 @@ class DetectConfig(Config):
     labels: Literal["frames", "drives"] = "frames"
     paste: dict[str, PositiveInt] = Field(default_factory=dict)
     paste_points: PositiveInt = 5
+    move: MoveObjectsConfig | None = None
     balanced: bool = False
 
 
@@ -317,11 +321,13 @@ class Detect(Task):
 
     def training_views(self, source: DataSource, input: PointInputConfig) -> CutsViews:
         augment = PointAugment(self.config.augment, input.num_points, input.unit_sphere, input.voxel_size, input.centre)
-        paste = []
+        objects: list[PasteObjects | MoveObjects] = []
         if self.config.paste:
             most = {self.every.index(name): count for name, count in self.config.paste.items()}
-            paste = [PasteObjects(self._objects(source, input), most)]
-        return point_views(input, each(Still(1), *paste, augment), with_boxes)
+            objects.append(PasteObjects(self._objects(source, input), most))
+        if self.config.move is not None:
+            objects.append(MoveObjects(self.config.move))
+        return point_views(input, each(Still(1), *objects, augment), with_boxes)
 
     def _objects(self, source: DataSource, input: PointInputConfig) -> Bank:
         """The objects of the sweeps that are trained on. Those of sweeps that are broken are missing; training tells of

@@ -292,6 +292,22 @@ def test_objects_are_pasted_from_the_labels_that_are_used(root: Path) -> None:
         task(root, paste={"cars": 3})
 
 
+def test_objects_are_moved_after_others_were_pasted(root: Path) -> None:
+    data = source(root)
+    train = [entry for entry in data.entries() if entry.split == "train"]
+    shown = []
+    for more in ({}, {"move": {"shift": [1, 1, 0]}}, {"move": {}, "paste": {"car": 12}}):
+        made = task(root, augment={"rotation": "none"}, **more)
+        made.begin(train)
+        one = data.dataset(train, made.training_views(data, INPUT))[0, 0].views[0].content[0]
+        assert one.boxes is not None
+        shown.append(one.boxes)
+    plain, moved, both = shown
+    assert len(moved) == len(plain) < len(both)
+    assert (np.abs(moved.values - plain.values)[:, [0, 1, 6]] > 1e-3).any(0).all()
+    np.testing.assert_array_equal(moved.values[:, 2:6], plain.values[:, 2:6])
+
+
 def test_rare_classes_are_shown_more_often(root: Path) -> None:
     tags = [("car",)] * 6 + [("car", "pedestrian")] * 2 + [("cyclist",)] + [()]
     train = [Entry(f"drive{row}", "train", tags=own) for row, own in enumerate(tags)]
