@@ -12,7 +12,7 @@ import numpy as np
 from st_ssl.core.boxes import Boxes
 from st_ssl.data.box_checks.counts import Counted, Proposal, Row, count, propose, rows
 from st_ssl.data.box_checks.fit import above_ground, fits
-from st_ssl.data.box_checks.guesses import GUESSES, Guess
+from st_ssl.data.box_checks.guesses import GUESSES, Guess, beyond_a_turn
 from st_ssl.data.box_checks.judge import ENOUGH, Fitted, Verdict, contradicts, judge
 
 Frame = tuple[str, np.ndarray, Boxes]
@@ -102,11 +102,20 @@ def _mistakes(fitted: Fitted, names: tuple[str, ...], seen: list[str]) -> list[F
     verdicts = {name: judge(part) for name, part in parts.items()}
     if whole.guess is not None and not any(contradicts(part, verdicts[name], whole) for name, part in parts.items()):
         return [_told(whole, whole.guess, fitted, "", None, seen)]
-    return [
-        _told(verdict, verdict.guess, parts[name], name, number, seen)
-        for number, (name, verdict) in enumerate(verdicts.items())
-        if verdict.guess is not None
-    ]
+    found = []
+    for number, (name, verdict) in enumerate(verdicts.items()):
+        own = parts[name]
+        large = np.flatnonzero(beyond_a_turn(own.values))
+        if verdict.guess is not None:
+            found.append(_told(verdict, verdict.guess, own, name, number, seen))
+        elif len(own.values) >= ENOUGH and len(large) > len(own.values) / 2:  # round objects fit at any angle
+            share = f"{100 * len(large) / len(own.values):.0f} % of {len(own.values)} boxes of class {name}"
+            example = seen[own.frame[large[0]]], int(own.box[large[0]])
+            told = f"angles look like degrees: {share} are turned by more than a whole turn"
+            (guess,) = [guess for guess in GUESSES if guess.mistake == "degrees"]
+            repair = partial(_repaired, guess, number)
+            found.append(Finding("mistake", "degrees", len(large), example, told, repair))
+    return found
 
 
 def _told(verdict: Verdict, guess: Guess, fitted: Fitted, name: str, number: int | None, seen: list[str]) -> Finding:

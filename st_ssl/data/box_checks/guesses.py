@@ -64,8 +64,13 @@ def _quarter(boxes: np.ndarray) -> np.ndarray:
     return np.column_stack([boxes[:, :6], boxes[:, 6] + np.pi / 2])
 
 
+def beyond_a_turn(boxes: np.ndarray) -> np.ndarray:
+    """Which boxes [N, 7] have an angle that is more than a whole turn, if it is in radians."""
+    return np.asarray(np.abs(boxes[:, 6]) > 2.2 * np.pi)
+
+
 def _from_degrees(boxes: np.ndarray) -> np.ndarray:
-    if not (np.abs(boxes[:, 6]) > 2.2 * np.pi).any():
+    if not beyond_a_turn(boxes).any():
         return np.full_like(boxes, np.nan)
     return np.column_stack([boxes[:, :6], np.deg2rad(boxes[:, 6])])
 

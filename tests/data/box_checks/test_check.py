@@ -52,6 +52,15 @@ def test_what_a_drive_along_the_axes_cannot_tell_is_not_guessed() -> None:
     assert "turned by 90°" in either.guess and "90° less their angle" in either.guess
 
 
+def test_degrees_are_seen_of_what_is_round() -> None:
+    made = spoilt(TURNED, MISTAKES["degrees"], (1,))
+    (found,) = check_boxes(made, CLASSES).mistakes
+    assert found.name == "degrees" and f"of class {CLASSES[1]} are turned by more than a whole turn" in found.guess
+    assert found.repair is not None
+    for (_, _, wrong), (_, _, right) in zip(made, TURNED, strict=True):
+        np.testing.assert_allclose(found.repair(wrong).values, right.values, atol=1e-5)
+
+
 def test_boxes_from_another_height_are_too_low_or_too_high() -> None:
     (low,) = check_boxes(spoilt(TURNED, lambda v: v - np.array([0, 0, 1.8, 0, 0, 0, 0])), CLASSES).mistakes
     assert low.name == "height"
