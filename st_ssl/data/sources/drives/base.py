@@ -19,6 +19,7 @@ from st_ssl.data.streams.points.drives import Drive
 SWEEP = Kind("sweep", CLOUD.is_file, lambda folder: False)
 NOT_LABELLED = "dontcare"
 """What we call a region of which nobody said what is in it: its box is nowhere."""
+_LONGEST = 1.5  # seconds to one neighbour, from which a velocity is known
 _DIGITS = re.compile(r"([0-9]+)")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -136,6 +137,22 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
     return np.stack(rows, axis=-1).reshape(*q.shape[:-1], 3, 3)
+
+
+def velocities(places: np.ndarray, track: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Velocities float64 [N, 3] of boxes at ``places`` [N, 3], by the rule of nuScenes' devkit: from where its
+    ``track`` int64 [N] was before to where it is afterwards, or between one of these and now. NaN for one alone, or
+    where that is longer than 1.5 s (3 s from before to afterwards)."""
+    order = np.lexsort((seconds, track))
+    same = track[order][1:] == track[order][:-1]
+    has_before, has_after = np.append(False, same), np.append(same, False)
+    at = np.arange(len(order))
+    first, last = order[at - has_before], order[at + has_after]
+    time = seconds[last] - seconds[first]
+    known = (has_before | has_after) & (time <= _LONGEST * (1 + (has_before & has_after)))
+    found = np.full(places.shape, np.nan)
+    found[order[known]] = ((places[last] - places[first]) / np.where(time, time, np.nan)[:, None])[known]
+    return found
 
 
 def filled_times(times: np.ndarray, rate: float) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from st_ssl.core.boxes import BOX
 from st_ssl.core.errors import DataError, SampleError
 from st_ssl.data.sources.base import Place
-from st_ssl.data.sources.drives.base import Layout, rotation_of, yaw_of
+from st_ssl.data.sources.drives.base import Layout, rotation_of, velocities, yaw_of
 from st_ssl.data.sources.points.base import subfolders
 from st_ssl.data.sources.splits import split_in
 from st_ssl.data.streams.points.drives import Drive, NamedBoxes
@@ -56,7 +56,6 @@ _VAL = (
 _MINI_VAL = ((103, 103), (916, 916))
 _AHEAD = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 """The sensor's x is to the right, its y ahead."""
-_LONGEST = 1.5  # seconds to one neighbour, from which a velocity is known
 _MAP = np.full(256, -1, dtype=np.int64)
 for _number, _labels in enumerate(SEGMENTS.values()):
     _MAP[list(_labels)] = _number
@@ -255,22 +254,6 @@ def _annotations(folder: Path, samples: Mapping[str, tuple[str, int]]) -> dict[s
     order = np.argsort(sample, kind="stable")
     bounds = np.searchsorted(sample[order], np.arange(len(samples) + 1))
     return {token: every.take(order[bounds[at] : bounds[at + 1]]) for at, token in enumerate(samples)}
-
-
-def velocities(places: np.ndarray, track: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Velocities float64 [N, 3] of boxes at ``places`` [N, 3], by the devkit's rule: from where its ``track`` int64 [N]
-    was before to where it is afterwards, or between one of these and now. NaN for one alone, or where that is longer
-    than 1.5 s (3 s from before to afterwards)."""
-    order = np.lexsort((seconds, track))
-    same = track[order][1:] == track[order][:-1]
-    has_before, has_after = np.append(False, same), np.append(same, False)
-    at = np.arange(len(order))
-    first, last = order[at - has_before], order[at + has_after]
-    time = seconds[last] - seconds[first]
-    known = (has_before | has_after) & (time <= _LONGEST * (1 + (has_before & has_after)))
-    found = np.full(places.shape, np.nan)
-    found[order[known]] = ((places[last] - places[first]) / np.where(time, time, np.nan)[:, None])[known]
-    return found
 
 
 def _boxes(own: Annotations, pose: np.ndarray) -> NamedBoxes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,89 @@ def test_without_the_place_of_the_sensor_there_are_no_poses(tmp_path: Path) -> N
     write_raw(tmp_path, calib=False)
     _, (drive,), told = read_drives(tmp_path)
     assert not drive.posed.any() and "no poses, since calib_imu_to_velo.txt is not in" in told[0]
+
+
+CAR = {"objectType": "Car", "h": 1.5, "w": 1.6, "l": 4.0, "first_frame": 1}
+WALKER = {"objectType": "Person (sitting)", "h": 1.2, "w": 0.5, "l": 0.6, "first_frame": 0}
+
+
+def write_tracks(drive: Path, *tracks: tuple[dict[str, object], list[tuple[float, ...]]]) -> Path:
+    """``tracklet_labels.xml`` of tracks, each with its poses: x, y, z, yaw and truncation."""
+
+    def tags(values: dict[str, object]) -> str:
+        return "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
+
+    items = []
+    for about, poses in tracks:
+        names = ("tx", "ty", "tz", "rz", "truncation")
+        rows = "".join(
+            f"<item>{tags(dict(zip(names, pose, strict=True)))}<occlusion>1</occlusion></item>" for pose in poses
+        )
+        items.append(f"<item>{tags(about)}<poses><count>{len(poses)}</count>{rows}</poses></item>")
+    file = drive / "tracklet_labels.xml"
+    head = f"<tracklets><count>{len(items)}</count><item_version>1</item_version>"
+    file.write_text(f'<?xml version="1.0"?>\n<!DOCTYPE boost_serialization>\n<boost_serialization signature="x">{head}'
+                    f"{''.join(items)}</tracklets></boost_serialization>")  # fmt: skip
+    return file
+
+
+def test_tracks_are_boxes_on_their_bottom_and_of_the_image_alone(tmp_path: Path) -> None:
+    drive = write_raw(tmp_path)
+    north = 6378137 * np.pi / 180 * 1e-4  # which the sensor goes from sweep to sweep, to its left
+    write_tracks(
+        drive,
+        (CAR, [(10, -2, -1.7, 0.3, 0), (10, -2 - north, -1.7, 0.3, 1), (10, 0, -1.7, 0.3, 0)]),
+        (WALKER, [(5, 1, -1.6, 0, 0), (5, 1, -1.6, 0, 2)]),
+    )
+    found = source_of(tmp_path)
+    assert found.box_classes == ("car", "pedestrian", "cyclist")
+    (made,) = found.drives.values()
+    first, second, third = (made.boxes[at]() for at in range(3))
+    assert first.names == ("person_sitting",) and second.names == ("car", "dontcare") and third.names == ("car",)
+    np.testing.assert_allclose(second.values[0, :7], [10, -2, -0.95, 4, 1.6, 1.5, 0.3])
+    # It stood still in the world from the second sweep to the third, in which the sensor went to the left.
+    np.testing.assert_allclose(second.values[0, 7:], [0, 0], atol=2e-3)
+    np.testing.assert_allclose(first.values[0, 7:], [0, north / 0.103], rtol=1e-3)
+    assert [one.facts["track"].tolist() for one in (first, second, third)] == [[1], [0, 1], [0]]
+    assert second.facts["truncated"].tolist() == [0, 2] and second.facts["occluded"].tolist() == [1, 1]
+
+
+def test_without_tracks_nobody_has_looked_for_objects(tmp_path: Path) -> None:
+    drive = write_raw(tmp_path)
+    assert not read_drives(tmp_path)[1][0].boxes
+    write_tracks(drive)
+    assert [len(read().names) for read in read_drives(tmp_path)[1][0].boxes.values()] == [0, 0, 0]
+
+
+def test_the_camera_of_the_day_sees_what_is_ahead(tmp_path: Path) -> None:
+    day = write_raw(tmp_path).parent
+    turn = "0 -1 0 0 0 -1 1 0 0"  # x to the right, y down, z ahead
+    (day / "calib_velo_to_cam.txt").write_text(f"R: {turn}\nT: 0 0 0\n")
+    (day / "calib_cam_to_cam.txt").write_text(
+        "S_rect_02: 100 50\nR_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_02: 50 0 50 0 0 50 25 0 0 0 1 0\n"
+    )
+    (drive,) = read_drives(tmp_path)[1]
+    seen = drive.cameras[0]().sees(np.array([[10.0, 0, 0], [10, 9.9, 0], [10, 10.1, 0], [10, 0, -5.1], [-10, 0, 0]]))
+    assert seen.tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("about", "poses", "told"),
+    [
+        (CAR | {"objectType": "Kar"}, [], r"track 1: no class 'Kar'; did you mean 'Car'\?"),
+        (CAR | {"h": "tall"}, [], r"track 1: h is 'tall', expected a number"),
+        (CAR, [(10, -2, -1.7, float("nan"), 0)], r"track 1, pose 1: a box at .* is not finite"),
+        (CAR | {"l": 0}, [(10, -2, -1.7, 0, 0)], r"track 1, pose 1: a box of length, width and height 0"),
+    ],
+)
+def test_a_wrong_track_is_named(tmp_path: Path, about: dict[str, object], poses: list[Any], told: str) -> None:
+    drive = write_raw(tmp_path)
+    write_tracks(drive, (about, poses))
+    with pytest.raises(DataError, match=rf"tracklet_labels\.xml: {told}"):
+        read_drives(tmp_path)
+    (drive / "tracklet_labels.xml").write_text("<boost_serialization>")
+    with pytest.raises(DataError, match=r"tracklet_labels\.xml: no XML: "):
+        read_drives(tmp_path)
 
 
 def test_a_wrong_time_or_packet_is_named(tmp_path: Path) -> None:

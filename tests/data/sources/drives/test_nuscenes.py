@@ -8,7 +8,8 @@ import pytest
 
 from st_ssl.core.errors import DataError, SampleError
 from st_ssl.data.sources.drives import read_drives
-from st_ssl.data.sources.drives.nuscenes import SEGMENTS, read_labels, velocities
+from st_ssl.data.sources.drives.base import velocities
+from st_ssl.data.sources.drives.nuscenes import SEGMENTS, read_labels
 from tests.data.drives.made import world, write_sweep
 
 STAND = {"translation": [0.0, 0.0, 0.0], "rotation": [1.0, 0.0, 0.0, 0.0]}
