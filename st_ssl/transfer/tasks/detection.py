@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -37,6 +39,8 @@ from st_ssl.transfer.tasks.label_survey import Look
 
 OVERLAP = 0.5
 """Of boxes that are the same, where the configuration does not say it for their class."""
+LOOKED_AT = 100
+"""Training sweeps after which a class has had boxes to learn from, if it ever has."""
 
 
 class DetectConfig(Config):
@@ -169,9 +173,13 @@ class Detect(Task):
         self._detector: Detector | None = None
         self._train: tuple[Entry, ...] = ()
         self._bank: tuple[tuple[Entry, ...], Bank] = ((), {})
+        self._sweeps = 0
+        self._given: Counter[int] = Counter()
+        self._learned: Counter[int] = Counter()
 
     def begin(self, train: Sequence[Entry]) -> None:
         self._train = tuple(train)
+        self._sweeps, self._given, self._learned = 0, Counter(), Counter()
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -266,28 +274,49 @@ class Detect(Task):
         return self.detector.decode(self.detector.head.unpack(packed))
 
     def known(self, shown: Shown) -> BoxBatch:
-        """The true boxes of sweeps with the fact ``points``: how many are in them. Those of classes that are not
-        learned, centred outside of the encoder's range, or with too few points are -1. None where a restored network is
-        asked."""
+        """The true boxes of sweeps, with the facts ``points``, how many are in them, and ``given``, their class. Boxes
+        of classes that are not learned, centred outside of the encoder's range, or with too few points get the class
+        -1. No boxes where a restored network is asked."""
         points = shown.view.points
         boxes = points.boxes
         if self.blind:
             none = points.xyz.new_zeros(0, len(BOX))
             nothing = torch.zeros(0, dtype=torch.int64, device=points.device)
-            return BoxBatch(none, nothing, torch.zeros_like(points.offsets), {"points": nothing})
+            return BoxBatch(none, nothing, torch.zeros_like(points.offsets), {"points": nothing, "given": nothing})
         assert boxes is not None, "``with_boxes`` has seen to it"
         numbers = [self.classes.index(name) if name in self.classes else -1 for name in self.every]
-        classes = torch.tensor([*numbers, -1], device=points.device)[boxes.classes]
+        given = torch.tensor([*numbers, -1], device=points.device)[boxes.classes]
         inside = _count_points(points, boxes)
         low, high = (boxes.values.new_tensor(self.detector.range[axis : axis + 2]) for axis in (0, 3))
         there = ((boxes.values[:, :2] >= low) & (boxes.values[:, :2] < high)).all(1)
-        classes = classes.masked_fill((inside < self.config.min_points) | ~there, -1)
-        return BoxBatch(boxes.values, classes, boxes.offsets, {"points": inside})
+        classes = given.masked_fill((inside < self.config.min_points) | ~there, -1)
+        return BoxBatch(boxes.values, classes, boxes.offsets, {"points": inside, "given": given})
 
     def targets(self, shown: Shown) -> Tensor:
         """Boxes [M, 11]: the cloud, the class (-1: none) and the 9 values of each."""
+        return _rows(self.known(shown))
+
+    def training_targets(self, shown: Shown, seed: int) -> Tensor:
+        """As ``targets``. Warns after the first ``LOOKED_AT`` sweeps of the classes with boxes of which none counts."""
         boxes = self.known(shown)
-        return torch.cat([boxes.cloud[:, None], boxes.classes[:, None], boxes.values], 1)
+        if self._sweeps < LOOKED_AT:
+            self._sweeps += len(shown)
+            self._given.update(boxes.facts["given"].tolist())
+            self._learned.update(boxes.classes.tolist())
+            if self._sweeps >= LOOKED_AT:
+                self._warn_of_lost()
+        return _rows(boxes)
+
+    def _warn_of_lost(self) -> None:
+        lost = [name for number, name in enumerate(self.classes) if self._given[number] and not self._learned[number]]
+        if lost:
+            counts = ", ".join(f"{name} {self._given[self.classes.index(name)]}" for name in lost)
+            warnings.warn(
+                f"the first {self._sweeps} training sweeps have boxes that teach nothing: {counts}; all of them lie "
+                f"outside of encoder.range, or hold fewer than task.min_points={self.config.min_points} points: see "
+                "`prepare verify --kind drives`",
+                stacklevel=2,
+            )
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         counts = torch.bincount(targets[:, 0].long(), minlength=len(scores))
@@ -343,6 +372,10 @@ class Detect(Task):
         views = source.evaluation(input, votes)
         assert isinstance(views, Views)
         return views if self.blind else Views(views.specs, (*views.first, with_boxes))
+
+
+def _rows(boxes: BoxBatch) -> Tensor:
+    return torch.cat([boxes.cloud[:, None], boxes.classes[:, None], boxes.values], 1)
 
 
 def _count_points(points: PointBatch, boxes: BoxBatch) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from st_ssl.transfer.fitting.predict import find_boxes
 from st_ssl.transfer.fitting.predictions import Predictions
 from st_ssl.transfer.fitting.task_loader import Feed
 from st_ssl.transfer.tasks.base import TASKS
-from st_ssl.transfer.tasks.detection import Detect
+from st_ssl.transfer.tasks.detection import LOOKED_AT, Detect
 from tests.transfer.streets import DETECTOR, INPUT, source, streets, write_encoder
 
 CPU = torch.device("cpu")
@@ -183,6 +184,27 @@ def test_true_boxes_hold_their_points_after_augmentation(root: Path) -> None:
     for cloud in range(len(boxes)):
         values = torch.from_numpy(boxes.boxes(cloud).values[:, :7])
         assert (iou_bev(values, values).diagonal() > 0.999).all()
+
+
+def test_classes_whose_boxes_teach_nothing_are_a_warning(root: Path) -> None:
+    data = source(root)
+    train = [entry for entry in data.entries() if entry.split == "train"]
+    for least, lost in ((1, False), (10**6, True)):
+        own = task(root, min_points=least)
+        own.head(_encoder())
+        own.begin(train)
+        shown = next(Feed(data, own, INPUT, CPU).training(train, 0, len(train), 1))
+        given = own.known(shown).facts["given"]
+        looks = -(-LOOKED_AT // len(train))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            for _ in range(2 * looks):
+                assert own.training_targets(shown, 0).equal(own.targets(shown))
+        told = [str(one.message) for one in seen]
+        assert len(told) == lost
+        for number, name in enumerate(own.classes if lost else ()):
+            assert f"{name} {looks * int((given == number).sum())}" in told[0]
+        assert not lost or "fewer than task.min_points=1000000 points" in told[0]
 
 
 def test_a_batch_in_parts_has_the_loss_of_the_whole(root: Path) -> None:
