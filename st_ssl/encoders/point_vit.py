@@ -36,10 +36,12 @@ class PointViTConfig(Config):
     """A transformer over ``num_groups`` patches of ``group_size`` points. ``variant`` sets ``dim``, ``depth`` and
     ``heads`` where they are not given: S is the published network of Point-MAE, and with ``qkv_bias`` that of
     Point2Vec, which trains with ``attention_dropout`` 0.05 and ``drop_path`` 0.25. ``tokeniser``: the widths of the
-    network that makes a token of a patch. ``init``: linear layers begin with a deviation of 0.02 and without bias as in
-    ``point_mae``, or as ``torch`` makes them, which is how Point2Vec leaves them. ``position_init``: the weights that
-    take the coordinates begin as the others do (``published``), by Point-MAE's deviation of 0.02 too small to tell
-    positions in a short training, or as ``xavier``. ``norm_eps`` is that of both papers' layer norms.
+    network that makes a token of a patch; with ``token_dim`` that token is so wide, and a linear layer brings it to
+    ``dim`` (Point-BERT: 256). ``class_token``: one more token, which takes part in all blocks and is in no feature
+    (Point-BERT; Point-MAE once it is fine-tuned). ``init``: linear layers begin with a deviation of 0.02 and without
+    bias as in ``point_mae``, or as ``torch`` makes them, which is how Point2Vec leaves them. ``position_init``: the
+    weights that take the coordinates begin as the others do (``published``), by Point-MAE's deviation of 0.02 too small
+    to tell positions in a short training, or as ``xavier``. ``norm_eps`` is that of all papers' layer norms.
 
     ``time_scale``: above 0 patches are cut in space and time, and positions are of both: the attribute ``time`` times
     this is a fourth coordinate, so that half a window counts as this much of space.
@@ -53,6 +55,8 @@ class PointViTConfig(Config):
     num_groups: int = Field(default=64, gt=0)
     group_size: int = Field(default=32, gt=0)
     tokeniser: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)
+    token_dim: int | None = Field(default=None, gt=0)
+    class_token: bool = False
     init: Literal["point_mae", "torch"] = "point_mae"
     position_init: Literal["published", "xavier"] = "published"
     mlp_ratio: float = Field(default=4.0, gt=0)
@@ -106,7 +110,9 @@ class MiniPointNet(nn.Module):
     Batch norm is over all points of all patches.
     """
 
-    def __init__(self, channels: int, dim: int, hidden: tuple[int, int, int] = (128, 256, 512)) -> None:
+    def __init__(
+        self, channels: int, dim: int, hidden: tuple[int, int, int] = (128, 256, 512), token_dim: int | None = None
+    ) -> None:
         super().__init__()
         first, middle, last = hidden
         self.middle = middle
@@ -115,7 +121,8 @@ class MiniPointNet(nn.Module):
         self.linear2 = nn.Linear(first, middle)
         self.linear3 = nn.Linear(2 * middle, last)  # [maximum, point], as in the published weights
         self.norm2 = nn.BatchNorm2d(last)
-        self.linear4 = nn.Linear(last, dim)
+        self.linear4 = nn.Linear(last, token_dim or dim)
+        self.reduce = nn.Linear(token_dim, dim) if token_dim else nn.Identity()
 
     def forward(self, patches: Tensor) -> Tensor:
         local = self.linear2(_norm_relu(self.norm1, self.linear1(patches)))
@@ -123,7 +130,7 @@ class MiniPointNet(nn.Module):
         of_whole, of_local = self.linear3.weight.split(self.middle, dim=1)
         wide = nn.functional.linear(local, of_local)
         wide = wide + nn.functional.linear(whole, of_whole, self.linear3.bias).unsqueeze(2)
-        return self.linear4(_norm_relu(self.norm2, wide)).max(2).values
+        return self.reduce(self.linear4(_norm_relu(self.norm2, wide)).max(2).values)
 
 
 def _norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -161,7 +168,7 @@ class PointViT(CloudEncoder):
         dim, depth, heads = config.shape
         self.vit, self.attributes = config, input.attributes
         self.embed_dim = dim
-        self.tokeniser = MiniPointNet(point_channels(input), dim, config.tokeniser)
+        self.tokeniser = MiniPointNet(point_channels(input), dim, config.tokeniser, config.token_dim)
         self.position = position_mlp(dim, config.axes)
         rates = [config.drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
@@ -169,6 +176,9 @@ class PointViT(CloudEncoder):
             for rate in rates
         )
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
+        if config.class_token:
+            self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
+            self.class_position = nn.Parameter(torch.randn(1, 1, dim))
         for module in self.modules() if config.init == "point_mae" else ():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -225,7 +235,11 @@ class PointViT(CloudEncoder):
         patches = self.patches(clip) if patches is None else patches
         patches = patches if keep is None else patches.take(keep)  # hidden patches cost nothing
         x = self.tokeniser(patches.points) if patches.tokens is None else patches.tokens
-        x = self.norm(through(self.blocks, x, self.position(patches.centres)))
+        positions = self.position(patches.centres)
+        if self.vit.class_token:
+            both = ((self.class_token, x), (self.class_position, positions))
+            x, positions = (torch.cat([one.expand(len(rest), -1, -1), rest], 1) for one, rest in both)
+        x = self.norm(through(self.blocks, x, positions))[:, int(self.vit.class_token) :]
         return Features(pooled=x.mean(1), tokens=x, centres=patches.centres[..., :3])
 
 

@@ -89,6 +89,8 @@ class Point2Vec(Method[Point2VecConfig]):
         super().__init__(config, encoder)
         if not isinstance(encoder, PointViT):
             raise ConfigError("method.name=point2vec needs an encoder that can see a part of its patches: point_vit")
+        if encoder.vit.class_token:
+            raise ConfigError("method.name=point2vec: its teacher sees patches alone: encoder.class_token=false")
         depth = len(encoder.blocks)
         if config.target_layers > depth:
             raise ConfigError(f"method.target_layers={config.target_layers}: the encoder has {depth} blocks")

@@ -1,5 +1,5 @@
-"""Transformers over patches of points as their authors publish them: Point-MAE (github.com/Pang-Yatian/Point-MAE) and
-Point2Vec (github.com/kabouzeid/point2vec)."""
+"""Transformers over patches of points as their authors publish them: Point-BERT (github.com/lulutang0608/Point-BERT),
+Point-MAE (github.com/Pang-Yatian/Point-MAE) and Point2Vec (github.com/kabouzeid/point2vec)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from st_ssl.encoders.base import Encoder
-from st_ssl.weights.base import LAYOUTS, Layout, LayoutConfig, WeightsError
+from st_ssl.weights.base import LAYOUTS, ForeignError, Layout, LayoutConfig, WeightsError
 
 _TOKENISER = MappingProxyType(
     {"linear1": "first_conv.0", "norm1": "first_conv.1", "linear2": "first_conv.3"}
@@ -21,6 +21,7 @@ _TOKENISER = MappingProxyType(
 )
 _WIDTHS = ("linear1", "linear2", "linear3")  # of the tokeniser, told by shapes
 _HEADS = MappingProxyType({192: 3, 384: 6, 768: 12})
+_CLASS = MappingProxyType({"class_token": "cls_token", "class_position": "cls_pos"})
 _MLP = MappingProxyType({"mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"})
 _PRETRAINING = "of pretraining alone"
 
@@ -32,7 +33,7 @@ class PatchesLayoutConfig(LayoutConfig):
 
 
 class PatchesLayout(Layout):
-    """What both share. Patches are said nowhere in a file: 64 of 32 points, unless ``encoder.num_groups`` and
+    """What all share. Patches are said nowhere in a file: 64 of 32 points, unless ``encoder.num_groups`` and
     ``encoder.group_size`` say others."""
 
     config: PatchesLayoutConfig
@@ -58,8 +59,11 @@ class PatchesLayout(Layout):
             raise WeightsError(f"{self.published.path}: is for {self.state[first].shape[1]} numbers a point, not 3")
         hidden = len(self.state[f"{block}mlp.fc1.weight"])
         widths = [len(self.state[f"{self.tokeniser}.{_TOKENISER[name]}.weight"]) for name in _WIDTHS]
+        token = len(self.state[f"{self.tokeniser}.second_conv.3.weight"])
         return {
             "encoder": {
+                **({"token_dim": token} if "reduce_dim.weight" in self.state else {}),
+                **({"class_token": True} if "cls_token" in self.state else {}),
                 **{"name": "point_vit", "dim": dim, "heads": heads, "tokeniser": widths, "init": self.init},
                 "depth": self.count(rf"{re.escape(self.blocks)}\.(\d+)\.norm1\.weight"),
                 "mlp_ratio": hidden / dim,
@@ -70,8 +74,12 @@ class PatchesLayout(Layout):
 
     def sources(self, key: str) -> tuple[str, ...]:
         part, _, rest = key.partition(".")
+        if part in _CLASS:
+            return (_CLASS[part],)
         if part == "tokeniser":
             name, _, kind = rest.partition(".")
+            if name == "reduce":
+                return (f"reduce_dim.{kind}",)
             if kind == "bias" and name in ("linear1", "linear3") and not self.biased:
                 return ()
             return (f"{self.tokeniser}.{_TOKENISER[name]}.{kind}",)
@@ -96,27 +104,50 @@ class PointMAELayoutConfig(PatchesLayoutConfig):
 
 @LAYOUTS.register(PointMAELayoutConfig)
 class PointMAELayout(PatchesLayout):
-    """Pretrained files, whose decoder is left over. Fine-tuned ones have a class token that all patches attend to,
-    which the encoder has not: these are refused."""
+    """Pretrained files, whose decoder is left over, and fine-tuned ones, whose head is."""
 
     config: PointMAELayoutConfig
-    summary = "Point-MAE, pretrained (Pang-Yatian/Point-MAE)"
+    summary = "Point-MAE, pretrained or fine-tuned (Pang-Yatian/Point-MAE)"
     containers: ClassVar[tuple[str, ...]] = ("base_model", "model", "state_dict", "")
     prefixes: ClassVar[tuple[str, ...]] = ("MAE_encoder.",)
     tokeniser, position, blocks, norm = "encoder", "pos_embed", "blocks.blocks", "norm"
     biased = True
     left: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(MAE_decoder|increase_dim|decoder_pos_embed)\..*|mask_token", _PRETRAINING),
+        (r"cls_head_finetune\..*", "of the classifier"),
     )
 
     def settings(self) -> dict[str, Any]:
-        settings = super().settings()
-        if "cls_token" in self.state:
-            raise WeightsError(
-                f"{self.published.path}: has a class token, as Point-MAE has it once fine-tuned; the encoder has none: "
-                "import the pretrained file"
-            )
-        return settings
+        if "reduce_dim.weight" in self.state:
+            raise ForeignError(f"{self.published.path}: not of the layout point_mae: it has reduce_dim, as Point-BERT")
+        return super().settings()
+
+
+class PointBERTLayoutConfig(PatchesLayoutConfig):
+    """See ``PatchesLayoutConfig``."""
+
+    name: Literal["point_bert"] = "point_bert"
+
+
+@LAYOUTS.register(PointBERTLayoutConfig)
+class PointBERTLayout(PatchesLayout):
+    """The network that was trained, of a pretrained file that also has its slow copy and the tokens' dVAE; or one that
+    was fine-tuned, without its head."""
+
+    config: PointBERTLayoutConfig
+    summary = "Point-BERT, pretrained or fine-tuned (lulutang0608/Point-BERT)"
+    containers: ClassVar[tuple[str, ...]] = ("base_model", "model", "state_dict", "")
+    prefixes: ClassVar[tuple[str, ...]] = ("transformer_q.",)
+    tokeniser, position, blocks, norm = "encoder", "pos_embed", "blocks.blocks", "norm"
+    biased = True
+    left: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"(transformer_k|dvae|lm_head|cls_head)\..*|mask_token|queue|queue_ptr", _PRETRAINING),
+        (r"cls_head_finetune\..*", "of the classifier"),
+    )
+
+    def settings(self) -> dict[str, Any]:
+        self.expect("reduce_dim.weight", "cls_token", "cls_pos")
+        return super().settings()
 
 
 class Point2VecLayoutConfig(PatchesLayoutConfig):
